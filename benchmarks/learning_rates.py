@@ -92,7 +92,7 @@ def carve(dataset: Dataset, task: str) -> Dataset:
     validation = tuple(rows[i] for i in held if not _tie(rows[i]))
     if len(validation) < 10:
         raise UsageError(f"task {task}: {len(rows)} training rows are too few for a validation split")
-    return replace(dataset, train=tuple(row for i, row in enumerate(rows) if i not in out), heldout=validation)
+    return replace(dataset, train=tuple(row for i, row in enumerate(rows) if i not in out), heldout=validation, gold=None)
 
 
 def _tie(row: Example) -> bool:

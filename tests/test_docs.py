@@ -119,7 +119,8 @@ def test_every_metric_is_documented_with_unit_and_direction() -> None:
     assert sections.keys() == known.keys()
     for name, row in known.items():
         unit, better, _ = sections[name].split(" · ")
-        assert unit == {"–": "no unit", "share": "a share", "step": "a step"}.get(row["unit"], f"in {row['unit']}")
+        in_words = {"–": "no unit", "share": "a share", "step": "a step", "ratio": "a ratio"}
+        assert unit == in_words.get(row["unit"], f"in {row['unit']}")
         assert better == (f"{row['better']} is better" if row["better"] else "neither direction is better")
 
 
@@ -141,7 +142,7 @@ def test_suites_of_the_readme_are_the_built_in_ones() -> None:
 
 def test_task_settings_of_the_command_line_page_exist() -> None:
     options = {row["name"]: set(row["options"]) for row in listing.rows("tasks")}
-    row = r"^\| ((?:`\w+`,? ?)+)\| (`prompts`.*|none of their own) \|$"
+    row = r"^\| ((?:`\w+`,? ?)+)\| (`\w+` \d.*|none of their own) \|$"
     for names, listed in re.findall(row, text("docs/cli.md"), re.MULTILINE):
         for task in re.findall(r"`(\w+)`", names):
             assert options.pop(task) == set(re.findall(r"`(\w+)`", listed))

@@ -8,7 +8,7 @@ number of examples of a batch and `T` the longest completion in tokens. Log-prob
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Literal, Protocol
@@ -244,7 +244,7 @@ class Budget:
     ] = "float64"
     micro_batch: Annotated[int, Ge(0), Doc("data rows per forward pass; 0 is the whole batch")] = 0
     warm_start: Annotated[
-        int, Ge(0), Doc("supervised steps on the chosen completions before training, shared by all algorithms")
+        int, Ge(0), Doc("supervised steps on the corpus or the chosen completions before training, shared by all algorithms")
     ] = 0
     warm_start_lr: Annotated[float, Gt(0), Doc("learning rate of the warm start (AdamW)")] = 1e-3
     eval_pairs: Annotated[int, Interval(gt=0, le=256), Doc("training pairs evaluated at every evaluation point, at most")] = 256
@@ -314,6 +314,8 @@ class Dataset:
         rows: rows read. dropped: reason -> number of rows left out.
         kind: what the labels mean; `"forget_retain"` is refused by preference losses.
         world: ground truth where it is known.
+        corpus: what the supervised warm start trains on; empty: the chosen (desirable) completions.
+        gold: the true reward of any completion, where the task knows it on text; sampled completions are then judged.
     """
 
     train: tuple[Example, ...]
@@ -323,3 +325,5 @@ class Dataset:
     dropped: Mapping[str, int] = field(default_factory=dict)
     kind: Literal["pairs", "singles", "forget_retain"] = "pairs"
     world: World | None = None
+    corpus: tuple[Completion, ...] = ()
+    gold: Callable[[Completion], float] | None = None

@@ -110,4 +110,6 @@ def fingerprint(dataset: Dataset) -> str:
         for prompt, texts in world.actions.items():
             reference, reward = world.reference.get(prompt), world.reward.get(prompt)
             add("world", prompt, texts, reference and dict(reference), reward and dict(reward))
+    for item in dataset.corpus:
+        add("corpus", item.prompt, item.text)
     return digest.hexdigest()

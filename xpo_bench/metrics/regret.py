@@ -15,6 +15,8 @@ ITERATIONS = 200
 def gold_reward(ev: Evaluation) -> Array | None:
     """E_π r under the true reward, averaged over the prompts of the training data.
 
+    Exact on enumerable worlds; on text with a known reward the mean over on-policy samples (temperature 1, full
+    support, up to the budget's length limit).
     Source: Gao et al. 2022, §2 (the gold reward).
     """
     return None if ev.world is None or ev.world.reward is None else _expected(ev.world, ev.world.reward)

@@ -23,6 +23,7 @@ from torch.utils.checkpoint import checkpoint
 
 from xpo_bench.errors import UnreachableError, UsageError
 from xpo_bench.policy import sampling
+from xpo_bench.policy.flops import BACKWARD, ModelShape
 from xpo_bench.policy.sampling import Sampled, SequenceKL
 from xpo_bench.policy.tiny import tiny_model, tiny_tokenizer
 from xpo_bench.policy.tokenize import Encoded, IdTokenizer, ModelTokenizer, Row, Tokenizer, encode
@@ -50,6 +51,7 @@ class CausalLM:
             and then restricted. `eos` is `appended` or `none`.
         tokens_processed: tokens that went through the model, in scoring, sampling and KL, with and without a graph;
             padding excluded, equal rows of one call counted once. The last token of a row predicts nothing and is not fed.
+        flops: floating-point operations of those tokens, forward and backward; recomputation is not counted.
         tokens_per_forward: padded tokens of one forward pass, at most (one row at least).
         tokens_per_decode: padded tokens of one batch of samples, at most (one row at least).
         chunk: completion positions that go through the head at a time.
@@ -78,6 +80,8 @@ class CausalLM:
         self.context = context_length(model.config, tokenizer)
         self.notes: dict[str, Any] = {"eos": "appended" if spec.eos and tokenizer.eos is not None else "none"}
         self.tokens_processed = 0
+        self.flops = 0.0
+        self.shape = ModelShape.of(model)
         self.tokens_per_forward = TOKENS_PER_FORWARD.get(self.device.type, 2**14)
         self.tokens_per_decode = TOKENS_PER_DECODE.get(self.device.type, 2**14)
         self._named: dict[str, Tensor] = dict(model.named_parameters())
@@ -213,6 +217,8 @@ class CausalLM:
         at = [b * width + t for b, row in enumerate(rows) for t in range(row.start - 1, len(row.ids) - 1)]
         targets = torch.tensor([i for row in rows for i in row.ids[row.start :]], device=self.device)
         self.tokens_processed += sum(len(row.ids) - 1 for row in rows)
+        forward = self.shape.forward([(0, len(row.ids) - 1) for row in rows], len(targets))
+        self.flops += forward * (1 + BACKWARD) if torch.is_grad_enabled() else forward
         features = self.features(input_ids=ids, use_cache=False)[0]
         return features.flatten(0, 1).index_select(0, torch.tensor(at, device=self.device)), targets
 

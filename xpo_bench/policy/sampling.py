@@ -148,6 +148,7 @@ def _continue(
     logps: list[Tensor] = []
     cache: Any = None
     processed = sum(map(len, starts))
+    policy.flops += policy.shape.forward([(0, len(start)) for start in starts], len(starts))
     with policy.autocast():  # outer scope: weights are cast once per batch, not once per token
         for t in range(limit):
             end = width + t
@@ -161,7 +162,10 @@ def _continue(
             if policy.takes_positions:
                 inputs["position_ids"] = positions[:, begin:end]
             features, cache = policy.features(**inputs)
-            processed += int((~done).sum()) if t else 0
+            if t:
+                fed = [len(start) + t for start, stopped in zip(starts, done.tolist(), strict=True) if not stopped]
+                processed += len(fed)
+                policy.flops += policy.shape.forward([(length - 1, length) for length in fed], len(fed))
             logits = policy.logits(features[:, -1])
             token = _draw(logits / temperature, uniform[:, t], top_k)
             logps.append(torch.log_softmax(logits, -1).gather(1, token[:, None]))

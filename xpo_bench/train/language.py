@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from xpo_bench.metrics.gold import gold_gain, win_rate
 from xpo_bench.metrics.kl import kl_from_samples
 from xpo_bench.streams import stream, torch_stream
 from xpo_bench.train.batches import row_schedule
@@ -16,6 +18,9 @@ from xpo_bench.train.clock import Clock
 from xpo_bench.train.job import Job
 from xpo_bench.train.optim import ModuleOptimizer
 from xpo_bench.types import Budget, Completion, ModelSpec, Pair, Scores
+
+GOLD_POINTS = (0, 0.05, 0.1, 0.2, 0.4, 0.7, 1)
+"""Shares of the steps at which the policy is sampled where a gold reward is known: early ones, where most of the KL is."""
 
 
 def initial_identity(model: ModelSpec, budget: Budget, job: Job) -> tuple[Any, ...]:
@@ -25,11 +30,11 @@ def initial_identity(model: ModelSpec, budget: Budget, job: Job) -> tuple[Any, .
 
 
 def prepare_initial(policy: Any, job: Job, truncate: str) -> None:
-    """The supervised warm start on the chosen completions: the same for all algorithms of a task and seed."""
+    """The supervised warm start on the corpus or the chosen completions: the same for all algorithms of a task and seed."""
     budget = job.budget
     if not budget.warm_start:
         return
-    good = [
+    good = list(job.dataset.corpus) or [
         Completion(e.prompt, e.chosen if isinstance(e, Pair) else e.completion)
         for e in job.dataset.train
         if isinstance(e, Pair) or e.desirable
@@ -47,28 +52,31 @@ def prepare_initial(policy: Any, job: Job, truncate: str) -> None:
 
 @dataclass(frozen=True)
 class CachedScore:
-    """Log-probabilities of one completion, shape (T,), and the seconds that scoring it took."""
+    """Log-probabilities of one completion, shape (T,), and what scoring it took."""
 
     token_logps: Tensor
     seconds: float
+    flops: float
 
 
 class ReferenceScorer:
     """Scores under the initial policy, each completion once per (task, initial policy), whichever cell asks first.
 
-    `owed` adds up the seconds of scores that were found in the cache: what they would have cost a cell that ran alone.
+    `owed` adds up the seconds and operations of scores that were found in the cache: what they would have cost a cell
+    that ran alone.
     """
 
     def __init__(self, policy: Any, initial: Any, cache: dict[Completion, CachedScore]) -> None:
         self.policy, self.initial, self.cache = policy, initial, cache
-        self.owed = 0.0
+        self.owed = (0.0, 0.0)
 
     def __call__(self, completions: Sequence[Sequence[Completion]], encoded: Any, used: Tensor | None) -> Scores:
         """Scores of shape (1, E, T); rows that are not `used` are masked."""
         items = completions[0]
         wanted = range(len(encoded)) if used is None else used.tolist()
         missing = [i for i in wanted if items[i] not in self.cache]
-        self.owed += sum(self.cache[items[i]].seconds for i in wanted if items[i] in self.cache)
+        known = [self.cache[items[i]] for i in wanted if items[i] in self.cache]
+        self.owed = (self.owed[0] + sum(k.seconds for k in known), self.owed[1] + sum(k.flops for k in known))
         if missing:
             self._compute(items, encoded, missing)
         found = {i: self.cache[items[i]].token_logps for i in wanted}
@@ -82,37 +90,64 @@ class ReferenceScorer:
         return Scores(token_logps, mask)
 
     def _compute(self, items: Sequence[Completion], encoded: Any, missing: Sequence[int]) -> None:
-        clock = Clock(str(self.policy.device))
+        clock = Clock(str(self.policy.device), lambda: float(self.policy.flops))
         with clock.charge("prepare_s"), self.policy.using(self.initial):
             fresh = self.policy.score_all(encoded, torch.tensor(missing))
         for i in missing:
             length = int(fresh.mask[0, i].sum())
-            self.cache[items[i]] = CachedScore(fresh.token_logps[0, i, :length].clone(), clock.prepare_s / len(missing))
+            self.cache[items[i]] = CachedScore(
+                fresh.token_logps[0, i, :length].clone(), clock.prepare_s / len(missing), clock.flops / len(missing)
+            )
 
 
-def sampled_metrics(policy: Any, job: Job, initial: Any) -> tuple[dict[str, float | None], dict[str, Any]]:
-    """Monte Carlo KL and entropy of the final policy, on prompts of the training data.
+class OnPolicy:
+    """Samples of the policy while it trains: Monte Carlo KL, entropy, and the gold reward where the task knows it.
 
-    Returns:
-        metrics `kl`, `kl_se` (nats, clustered by prompt) and `entropy` (nats per token), and notes on the samples.
+    The prompts are fixed and so are the random numbers, so that what differs along a run, and from the initial policy's
+    samples at step 0, is the policy. Without a gold reward only the final policy is sampled.
     """
-    budget = job.budget
-    prompts = list(dict.fromkeys(e.prompt for e in job.dataset.train))
-    rng = stream(job.seed, job.task, "data", "kl prompts")
-    chosen = sorted(rng.permutation(len(prompts))[: budget.kl_prompts])
-    sampled = policy.sample(
-        [prompts[i] for i in chosen],
-        budget.kl_samples,
-        max_new_tokens=budget.max_new_tokens,
-        generator=torch_stream(job.seed, job.task, "generate", job.algorithm.name),
-    )
-    found = policy.sequence_kl(sampled, initial)
-    kl, se = kl_from_samples(found.per_sample_kl.numpy(), found.prompt_index.numpy())
-    notes = {
-        "kl": "monte carlo",
-        "kl_prompts": len(chosen),
-        "kl_samples": budget.kl_samples,
-        "kl_max_new_tokens": budget.max_new_tokens,
-        "kl_mean_length": found.mean_length,
-    }
-    return {"kl": kl, "kl_se": se, "entropy": found.entropy}, notes
+
+    def __init__(self, policy: Any, job: Job, initial: Any) -> None:
+        self.policy, self.job, self.initial = policy, job, initial
+        prompts = list(dict.fromkeys(e.prompt for e in job.dataset.train))
+        order = stream(job.seed, job.task, "data", "kl prompts").permutation(len(prompts))
+        self.prompts = [prompts[i] for i in sorted(order[: job.budget.kl_prompts])]
+        self.reference: np.ndarray | None = None
+        self.notes: dict[str, Any] = {}
+        steps = job.budget.steps
+        self.points = {round(share * steps) for share in GOLD_POINTS} if job.dataset.gold else {steps}
+
+    def measure(self) -> dict[str, float]:
+        """Metrics `kl`, `kl_se` (nats, clustered by prompt), `entropy` (nats per token), `sample_length` (tokens).
+
+        With a gold reward also `gold_reward`, `gold_gain` and `win_rate`, against the samples of the first call.
+        """
+        budget, job = self.job.budget, self.job
+        sampled = self.policy.sample(
+            self.prompts,
+            budget.kl_samples,
+            max_new_tokens=budget.max_new_tokens,
+            generator=torch_stream(job.seed, job.task, "generate", job.algorithm.name),
+        )
+        found = self.policy.sequence_kl(sampled, self.initial)
+        kl, se = kl_from_samples(found.per_sample_kl.numpy(), found.prompt_index.numpy())
+        self.notes = {
+            "kl": "monte carlo",
+            "kl_prompts": len(self.prompts),
+            "kl_samples": budget.kl_samples,
+            "kl_max_new_tokens": budget.max_new_tokens,
+            "kl_finished": float(sampled.finished.float().mean()),
+        }
+        out = {"kl": kl, "kl_se": se, "entropy": found.entropy, "sample_length": found.mean_length}
+        if job.dataset.gold is None:
+            return out
+        items = zip(sampled.prompt_index.tolist(), sampled.texts, strict=True)
+        rewards = [job.dataset.gold(Completion(self.prompts[i], text)) for i, text in items]
+        gold = np.array(rewards).reshape(len(self.prompts), budget.kl_samples)
+        if self.reference is None:
+            self.reference = gold
+        return out | {
+            "gold_reward": float(gold.mean()),
+            "gold_gain": gold_gain(gold, self.reference),
+            "win_rate": win_rate(gold, self.reference),
+        }

@@ -47,12 +47,9 @@ class StageData:
         """Score the batch of step `t` (or a slice of its rows) and assemble what the loss sees."""
         index = self._at(t, rows)
         weight = self._weight(index)
-        requests: dict[bool, dict[str, Any]] = {True: {}, False: {}}
-        for name, group in self.algorithm.groups.items():
-            if not (group.mismatched and self.exact_kl):
-                requests[group.grad and grad][name] = (self.stacked[name], self._at(t, rows, name))
+        trained, fixed = self.requests(t, rows)
         scores: dict[str, Scores] = {}
-        for with_grad, wanted in requests.items():
+        for wanted, with_grad in ((trained, grad), (fixed, False)):
             if wanted:
                 scores |= policy.score(wanted, grad=with_grad, runs=self.runs)
         reference = {
@@ -69,6 +66,14 @@ class StageData:
             exact_kl = policy.exact_kl(first, index, self.runs)  # type: ignore[attr-defined]
         step = Step(scores, reference, columns, weight, self._totals(t), exact_kl)
         return step if self.lengths is None else by_token(step)
+
+    def requests(self, t: int, rows: slice | None = None) -> tuple[dict[str, Any], dict[str, Any]]:
+        """What the policy is to score at step `t`, by group: with a graph, and without."""
+        wanted: tuple[dict[str, Any], dict[str, Any]] = ({}, {})
+        for name, group in self.algorithm.groups.items():
+            if not (group.mismatched and self.exact_kl):
+                wanted[not group.grad][name] = (self.stacked[name], self._at(t, rows, name))
+        return wanted
 
     def _at(self, t: int, rows: slice | None, group: str | None = None) -> Tensor | None:
         schedule = self.own_schedule.get(group, self.schedule) if group else self.schedule

@@ -27,8 +27,10 @@ from xpo_bench.train.budget import evaluation_steps, stage_steps, warmup_scale
 from xpo_bench.train.clock import Clock
 from xpo_bench.train.evaluate import EvalSet, evaluate, prompt_weights, world_evaluation
 from xpo_bench.train.job import Job, Outcome, Progress, as_accepted, stack_configs
-from xpo_bench.train.language import sampled_metrics
+from xpo_bench.train.language import OnPolicy
+from xpo_bench.train.memory import PeakMemory
 from xpo_bench.train.optim import ModuleOptimizer, StackedOptimizer, Stepper
+from xpo_bench.train.overhead import BareStep
 from xpo_bench.train.stage import StageData, bind
 from xpo_bench.train.tools import CellTools
 from xpo_bench.types import Completion, Example, Pair, Scores, Single, Stage
@@ -78,7 +80,11 @@ class GroupTrainer:
     ) -> None:
         self.policy, self.jobs, self.score_initial, self.truncate = policy, jobs, score_initial, truncate
         self.budget = jobs[0].budget
-        self.clock = Clock(device)
+        self.clock = Clock(device, lambda: float(getattr(policy, "flops", 0.0)))
+        self.update_clock = Clock(device)
+        self.memory = PeakMemory(device)
+        self.on_policy = None if policy.enumerable else OnPolicy(policy, jobs[0], policy.snapshot())
+        self.bare = None if policy.enumerable else BareStep(policy, self.budget.steps)
         self.progress, self.on_evaluation = progress, on_evaluation
         self.initial = policy.snapshot()
         self.alive = torch.ones(len(jobs), dtype=torch.bool, device=policy.parameters()[0].device)
@@ -230,12 +236,12 @@ class GroupTrainer:
 
         return score
 
-    def _owed(self) -> float:
-        """Seconds that shared reference scores would have cost this cell alone, since the last time of asking."""
-        owed = float(getattr(self.score_initial, "owed", 0.0))
-        if owed:
-            self.score_initial.owed = 0.0  # type: ignore[attr-defined]
-        return owed
+    def _owed(self) -> tuple[float, float]:
+        """Seconds and operations that shared reference scores would have cost this cell alone, since the last asking."""
+        seconds, operations = getattr(self.score_initial, "owed", (0.0, 0.0))
+        if seconds:
+            self.score_initial.owed = (0.0, 0.0)  # type: ignore[attr-defined]
+        return seconds, operations
 
     # ---------------------------------------------------------------- training
 
@@ -250,15 +256,19 @@ class GroupTrainer:
     def _train_stage(self, number: int, stage: Stage, steps: int, points: set[int]) -> None:
         if stage.restart or self.optimizer is None:
             self.optimizer = self._make_optimizer()
+        sampling_s = 0.0
+        self.memory.start()
         for t in range(steps):
             if t == 0 or (stage.refresh and t % stage.refresh == 0):
                 with self.clock.charge("prepare_s" if stage.refresh is None else "train_s"):
                     for part in self.slices:
                         part.data = self._bind(part, number, stage, steps, t)
                 # scores that another cell has paid for are charged as if this one ran alone
-                self.clock.prepare_s += self._owed()
-                if stage.refresh is not None:
-                    self.clock.step_s.pop()  # sampling belongs to the training clock, not to the step's own time
+                seconds, operations = self._owed()
+                self.clock.prepare_s += seconds
+                self.clock.flops += operations
+                if stage.refresh is not None:  # sampling belongs to the training clock, not to the step's own time
+                    sampling_s = self.clock.step_s.pop() / stage.refresh
             with self.clock.charge("train_s"):
                 losses, bad = self._step(t, warmup_scale(t, steps, self.budget.warmup))
             if self.steps_done in points:
@@ -271,11 +281,17 @@ class GroupTrainer:
             if self.progress:
                 finite = losses[np.isfinite(losses)]
                 self.progress(self.steps_done, self.budget.steps, float(finite.mean()) if len(finite) else None)
+            if self.bare and bad is None and self.steps_done in self.bare.points:
+                with self.clock.charge("evaluate_s"):
+                    requests = [part.data.requests(t, chunk)[0] for part in self.slices if part.data for chunk in self._chunks(t)]
+                    self.bare.compare(self.clock.step_s[-1] + sampling_s, self.update_clock.step_s[-1], requests)
             if self.steps_done in points:
+                self.memory.stop()
                 with self.clock.charge("evaluate_s"):
                     if self.steps_done == self.budget.steps:
                         self.losses[self.steps_done] = self._losses_now(t)
                     self._evaluate(self.steps_done)
+                self.memory.start()
 
     def _make_optimizer(self) -> Stepper:
         parameters = self.policy.parameters()
@@ -304,7 +320,8 @@ class GroupTrainer:
         bad = None if bool(ok.all()) else ~ok
         alive = None if bad is None and bool(self.alive.all()) else self.alive & ok
         if alive is None or bool(alive.any()):
-            self.optimizer.step(grads, scale, alive)
+            with self.update_clock.charge("train_s"):
+                self.optimizer.step(grads, scale, alive)
         self.tokens_seen += self.policy.tokens_processed - tokens
         self.pairs_seen += sum(part.data.pairs_per_step for part in self.slices if part.data)
         return loss.to("cpu", torch.float64).numpy(), bad
@@ -395,8 +412,12 @@ class GroupTrainer:
         slices = [(part.stacked, part.runs) for part in self.slices]
         alive = self.alive.cpu().numpy()
         world = world_evaluation(self.policy, self.prompt_weight) if self.prompt_weight is not None else None
+        sampled: dict[str, np.ndarray] = {}
+        if self.on_policy and step in self.on_policy.points and bool(self.alive.all()):
+            sampled = {name: np.array([value]) for name, value in self.on_policy.measure().items()}
         if self.eval_set:
-            self.curve.add(evaluate(self.policy, self.eval_set, step, slices, self.kl_strength, world, step == 0), alive)
+            found = evaluate(self.policy, self.eval_set, step, slices, self.kl_strength, world, step == 0)
+            self.curve.add(found, alive, sampled)
         if self.heldout_set and self._heldout_due(step):
             self.heldout_curve.add(evaluate(self.policy, self.heldout_set, step, slices, None, None, step == 0), alive)
         if self.on_evaluation and self.eval_set:
@@ -443,6 +464,13 @@ class GroupTrainer:
             if self.tokens_seen:
                 final["tokens_per_s"] = self.tokens_seen / clock.train_s
         final["prepare_s"] = clock.prepare_s
+        if not self.policy.enumerable:
+            costs = {
+                "total_flops": clock.flops,
+                "peak_memory_mb": self.memory.peak_mb,
+                "overhead": self.bare and self.bare.ratio(),
+            }
+            final |= {name: value for name, value in costs.items() if value is not None}
         final |= {name: value for name, value in self.tools[r].noted.items() if find(name)}
         notes = dict(self.policy.notes) | self.curve.notes(r)
         if self.optimum_kl is not None and math.isfinite(self.optimum_kl[r]):
@@ -455,11 +483,8 @@ class GroupTrainer:
             notes["dropped_rows"] = lost
         if any(group.mismatched for group in self.jobs[r].algorithm.groups.values()):
             notes["z0"] = "exact" if self.policy.enumerable else "mismatched"
-        if not self.policy.enumerable and alive:
-            with self.clock.charge("evaluate_s"):
-                sampled, facts = sampled_metrics(self.policy, self.jobs[r], self.initial)
-            final |= sampled
-            notes |= facts
+        if self.on_policy:
+            notes |= self.on_policy.notes
         policy = self.policy.final_policy(r) if isinstance(self.policy, TabularPolicy) else None
         timing = {
             "prepare_s": clock.prepare_s,

@@ -1,0 +1,128 @@
+"""What a language-model cell cost, and the samples that are taken of it: neither may change what is trained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from xpo_bench import Budget, Completion, Dataset, ModelSpec, Pair
+from xpo_bench.policy.causal_lm import CausalLM
+from xpo_bench.train.job import Job, Outcome
+from xpo_bench.train.language import GOLD_POINTS, ReferenceScorer
+from xpo_bench.train.memory import RESET
+from xpo_bench.train.overhead import BareStep
+from xpo_bench.train.trainer import GroupTrainer
+from xpo_bench_plugins.algorithms.dpo import DPO
+from xpo_bench_plugins.algorithms.ipo import IPO
+from xpo_bench_plugins.algorithms.simpo import SimPO
+
+SPEC = ModelSpec(name="tiny", hidden_size=16, intermediate_size=32, layers=1, heads=2, context=64)
+ROWS = tuple(Pair(f"say {x}", f"{x}{x}", f"{x}no") for x in "abcdefgh")
+STEPS = 20
+
+
+def budget(**more: Any) -> Budget:
+    settings: dict[str, Any] = {"steps": STEPS, "batch_size": 4, "optimizer": "adamw", "dtype": "float32"}
+    return Budget(**(settings | {"kl_prompts": 4, "kl_samples": 2, "max_new_tokens": 8} | more))
+
+
+@pytest.fixture
+def policy() -> CausalLM:
+    return CausalLM.load(SPEC, init_seed=0)
+
+
+def trained(policy: CausalLM, algorithm: Any, cache: dict[Any, Any], dataset: Dataset | None = None) -> Outcome:
+    start = CausalLM.load(SPEC, init_seed=0).snapshot()
+    policy.restore(start)
+    job = Job(algorithm, "test", 0, 1e-3, "adamw", dataset or Dataset(train=ROWS), budget())
+    (outcome,) = GroupTrainer(policy, [job], ReferenceScorer(policy, start, cache)).run()
+    return outcome
+
+
+def test_operations_are_those_that_torch_counts(policy: CausalLM) -> None:
+    encoded = policy.encode([Completion("the same length", "twelve signs")])
+    with FlopCounterMode(display=False) as counted, sdpa_kernel(SDPBackend.MATH):
+        loss = policy.score({"chosen": (encoded, None)}, grad=True)["chosen"].sum.sum()
+        torch.autograd.grad(loss, policy.parameters())
+    # torch counts the whole square of attention, of which a causal model needs the lower triangle
+    fed = len(encoded.rows[0].ids) - 1
+    upper = fed**2 - fed * (fed + 1) // 2
+    assert policy.flops == counted.get_total_flops() - 3 * policy.shape.per_context * upper
+
+
+def test_a_sample_costs_what_scoring_it_costs(policy: CausalLM) -> None:
+    sampled = policy.sample(["a", "longer prompt"], 2, max_new_tokens=6, generator=torch.Generator().manual_seed(0))
+    sampling, policy.flops = policy.flops, 0.0
+    policy.score({"all": (sampled.encoded, None)}, grad=False)
+    assert len(set(sampled.encoded.rows)) == 4  # equal rows would be scored once
+    assert sampling == pytest.approx(policy.flops, rel=1e-9)
+
+
+def test_shared_reference_scores_are_charged_to_everyone(policy: CausalLM) -> None:
+    cache: dict[Any, Any] = {}
+    first, second = (trained(policy, algorithm, cache).metrics["total_flops"] for algorithm in (DPO(), IPO()))
+    alone = trained(policy, IPO(), {}).metrics["total_flops"]
+    free = trained(policy, SimPO(), {}).metrics["total_flops"]
+    assert first
+    assert alone
+    assert free
+    assert first == pytest.approx(alone, rel=1e-9)
+    assert second == pytest.approx(alone, rel=1e-9)
+    assert free < alone  # reads no reference
+
+
+def test_comparing_with_a_bare_step_leaves_the_run_as_it_is(policy: CausalLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    with_it = trained(policy, DPO(), {})
+    assert with_it.metrics["overhead"] is not None
+    assert with_it.metrics["overhead"] > 0
+    monkeypatch.setattr(BareStep, "compare", lambda *_: None)
+    without = trained(policy, DPO(), {})
+    assert "overhead" not in without.metrics
+    assert with_it.curve == without.curve
+    assert with_it.metrics["total_flops"] == without.metrics["total_flops"]  # evaluation is not charged
+
+
+@pytest.mark.skipif(not RESET.exists(), reason="the system keeps no resident peak that can be reset")
+def test_resident_memory_is_that_of_this_process(policy: CausalLM) -> None:
+    import resource
+
+    peak = trained(policy, DPO(), {}).metrics["peak_memory_mb"]
+    assert peak is not None
+    assert 50 < peak <= resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6 + 1
+
+
+def test_without_a_gold_reward_the_final_policy_alone_is_sampled(policy: CausalLM) -> None:
+    outcome = trained(policy, DPO(), {})
+    assert [row["step"] for row in outcome.curve if "kl" in row] == [STEPS]
+    assert "win_rate" not in outcome.metrics
+    assert outcome.metrics["sample_length"] is not None
+    assert 1 <= outcome.metrics["sample_length"] <= 8
+
+
+def test_a_gold_reward_is_followed_along_the_run(policy: CausalLM) -> None:
+    dataset = Dataset(train=ROWS, gold=lambda completion: float(len(completion.text)))
+    outcome = trained(policy, DPO(), {}, dataset)
+    rows = [row for row in outcome.curve if "gold_reward" in row]
+    assert [row["step"] for row in rows] == sorted({round(share * STEPS) for share in GOLD_POINTS})
+    start, end = rows[0], rows[-1]
+    assert (start["kl"], start["gold_gain"], start["win_rate"]) == (0.0, 0.0, 0.5)
+    assert end["gold_gain"] == pytest.approx(end["gold_reward"] - start["gold_reward"])
+    assert outcome.metrics["gold_reward"] == end["gold_reward"]
+
+
+def test_the_warm_start_trains_on_the_corpus(tmp_path: Path) -> None:
+    from xpo_bench.train.language import prepare_initial
+
+    text = Completion("say q", "qqqq")
+    likelier = {}
+    for name, corpus in (("corpus", (text,)), ("chosen", ())):
+        policy = CausalLM.load(SPEC, init_seed=0)
+        job = Job(DPO(), "test", 0, 1e-3, "adamw", Dataset(train=ROWS, corpus=corpus), budget(warm_start=20))
+        prepare_initial(policy, job, "prompt")
+        likelier[name] = float(policy.score_all(policy.encode([text])).sum)
+    assert likelier["corpus"] > likelier["chosen"] + 1

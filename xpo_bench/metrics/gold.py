@@ -1,0 +1,50 @@
+"""On-policy samples judged by a known reward, where completions are too many to enumerate."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from xpo_bench.metrics.base import Array, metric
+
+
+@metric("–", better="higher", kind="run")
+def win_rate(policy: npt.ArrayLike, reference: npt.ArrayLike) -> float:
+    """Probability that a sample of the policy has a higher gold reward than one of the initial policy; ties count ½.
+
+    All pairs of samples of one prompt are compared, then prompts are averaged: ½ at the initial policy.
+
+    Args:
+        policy, reference: gold rewards, shape (prompts, samples).
+
+    Source: the usual definition; pairs after Mann & Whitney 1947.
+    """
+    a, b = _matrix(policy)[:, :, None], _matrix(reference)[:, None, :]
+    return float(np.mean((a > b) + 0.5 * (a == b)))
+
+
+@metric("reward", better="higher", kind="run")
+def gold_gain(policy: npt.ArrayLike, reference: npt.ArrayLike) -> float:
+    """gold_reward of on-policy samples minus that of the initial policy's samples for the same prompts.
+
+    Both are drawn with the same random numbers, which takes most of the noise out of the difference.
+
+    Args:
+        policy, reference: gold rewards, shape (prompts, samples).
+
+    Source: Gao et al. 2022, §2 (gold reward, counted from the initial policy).
+    """
+    return float(_matrix(policy).mean() - _matrix(reference).mean())
+
+
+@metric("tokens", kind="run")
+def sample_length(lengths: npt.ArrayLike) -> float:
+    """Mean length of on-policy samples in tokens, the end-of-sequence token included, up to the budget's length limit.
+
+    Source: the usual definition.
+    """
+    return float(np.mean(np.asarray(lengths, dtype=np.float64)))
+
+
+def _matrix(values: npt.ArrayLike) -> Array:
+    return np.atleast_2d(np.asarray(values, dtype=np.float64))
