@@ -288,3 +288,31 @@ def test_an_interrupted_run_keeps_what_is_finished_and_resumes(
     after = snapshot(tmp_path / "r")
     assert len(after) == 6
     assert {name: after[name] for name in kept} == kept
+
+
+def test_after_a_kill_only_the_cell_that_ran_is_computed_again(
+    warm: Command, variables: Callable[..., dict[str, str]], tmp_path: Path
+) -> None:
+    words = ["run", "--algos", "dpo,ipo,sft", "--tasks", "overfit_pair", "--seeds", "1", "--steps", "400", "--out", "r"]
+    command = [str(Path(sys.executable).parent / "xpo-bench"), *words]
+    process = subprocess.Popen(
+        command, cwd=tmp_path, env=variables({}), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stderr
+    for line in process.stderr:
+        if line.startswith("[1/3]"):
+            break
+    time.sleep(0.3)  # the second cell is under way, which takes seconds
+    process.kill()
+    process.wait(60)
+    kept = snapshot(tmp_path / "r")
+    assert len(kept) == 2  # one record and its curve
+    resumed = warm(*words)
+    assert resumed.code == 0
+    assert [line for line in resumed.lines if line.startswith("[")] == [
+        "[1/2] ipo on overfit_pair, seed 0: ok",
+        "[2/2] sft on overfit_pair, seed 0: ok",
+    ]
+    after = snapshot(tmp_path / "r")
+    assert len(after) == 6
+    assert {name: after[name] for name in kept} == kept
