@@ -293,7 +293,7 @@ def test_an_interrupted_run_keeps_what_is_finished_and_resumes(
 def test_after_a_kill_only_the_cell_that_ran_is_computed_again(
     warm: Command, variables: Callable[..., dict[str, str]], tmp_path: Path
 ) -> None:
-    words = ["run", "--algos", "dpo,ipo,sft", "--tasks", "overfit_pair", "--seeds", "1", "--steps", "400", "--out", "r"]
+    words = ["run", "--algos", "dpo,ipo,sft", "--tasks", "overfit_pair", "--seeds", "1", "--steps", "100", "--out", "r"]
     command = [str(Path(sys.executable).parent / "xpo-bench"), *words]
     process = subprocess.Popen(
         command, cwd=tmp_path, env=variables({}), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True

@@ -29,7 +29,7 @@ class Ukp(TextSet):
     name: ClassVar[str] = "ukp"
     source: ClassVar[str] = "ukpconvarg1"
     # 16 prompts in all, so more samples of each than the usual 4
-    budget: ClassVar[Budget] = replace(TextSet.budget, kl_samples=16)
+    budget: ClassVar[Budget] = replace(TextSet.budget, kl_samples=8)
     learning_rates: ClassVar[Mapping[str, float]] = {
         "cdpo": 1e-05,
         "cpo": 1e-05,
