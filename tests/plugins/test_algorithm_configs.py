@@ -42,9 +42,11 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "sft": {},
     "rlhf": {"beta": 0.1, "reward_weight_decay": 0.01},
     "ppo": {"beta": 0.1, "reward_weight_decay": 0.01, "samples": 4, "clip": 0.2, "epochs": 1},
+    "online_dpo": {"beta": 0.1, "labels": "larger", "pairs": 1, "reward_weight_decay": 0.01, "epochs": 1},
+    "bon": {"candidates": 16, "kept": 64, "reward_weight_decay": 0.01},
 }
 KL_STRENGTH = {"dpo", "cdpo", "robust", "rso", "rlhf", "ppo"}
-REFERENCE_FREE = {"cpo", "simpo", "orpo", "slic", "sft", "ppo"}
+REFERENCE_FREE = {"cpo", "simpo", "orpo", "slic", "sft", "ppo", "bon"}
 
 
 def adapter(cls: type[Algorithm]) -> TypeAdapter[Any]:

@@ -35,6 +35,7 @@ from xpo_bench import Algorithm, Group, Pair, Scores, Step
 from xpo_bench.plugins import load
 from xpo_bench.train.batches import mismatch
 from xpo_bench.types import Completion
+from xpo_bench_plugins.algorithms.bon import BestOfN
 from xpo_bench_plugins.algorithms.cdpo import CDPO
 from xpo_bench_plugins.algorithms.cpo import CPO
 from xpo_bench_plugins.algorithms.dpo import DPO
@@ -42,6 +43,7 @@ from xpo_bench_plugins.algorithms.dpop import DPOP
 from xpo_bench_plugins.algorithms.ipo import IPO
 from xpo_bench_plugins.algorithms.kto import KTO
 from xpo_bench_plugins.algorithms.npo import NPO
+from xpo_bench_plugins.algorithms.online_dpo import OnlineDPO
 from xpo_bench_plugins.algorithms.orpo import ORPO
 from xpo_bench_plugins.algorithms.ppo import PPO
 from xpo_bench_plugins.algorithms.rlhf import RLHF
@@ -69,6 +71,8 @@ EVERY = [
     SFT(),
     RLHF(),
     PPO(),
+    OnlineDPO(pairs=32),  # enough pairs for the two kinds of labels to differ
+    BestOfN(),
 ]
 PAIRS = [Pair("x", c, r) for c, r in ("ab", "ba", "ab", "cd", "ac", "bd", "da", "cb", "cd")]
 
@@ -299,7 +303,7 @@ def test_declared_and_read_references_that_differ_are_caught(algorithm: Algorith
     fails(check_groups_are_read, algorithm)
 
 
-@pytest.mark.parametrize("algorithm", [CPO(), SimPO(), ORPO(), SLiC(), SFT(), PPO()], ids=lambda a: a.name)
+@pytest.mark.parametrize("algorithm", [CPO(), SimPO(), ORPO(), SLiC(), SFT(), PPO(), BestOfN()], ids=lambda a: a.name)
 def test_reference_free_losses_declare_no_reference(algorithm: Algorithm) -> None:
     assert not any(group.reference for group in algorithm.groups.values())
 

@@ -22,6 +22,7 @@ from xpo_bench_plugins.tasks import (
     bandit,
     cycle,
     deterministic,
+    displacement,
     hh,
     noisy,
     oasst,
@@ -36,7 +37,7 @@ from xpo_bench_plugins.tasks import (
 )
 
 TEXT = (hh, oasst, pandalm, tofu, tulu, tulu_unpaired, ukp, ultrafeedback)
-MODULES = (bandit, noisy, deterministic, cycle, overfit_pair, travel, *TEXT)
+MODULES = (bandit, noisy, deterministic, cycle, overfit_pair, displacement, travel, *TEXT)
 TABULAR = ModelSpec()
 TINY = ModelSpec(name="tiny")
 OFFLINE = [m.xpo_tasks()[0] for m in MODULES if m not in TEXT]
@@ -85,7 +86,7 @@ def test_data_repeats_and_rows_add_up(task: type[Task]) -> None:
 def test_listing_tasks_is_light() -> None:
     code = (
         "import sys\n"
-        "from xpo_bench_plugins.tasks import bandit, noisy, deterministic, cycle, overfit_pair, travel, ukp\n"
+        "from xpo_bench_plugins.tasks import bandit, noisy, deterministic, displacement, cycle, overfit_pair, travel, ukp\n"
         "from xpo_bench_plugins.tasks import hh, oasst, pandalm, tofu, tulu, tulu_unpaired, ultrafeedback\n"
         "heavy = {'torch', 'transformers', 'datasets', 'statsmodels', 'pandas', 'pyarrow', 'matplotlib'}\n"
         "print(sorted(heavy & set(sys.modules)))"
