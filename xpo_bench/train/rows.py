@@ -1,0 +1,103 @@
+"""Which rows a run trains on and is evaluated on, and in which order: the same for every algorithm of a task and seed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from xpo_bench.data.dataset import flip_labels
+from xpo_bench.policy.base import Policy
+from xpo_bench.streams import stream
+from xpo_bench.train.batches import row_schedule, usable
+from xpo_bench.train.job import Job, as_accepted
+from xpo_bench.types import Completion, Example, Pair, Single
+
+
+def generator(job: Job, purpose: str, *more: str) -> np.random.Generator:
+    """The job's stream for a purpose; only what an algorithm samples or fits differs between algorithms."""
+    names = (job.algorithm.name, *more) if purpose in ("generate", "reward") else more
+    return stream(job.seed, job.task, purpose, *names)
+
+
+def halved(job: Job, rows: Sequence[Example]) -> bool:
+    """Whether each row of the data stands as two singles, which stay together."""
+    return isinstance(rows[0], Single) and isinstance(job.dataset.train[0], Pair)
+
+
+class Rows:
+    """Pools, held-out rows and schedules of the jobs of a group.
+
+    Args:
+        truncate: what gives way in rows longer than the context; `drop` leaves them out here.
+    """
+
+    def __init__(self, policy: Policy, truncate: str) -> None:
+        self.policy, self.truncate = policy, truncate
+        self._dropped: dict[int, set[int]] = {}
+        self._orders: dict[tuple[int, int], np.ndarray | None] = {}
+
+    @property
+    def dropped(self) -> int:
+        """Rows left out so far because they do not fit the context."""
+        return sum(map(len, self._dropped.values()))
+
+    def pool(self, job: Job) -> tuple[list[Example], list[Example]]:
+        """(clean rows to evaluate, rows to train on) that this run can reach, in the seed's order."""
+        train = job.dataset.train
+        noisy = flip_labels(train, job.budget.label_noise, generator(job, "noise"))
+        order = generator(job, "order").permutation(len(train))
+        reach = len(train) if job.budget.sampling == "replacement" else job.budget.steps * job.budget.batch_size
+        lost = self._too_long(train)
+        hard = set(usable(train)) - lost
+        kept = [i for i in order if i in hard][:reach]
+        if job.budget.batch_size >= len(hard):  # every row at every step: file order
+            kept = sorted(kept)
+        if reach >= len(hard):  # all rows are trained on: the same ones are evaluated at every seed
+            order = stream(0, job.task, "order", "evaluation").permutation(len(train))
+        # evaluation rows are ones that training reaches, and ties, which are kept for calibration
+        reached = [i for i in order if i not in lost][: min(job.budget.eval_pairs, reach)]
+        clean = [train[i] for i in sorted(reached)]
+        return clean, [noisy[i] for i in kept]
+
+    def heldout(self, job: Job) -> list[Example]:
+        """Held-out rows to evaluate, drawn in a fixed random order: files are often sorted by prompt."""
+        rows = job.dataset.heldout
+        lost = self._too_long(rows) if rows else set()
+        order = stream(0, job.task, "order", "heldout").permutation(len(rows))
+        return [rows[i] for i in order if i not in lost][: job.budget.heldout_pairs]
+
+    def schedule(self, job: Job, rows: Sequence[Example], number: int, steps: int) -> np.ndarray | None:
+        """Indices into the rows of stage `number`, shape (steps, N); None is all of them at every step."""
+        split = halved(job, rows)
+        units = len(rows) // 2 if split else len(rows)
+        rng = generator(job, "order", f"stage {number}")
+        drawn = row_schedule(units, job.budget.batch_size, steps, job.budget.sampling, rng)
+        if drawn is None and job.budget.micro_batch:  # a full batch that is cut into pieces needs its rows named
+            drawn = np.arange(units)[None]
+        if drawn is None or not split:
+            return drawn
+        return np.stack([2 * drawn, 2 * drawn + 1], -1).reshape(len(drawn), -1)  # both halves of a pair in one step
+
+    def next_rows(self, job: Job, rows: Sequence[Example], number: int, steps: int, refresh: int) -> Sequence[Example]:
+        """The batch of rows whose prompts are sampled at a refresh: the same draws as other algorithms' batches."""
+        if job.budget.batch_size >= len(rows):
+            return rows
+        key = (id(rows), number)
+        if key not in self._orders:
+            self._orders[key] = self.schedule(job, rows, number, steps)
+        drawn = self._orders[key]
+        return rows if drawn is None else [rows[i] for i in drawn[refresh % len(drawn)]]
+
+    def _too_long(self, rows: Sequence[Example]) -> set[int]:
+        """Rows with a completion that `--truncate drop` leaves out; they are neither trained on nor evaluated."""
+        if self.truncate != "drop" or self.policy.enumerable:
+            return set()
+        key = id(rows)
+        if key not in self._dropped:
+            singles = as_accepted(rows, Single)
+            lengths = self.policy.lengths(self.policy.encode([Completion(e.prompt, e.completion) for e in singles], "drop"))[0]  # type: ignore[union-attr]
+            per_row = lengths.reshape(len(rows), -1).amin(1)
+            self._dropped[key] = set(torch.nonzero(per_row == 0).flatten().tolist())
+        return self._dropped[key]

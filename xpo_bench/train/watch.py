@@ -1,0 +1,131 @@
+"""What is measured of a group of runs while it trains, off the training clock."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from xpo_bench.metrics.base import Curve
+from xpo_bench.metrics.regret import optimum_kl
+from xpo_bench.policy.base import Policy
+from xpo_bench.train.evaluate import EvalSet, evaluate, prompt_weights, world_evaluation
+from xpo_bench.train.job import Job
+from xpo_bench.train.language import OnPolicy
+from xpo_bench.train.rows import Rows
+from xpo_bench.types import Example
+
+LM_HELDOUT_POINTS = 4
+"""On a language model the held-out set is scored at the start, at quarters of the run and at the end."""
+
+
+class Watch:
+    """The curves of a group of runs: on training rows, on held-out rows, and on samples of a language model.
+
+    Args:
+        policy: at the task's initial distribution. jobs: one per run. clean: evaluation rows of every run.
+        rows: where held-out rows come from. truncate: what gives way in rows longer than the context.
+        score_initial: scores under the initial policy.
+        initial: a snapshot of it, for what is sampled.
+        on_evaluation: called with (run, step, metrics) at every evaluation point.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        jobs: Sequence[Job],
+        clean: list[list[Example]],
+        rows: Rows,
+        truncate: str,
+        score_initial: Any,
+        initial: Any,
+        on_evaluation: Callable[[int, int, dict[str, float]], None] | None,
+    ) -> None:
+        self.policy, self.jobs, self.on_evaluation = policy, jobs, on_evaluation
+        self.steps = jobs[0].budget.steps
+        self.curve, self.heldout_curve = Curve(self.steps), Curve(self.steps)
+        self.eval_set = EvalSet.build(policy, list(clean), truncate, score_initial)
+        heldout: list[Sequence[Example]] = [rows.heldout(job) for job in jobs]
+        self.heldout_set = EvalSet.build(policy, heldout, truncate, score_initial) if self._seen(heldout) else None
+        self.on_policy = None if policy.enumerable else OnPolicy(policy, jobs[0], initial)
+        self.prompt_weight = prompt_weights(policy, [job.dataset.train for job in jobs]) if policy.enumerable else None
+        strengths = [getattr(j.algorithm, j.algorithm.kl_strength) if j.algorithm.kl_strength else np.nan for j in jobs]
+        self.kl_strength = None if all(np.isnan(strengths)) else np.array(strengths, dtype=np.float64)
+        self.optimum_kl = None
+        if self.prompt_weight is not None and self.kl_strength is not None:
+            self.optimum_kl = optimum_kl(world_evaluation(policy, self.prompt_weight), self.kl_strength)
+
+    def _seen(self, heldout: Sequence[Sequence[Example]]) -> bool:
+        """Whether held-out metrics mean anything: a table knows nothing of prompts that it never saw."""
+        if not all(heldout):
+            return False
+        if not self.policy.enumerable:
+            return True
+        return all(
+            {e.prompt for e in rows} <= {e.prompt for e in job.dataset.train}
+            for rows, job in zip(heldout, self.jobs, strict=True)
+        )
+
+    def evaluate(self, step: int, alive: np.ndarray, slices: Sequence[tuple[Any, slice]]) -> None:
+        """Evaluate every run at one point.
+
+        Args:
+            alive: runs that have not diverged, shape (R,). slices: (stacked algorithm, its runs).
+        """
+        world = world_evaluation(self.policy, self.prompt_weight) if self.prompt_weight is not None else None
+        sampled: dict[str, np.ndarray] = {}
+        if self.on_policy and step in self.on_policy.points and bool(alive.all()):
+            sampled = {name: np.array([value]) for name, value in self.on_policy.measure().items()}
+        if self.eval_set:
+            found = evaluate(self.policy, self.eval_set, step, slices, self.kl_strength, world, step == 0)
+            self.curve.add(found, alive, sampled)
+        if self.heldout_set and self._heldout_due(step):
+            self.heldout_curve.add(evaluate(self.policy, self.heldout_set, step, slices, None, None, step == 0), alive)
+        if self.on_evaluation and self.eval_set:
+            for r in range(len(self.jobs)):
+                self.on_evaluation(r, step, {k: v for k, v in self.curve.rows(r)[-1].items() if k != "step" and v is not None})
+
+    def _heldout_due(self, step: int) -> bool:
+        if self.policy.enumerable:
+            return True
+        return step in {round(k * self.steps / LM_HELDOUT_POINTS) for k in range(LM_HELDOUT_POINTS + 1)}
+
+    def finals(self) -> list[dict[str, Any]]:
+        """Final metrics per run, training and held-out, without what does not apply."""
+        out: list[dict[str, Any]] = [{} for _ in self.jobs]
+        for prefix, curve, present in (("", self.curve, self.eval_set), ("heldout_", self.heldout_curve, self.heldout_set)):
+            if not present:
+                continue
+            for name, values in curve.final().items():
+                for r, value in enumerate(values):
+                    if math.isfinite(value):
+                        out[r][prefix + name] = float(value)
+                    elif name in ("collapse_step", "collapse_slope"):
+                        out[r][prefix + name] = None
+        for metrics in out:
+            if "reward_accuracy" in metrics and "heldout_reward_accuracy" in metrics:
+                metrics["generalization_gap"] = metrics["reward_accuracy"] - metrics["heldout_reward_accuracy"]
+        return out
+
+    def rows(self, r: int, losses: dict[int, np.ndarray]) -> list[dict[str, float | None]]:
+        """The curve of one run: a row per finite evaluation, held-out metrics prefixed, with the loss where it is known."""
+        if not self.eval_set:
+            return []
+        rows = [dict(row) for row in self.curve.rows(r)]
+        by_step = {row["step"]: row for row in rows}
+        if self.heldout_set:
+            for row in self.heldout_curve.rows(r):
+                by_step[row["step"]].update({f"heldout_{k}": v for k, v in row.items() if k != "step"})
+        for step, values in losses.items():
+            if step in by_step and math.isfinite(values[r]):
+                by_step[step]["loss"] = float(values[r])
+        return rows
+
+    def notes(self, r: int) -> dict[str, Any]:
+        """Facts for the record of one run."""
+        notes: dict[str, Any] = dict(self.curve.notes(r))
+        if self.optimum_kl is not None and math.isfinite(self.optimum_kl[r]):
+            notes["optimum_kl"] = float(self.optimum_kl[r])
+        return notes | (self.on_policy.notes if self.on_policy else {})
