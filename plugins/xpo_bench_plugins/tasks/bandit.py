@@ -35,6 +35,7 @@ class Bandit(Task):
     version: ClassVar[str] = "1"
     budget: ClassVar[Budget] = Budget(steps=2000, batch_size=256, lr=0.05, sampling="epochs")
     learning_rates: ClassVar[Mapping[str, float]] = {
+        "bon": 0.01,
         "cdpo": 0.05,
         "cpo": 0.01,
         "dpo": 0.05,
@@ -42,6 +43,7 @@ class Bandit(Task):
         "ipo": 0.01,
         "kto": 0.002,
         "npo": 0.05,
+        "online_dpo": 0.002,
         "orpo": 0.01,
         "ppo": 0.01,
         "robust": 0.05,

@@ -15,7 +15,7 @@ likelihood term of the other three do. `ranking_accuracy` is 1 under all but `np
 How far the chosen completions have been learnt decides: with half of the warm start (−8 nats) `dpo` at 1e-3 raises them, and with
 three times as much (−.1) `cpo` and `dpop` at 1e-4 lower them by .01. The sign is not a law of the loss alone.
 
-Source: Pal et al. (2024), section 3, for pairs of low edit distance; Razin et al. (2024) for likelihood displacement by hidden
+Source: Pal et al. (2024) for pairs of low edit distance; Razin et al. (2024) for likelihood displacement by hidden
 states that are alike.
 """
 

@@ -24,6 +24,7 @@ class Noisy(Bandit):
     name: ClassVar[str] = "noisy"
     budget: ClassVar[Budget] = replace(Bandit.budget, label_noise=0.2)
     learning_rates: ClassVar[Mapping[str, float]] = {
+        "bon": 0.01,
         "cdpo": 0.05,
         "cpo": 0.01,
         "dpo": 0.002,
@@ -31,6 +32,7 @@ class Noisy(Bandit):
         "ipo": 0.01,
         "kto": 0.01,
         "npo": 0.01,
+        "online_dpo": 0.002,
         "orpo": 0.01,
         "ppo": 0.05,
         "robust": 0.002,

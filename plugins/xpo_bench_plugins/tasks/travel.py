@@ -81,6 +81,7 @@ class Travel(Task):
         steps=200, batch_size=8, optimizer="adamw", lr=1e-3, warmup=0.1, clip=1.0, dtype="float32", max_new_tokens=8
     )
     learning_rates: ClassVar[Mapping[str, float]] = {
+        "bon": 0.01,
         "cdpo": 0.01,
         "cpo": 0.01,
         "dpo": 0.01,
@@ -88,6 +89,7 @@ class Travel(Task):
         "ipo": 0.01,
         "kto": 0.01,
         "npo": 0.25,
+        "online_dpo": 0.01,
         "orpo": 0.01,
         "ppo": 0.01,
         "robust": 0.01,
