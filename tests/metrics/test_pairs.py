@@ -57,6 +57,15 @@ def test_accuracy_lc_needs_both_strata(pairs: Pairs) -> None:
     assert got[1] == 1
 
 
+def test_the_longer_completion_as_a_rule(pairs: Pairs) -> None:
+    lengths = {"chosen_length": [3, 1, 2, 5], "rejected_length": [2, 2, 2, 1]}
+    got = evaluate_point(pairs([-1, -1, -1, -1], [-2, -2, -2, -2], **lengths))
+    assert got["longer_accuracy"][0] == pytest.approx((1 + 0 + 0.5 + 1) / 4)
+    untold = pairs([-1, -1], [-2, -2], chosen_length=[3, 1], rejected_length=[2, 2], p_chosen=[0.9, 0.5])
+    assert evaluate_point(untold)["longer_accuracy"][0] == 1  # a row without a preferred side is left out
+    assert "longer_accuracy" not in evaluate_point(pairs([-1], [-2]))  # one length everywhere
+
+
 def test_determinism(pairs: Pairs) -> None:
     edge = np.log(0.999 / 0.001)
     got = evaluate_point(pairs([edge + 1e-6, edge - 1e-6, 0, 50], [0, 0, 0, 0]))

@@ -54,6 +54,21 @@ def accuracy_lc(ev: Evaluation) -> Array | None:
 
 
 @metric("–")
+def longer_accuracy(ev: Evaluation) -> Array | None:
+    """Share of pairs that the rule "prefer the longer completion, in tokens" ranks right; ties count ½.
+
+    A property of the evaluated pairs, not of the policy: the floor that an accuracy on text has to beat. Absent where all
+    pairs tie in length.
+    Source: this suite; after Park et al. 2024 (length exploitation in direct preference optimization).
+    """
+    if not ev.paired:
+        return None
+    longer = ev.chosen_length - ev.rejected_length
+    differs = ((longer != 0) & ev.chosen_rows).any(-1)
+    return np.where(differs, masked_mean(_wins(longer), ev.chosen_rows), np.nan)
+
+
+@metric("–")
 def determinism(ev: Evaluation) -> Array | None:
     """Share of pairs with σ(Δ) > .999: the policy has all but decided them.
 
