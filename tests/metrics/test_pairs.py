@@ -134,12 +134,34 @@ def test_unpaired_sets(pairs: Pairs) -> None:
         chosen_ref=[-2, -2, -2],
     )
     got = evaluate_point(ev)
-    assert set(got) == {"chosen_logp", "rejected_logp", "chosen_prob", "rejected_prob", "displacement", "displaced_fraction"}
+    both = {"chosen_logp", "rejected_logp", "chosen_prob", "rejected_prob", "displacement", "displaced_fraction"}
+    assert set(got) == both | {f"{side}_{what}" for side in ("forget", "retain") for what in ("logp", "token_logp", "change")}
     assert got["chosen_logp"][0] == -2
     assert got["rejected_logp"][0] == -2
     assert got["displaced_fraction"][0] == 0.5
     none = pairs([[-1]], [[-1]], paired=False, valid=np.array([[True]]), valid_rejected=np.array([[False]]))
     assert "rejected_logp" not in evaluate_point(none)
+
+
+def test_forget_and_retain(pairs: Pairs) -> None:
+    """Undesirable rows (the rejected side) are forgotten, desirable ones retained; each side has its own rows."""
+    ev = pairs(
+        [[-1, -3, -99]],
+        [[-12, -8]],
+        paired=False,
+        p_chosen=np.full((1, 3), np.nan),
+        valid=np.array([[True, True, False]]),
+        valid_rejected=np.array([[True, True]]),
+        chosen_ref=[-2, -3, -3],
+        rejected_ref=[-4, -8],
+        chosen_length=[1, 2, 3],
+        rejected_length=[4, 2],
+    )
+    got = {k: float(v[0]) for k, v in evaluate_point(ev).items()}
+    assert (got["forget_logp"], got["forget_token_logp"], got["forget_change"]) == (-10, -3.5, -4)
+    assert (got["retain_logp"], got["retain_token_logp"], got["retain_change"]) == (-2, -1.25, 0.5)
+    paired = evaluate_point(pairs([-1], [-2]))
+    assert not [name for name in paired if name.startswith(("forget", "retain"))]
 
 
 def test_arithmetic() -> None:

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from xpo_bench.metrics import accuracy, calibration, collapse, displacement, gold, kl, regret, throughput
+from xpo_bench.metrics import accuracy, calibration, collapse, displacement, gold, kl, regret, throughput, unlearning
 
-__all__ = ["accuracy", "calibration", "collapse", "displacement", "gold", "kl", "regret", "throughput"]
+__all__ = ["accuracy", "calibration", "collapse", "displacement", "gold", "kl", "regret", "throughput", "unlearning"]
