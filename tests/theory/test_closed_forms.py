@@ -177,6 +177,30 @@ def test_ppo_approaches_the_closed_form(tmp_path: Path) -> None:
     assert np.abs(on_policy - exact).max() < 0.02
 
 
+def test_online_dpo_with_drawn_labels_approaches_the_closed_form(tmp_path: Path) -> None:
+    """And with labels by the larger reward, which are certain, it does not: it goes on to the best action."""
+    found = cells(
+        tmp_path,
+        algos="online_dpo,rlhf",
+        data=population(tmp_path / "p.jsonl", 60),
+        world=world(tmp_path / "w.json"),
+        model="tabular",
+        lr=0.01,
+        steps=1500,
+        set={
+            "online_dpo.beta": 1.0,
+            "rlhf.beta": 1.0,
+            "online_dpo.pairs": 128,
+            "online_dpo.labels": ["bradley_terry", "larger"],
+        },
+    )
+    drawn, larger, exact = (policy(c) for c in found)
+    assert np.abs(drawn - exact).max() < 0.03
+    assert np.abs(exact - REFERENCE).max() > 0.13
+    assert larger[3] > 0.9 > 0.3 > exact[3]
+    assert "regret" not in found[0]["metrics"]  # β is a KL strength under one kind of label only
+
+
 def test_kto_sides_with_the_majority_where_dpo_and_ipo_stop(tmp_path: Path) -> None:
     """Contradictory labels at p = .8: KTO → 1, DPO → σ(logit(p)/β), IPO → σ((2p−1)/(2τ))."""
     found = cells(
