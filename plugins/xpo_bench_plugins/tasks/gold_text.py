@@ -37,33 +37,44 @@ from typing_extensions import Doc
 from xpo_bench import Budget, Completion, Dataset, ModelSpec, Pair, Task, hookimpl
 from xpo_bench.streams import stream
 
-PLEASANT = frozenset(
-    "amazing beautiful best better bright brave cake careful colorful cozy curious cute dance danced dancing delicious enjoy"
-    " enjoyed excited family favorite fluffy friend friendly friends fun funny gentle gift glad good grateful great happily"
-    " happy help helped hug hugged joy juicy kind kindness laugh laughed laughing love loved lovely loves lucky magic magical"
-    " nice perfect play played playing pretty proud rainbow safe share shared sharing shiny sing singing smile smiled smiling"
-    " soft special strong sunny surprise sweet tasty thank thanked together treasure treat warm wonderful yummy".split()
+WORD = re.compile(r"[a-z']+")
+
+
+def words(text: str) -> frozenset[str]:
+    """The words of a text."""
+    return frozenset(WORD.findall(text.lower()))
+
+
+PLEASANT = words(
+    """
+    amazing beautiful best better bright brave cake careful colorful cozy curious cute dance danced dancing delicious
+    enjoy enjoyed excited family favorite fluffy friend friendly friends fun funny gentle gift glad good grateful
+    great happily happy help helped hug hugged joy juicy kind kindness laugh laughed laughing love loved lovely loves
+    lucky magic magical nice perfect play played playing pretty proud rainbow safe share shared sharing shiny sing
+    singing smile smiled smiling soft special strong sunny surprise sweet tasty thank thanked together treasure treat
+    warm wonderful yummy
+    """
 )
-UNPLEASANT = frozenset(
-    "afraid alone angry bad bored boring break broke broken cold cried cry crying danger dangerous dark dirty fell fight"
-    " grumpy hard hungry hurt hurts ill jealous lonely lost loud mad mean mess messy monster naughty pain rotten sad sadly"
-    " scared scary sick sorry stuck terrible tired trouble ugly unhappy upset wet worried worry wrong yelled".split()
+UNPLEASANT = words(
+    """
+    afraid alone angry bad bored boring break broke broken cold cried cry crying danger dangerous dark dirty fell
+    fight grumpy hard hungry hurt hurts ill jealous lonely lost loud mad mean mess messy monster naughty pain rotten
+    sad sadly scared scary sick sorry stuck terrible tired trouble ugly unhappy upset wet worried worry wrong yelled
+    """
 )
 WINDOW = 8
 """Words back in which a word counts as repeated."""
 REPETITION = 4.0
 """What a text of nothing but repetitions loses."""
-WORD = re.compile(r"[a-z']+")
 
 
 def reward(text: str) -> float:
     """The gold reward of a text; 0 without words."""
-    words = WORD.findall(text.lower())
-    if not words:
+    said, seen = WORD.findall(text.lower()), words(text)
+    if not said:
         return 0.0
-    repeated = sum(word in words[max(0, i - WINDOW) : i] for i, word in enumerate(words))
-    seen = set(words)
-    return len(seen & PLEASANT) - len(seen & UNPLEASANT) - REPETITION * repeated / len(words)
+    repeated = sum(word in said[max(0, i - WINDOW) : i] for i, word in enumerate(said))
+    return len(seen & PLEASANT) - len(seen & UNPLEASANT) - REPETITION * repeated / len(said)
 
 
 def gold(completion: Completion) -> float:
