@@ -12,8 +12,8 @@ one down pushes the chosen one along, and a loss of the margin alone pays nothin
 the difference fall most: they are the same in both, cancel in the margin, and nothing holds them. DPOP's penalty and the
 likelihood term of the other three do. `ranking_accuracy` is 1 under all but `npo`, so accuracy does not see it.
 
-How far the chosen completions have been learnt decides: with half of the warm start (−8 nats) `dpo` at 1e-3 raises them, and with
-three times as much (−.1) `cpo` and `dpop` at 1e-4 lower them by .01. The sign is not a law of the loss alone.
+How far the chosen completions have been learnt decides: with half of the warm start (−8 nats) `dpo` and `ipo` at 1e-3 raise
+them, and with three times as much (−.1) `cpo` and `dpop` at 1e-4 lower them, by .03. The sign is not a law of the loss alone.
 
 Source: Pal et al. (2024) for pairs of low edit distance; Razin et al. (2024) for likelihood displacement by hidden
 states that are alike.
