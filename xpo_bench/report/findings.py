@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from xpo_bench.metrics.collapse import FALLING
+from xpo_bench.report.baseline import LONGER, longer, longer_by_seed
+from xpo_bench.report.comparison import Comparison, compare
 from xpo_bench.report.format import clean, mean_pm, number
-from xpo_bench.report.stats import Estimate, Group, censored
+from xpo_bench.report.stats import Estimate, Group, censored, estimate
 
 MOST = 0.5
 """A run has collapsed when at least this share of its pairs has."""
@@ -30,12 +33,14 @@ def findings(groups: Sequence[Group]) -> list[str]:
     Rules: a run has collapsed when at least half of its pairs have (`collapsed`), and an algorithm when at least
     half of its runs have; otherwise its rejected completions have settled when no run's rejected_drift is beyond
     ±0.1 nats, and fall or rise when its mean is. Probabilities of completions are geometric means over pairs and
-    runs. Two means are told apart when their 95 % intervals do not overlap.
+    runs. Two means are told apart when their 95 % intervals do not overlap. A mean is told apart from a baseline
+    (chance, the initial policy, always preferring the longer completion) when the p of Student's t over seeds is
+    below 0.05, after Holm's correction where a sentence compares more than one algorithm with it.
     """
     out: list[str] = []
     for task in dict.fromkeys(g.task for g in groups):
         here = [g for g in groups if g.task == task and g.counted]
-        for sentence in (_rejected(here), _frontier(here), _heldout(here)):
+        for sentence in (_gold(here), _rejected(here), _unlearning(here), _frontier(here), _heldout(here), _longer(here)):
             if sentence:
                 out.append(f"{clean(task)}: {sentence}")
     return out
@@ -62,7 +67,8 @@ def _rejected(groups: Sequence[Group]) -> str:
         if members:
             shown = [_told(g, name) if i < NAMED else clean(g.label) for i, g in enumerate(_extreme_first(members))]
             parts.append(f"{SAID[name]} {_and(shown)}")
-    return f"rejected completions {'; '.join(parts)}." if parts else ""
+    subject = "completions to forget" if groups and all(g.unlearning for g in groups) else "rejected completions"
+    return f"{subject} {'; '.join(parts)}." if parts else ""
 
 
 def _told(g: Group, name: str) -> str:
@@ -123,13 +129,89 @@ def _heldout(groups: Sequence[Group]) -> str:
         sentence = f"best held-out reward accuracy: {_and(names)} ({mean_pm(top)})"
         if len(level) < len(ranked):
             sentence += _separation(top, ranked[len(level)][1], f" from {clean(ranked[len(level)][0].label)}")
-    low = top.interval[0] if top.interval else None
-    if top.mean <= CHANCE or (low is not None and low <= CHANCE):
-        sentence += "; it is not told apart from chance"
+    above = compare([(g, _minus(e, CHANCE)) for g, e in ranked])
+    if top.mean <= CHANCE or (above.tested and not any(above.holds(g) for g in level)):
+        sentence += f"; it is not told apart from chance{f' ({above.corrected})' if above.corrected else ''}"
     gaps = [e.mean for _, e in _ranked(groups, "generalization_gap", reverse=True)]
     if gaps:
         sentence += f"; median drop from training pairs {number(statistics.median(gaps))}"
     return sentence + "."
+
+
+def _gold(groups: Sequence[Group]) -> str:
+    """Who earns more than the initial policy, by intervals that exclude zero."""
+    gains = _ranked(groups, "gold_gain", reverse=True)
+    found = compare(gains)
+    if not found.tested:
+        return f"highest gold_gain: {_with_number(*gains[0])}; a single run each, so without an interval." if gains else ""
+    sides = {"above": [x for x in gains if x[1].mean > 0], "below": [x for x in gains[::-1] if x[1].mean < 0]}
+    outside = {side: [x for x in members if found.excludes_zero(x[0])] for side, members in sides.items()}
+    parts = [f"{side} it under {_and([_with_number(*x) for x in members])}" for side, members in outside.items() if members]
+    if not parts:
+        return f"no interval of gold_gain excludes zero{f', {found.compared}' if found.corrected else ''}."
+    told = "; ".join(parts).replace(" it ", " the initial policy's ", 1)
+    sentence = f"gold_reward is {told} (gold_gain, intervals that exclude zero)"
+    if found.corrected:
+        members = [g for side in outside.values() for g, _ in side]
+        sentence += f"; {found.corrected} leaves {_left(found, members)}"
+    return sentence + "."
+
+
+def _unlearning(groups: Sequence[Group]) -> str:
+    """Under whom what is to be forgotten lost probability, and whether what is to be retained went along."""
+    if not groups or not all(g.unlearning for g in groups):
+        return ""
+    changes = _ranked(groups, "forget_change", reverse=False)
+    found = compare(changes)
+    if not changes:
+        return ""
+    fell = [(g, e) for g, e in changes if e.mean < 0 and (found.holds(g) if found.tested else True)]
+    proviso = found.corrected if found.tested else "a single run each, so without an interval"
+    if not fell:
+        return f"no algorithm made the completions to forget less likely, beyond doubt{f' ({proviso})' if proviso else ''}."
+    told = [f"{clean(g.label)} ({mean_pm(e)} nats, to retain {mean_pm(g.estimate('retain_change'))})" for g, e in fell]
+    return f"completions to forget became less likely under {_and(told)}{f'; {proviso}' if proviso else ''}."
+
+
+def _longer(groups: Sequence[Group]) -> str:
+    """Whether anybody ranks held-out pairs better than the rule that needs no training."""
+    accuracy = "heldout_reward_accuracy"
+    rule, by_seed, ranked = longer(groups, accuracy), longer_by_seed(groups, accuracy), _ranked(groups, accuracy, reverse=True)
+    if rule is None or not ranked:
+        return ""
+    best, baseline = _with_number(*ranked[0]), f"'{LONGER}' ({mean_pm(rule)})"
+    if ranked[0][1].mean <= rule.mean:
+        return f"warning: the best held-out reward accuracy, {best}, does not beat {baseline}."
+    paired = [(g, _over_seeds(g, accuracy, by_seed)) for g, _ in ranked]
+    found = compare([(g, e) for g, e in paired if e is not None])
+    if not found.tested:
+        return f"best held-out reward accuracy, {best}, above {baseline}; a single run each, so without an interval."
+    proviso = f" ({found.corrected})" if found.corrected else ""
+    beaten = [(g, e) for g, e in ranked if e.mean > rule.mean and found.holds(g)]
+    if not beaten:
+        return f"warning: the best held-out reward accuracy, {best}, is not told apart from {baseline}{proviso}."
+    return f"held-out reward accuracy beats {baseline} under {_and([_with_number(*x) for x in beaten])}{proviso}."
+
+
+def _minus(e: Estimate, baseline: float) -> Estimate:
+    return replace(e, mean=e.mean - baseline)
+
+
+def _over_seeds(g: Group, name: str, baseline: Mapping[int, float]) -> Estimate | None:
+    """A metric minus the baseline of the same seed, over the seeds that have both."""
+    return estimate(v - baseline[s] for s, v in g.values(name).items() if v is not None and s in baseline)
+
+
+def _with_number(g: Group, e: Estimate) -> str:
+    return f"{clean(g.label)} ({mean_pm(e)})"
+
+
+def _left(found: Comparison, groups: Sequence[Group]) -> str:
+    """Which of the groups a correction leaves."""
+    names = [clean(g.label) for g in groups if found.holds(g)]
+    if len(names) == len(groups):
+        return "it so" if len(names) == 1 else "all of them"
+    return _and(names) if names else "none of them"
 
 
 def _ranked(groups: Sequence[Group], name: str, reverse: bool) -> list[tuple[Group, Estimate]]:

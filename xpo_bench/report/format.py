@@ -11,6 +11,7 @@ from xpo_bench.report.stats import Estimate
 ABSENT = "–"
 AGREE = 1e-9
 """Half intervals below this share of the mean are rounding."""
+PREFIXES = ("", "k", "M", "G", "T", "P", "E", "Z")
 _ESCAPES = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)?|\x1b[@-_]?|\x9b[0-?]*[ -/]*[@-~]")
 
 
@@ -54,6 +55,17 @@ def mean_pm(found: Estimate | None) -> str:
     if found.half is None or found.half <= AGREE * abs(found.mean):
         return number(found.mean)
     return f"{number(found.mean)}±{number(found.half, 2)}"
+
+
+def si_pm(found: Estimate | None) -> str:
+    """The same with an SI prefix in place of an exponent, that of the mean for both: `3.1±0.2 T`, `42.5 G`."""
+    if found is None or not math.isfinite(found.mean):
+        return ABSENT
+    power = min(max(0, math.floor(math.log10(abs(found.mean)) / 3)), len(PREFIXES) - 1) if found.mean else 0
+    if abs(found.mean) >= 999.5 * 1000.0**power and power < len(PREFIXES) - 1:
+        power += 1  # three digits round it up
+    scaled = Estimate(found.mean / 1000.0**power, None if found.half is None else found.half / 1000.0**power, found.n)
+    return f"{mean_pm(scaled)} {PREFIXES[power]}".rstrip()
 
 
 def _shorten(scientific: str) -> str:

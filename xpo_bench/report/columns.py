@@ -1,0 +1,69 @@
+"""One metric as the column of a table: its cells, its direction, and who competes for the best mark."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from xpo_bench.metrics.base import find
+from xpo_bench.report.drawing import Column
+from xpo_bench.report.format import ABSENT, mean_pm, narrow, number, si_pm
+from xpo_bench.report.stats import CENSORED, Group, censored
+
+PREFIXED = ("FLOP",)
+"""Units whose numbers are printed with an SI prefix."""
+
+
+def known(g: Group, name: str) -> bool:
+    """Whether some run has a value of the metric."""
+    return any(v is not None for v in g.values(name).values())
+
+
+def competes(g: Group) -> bool:
+    """Only rows whose runs are all ok can be best."""
+    return set(g.status) == {"ok"}
+
+
+def shares_a_clock(groups: Sequence[Group | None]) -> bool:
+    """Whether runs trained as one computation, so that its speed is nobody's own."""
+    return any((r.get("timing") or {}).get("vectorised_runs", 1) > 1 for g in groups if g for r in g.records)
+
+
+def direction(name: str, groups: Sequence[Group | None]) -> Literal["higher", "lower"] | None:
+    """The direction of a metric; none for a shared clock, nor for the memory of a whole process."""
+    found = find(name)
+    if found is None or (found.unit == "1/s" and shares_a_clock(groups)):
+        return None
+    if found.unit == "MB" and not all(_accelerated(g) for g in groups if g):
+        return None
+    return found.better
+
+
+def _accelerated(g: Group) -> bool:
+    return all(str((r.get("environment") or {}).get("device", "cpu")) != "cpu" for r in g.records)
+
+
+def metric_column(header: str, name: str, groups: Sequence[Group | None], narrow_cells: bool = False) -> Column:
+    """One metric of one task."""
+    if name in CENSORED:
+        return Column(header, [_censored(g, name) if g else ABSENT for g in groups])
+    found = [g.estimate(name) if g else None for g in groups]
+    described = find(name)
+    if narrow_cells:
+        cells = [narrow(e.mean if e else None) for e in found]
+    elif described is not None and described.unit in PREFIXED:
+        cells = [si_pm(e) for e in found]
+    else:
+        cells = [mean_pm(e) for e in found]
+    values = [e.mean if e and g and competes(g) else None for e, g in zip(found, groups, strict=True)]
+    return Column(header, cells, values, direction(name, groups))
+
+
+def _censored(g: Group, name: str) -> str:
+    """`20` when it happened in all runs, `20 in 2/3` in some, – in none."""
+    found = censored(g.values(name).values())
+    n, share = found["n"], found["share"]
+    if not n or not share:
+        return ABSENT
+    median = number(found["median"])
+    return median if share == 1 else f"{median} in {round(share * n)}/{n}"

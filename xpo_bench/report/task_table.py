@@ -1,0 +1,123 @@
+"""The tables of one task: how good the algorithms are at what its data asks for, and what they cost."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from rich.console import Console
+
+from xpo_bench.report.baseline import LONGER, longer
+from xpo_bench.report.columns import known, metric_column
+from xpo_bench.report.drawing import Column, broken_header, draw, row_label, say
+from xpo_bench.report.format import ABSENT, clean, mean_pm, number
+from xpo_bench.report.stats import Group
+
+DETAIL = (
+    "gold_reward",
+    "gold_gain",
+    "win_rate",
+    "frontier_gap",
+    "kl",
+    "sample_length",
+    "regret",
+    "collapsed",
+    "collapse_step",
+    "rejected_drift",
+    "rejected_prob",
+    "displacement",
+    "reward_accuracy",
+    "accuracy_lc",
+    "heldout_reward_accuracy",
+    "heldout_accuracy_lc",
+    "calibration_error",
+    "acceptance_rate",
+)
+"""The metrics of a task's table; all others are in the records."""
+UNLEARNING = (
+    "forget_logp",
+    "forget_token_logp",
+    "forget_change",
+    "retain_logp",
+    "retain_token_logp",
+    "retain_change",
+    "kl",
+    "collapsed",
+    "collapse_step",
+    "rejected_drift",
+)
+"""The metrics of a forget/retain task's table."""
+COST = ("pairs_per_s", "tokens_per_s", "overhead", "prepare_s", "peak_memory_mb", "total_flops")
+"""The metrics of a language model's cost table."""
+LANGUAGE = ("overhead", "peak_memory_mb", "total_flops")
+"""Costs that are measured on language models alone: where one is known, costs get a table of their own."""
+
+
+def print_task(console: Console, task: str, groups: Sequence[Group]) -> None:
+    """One task: algorithms as rows, with the learning rate used, the runs by status, and mean ± half interval.
+
+    Forget/retain tasks show forget and retain log-probabilities; costs of language models stand in a second table.
+    """
+    language = any(known(g, m) for g in groups for m in LANGUAGE)
+    forget = all(g.unlearning for g in groups)
+    quality = UNLEARNING if forget else DETAIL
+    title = ": ".join(filter(None, (f"{clean(task)}{' (unlearning)' if forget else ''}", ", ".join(_facts(groups)))))
+    who = Column("", [row_label(g.label) for g in groups], left=True)
+    lr = Column("lr", [_short((g.records[0].get("train") or {}).get("lr")) for g in groups])
+    runs = Column("runs", [_status(g) for g in groups], left=True)
+    columns = _columns(quality if language else (*quality, "pairs_per_s"), groups)
+    rows = _with_longer([who, lr, runs, *columns.values()], columns, groups)
+    draw(console, title, rows)
+    note = ""
+    if forget:
+        note = "Log-probabilities in nats, changes since step 0. * best mean of its column."
+    elif len(rows[0].cells) > len(groups):
+        note = f"{LONGER}: the rule that prefers the completion with more tokens, on the same pairs; no algorithm."
+    if note:
+        say(console, note, "dim")
+        console.print()
+    if language:
+        draw(console, f"{clean(task)}: cost", [who, *_columns(COST, groups).values()])
+
+
+def _columns(names: Sequence[str], groups: Sequence[Group]) -> dict[str, Column]:
+    """Those of the metrics that some run has."""
+    return {m: metric_column(broken_header(m), m, list(groups)) for m in names if any(known(g, m) for g in groups)}
+
+
+def _with_longer(shown: Sequence[Column], metrics: dict[str, Column], groups: Sequence[Group]) -> list[Column]:
+    """The columns with the row of the always-longer rule below, where its accuracy is known; it never competes."""
+    cells = {id(column): mean_pm(found) for m, column in metrics.items() if (found := longer(groups, m))}
+    if not cells:
+        return list(shown)
+    cells[id(shown[0])] = LONGER
+    return [
+        replace(c, cells=[*c.cells, cells.get(id(c), "" if c.left else ABSENT)], values=[*c.values, None] if c.values else ())
+        for c in shown
+    ]
+
+
+def _facts(groups: Sequence[Group]) -> list[str]:
+    """What all runs of a task have in common."""
+    records = [r for g in groups for r in g.records]
+    facts = []
+    optimizers = {str((r.get("train") or {}).get("optimizer")) for r in records}
+    if len(optimizers) == 1:
+        facts.append(clean(optimizers.pop()))
+    steps = {(r["task"].get("budget") or {}).get("steps") for r in records}
+    if len(steps) == 1:
+        facts.append(f"{steps.pop()} steps")
+    seeds = {len(g.records) for g in groups}
+    if len(seeds) == 1:
+        n = seeds.pop()
+        facts.append(f"{n} seeds, mean ± half its 95 % interval" if n > 1 else "1 seed, no interval")
+    return facts
+
+
+def _short(value: Any) -> str:
+    return number(value) if isinstance(value, int | float) else ABSENT
+
+
+def _status(g: Group) -> str:
+    return ", ".join(f"{n} {clean(s)}" for s, n in sorted(g.status.items(), key=lambda item: (item[0] != "ok", item[0])))
