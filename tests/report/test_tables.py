@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from xpo_bench.report.format import clean, mean_pm, narrow, number
-from xpo_bench.report.stats import Estimate
 from xpo_bench.report.drawing import Column
+from xpo_bench.report.format import clean, mean_pm, narrow, number
 from xpo_bench.report.scoreboard import HEADLINE
+from xpo_bench.report.stats import Estimate
 from xpo_bench.report.tables import print_doctor, print_list, print_run, print_status
 
 Make = Callable[..., dict[str, Any]]

@@ -1,4 +1,8 @@
-"""What was to be forgotten and what was to be kept, on unpaired labels: undesirable rows are forgotten, desirable retained."""
+"""What was to be forgotten and what was to be kept, on unpaired labels: undesirable rows are forgotten, desirable retained.
+
+No direction is better: low on the forget side is the aim, at the price on the retain side, and a policy that does nothing
+retains best.
+"""
 
 from __future__ import annotations
 
@@ -11,13 +15,13 @@ from xpo_bench.metrics.base import Array, Evaluation, Mask, masked_mean, metric
 def forget_logp(ev: Evaluation) -> Array | None:
     """Mean over the undesirable rows of unpaired labels of the summed completion log-probability under the policy.
 
-    Low is the aim of unlearning; falling without end is collapse, so neither direction is called better.
+    Low is the aim of unlearning, but falling without end is collapse: to be read against retain_logp.
     Source: Zhang et al. 2024 (NPO), §2 (the likelihood of the forget set).
     """
     return _mean(ev, ev.rejected_logp, ev.rejected_rows)
 
 
-@metric("nats", better="higher")
+@metric("nats")
 def retain_logp(ev: Evaluation) -> Array | None:
     """Mean over the desirable rows of unpaired labels of the summed completion log-probability under the policy.
 
@@ -35,7 +39,7 @@ def forget_token_logp(ev: Evaluation) -> Array | None:
     return _mean(ev, ev.rejected_logp / np.maximum(ev.rejected_length, 1.0), ev.rejected_rows)
 
 
-@metric("nats", better="higher")
+@metric("nats")
 def retain_token_logp(ev: Evaluation) -> Array | None:
     """Mean over the desirable rows of unpaired labels of the log-probability per completion token.
 
@@ -53,7 +57,7 @@ def forget_change(ev: Evaluation) -> Array | None:
     return _mean(ev, ev.rejected_logp - ev.rejected_ref, ev.rejected_rows)
 
 
-@metric("nats", better="higher")
+@metric("nats")
 def retain_change(ev: Evaluation) -> Array | None:
     """Change of retain_logp since step 0: below 0 what was to be kept lost probability along with the rest.
 

@@ -24,6 +24,11 @@ def competes(g: Group) -> bool:
     return set(g.status) == {"ok"}
 
 
+def unlearns(g: Group) -> bool:
+    """Whether its data is to be forgotten and retained, so that it holds no preferences."""
+    return all((r["task"].get("data") or {}).get("kind") == "forget_retain" for r in g.records)
+
+
 def shares_a_clock(groups: Sequence[Group | None]) -> bool:
     """Whether runs trained as one computation, so that its speed is nobody's own."""
     return any((r.get("timing") or {}).get("vectorised_runs", 1) > 1 for g in groups if g for r in g.records)

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from xpo_bench.metrics.collapse import FALLING
 from xpo_bench.report.baseline import LONGER, longer, longer_by_seed
+from xpo_bench.report.columns import unlearns
 from xpo_bench.report.comparison import Comparison, compare
 from xpo_bench.report.format import clean, mean_pm, number
 from xpo_bench.report.stats import Estimate, Group, censored, estimate
@@ -67,7 +68,7 @@ def _rejected(groups: Sequence[Group]) -> str:
         if members:
             shown = [_told(g, name) if i < NAMED else clean(g.label) for i, g in enumerate(_extreme_first(members))]
             parts.append(f"{SAID[name]} {_and(shown)}")
-    subject = "completions to forget" if groups and all(g.unlearning for g in groups) else "rejected completions"
+    subject = "completions to forget" if groups and all(map(unlearns, groups)) else "rejected completions"
     return f"{subject} {'; '.join(parts)}." if parts else ""
 
 
@@ -159,7 +160,7 @@ def _gold(groups: Sequence[Group]) -> str:
 
 def _unlearning(groups: Sequence[Group]) -> str:
     """Under whom what is to be forgotten lost probability, and whether what is to be retained went along."""
-    if not groups or not all(g.unlearning for g in groups):
+    if not groups or not all(map(unlearns, groups)):
         return ""
     changes = _ranked(groups, "forget_change", reverse=False)
     found = compare(changes)

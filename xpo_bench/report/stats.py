@@ -94,11 +94,6 @@ class Group:
         """Every metric that some counted record has."""
         return list(dict.fromkeys(name for r in self.counted for name in r["metrics"]))
 
-    @property
-    def unlearning(self) -> bool:
-        """Whether its data is to be forgotten and retained, so that it holds no preferences."""
-        return all((r["task"].get("data") or {}).get("kind") == "forget_retain" for r in self.records)
-
     def values(self, name: str) -> dict[int, float | None]:
         """seed -> value, of the counted records that have the metric."""
         return {r["seed"]: r["metrics"][name] for r in self.counted if name in r["metrics"]}

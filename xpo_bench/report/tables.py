@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from rich.console import Console
 
+from xpo_bench.report.columns import unlearns
 from xpo_bench.report.drawing import bullet, say
 from xpo_bench.report.findings import findings
 from xpo_bench.report.listing import print_doctor, print_list, print_status
@@ -32,7 +33,7 @@ def print_run(
     """
     groups = group(records)
     if groups:
-        if board := [g for g in groups if not g.unlearning]:
+        if board := [g for g in groups if not unlearns(g)]:
             print_scoreboard(console, board)
         for task in dict.fromkeys(g.task for g in groups):
             print_task(console, task, [g for g in groups if g.task == task])

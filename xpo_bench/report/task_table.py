@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 
 from xpo_bench.report.baseline import LONGER, longer
-from xpo_bench.report.columns import known, metric_column
+from xpo_bench.report.columns import known, metric_column, unlearns
 from xpo_bench.report.drawing import Column, broken_header, draw, row_label, say
 from xpo_bench.report.format import ABSENT, clean, mean_pm, number
 from xpo_bench.report.stats import Group
@@ -60,7 +60,7 @@ def print_task(console: Console, task: str, groups: Sequence[Group]) -> None:
     Forget/retain tasks show forget and retain log-probabilities; costs of language models stand in a second table.
     """
     language = any(known(g, m) for g in groups for m in LANGUAGE)
-    forget = all(g.unlearning for g in groups)
+    forget = all(map(unlearns, groups))
     quality = UNLEARNING if forget else DETAIL
     title = ": ".join(filter(None, (f"{clean(task)}{' (unlearning)' if forget else ''}", ", ".join(_facts(groups)))))
     who = Column("", [row_label(g.label) for g in groups], left=True)
@@ -71,7 +71,7 @@ def print_task(console: Console, task: str, groups: Sequence[Group]) -> None:
     draw(console, title, rows)
     note = ""
     if forget:
-        note = "Log-probabilities in nats, changes since step 0. * best mean of its column."
+        note = "In nats, changes since step 0. Forgetting is read against retaining, so that neither has a best."
     elif len(rows[0].cells) > len(groups):
         note = f"{LONGER}: the rule that prefers the completion with more tokens, on the same pairs; no algorithm."
     if note:
