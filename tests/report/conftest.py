@@ -31,6 +31,8 @@ def record() -> Make:
         vectorised: int = 1,
         expected: bool = False,
         error: str | None = None,
+        data: dict[str, Any] | None = None,
+        device: str = "cpu",
         **metrics: float | None,
     ) -> dict[str, Any]:
         return {
@@ -42,7 +44,7 @@ def record() -> Make:
             "task": {
                 "name": task,
                 "version": "1",
-                "data": {},
+                "data": data or {},
                 "model": {"name": "tabular"},
                 "budget": {"steps": steps},
                 "options": {},
@@ -54,6 +56,7 @@ def record() -> Make:
             "metrics": metrics if status in ("ok", "diverged") else {},
             "timing": {"vectorised_runs": vectorised},
             "notes": dict(notes or {}),
+            "environment": {"device": device},
         }
 
     return make

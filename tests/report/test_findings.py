@@ -76,6 +76,109 @@ def test_heldout(record: Make) -> None:
     assert tell(best) == "bandit: best held-out reward accuracy: a (0.901±0.0064)."
 
 
+def gains(record: Make, **means: float) -> list[dict[str, Any]]:
+    return [record(a, "gold_text", s, gold_gain=m + 0.01 * (s - 1)) for a, m in means.items() for s in range(3)]
+
+
+def test_gold(record: Make) -> None:
+    """An interval half of 0.0248: p of t over three seeds is 0.00033 for 0.55, 0.0020 for 0.13 and -0.13, 0.036 for 0.03."""
+    assert tell(gains(record, rso=0.55, ppo=0.03)) == (
+        "gold_text: gold_reward is above the initial policy's under rso (0.55±0.025) and ppo (0.03±0.025) "
+        "(gold_gain, intervals that exclude zero); Holm's correction for 2 comparisons leaves all of them."
+    )
+    text = tell(gains(record, rso=0.55, ppo=0.03, dpo=0.001, kto=-0.13))
+    assert "under rso (0.55±0.025) and ppo (0.03±0.025); below it under kto (-0.13±0.025) (gold_gain" in text
+    assert text.endswith("Holm's correction for 4 comparisons leaves rso and kto.")
+    assert tell(gains(record, ppo=0.03, dpo=0.0)).endswith("Holm's correction for 2 comparisons leaves none of them.")
+    assert "Holm" not in tell(gains(record, rso=0.55))  # one comparison
+    assert tell(gains(record, dpo=0.01, ipo=0.0)) == "gold_text: no interval of gold_gain excludes zero, 2 comparisons."
+    assert "highest gold_gain: ppo (0.5); a single run each" in tell([record("ppo", gold_gain=0.5), record(gold_gain=0.1)])
+
+
+def against_longer(
+    record: Make, rule: float, same: bool = True, pairs: int | None = None, **means: float
+) -> list[dict[str, Any]]:
+    return [
+        record(
+            a,
+            "ukp",
+            s,
+            data={"heldout": pairs} if pairs else None,
+            heldout_reward_accuracy=m + 0.01 * (s - 1) + (0 if same else 0.2 * s),
+            heldout_longer_accuracy=rule + (0 if same else 0.2 * s),
+        )
+        for a, m in means.items()
+        for s in range(3)
+    ]
+
+
+def test_always_longer(record: Make) -> None:
+    assert tell(against_longer(record, 0.72, dpo=0.7, ipo=0.65)).endswith(
+        "ukp: warning: the best held-out reward accuracy, dpo (0.7±0.025), does not beat 'always longer' (0.72)."
+    )
+    assert tell(against_longer(record, 0.72, dpo=0.73, ipo=0.65)).endswith(
+        "dpo (0.73±0.025), is not told apart from 'always longer' (0.72) (Holm's correction for 2 comparisons)."
+    )
+    assert tell(against_longer(record, 0.72, dpo=0.9, ipo=0.65)).endswith(
+        "held-out reward accuracy beats 'always longer' (0.72) under dpo (0.9±0.025) (Holm's correction for 2 comparisons)."
+    )
+    assert "is not told apart from 'always longer' (0.72)." in tell(against_longer(record, 0.72, dpo=0.73))
+    one = [record(a, heldout_reward_accuracy=v, heldout_longer_accuracy=0.5) for a, v in (("a", 0.9), ("b", 0.8))]
+    assert "above 'always longer' (0.5); a single run each, so without an interval" in tell(one)
+    assert "longer" not in tell([record(heldout_reward_accuracy=0.9)])
+
+
+def test_always_longer_is_compared_seed_by_seed(record: Make) -> None:
+    """Where seeds hold out different pairs both move together: the difference is what counts."""
+    text = tell(against_longer(record, 0.3, same=False, dpo=0.4))
+    assert "held-out reward accuracy beats 'always longer' (0.5±0.5) under dpo" in text
+
+
+def test_runs_that_share_their_pairs_share_the_error_of_the_pairs(record: Make) -> None:
+    """0.8 against 0.72 by a hair's breadth over seeds: 64 pairs cannot tell that, 6,400 can."""
+    few, many = (against_longer(record, 0.72, pairs=n, dpo=0.8) for n in (64, 6400))
+    assert "is not told apart from 'always longer'" in tell(few)
+    assert "beats 'always longer'" in tell(many)
+
+
+def test_chance_is_corrected_too(record: Make) -> None:
+    """p = 0.036 for a alone; among three it is not enough."""
+    alone = [record("a", seed=s, heldout_reward_accuracy=0.53 + 0.01 * (s - 1)) for s in range(3)]
+    others = [record(b, seed=s, heldout_reward_accuracy=0.5 + 0.01 * (s - 1)) for b in "bc" for s in range(3)]
+    assert "chance" not in tell(alone)
+    assert "not told apart from chance (Holm's correction for 3 comparisons)" in tell(alone + others)
+
+
+def test_unlearning(record: Make) -> None:
+    cells = [
+        record(
+            a,
+            "tofu",
+            s,
+            data={"kind": "forget_retain"},
+            forget_change=f + s,
+            retain_change=r + s,
+            collapsed=0.0,
+            rejected_drift=-1.0,
+            rejected_logp=-5.0,
+        )
+        for a, f, r in (("npo", -40.0, -30.0), ("kto", 10.0, 12.0))
+        for s in range(3)
+    ]
+    assert tell(cells) == (
+        "tofu: completions to forget are still falling, not collapsed, under kto (probability 0.00674) and npo "
+        "(probability 0.00674).\n"
+        "tofu: completions to forget became less likely under npo (-39±2.5 nats, to retain -29±2.5); "
+        "Holm's correction for 2 comparisons."
+    )
+    assert "no algorithm made the completions to forget less likely" in tell(
+        [c for c in cells if c["algorithm"]["name"] == "kto"]
+    )
+    ordinary = [c | {"task": c["task"] | {"data": {"kind": "singles"}}} for c in cells]
+    assert "forget" not in tell(ordinary)
+    assert "rejected completions are still falling" in tell(ordinary)
+
+
 def test_nothing_to_say(record: Make) -> None:
     assert tell([]) == ""
     assert tell([record(status="failed", error="no")]) == ""

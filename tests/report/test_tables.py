@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from xpo_bench.report.drawing import Column
-from xpo_bench.report.format import clean, mean_pm, narrow, number
+from xpo_bench.report.format import clean, mean_pm, narrow, number, si_pm
 from xpo_bench.report.scoreboard import HEADLINE
 from xpo_bench.report.stats import Estimate
 from xpo_bench.report.tables import print_doctor, print_list, print_run, print_status
@@ -230,6 +230,7 @@ def test_doctor(printed: Printed) -> None:
         (999.7, "1000", "1000"),
         (14413.2, "14413", "14413"),
         (2123456.0, "2.1e6", "2.1e6"),
+        (-123.4, "-123", "-123"),
         (1, "1", "1"),
     ],
 )
@@ -243,6 +244,27 @@ def test_mean_and_half_interval() -> None:
     assert mean_pm(Estimate(0.712, None, 1)) == "0.712"
     assert mean_pm(Estimate(0.712, 1e-17, 3)) == "0.712"  # the runs agree
     assert mean_pm(None) == "–"
+
+
+@pytest.mark.parametrize(
+    ("found", "text"),
+    [
+        (None, "–"),
+        (Estimate(0.0, None, 1), "0"),
+        (Estimate(12.0, None, 1), "12"),
+        (Estimate(3.14e12, 0.21e12, 3), "3.14±0.21 T"),
+        (Estimate(42503679488.0, None, 1), "42.5 G"),
+        (Estimate(999.7e9, None, 1), "1 T"),
+        (Estimate(2.5e3, 130.0, 3), "2.5±0.13 k"),
+        (Estimate(1e30, None, 1), "1.0e9 Z"),
+    ],
+)
+def test_si_prefixes(found: Estimate | None, text: str) -> None:
+    assert si_pm(found) == text
+
+
+def test_a_half_interval_above_a_hundred_is_no_power_of_ten() -> None:
+    assert mean_pm(Estimate(-916.0, 184.2, 3)) == "-916±184"
 
 
 def test_clean() -> None:
@@ -260,3 +282,158 @@ def test_no_torch() -> None:
     code = "import sys, xpo_bench.report.tables, json; print(json.dumps(sorted(sys.modules)))"
     loaded = json.loads(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout)
     assert not {"torch", "transformers", "datasets", "statsmodels", "matplotlib", "pandas"} & set(loaded)
+
+
+# --------------------------------------------------------------------------- language models
+
+
+def text_cells(record: Make, task: str = "ukp", algorithms: str = "dpo ipo kto", **more: float) -> list[dict[str, Any]]:
+    """Runs on text pairs of which the longer completion wins 72 %."""
+    return [
+        record(
+            a,
+            task,
+            s,
+            data={"kind": "pairs", "heldout": 64},
+            reward_accuracy=0.8 + 0.01 * i,
+            longer_accuracy=0.7 + 0.01 * s,
+            accuracy_lc=0.55 + 0.01 * i,
+            heldout_reward_accuracy=0.6 + 0.01 * i,
+            heldout_longer_accuracy=0.72,
+            heldout_accuracy_lc=0.5 + 0.01 * i,
+            kl=0.5,
+            pairs_per_s=30.0 + i,
+            tokens_per_s=30000.0 + i,
+            overhead=1.5 + 0.1 * i,
+            prepare_s=0.5 + i,
+            peak_memory_mb=600.0 + i,
+            total_flops=3.1e12 * (1 + i),
+            **more,
+        )
+        for i, a in enumerate(algorithms.split())
+        for s in range(3)
+    ]
+
+
+def part(text: str, title: str) -> list[str]:
+    """The lines from a title to the next one that stands at the margin behind a blank line and ends no table row."""
+    lines = text.splitlines()
+    start = next(i for i, x in enumerate(lines) if x.startswith(title))
+    ends = [
+        i for i in range(start + 1, len(lines)) if lines[i].split(":")[0] in ("ukp", "tofu (unlearning)", "tofu", "gold_text")
+    ]
+    ends += [i for i in range(start + 1, len(lines)) if lines[i].startswith("What the numbers show")]
+    return lines[start : min(ends, default=len(lines))]
+
+
+def test_the_longer_completion_is_a_row_that_never_competes(record: Make, printed: Printed) -> None:
+    text = printed(print_run, text_cells(record), width=120)
+    table = part(text, "ukp: adam")
+    rows = [x for x in table if x.startswith("always longer  ")]
+    assert len(rows) == 1
+    # lr, accuracy, length-controlled, held out, length-controlled, kl: what the rule has no number for is absent
+    assert rows[0].removeprefix("always longer").split() == ["–", "0.71±0.025", "–", "0.72", "–", "–"]
+    assert "0.72*" not in text  # higher than any held-out accuracy, and no algorithm
+    assert [x.split()[-2] for x in table if x.startswith("kto")] == ["0.52*"]
+    assert "accuracy_lc" in "".join(table)
+    assert text.count("always longer  ") == 1  # neither on the scoreboard nor among the costs
+    assert "always longer: the rule that prefers the completion with more tokens" in text
+
+
+def test_the_row_stands_only_where_it_has_a_number(record: Make, printed: Printed) -> None:
+    cells = text_cells(record, collapsed=0.0, rejected_drift=0.0, rejected_prob=0.1, displacement=-0.5, calibration_error=0.1)
+    text = printed(print_run, cells, width=80)
+    assert max(map(len, text.splitlines())) <= 80
+    assert text.count("always longer  ") == 1
+    level = [record(a, s, reward_accuracy=0.5, heldout_reward_accuracy=0.5) for a in ("dpo", "ipo") for s in ("bandit", "travel")]
+    assert "always longer" not in printed(print_run, level)
+
+
+def test_costs_of_language_models_stand_apart(record: Make, printed: Printed) -> None:
+    text = printed(print_run, text_cells(record), width=120)
+    assert "pairs_per_s" not in "".join(part(text, "ukp: adam"))
+    cost = part(text, "ukp: cost")
+    for name in ("pairs_per_s", "tokens_per_s", "overhead", "prepare_s", "peak_memory_mb", "total_flops"):
+        assert name.removesuffix("mb") in "".join(cost)
+    assert next(x for x in cost if x.startswith("dpo")).split() == ["dpo", "30", "30000", "1.5*", "0.5*", "600", "3.1", "T*"]
+    assert "cost" not in printed(print_run, [record(pairs_per_s=10.0), record("ipo", pairs_per_s=20.0)])
+
+
+def test_memory_of_a_process_is_no_comparison(record: Make, printed: Printed) -> None:
+    """Resident memory holds the libraries and whatever ran before; that of an accelerator is the algorithm's."""
+    host = [record(a, peak_memory_mb=m) for a, m in (("dpo", 600.0), ("ipo", 700.0))]
+    assert "600*" not in printed(print_run, host)
+    device = [record(a, peak_memory_mb=m, device="cuda") for a, m in (("dpo", 600.0), ("ipo", 700.0))]
+    assert "600*" in printed(print_run, device)
+
+
+def test_gold_columns(record: Make, printed: Printed) -> None:
+    cells = text_cells(record, "gold_text", gold_reward=1.5, gold_gain=0.5, win_rate=0.6, sample_length=40.0)
+    lines = part(printed(print_run, cells, width=200), "gold_text: adam")
+    header = " ".join(lines[1:4])
+    for name in ("gold_reward", "gold_gain", "win_rate", "length"):
+        assert name in header
+    assert "gold_gain" not in printed(print_run, text_cells(record), width=200)
+
+
+# --------------------------------------------------------------------------- unlearning
+
+
+def unlearning_cells(record: Make, kind: str = "forget_retain", task: str = "tofu") -> list[dict[str, Any]]:
+    return [
+        record(
+            a,
+            task,
+            s,
+            data={"kind": kind},
+            forget_logp=-900.0 + s,
+            forget_token_logp=-5.5,
+            forget_change=-20.0 - i,
+            retain_logp=-800.0,
+            retain_token_logp=-5.4,
+            retain_change=-19.0 - i,
+            chosen_logp=-800.0,
+            rejected_logp=-900.0,
+            displacement=-19.0,
+            rejected_prob=0.004,
+            kl=0.1,
+            collapsed=0.0,
+            rejected_drift=-3.0,
+            overhead=1.0 + i,
+            pairs_per_s=10.0,
+        )
+        for i, a in enumerate(("kto", "npo"))
+        for s in range(3)
+    ]
+
+
+def test_forget_and_retain_have_their_own_table(record: Make, printed: Printed) -> None:
+    text = printed(print_run, unlearning_cells(record), width=200)
+    assert "Scoreboard" not in text
+    table = part(text, "tofu (unlearning): adam, 2000 steps, 3 seeds")
+    header = "".join("".join(table[1:4]).split())
+    assert header.count("forget_") == 3
+    assert header.count("retain_") == 3
+    npo = next(x for x in table if x.startswith("npo")).split()
+    assert npo[4:] == ["-899±2.5", "-5.5", "-21", "-800", "-5.4", "-20", "0.1", "0", "-3"]
+    assert "accuracy" not in text
+    assert "displacement" not in text
+    assert "-20*" not in text  # what is forgotten is read against what is retained
+    assert "tofu: cost" in text
+    assert max(map(len, printed(print_run, unlearning_cells(record), width=80).splitlines())) <= 80
+
+
+def test_forget_and_retain_stay_off_the_scoreboard_of_preferences(record: Make, printed: Printed) -> None:
+    pairs = [record(a, "bandit", s, kl=1.0 + s, reward_accuracy=0.9) for a in ("dpo", "npo") for s in range(3)]
+    board = printed(print_run, [*pairs, *unlearning_cells(record)]).split("bandit: adam")[0]
+    assert "tofu" not in board
+    assert "kto" not in board
+    assert "npo" in board
+
+
+def test_unpaired_preferences_are_not_unlearning(record: Make, printed: Printed) -> None:
+    text = printed(print_run, unlearning_cells(record, "singles", "tulu_unpaired"), width=200)
+    assert "tulu_unpaired: adam" in text
+    assert "Scoreboard" in text
+    assert "forget" not in text
+    assert "unlearning" not in text

@@ -5,7 +5,8 @@ from __future__ import annotations
 import statistics
 from collections.abc import Mapping, Sequence
 
-from xpo_bench.report.stats import Estimate, Group, estimate
+from xpo_bench.report.comparison import ROUNDING
+from xpo_bench.report.stats import Estimate, Group, Record, estimate
 
 LONGER = "always longer"
 """The name of its row: with a blank, so that no algorithm can have it."""
@@ -24,6 +25,29 @@ def longer_by_seed(groups: Sequence[Group], accuracy: str) -> dict[int, float]:
             if value is not None:
                 found.setdefault(seed, []).append(value)
     return {seed: statistics.fmean(values) for seed, values in sorted(found.items())}
+
+
+def pairs_variance(groups: Sequence[Group], rule: Estimate) -> dict[Group, float]:
+    """group -> variance of (held-out accuracy − the rule's) that lies in which pairs are held out.
+
+    Only where every seed evaluates the same pairs, so that the spread over seeds does not show it. Binomial, both
+    accuracies as if independent: they mostly agree on a pair, so this is rather too much than too little.
+    """
+    if rule.half is not None and rule.half > ROUNDING:
+        return {}
+    out = {}
+    for g in groups:
+        found, pairs = g.estimate("heldout_reward_accuracy"), [n for r in g.counted if (n := _heldout_pairs(r))]
+        if found and pairs:
+            out[g] = sum(x * (1 - x) for x in (found.mean, rule.mean)) / min(pairs)
+    return out
+
+
+def _heldout_pairs(record: Record) -> int:
+    """How many held-out pairs were evaluated, 0 where the record does not say."""
+    task = record["task"]
+    there = (task.get("data") or {}).get("heldout") or 0
+    return min(there, (task.get("budget") or {}).get("heldout_pairs") or there)
 
 
 def longer(groups: Sequence[Group], accuracy: str) -> Estimate | None:

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from xpo_bench.report.format import clean
+from xpo_bench.report.format import ABSENT, clean
 
 LABEL_WIDTH = 40
 HEADER_WIDTH = 12
@@ -60,8 +60,12 @@ def total_width(columns: Sequence[Column]) -> int:
     return sum(c.width + GAP for c in columns) - GAP
 
 
-def draw(console: Console, title: str, columns: Sequence[Column]) -> None:
-    """The columns under a title, in as many tables as the width asks for."""
+def draw(console: Console, title: str, columns: Sequence[Column], aside: Sequence[int] = ()) -> None:
+    """The columns under a title, in as many tables as the width asks for.
+
+    Args:
+        aside: rows that a table in which they have nothing but blanks and – does without.
+    """
     say(console, title, "bold")
     for block in _blocks(columns, console.width):
         table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, GAP - 1, 0, 0), header_style="")
@@ -69,6 +73,8 @@ def draw(console: Console, title: str, columns: Sequence[Column]) -> None:
             justify: Literal["left", "right"] = "left" if column.left else "right"
             table.add_column(Text(column.header, justify=justify), justify=justify, no_wrap=True, vertical="bottom")
         for i in range(len(columns[0].cells)):
+            if i in aside and all(c.cells[i] in ("", ABSENT) for c in block[1:]):
+                continue
             table.add_row(*(Text(c.marked[i], style="bold" if c.best and c.best[i] else "") for c in block))
         console.print(table)
         console.print()

@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from xpo_bench.metrics.collapse import FALLING
-from xpo_bench.report.baseline import LONGER, longer, longer_by_seed
+from xpo_bench.report.baseline import LONGER, longer, longer_by_seed, pairs_variance
 from xpo_bench.report.columns import unlearns
-from xpo_bench.report.comparison import Comparison, compare
+from xpo_bench.report.comparison import ROUNDING, Comparison, compare
 from xpo_bench.report.format import clean, mean_pm, number
 from xpo_bench.report.stats import Estimate, Group, censored, estimate
 
@@ -36,7 +36,8 @@ def findings(groups: Sequence[Group]) -> list[str]:
     ±0.1 nats, and fall or rise when its mean is. Probabilities of completions are geometric means over pairs and
     runs. Two means are told apart when their 95 % intervals do not overlap. A mean is told apart from a baseline
     (chance, the initial policy, always preferring the longer completion) when the p of Student's t over seeds is
-    below 0.05, after Holm's correction where a sentence compares more than one algorithm with it.
+    below 0.05, after Holm's correction where a sentence compares more than one algorithm with it; where all seeds hold
+    out the same pairs, the sampling error of the pairs is added for the last of these.
     """
     out: list[str] = []
     for task in dict.fromkeys(g.task for g in groups):
@@ -181,10 +182,10 @@ def _longer(groups: Sequence[Group]) -> str:
     if rule is None or not ranked:
         return ""
     best, baseline = _with_number(*ranked[0]), f"'{LONGER}' ({mean_pm(rule)})"
-    if ranked[0][1].mean <= rule.mean:
+    if ranked[0][1].mean <= rule.mean + ROUNDING:
         return f"warning: the best held-out reward accuracy, {best}, does not beat {baseline}."
     paired = [(g, _over_seeds(g, accuracy, by_seed)) for g, _ in ranked]
-    found = compare([(g, e) for g, e in paired if e is not None])
+    found = compare([(g, e) for g, e in paired if e is not None], pairs_variance(groups, rule))
     if not found.tested:
         return f"best held-out reward accuracy, {best}, above {baseline}; a single run each, so without an interval."
     proviso = f" ({found.corrected})" if found.corrected else ""

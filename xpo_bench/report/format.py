@@ -34,7 +34,7 @@ def number(value: float | None, digits: int = 3) -> str:
         return "0"
     if size >= 99999.5 or size < 1e-3:
         return _shorten(f"{value:.{min(digits, 2) - 1}e}")
-    if size >= 999.5:
+    if size >= 10**digits - 0.5:
         return f"{value:.0f}"
     return f"{value:.{digits}g}"
 

@@ -14,13 +14,10 @@ from xpo_bench.report.drawing import Column, broken_header, draw, row_label, say
 from xpo_bench.report.format import ABSENT, clean, mean_pm, number
 from xpo_bench.report.stats import Group
 
-DETAIL = (
+WORLD = (
     "gold_reward",
-    "gold_gain",
-    "win_rate",
     "frontier_gap",
     "kl",
-    "sample_length",
     "regret",
     "collapsed",
     "collapse_step",
@@ -33,8 +30,28 @@ DETAIL = (
     "heldout_accuracy_lc",
     "calibration_error",
     "acceptance_rate",
+    "pairs_per_s",
 )
 """The metrics of a task's table; all others are in the records."""
+TEXT = (
+    "gold_reward",
+    "gold_gain",
+    "win_rate",
+    "reward_accuracy",
+    "accuracy_lc",
+    "heldout_reward_accuracy",
+    "heldout_accuracy_lc",
+    "kl",
+    "sample_length",
+    "displacement",
+    "collapsed",
+    "collapse_step",
+    "rejected_drift",
+    "rejected_prob",
+    "calibration_error",
+    "acceptance_rate",
+)
+"""The metrics of a language model's table."""
 UNLEARNING = (
     "forget_logp",
     "forget_token_logp",
@@ -61,14 +78,14 @@ def print_task(console: Console, task: str, groups: Sequence[Group]) -> None:
     """
     language = any(known(g, m) for g in groups for m in LANGUAGE)
     forget = all(map(unlearns, groups))
-    quality = UNLEARNING if forget else DETAIL
+    quality = UNLEARNING if forget else TEXT if language else WORLD
     title = ": ".join(filter(None, (f"{clean(task)}{' (unlearning)' if forget else ''}", ", ".join(_facts(groups)))))
     who = Column("", [row_label(g.label) for g in groups], left=True)
     lr = Column("lr", [_short((g.records[0].get("train") or {}).get("lr")) for g in groups])
     runs = Column("runs", [_status(g) for g in groups], left=True)
-    columns = _columns(quality if language else (*quality, "pairs_per_s"), groups)
+    columns = _columns(quality, groups)
     rows = _with_longer([who, lr, runs, *columns.values()], columns, groups)
-    draw(console, title, rows)
+    draw(console, title, rows, aside=[len(groups)])
     note = ""
     if forget:
         note = "In nats, changes since step 0. Forgetting is read against retaining, so that neither has a best."
