@@ -40,13 +40,19 @@ class EvalSet:
         if any(not run for run in rows):
             return None
         paired = isinstance(rows[0][0], Pair)
-        if paired:
-            chosen = [[Completion(e.prompt, e.chosen) for e in run if isinstance(e, Pair)] for run in rows]
-            rejected = [[Completion(e.prompt, e.rejected) for e in run if isinstance(e, Pair)] for run in rows]
-        else:
-            chosen, rejected = ([_labelled(run, wanted) for run in rows] for wanted in (True, False))
-        p = _pad([[np.nan if (v := getattr(e, "p_chosen", None)) is None else v for e in run] for run in rows], np.nan)
-        a, b = (policy.stack([policy.encode(run or _filler(rows), truncate) for run in group]) for group in (chosen, rejected))
+        distinct = {id(run): run for run in rows}  # runs of one seed share their rows
+        sides = {key: _sides(run, paired) for key, run in distinct.items()}
+        chosen, rejected = ([sides[id(run)][side] for run in rows] for side in (0, 1))
+        p = _pad(
+            [[np.nan if (v := getattr(e, "p_chosen", None)) is None else v for e in run] for run in distinct.values()], np.nan
+        )
+        place = {key: i for i, key in enumerate(distinct)}
+        filler = _filler(rows)
+        stacked = []
+        for side in (0, 1):
+            encoded = {key: policy.encode(sides[key][side] or filler, truncate) for key in distinct}
+            stacked.append(policy.stack([encoded[id(run)] for run in rows]))
+        a, b = stacked
         return cls(
             rows,
             paired,
@@ -54,10 +60,18 @@ class EvalSet:
             b,
             score_initial(chosen, a, None),
             score_initial(rejected, b, None),
-            p,
+            p[[place[id(run)] for run in rows]],
             _valid(chosen),
             _valid(rejected),
         )
+
+
+def _sides(run: Sequence[Example], paired: bool) -> tuple[list[Completion], list[Completion]]:
+    """Chosen and rejected completions of a run's rows; of unpaired labels the desirable and the undesirable ones."""
+    if not paired:
+        return _labelled(run, True), _labelled(run, False)
+    pairs = [e for e in run if isinstance(e, Pair)]
+    return [Completion(e.prompt, e.chosen) for e in pairs], [Completion(e.prompt, e.rejected) for e in pairs]
 
 
 def _labelled(run: Sequence[Example], wanted: bool) -> list[Completion]:
@@ -76,7 +90,9 @@ def _pad(rows: list[list[float]], fill: float) -> Array:
 
 
 def _valid(completions: list[list[Completion]]) -> Array:
-    return _pad([[1.0] * len(run) for run in completions], 0.0).astype(bool)
+    sizes = np.array([len(run) for run in completions])
+    valid: Array = np.arange(max(1, sizes.max())) < sizes[:, None]
+    return valid
 
 
 def array(values: Tensor) -> Array:

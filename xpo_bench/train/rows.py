@@ -37,6 +37,10 @@ class Rows:
         self.policy, self.truncate = policy, truncate
         self._dropped: dict[int, set[int]] = {}
         self._orders: dict[tuple[int, int], np.ndarray | None] = {}
+        # runs of one seed share their lists, so that a sweep does not build them anew for every configuration
+        self._pools: dict[tuple[int, int], tuple[list[Example], list[Example]]] = {}
+        self._accepted: dict[tuple[int, type], list[Example]] = {}
+        self._heldout: dict[int, list[Example]] = {}
 
     @property
     def dropped(self) -> int:
@@ -45,6 +49,19 @@ class Rows:
 
     def pool(self, job: Job) -> tuple[list[Example], list[Example]]:
         """(clean rows to evaluate, rows to train on) that this run can reach, in the seed's order."""
+        key = (id(job.dataset), job.seed)
+        if key not in self._pools:
+            self._pools[key] = self._draw(job)
+        return self._pools[key]
+
+    def accepted(self, rows: list[Example], accepts: type) -> list[Example]:
+        """Rows of a pool as an algorithm takes them."""
+        key = (id(rows), accepts)
+        if key not in self._accepted:
+            self._accepted[key] = as_accepted(rows, accepts)
+        return self._accepted[key]
+
+    def _draw(self, job: Job) -> tuple[list[Example], list[Example]]:
         train = job.dataset.train
         noisy = flip_labels(train, job.budget.label_noise, generator(job, "noise"))
         order = generator(job, "order").permutation(len(train))
@@ -64,9 +81,11 @@ class Rows:
     def heldout(self, job: Job) -> list[Example]:
         """Held-out rows to evaluate, drawn in a fixed random order: files are often sorted by prompt."""
         rows = job.dataset.heldout
-        lost = self._too_long(rows) if rows else set()
-        order = stream(0, job.task, "order", "heldout").permutation(len(rows))
-        return [rows[i] for i in order if i not in lost][: job.budget.heldout_pairs]
+        if id(rows) not in self._heldout:
+            lost = self._too_long(rows) if rows else set()
+            order = stream(0, job.task, "order", "heldout").permutation(len(rows))
+            self._heldout[id(rows)] = [rows[i] for i in order if i not in lost][: job.budget.heldout_pairs]
+        return self._heldout[id(rows)]
 
     def schedule(self, job: Job, rows: Sequence[Example], number: int, steps: int) -> np.ndarray | None:
         """Indices into the rows of stage `number`, shape (steps, N); None is all of them at every step."""

@@ -185,7 +185,7 @@ def bind(
         schedules: per run, indices into the examples, (steps, N), or None for all at every step.
         score_reference: (completions, stacked, used rows) -> Scores under the stage's reference policy.
     """
-    per_run = [_aligned(algorithm, run) for run in examples]
+    per_run = _per_run(algorithm, examples)
     exact_kl = policy.enumerable and any(g.mismatched for g in algorithm.groups.values())
     schedule, present, ragged = _layout(schedules, [len(run) for run in examples])
     stacked, own, reference = {}, {}, {}
@@ -198,7 +198,8 @@ def bind(
         if group.mismatched:
             completions, index = _mismatched(completions, schedule)
             own[name] = index
-        encoded = [policy.encode(run, truncate) for run in completions]
+        once = {id(run): policy.encode(run, truncate) for run in {id(run): run for run in completions}.values()}
+        encoded = [once[id(run)] for run in completions]
         truncated += 0 if group.mismatched else sum(getattr(e, "truncated", 0) for e in encoded)
         stacked[name] = policy.stack(encoded)
         if group.reference:
@@ -228,6 +229,14 @@ def bind(
         truncated,
         device,
     )
+
+
+def _per_run(algorithm: Algorithm, examples: Sequence[Sequence[Example]]) -> list[Mapping[str, Sequence[Completion]]]:
+    """The completions of every run; runs that share their examples share them, unless the algorithm makes its own."""
+    if type(algorithm).completions is not Algorithm.completions:
+        return [_aligned(algorithm, run) for run in examples]
+    made = {id(run): _aligned(algorithm, run) for run in {id(run): run for run in examples}.values()}
+    return [made[id(run)] for run in examples]
 
 
 def _aligned(algorithm: Algorithm, examples: Sequence[Example]) -> Mapping[str, Sequence[Completion]]:

@@ -20,7 +20,7 @@ from xpo_bench.policy.base import Policy
 from xpo_bench.policy.tabular import TabularPolicy
 from xpo_bench.train.budget import evaluation_steps, stage_steps, warmup_scale
 from xpo_bench.train.clock import Clock
-from xpo_bench.train.job import Job, Outcome, Progress, as_accepted, stack_configs
+from xpo_bench.train.job import Job, Outcome, Progress, stack_configs
 from xpo_bench.train.memory import PeakMemory
 from xpo_bench.train.optim import ModuleOptimizer, StackedOptimizer, Stepper
 from xpo_bench.train.overhead import BareStep
@@ -133,7 +133,7 @@ class GroupTrainer:
             shaped = []
             for r in range(start, end):
                 algorithm = self.jobs[r].algorithm
-                rows = as_accepted(pools[r], algorithm.accepts)
+                rows = self.rows.accepted(pools[r], algorithm.accepts)
                 self.tools[r].examples = rows
                 on_policy = any(stage.refresh is not None or stage.solve for stage in algorithm.stages())
                 shaped.append(rows if on_policy else algorithm.shape_data(rows, self.tools[r]))
