@@ -331,10 +331,10 @@ def test_the_longer_completion_is_a_row_that_never_competes(record: Make, printe
     table = part(text, "ukp: adam")
     rows = [x for x in table if x.startswith("always longer  ")]
     assert len(rows) == 1
-    # lr, accuracy, length-controlled, held out, length-controlled, kl: what the rule has no number for is absent
-    assert rows[0].removeprefix("always longer").split() == ["–", "0.71±0.025", "–", "0.72", "–", "–"]
+    # lr, held out, length-controlled, kl, training pairs, length-controlled: what the rule has no number for is absent
+    assert rows[0].removeprefix("always longer").split() == ["–", "0.72", "–", "–", "0.71±0.025", "–"]
     assert "0.72*" not in text  # higher than any held-out accuracy, and no algorithm
-    assert [x.split()[-2] for x in table if x.startswith("kto")] == ["0.52*"]
+    assert "0.62*" in next(x for x in table if x.startswith("kto"))  # the best of the algorithms is marked as such
     assert "accuracy_lc" in "".join(table)
     assert text.count("always longer  ") == 1  # neither on the scoreboard nor among the costs
     assert "always longer: the rule that prefers the completion with more tokens" in text
@@ -344,7 +344,10 @@ def test_the_row_stands_only_where_it_has_a_number(record: Make, printed: Printe
     cells = text_cells(record, collapsed=0.0, rejected_drift=0.0, rejected_prob=0.1, displacement=-0.5, calibration_error=0.1)
     text = printed(print_run, cells, width=80)
     assert max(map(len, text.splitlines())) <= 80
-    assert text.count("always longer  ") == 1
+    table = part(text, "ukp: adam")
+    rows = [x for x in table if x.startswith("always longer  ")]
+    assert all("0.7" in x for x in rows)
+    assert 0 < len(rows) < sum(x.startswith("──") for x in table)
     level = [record(a, s, reward_accuracy=0.5, heldout_reward_accuracy=0.5) for a in ("dpo", "ipo") for s in ("bandit", "travel")]
     assert "always longer" not in printed(print_run, level)
 

@@ -32,22 +32,22 @@ WORLD = (
     "acceptance_rate",
     "pairs_per_s",
 )
-"""The metrics of a task's table; all others are in the records."""
+"""The metrics of the table of an enumerable world; all others are in the records."""
 TEXT = (
     "gold_reward",
     "gold_gain",
     "win_rate",
-    "reward_accuracy",
-    "accuracy_lc",
     "heldout_reward_accuracy",
     "heldout_accuracy_lc",
     "kl",
-    "sample_length",
-    "displacement",
     "collapsed",
     "collapse_step",
     "rejected_drift",
     "rejected_prob",
+    "displacement",
+    "reward_accuracy",
+    "accuracy_lc",
+    "sample_length",
     "calibration_error",
     "acceptance_rate",
 )
