@@ -83,15 +83,15 @@ def gains(record: Make, **means: float) -> list[dict[str, Any]]:
 def test_gold(record: Make) -> None:
     """An interval half of 0.0248: p of t over three seeds is 0.00033 for 0.55, 0.0020 for 0.13 and -0.13, 0.036 for 0.03."""
     assert tell(gains(record, rso=0.55, ppo=0.03)) == (
-        "gold_text: gold_reward is above the initial policy's under rso (0.55±0.025) and ppo (0.03±0.025) "
-        "(gold_gain, intervals that exclude zero); Holm's correction for 2 comparisons leaves all of them."
+        "gold_text: gold_reward against the initial policy's (gold_gain, intervals that exclude zero): above under "
+        "rso (0.55±0.025) and ppo (0.03±0.025); Holm's correction for 2 comparisons leaves all of them."
     )
     text = tell(gains(record, rso=0.55, ppo=0.03, dpo=0.001, kto=-0.13))
-    assert "under rso (0.55±0.025) and ppo (0.03±0.025); below it under kto (-0.13±0.025) (gold_gain" in text
+    assert "above under rso (0.55±0.025) and ppo (0.03±0.025); below under kto (-0.13±0.025); Holm" in text
     assert text.endswith("Holm's correction for 4 comparisons leaves rso and kto.")
     assert tell(gains(record, ppo=0.03, dpo=0.0)).endswith("Holm's correction for 2 comparisons leaves none of them.")
     assert "Holm" not in tell(gains(record, rso=0.55))  # one comparison
-    assert tell(gains(record, dpo=0.01, ipo=0.0)) == "gold_text: no interval of gold_gain excludes zero, 2 comparisons."
+    assert tell(gains(record, dpo=0.01, ipo=0.0)) == "gold_text: no interval of gold_gain excludes zero (2 comparisons)."
     assert "highest gold_gain: ppo (0.5); a single run each" in tell([record("ppo", gold_gain=0.5), record(gold_gain=0.1)])
 
 

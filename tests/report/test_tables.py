@@ -342,8 +342,8 @@ def test_the_longer_completion_is_a_row_that_never_competes(record: Make, printe
 
 def test_the_row_stands_only_where_it_has_a_number(record: Make, printed: Printed) -> None:
     cells = text_cells(record, collapsed=0.0, rejected_drift=0.0, rejected_prob=0.1, displacement=-0.5, calibration_error=0.1)
-    text = printed(print_run, cells, width=80)
-    assert max(map(len, text.splitlines())) <= 80
+    text = printed(print_run, cells, width=60)
+    assert max(map(len, text.splitlines())) <= 60
     table = part(text, "ukp: adam")
     rows = [x for x in table if x.startswith("always longer  ")]
     assert all("0.7" in x for x in rows)

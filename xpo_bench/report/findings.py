@@ -147,12 +147,11 @@ def _gold(groups: Sequence[Group]) -> str:
     if not found.tested:
         return f"highest gold_gain: {_with_number(*gains[0])}; a single run each, so without an interval." if gains else ""
     sides = {"above": [x for x in gains if x[1].mean > 0], "below": [x for x in gains[::-1] if x[1].mean < 0]}
-    outside = {side: [x for x in members if found.excludes_zero(x[0])] for side, members in sides.items()}
-    parts = [f"{side} it under {_and([_with_number(*x) for x in members])}" for side, members in outside.items() if members]
-    if not parts:
-        return f"no interval of gold_gain excludes zero{f', {found.compared}' if found.corrected else ''}."
-    told = "; ".join(parts).replace(" it ", " the initial policy's ", 1)
-    sentence = f"gold_reward is {told} (gold_gain, intervals that exclude zero)"
+    outside = {side: sure for side, members in sides.items() if (sure := [x for x in members if found.excludes_zero(x[0])])}
+    if not outside:
+        return f"no interval of gold_gain excludes zero{f' ({found.compared})' if found.corrected else ''}."
+    told = "; ".join(f"{side} under {_and([_with_number(*x) for x in members])}" for side, members in outside.items())
+    sentence = f"gold_reward against the initial policy's (gold_gain, intervals that exclude zero): {told}"
     if found.corrected:
         members = [g for side in outside.values() for g, _ in side]
         sentence += f"; {found.corrected} leaves {_left(found, members)}"
