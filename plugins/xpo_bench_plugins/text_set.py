@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
+
+from annotated_types import Gt
+from typing_extensions import Doc
 
 from xpo_bench import Budget, Dataset, ModelSpec, Task
 from xpo_bench.data.dataset import load_dataset
@@ -23,20 +26,22 @@ class TextSet(Task):
     model: ClassVar[ModelSpec] = ModelSpec(name="tiny", context=1024)
     # what a CPU does in a minute per cell; `--steps` grants more
     budget: ClassVar[Budget] = Budget(
-        steps=60,
+        steps=40,
         batch_size=8,
         optimizer="adamw",
         lr=3e-5,
         warmup=0.1,
         clip=1.0,
         dtype="float32",
-        eval_pairs=32,
+        eval_pairs=16,
         heldout_pairs=64,
     )
 
+    rows: Annotated[int | None, Gt(0), Doc("first rows that are read, of each split of a hub set; all by default")] = None
+
     @property
     def spec(self) -> DataSpec:
-        return DataSpec(source=self.source, on_bad_row="skip")
+        return DataSpec(source=self.source, rows=self.rows, on_bad_row="skip")
 
     def check(self) -> None:
         """Refuse a set that is to be found under `XPO_BENCH_DATA` and is not there."""

@@ -139,19 +139,23 @@ def _continue(
         Tokens of each row (those after EOS are to be ignored) and their log-probabilities, shape `(B, T)`, on the CPU.
     """
     device = policy.device
-    width, limit = max(map(len, starts)), uniform.shape[1]
+    rows, width, limit = len(starts), max(map(len, starts)), uniform.shape[1]
     tokens = torch.tensor([[*([0] * (width - len(start))), *start] for start in starts], device=device)
     mask = torch.tensor([[0] * (width - len(start)) + [1] * (len(start) + limit) for start in starts], device=device)
     positions = (mask.cumsum(-1) - 1).clamp(min=0)
     uniform = uniform.to(device)
-    done = torch.zeros(len(starts), dtype=torch.bool, device=device)
-    logps: list[Tensor] = []
+    drawn = torch.zeros(rows, limit, dtype=torch.long, device=device)
+    logps = torch.zeros(rows, limit, dtype=policy.value_dtype, device=device)
+    row = torch.arange(rows, device=device)  # of every line that is still computed
+    length = torch.tensor([len(start) for start in starts], device=device)
+    done = torch.zeros(rows, dtype=torch.bool, device=device)
     cache: Any = None
-    processed = sum(map(len, starts))
-    policy.flops += policy.shape.forward([(0, len(start)) for start in starts], len(starts))
+    policy.tokens_processed += int(length.sum())
+    policy.flops += policy.shape.forward([(0, len(start)) for start in starts], rows)
+    last = 0
     with policy.autocast():  # outer scope: weights are cast once per batch, not once per token
         for t in range(limit):
-            end = width + t
+            end, last = width + t, t + 1
             begin = 0 if cache is None else end - 1
             inputs = {
                 "input_ids": tokens[:, begin:],
@@ -163,19 +167,26 @@ def _continue(
                 inputs["position_ids"] = positions[:, begin:end]
             features, cache = policy.features(**inputs)
             if t:
-                fed = [len(start) + t for start, stopped in zip(starts, done.tolist(), strict=True) if not stopped]
-                processed += len(fed)
-                policy.flops += policy.shape.forward([(length - 1, length) for length in fed], len(fed))
+                fed = (length + t)[~done].tolist()
+                policy.tokens_processed += len(fed)
+                policy.flops += policy.shape.forward([(n - 1, n) for n in fed], len(fed))
             logits = policy.logits(features[:, -1])
             token = _draw(logits / temperature, uniform[:, t], top_k)
-            logps.append(torch.log_softmax(logits, -1).gather(1, token[:, None]))
+            drawn[row, t] = token
+            logps[row, t] = torch.log_softmax(logits, -1).gather(1, token[:, None])[:, 0]
             tokens = torch.cat([tokens, token[:, None]], 1)
-            if eos is not None:
-                done |= token == eos
-                if bool(done.all()):
-                    break
-    policy.tokens_processed += processed
-    return tokens[:, width:].tolist(), torch.cat(logps, 1).cpu()
+            if eos is None:
+                continue
+            done |= token == eos
+            going = int((~done).sum())
+            if not going:
+                break
+            if 2 * going <= len(done) and hasattr(cache, "batch_select_indices"):  # the finished ones cost no more
+                keep = torch.nonzero(~done).flatten()
+                cache.batch_select_indices(keep)
+                tokens, mask, positions, uniform = tokens[keep], mask[keep], positions[keep], uniform[keep]
+                row, length, done = row[keep], length[keep], done[keep]
+    return drawn[:, :last].tolist(), logps[:, :last].cpu()
 
 
 def _draw(logits: Tensor, uniform: Tensor, top_k: int) -> Tensor:
