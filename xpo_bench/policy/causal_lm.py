@@ -38,7 +38,7 @@ LOGITS_PER_CHUNK = 2**26
 TOKENS_PER_FORWARD = {"cpu": 2**10, "cuda": 2**16}
 """Padded tokens of one forward pass, by device type. A CPU gains from small ones: less padding, and they fit its caches."""
 
-TOKENS_PER_DECODE = {"cpu": 2**14, "cuda": 2**16}
+TOKENS_PER_DECODE = {"cpu": 2**15, "cuda": 2**16}
 """Tokens in the key-value cache of one batch of samples."""
 
 
