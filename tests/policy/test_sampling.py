@@ -207,3 +207,26 @@ def test_bfloat16_samples_and_kl():
     assert sampled.scores.token_logps.dtype == torch.float32
     assert lm.sequence_kl(sampled, lm.snapshot()).per_sample_kl.tolist() == [0.0] * 4
     torch.testing.assert_close(sampled.scores.token_logps, lm.score_all(sampled.encoded).token_logps, rtol=0, atol=0.05)
+
+
+def test_finished_samples_leave_the_batch_and_change_nothing(monkeypatch: pytest.MonkeyPatch):
+    """One token in eight ends a sample, so batches shrink several times; the others go on as if nothing had happened."""
+    from transformers.cache_utils import Cache
+
+    spec = ModelSpec(name="tiny", tokenizer="ids", vocab_size=8, hidden_size=16, intermediate_size=32, heads=2, context=64)
+    lm = CausalLM.load(spec, init_seed=0)
+    lm.tokenizer = IdTokenizer(8, eos=7)
+    kept = []
+    select = Cache.batch_select_indices
+    monkeypatch.setattr(Cache, "batch_select_indices", lambda self, keep: (kept.append(len(keep)), select(self, keep))[1])
+    shrinking = lm.sample(["1 2", "3", "4 5 6"], 16, max_new_tokens=40, generator=generator())
+    processed, flops = lm.tokens_processed, lm.flops
+    assert len(kept) > 2
+    monkeypatch.delattr(Cache, "batch_select_indices")
+    lm.tokens_processed, lm.flops = 0, 0.0
+    whole = lm.sample(["1 2", "3", "4 5 6"], 16, max_new_tokens=40, generator=generator())
+    assert shrinking.texts == whole.texts
+    assert torch.equal(shrinking.finished, whole.finished)
+    torch.testing.assert_close(shrinking.scores.token_logps, whole.scores.token_logps)
+    assert lm.tokens_processed == processed  # what finished rows would have cost was never counted
+    assert lm.flops == pytest.approx(flops, rel=1e-12)
