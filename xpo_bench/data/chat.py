@@ -16,9 +16,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
+from xpo_bench.checkpoints import locate
 from xpo_bench.data.formats import BadRow, Row, shown
 from xpo_bench.errors import DataError, UnreachableError
 from xpo_bench.types import ModelSpec
@@ -53,7 +53,7 @@ class Chat:
         if "prompt" not in found and "chosen" in found and "rejected" in found:
             found = _implicit(found["chosen"], found["rejected"])
         if "prompt" not in found:
-            return {c: v for c, v in row.items() if c not in lists}  # a column is missing, whatever the others hold
+            return row  # to be refused for its missing columns
         prompt = found.pop("prompt")
         return {**row, **self._texts(prompt, found)}
 
@@ -110,13 +110,12 @@ class Chat:
             return None
         from transformers import AutoTokenizer
 
-        path = Path(model.name).expanduser()
-        name = str(path) if path.exists() else model.name
+        found = locate(model.name)
         try:
-            tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=model.trust_remote_code)
+            tokenizer = AutoTokenizer.from_pretrained(found.place, trust_remote_code=model.trust_remote_code, **found.options)
         except Exception as error:  # tokenizers fail in many ways
             reason = " ".join(str(error).split())[:160] or type(error).__name__
-            kind = DataError if path.exists() else UnreachableError
+            kind = DataError if found.local else UnreachableError
             raise kind(f"the chat template of model {model.name!r} cannot be read: {reason}") from None
         return tokenizer if tokenizer.chat_template else None
 

@@ -10,9 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,12 +19,13 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from xpo_bench.errors import UnreachableError, UsageError
+from xpo_bench.errors import UsageError
 from xpo_bench.policy import sampling
 from xpo_bench.policy.flops import BACKWARD, ModelShape
+from xpo_bench.policy.pretrained import load_pretrained, quiet
 from xpo_bench.policy.sampling import Sampled, SequenceKL
 from xpo_bench.policy.tiny import tiny_model, tiny_tokenizer
-from xpo_bench.policy.tokenize import Encoded, IdTokenizer, ModelTokenizer, Row, Tokenizer, encode
+from xpo_bench.policy.tokenize import Encoded, Row, Tokenizer, encode
 from xpo_bench.types import Completion, ModelSpec, Scores
 
 State = dict[str, Tensor]
@@ -96,7 +95,7 @@ class CausalLM:
 
     @classmethod
     def load(cls, spec: ModelSpec, *, init_seed: int, dtype: str = "float32", device: str = "cpu") -> CausalLM:
-        """Build `tiny`, or load a hub id or a local path (safetensors only).
+        """Build `tiny`, or load a packaged model, a hub id or a local path (see `pretrained`).
 
         Args:
             init_seed: seed of random weights; without effect on pretrained ones.
@@ -108,11 +107,11 @@ class CausalLM:
             UsageError: anything else that is not a causal language model, or a device that is not there.
         """
         find_device(device)  # before a long download
-        with _quiet():
+        with quiet():
             if spec.name == "tiny":
                 model, tokenizer = tiny_model(spec, init_seed), tiny_tokenizer(spec)
             else:
-                model, tokenizer = _pretrained(spec)
+                model, tokenizer = load_pretrained(spec)
             return cls(model, tokenizer, spec, dtype=dtype, device=device)
 
     # ----------------------------------------------------------------------- scoring
@@ -438,77 +437,3 @@ def context_length(config: Any, tokenizer: Tokenizer) -> int:
             return value
     value = getattr(getattr(tokenizer, "inner", None), "model_max_length", None)
     return int(value) if value is not None and value < 10**6 else 2048
-
-
-def _is_path(name: str) -> bool:
-    return name.startswith((".", "/", "~", "\\")) or name.count("/") > 1 or Path(name).exists()
-
-
-def _pretrained(spec: ModelSpec) -> tuple[Any, Tokenizer]:
-    """A pretrained model and its tokenizer."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    if spec.tokenizer == "bytes":
-        raise UsageError(f"model {spec.name!r}: tokenizer 'bytes' is for model tiny; use 'own' or 'ids'")
-    local = _is_path(spec.name)
-    name = str(Path(spec.name).expanduser()) if local else spec.name
-    if local and not Path(name).is_dir():
-        raise UsageError(f"model path {spec.name!r} is not a directory")
-    if local and not (Path(name) / "config.json").is_file():
-        raise UsageError(f"model path {spec.name!r} is not a model: it has no config.json")
-    options: dict[str, Any] = {"local_files_only": local, "trust_remote_code": spec.trust_remote_code}
-    try:
-        with torch.random.fork_rng(devices=[]):  # weights that a checkpoint lacks are drawn, and refused below
-            model, info = AutoModelForCausalLM.from_pretrained(
-                name, dtype=torch.float32, use_safetensors=True, output_loading_info=True, **options
-            )
-        lacking = sorted(info.get("missing_keys", ()))
-        if lacking:
-            raise UsageError(f"model {spec.name!r} is not a causal language model: its weights lack {lacking[0]}")
-        if spec.tokenizer == "ids":
-            return model, IdTokenizer(int(model.get_output_embeddings().weight.shape[0]))
-        return model, ModelTokenizer(AutoTokenizer.from_pretrained(name, **options))
-    except UsageError:
-        raise
-    except Exception as error:  # configurations, weights and tokenizers fail in many ways
-        reason = _first_sentence(error)
-        if local or not isinstance(error, OSError) or _says_no_such_model(error):
-            raise UsageError(f"model {spec.name!r} cannot be loaded as a causal language model: {reason}") from error
-        raise UnreachableError(f"model {spec.name!r} cannot be reached: {reason}") from error
-
-
-def _says_no_such_model(error: BaseException | None) -> bool:
-    """Whether the hub was reached, or need not be, to know that there is no such model."""
-    from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError
-
-    while error is not None:
-        if isinstance(error, HFValidationError | RepositoryNotFoundError):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
-
-
-def _first_sentence(error: Exception, limit: int = 200) -> str:
-    text = " ".join(str(error).split()).split(". ")[0] or type(error).__name__
-    return text if len(text) <= limit else text[: limit - 1] + "…"
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence log lines of transformers and the hub client, warnings and progress bars."""
-    from huggingface_hub.utils import logging as hub_logging
-    from transformers.utils import logging
-
-    verbosity, hub_verbosity, bars = logging.get_verbosity(), hub_logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    hub_logging.set_verbosity(40)  # errors only
-    logging.disable_progress_bar()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.set_verbosity(verbosity)
-        hub_logging.set_verbosity(hub_verbosity)
-        if bars:
-            logging.enable_progress_bar()

