@@ -124,6 +124,9 @@ BUDGET = "Budget (defaults come from the task)"
 )
 @click.option("--world", metavar="FILE.json", help="With --data: reference probabilities and rewards per prompt.")
 @click.option(
+    "--rows", type=int, metavar="N", help="Read only the first N rows of a data set, of each split of a hub set.  [default: all]"
+)
+@click.option(
     "--on-bad-row",
     type=click.Choice(["error", "skip"]),
     help="Refuse a data set with bad rows, or skip and count them.  [default: error]",

@@ -285,6 +285,7 @@ class DataSpec:
 
     source: Annotated[str, Doc("file, name under XPO_BENCH_DATA, or hub id")]
     world: Annotated[str | None, Doc("side file with reference and reward per prompt")] = None
+    rows: Annotated[int | None, Gt(0), Doc("first rows that are read, of each split of a hub set; all by default")] = None
     on_bad_row: Annotated[Literal["error", "skip"], Doc("refuse the set, or skip and count bad rows")] = "error"
     truncate: Annotated[Literal["prompt", "completion", "drop"], Doc("what gives way in rows longer than the context")] = "prompt"
 
@@ -310,7 +311,7 @@ class Dataset:
 
     Args:
         train, heldout: rows of one kind, all `Pair` or all `Single`.
-        source: where the rows came from, for the record.
+        source: where the rows came from, for the record. revision: the commit of a hub set.
         rows: rows read. dropped: reason -> number of rows left out.
         kind: what the labels mean; `"forget_retain"` is refused by preference losses.
         world: ground truth where it is known.
@@ -321,6 +322,7 @@ class Dataset:
     train: tuple[Example, ...]
     heldout: tuple[Example, ...] = ()
     source: str = "synthetic"
+    revision: str | None = None
     rows: int = 0
     dropped: Mapping[str, int] = field(default_factory=dict)
     kind: Literal["pairs", "singles", "forget_retain"] = "pairs"

@@ -14,6 +14,7 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from xpo_bench import Dataset, ModelSpec, Pair, Single, Task
+from xpo_bench.data import hub
 from xpo_bench.data.dataset import fingerprint
 from xpo_bench.errors import DataError, UnreachableError, UsageError
 from xpo_bench.plugins import load
@@ -295,27 +296,16 @@ def test_tofu_is_refused_by_losses_on_pairs(tmp_path: Path, monkeypatch: pytest.
         make_plan([Request(algos=["dpo"], tasks=["tofu"])], load())
 
 
-class Part(list[dict[str, object]]):
-    """As much of a hub data set as is used."""
-
-    @property
-    def column_names(self) -> list[str]:
-        return list(self[0])
-
-    def select_columns(self, columns: list[str]) -> list[dict[str, object]]:
-        return [{c: row[c] for c in columns} for row in self]
-
-
 def test_hub_sets(monkeypatch: pytest.MonkeyPatch) -> None:
-    import datasets
-
     talk = "\n\nHuman: a\n\nAssistant: b\n\nHuman: c\n\nAssistant:"
     transcripts = [{"chosen": f"{talk} yes", "rejected": f"{talk} no"}, {"chosen": "x", "rejected": "y"}]
     user, good, bad = ({"role": r, "content": c} for r, c in (("user", "q"), ("assistant", "yes"), ("assistant", "no")))
     messages = [{"chosen": [user, good], "rejected": [user, bad], "score_chosen": 9.0}]
-    hub = {"Anthropic/hh-rlhf": transcripts, "trl-lib/ultrafeedback_binarized": messages}
-    monkeypatch.setattr(datasets, "load_dataset", lambda name: {"train": Part(hub[name])})
+    sets = {"Anthropic/hh-rlhf": transcripts, "trl-lib/ultrafeedback_binarized": messages}
+    monkeypatch.setattr(hub, "load", lambda name, limit: hub.HubRows(sets[name][:limit], "c0ffee"))  # tests/data/test_hub.py
     dataset = hh.HH().data(0, TINY)
+    assert dataset.revision == "c0ffee"
+    assert hh.HH(rows=1).data(0, TINY).rows == 1
     assert dataset.train == (Pair(talk, " yes", " no"),)
     assert dataset.dropped == {"missing column": 1}
     assert ultrafeedback.UltraFeedback().data(0, TINY).train == (Pair("User: q\n\nAssistant:", " yes", " no"),)

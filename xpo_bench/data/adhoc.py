@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
+from annotated_types import Gt
 from typing_extensions import Doc
 
 from xpo_bench.data.dataset import load_dataset
@@ -30,12 +31,13 @@ class AdHoc(Task):
 
     source: Annotated[str, Doc("file, name under XPO_BENCH_DATA, or hub id")] = ""
     world: Annotated[str | None, Doc("side file with reference and reward per prompt")] = None
-    on_bad_row: Annotated[str, Doc("error or skip")] = "error"
+    rows: Annotated[int | None, Gt(0), Doc("first rows that are read, of each split of a hub set; all by default")] = None
+    on_bad_row: Annotated[Literal["error", "skip"], Doc("refuse the set, or skip and count bad rows")] = "error"
     heldout: Annotated[float, Doc("share of rows held out when the data has no split column")] = 0.0
 
     def data(self, seed: int, model: ModelSpec) -> Dataset:
         """The rows of the set; a held-out share is drawn once for all seeds."""
-        spec = DataSpec(source=self.source, world=self.world, on_bad_row="skip" if self.on_bad_row == "skip" else "error")
+        spec = DataSpec(source=self.source, world=self.world, rows=self.rows, on_bad_row=self.on_bad_row)
         return load_dataset(spec, self.heldout, stream(0, task_name(self.source), "data"), model)
 
 

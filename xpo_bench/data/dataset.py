@@ -12,7 +12,8 @@ import numpy as np
 
 from xpo_bench.data import sources
 from xpo_bench.data.chat import Chat
-from xpo_bench.data.formats import Parsed, Row, parse
+from xpo_bench.data.formats import Parsed, parse
+from xpo_bench.data.sources import Loaded
 from xpo_bench.data.world import world_of
 from xpo_bench.errors import DataError
 from xpo_bench.types import Dataset, DataSpec, Example, ModelSpec, Pair
@@ -35,20 +36,19 @@ def load_dataset(spec: DataSpec, heldout: float, rng: np.random.Generator, model
     Raises:
         DataError: the set, one of its rows or the world file is wrong; one line.
     """
-    rows, source = sources.load(spec)
-    return dataset_of(rows, source, spec, heldout, rng, model)
+    return dataset_of(sources.load(spec), spec, heldout, rng, model)
 
 
 def dataset_of(
-    rows: Sequence[tuple[int, Row]],
-    source: str,
+    loaded: Loaded,
     spec: DataSpec,
     heldout: float,
     rng: np.random.Generator,
     model: ModelSpec = TABULAR,
 ) -> Dataset:
     """Check and split raw rows: what `load_dataset` does once it has read them."""
-    parsed = parse(rows, source, spec.on_bad_row, Chat(model).row)
+    source = loaded.source
+    parsed = parse(loaded.rows, source, spec.on_bad_row, Chat(model).row)
     train, held = _divide(parsed, heldout, rng, source)
     return Dataset(
         train=train,
@@ -57,6 +57,7 @@ def dataset_of(
         rows=parsed.rows,
         dropped=parsed.dropped,
         kind=parsed.kind,
+        revision=loaded.revision,
         world=world_of((*train, *held), spec.world),
     )
 

@@ -2,30 +2,40 @@
 
 from __future__ import annotations
 
+import ast
 import json
-import logging
 import os
 import re
 import warnings
 from collections.abc import Callable, Iterable
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from xpo_bench.data.formats import COLUMNS, HELDOUT_SPLITS, NUMBERS, Row
-from xpo_bench.errors import DataError, UnreachableError
+from xpo_bench.data import hub
+from xpo_bench.data.formats import COLUMNS, NUMBERS, Row
+from xpo_bench.errors import DataError
 from xpo_bench.types import DataSpec
 
 VARIABLE = "XPO_BENCH_DATA"
 """Environment variable that names a directory searched for NAME.parquet, NAME.jsonl, ..."""
-HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[A-Za-z0-9][\w.-]*)?")
-"""OWNER/NAME, or OWNER/NAME@REVISION."""
+BATCH = 4096
+"""Rows of a parquet file that are read at a time."""
 NAME = re.compile(r"[A-Za-z0-9_][\w.-]*")
 
 NumberedRows = list[tuple[int, Row]]
 
 
-def load(spec: DataSpec) -> tuple[NumberedRows, str]:
-    """The raw rows of a data set, numbered from 1 (line numbers in .jsonl), and where they came from.
+class Loaded(NamedTuple):
+    """Raw rows, numbered from 1 (line numbers in .jsonl), where they came from, and the commit of a hub set."""
+
+    rows: NumberedRows
+    source: str
+    revision: str | None = None
+
+
+def load(spec: DataSpec) -> Loaded:
+    """The raw rows of a data set, the first `spec.rows` of them (of each split of a hub set) where that is given.
 
     A name under `XPO_BENCH_DATA` goes before a hub id; what ends in a known suffix or exists is a file.
 
@@ -37,14 +47,15 @@ def load(spec: DataSpec) -> tuple[NumberedRows, str]:
     named = find(source)
     path = named or Path(source)
     if named or path.suffix.lower() in READERS or os.path.exists(path):
-        rows = read_file(path)
-    elif HUB_ID.fullmatch(source):
-        rows = _hub(source)
+        loaded = Loaded(read_file(path, spec.rows), source)
+    elif hub.ID.fullmatch(source):
+        rows, revision = hub.load(source, spec.rows)
+        loaded = Loaded(list(enumerate(rows, 1)), source, revision)
     else:
         raise DataError(f"no data set {source!r}: {_not_found()}")
-    if not rows:
+    if not loaded.rows:
         raise DataError(f"{source}: empty data set; at least one row is needed")
-    return rows, source
+    return loaded
 
 
 def find(name: str) -> Path | None:
@@ -55,8 +66,8 @@ def find(name: str) -> Path | None:
     return next((path for suffix in READERS if (path := Path(folder) / (name + suffix)).is_file()), None)
 
 
-def read_file(path: Path) -> NumberedRows:
-    """The rows of one .parquet, .jsonl, .json or .csv file.
+def read_file(path: Path, limit: int | None = None) -> NumberedRows:
+    """The rows of one .parquet, .jsonl, .json or .csv file, at most the first `limit`; the rest is not read (.json is).
 
     Raises:
         DataError: the file is missing, unreadable, of another format, or malformed (with the line number).
@@ -65,7 +76,7 @@ def read_file(path: Path) -> NumberedRows:
     if reader is None:
         raise DataError(f"{path}: unknown kind of file; want {', '.join(READERS)}")
     try:
-        return list(reader(path))
+        return list(islice(reader(path, limit), limit))
     except FileNotFoundError:
         raise DataError(f"{path}: no such file; {_not_found()}") from None
     except UnicodeDecodeError as error:
@@ -77,14 +88,14 @@ def read_file(path: Path) -> NumberedRows:
 # --------------------------------------------------------------------------- formats
 
 
-def _jsonl(path: Path) -> Iterable[tuple[int, Row]]:
+def _jsonl(path: Path, _: int | None) -> Iterable[tuple[int, Row]]:
     with path.open(encoding="utf-8-sig") as lines:
         for number, line in enumerate(lines, 1):
             if line.strip():
                 yield number, _object(_decode(line.strip(), f"{path} line {number}"), f"{path} line {number}")
 
 
-def _json(path: Path) -> Iterable[tuple[int, Row]]:
+def _json(path: Path, _: int | None) -> Iterable[tuple[int, Row]]:
     content = _decode(path.read_text(encoding="utf-8-sig"), str(path))
     if not isinstance(content, list):
         raise DataError(f"{path}: holds {type(content).__name__}; want a list of objects (one object per line is .jsonl)")
@@ -92,20 +103,22 @@ def _json(path: Path) -> Iterable[tuple[int, Row]]:
         yield number, _object(item, f"{path} row {number}")
 
 
-def _csv(path: Path) -> Iterable[tuple[int, Row]]:
+def _csv(path: Path, limit: int | None) -> Iterable[tuple[int, Row]]:
     import pandas as pd
 
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", pd.errors.ParserWarning)  # surplus fields are cut off with a warning only
-            frame = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig", index_col=False)
+            frame = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig", index_col=False, nrows=limit)
     except pd.errors.EmptyDataError:
         return
     except (pd.errors.ParserError, pd.errors.ParserWarning) as error:
-        raise DataError(f"{path}: malformed CSV ({_line(error)}); quote fields that hold commas or line breaks") from None
+        raise DataError(
+            f"{path}: malformed CSV ({hub.first_line(error)}); quote fields that hold commas or line breaks"
+        ) from None
     for number, values in enumerate(frame.itertuples(index=False, name=None), 1):
         columns = zip(frame.columns, values, strict=True)
-        yield number, {name: _typed(name, value) for name, value in columns if name in COLUMNS}
+        yield number, _conversation({name: _typed(name, value) for name, value in columns if name in COLUMNS})
 
 
 def _typed(column: str, value: object) -> object:
@@ -124,7 +137,36 @@ def _typed(column: str, value: object) -> object:
     return value
 
 
-def _parquet(path: Path) -> Iterable[tuple[int, Row]]:
+def _conversation(row: dict[str, object]) -> dict[str, object]:
+    """A CSV row with the messages that its cells spell as JSON; a row of plain text as it is.
+
+    One cell that spells a list of objects makes the row conversational: lists in its other cells are then messages
+    too, an empty completion is one without messages, and an empty prompt is none.
+    """
+    spelled = {c: _spelled(row.get(c)) for c in ("prompt", "chosen", "rejected", "completion")}
+    if not any(items and isinstance(items[0], dict) for items in spelled.values()):
+        return row
+    lists: dict[str, object] = {column: items for column, items in spelled.items() if items is not None}
+    for column in spelled.keys() & row.keys() - lists.keys():
+        if not str(row[column]).strip():
+            lists[column] = None if column == "prompt" else []
+    return {**row, **lists}
+
+
+def _spelled(value: object) -> list[Any] | None:
+    """The list that a cell spells as JSON, or as Python where a data frame of lists was written; None for text."""
+    if not isinstance(value, str) or not value.lstrip().startswith("["):
+        return None
+    for read in (json.loads, ast.literal_eval):
+        try:
+            items = read(value.strip())
+        except (ValueError, SyntaxError, RecursionError, MemoryError):
+            continue
+        return items if isinstance(items, list) else None
+    return None
+
+
+def _parquet(path: Path, limit: int | None) -> Iterable[tuple[int, Row]]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -134,13 +176,14 @@ def _parquet(path: Path) -> Iterable[tuple[int, Row]]:
             known = [name for name in names if name in COLUMNS]
             if file.metadata.num_rows and not {"chosen", "rejected", "completion"}.intersection(known):
                 return [(1, dict.fromkeys(names))]  # no preference set: the refusal names its columns
-            rows = file.read(columns=known).to_pylist()
+            batches = file.iter_batches(batch_size=min(limit or BATCH, BATCH), columns=known)
+            rows = list(islice((row for batch in batches for row in batch.to_pylist()), limit))
     except (pa.ArrowException, ValueError) as error:
-        raise DataError(f"{path}: not a readable parquet file ({_line(error)})") from None
+        raise DataError(f"{path}: not a readable parquet file ({hub.first_line(error)})") from None
     return list(enumerate(rows, 1))
 
 
-READERS: dict[str, Callable[[Path], Iterable[tuple[int, Row]]]] = {
+READERS: dict[str, Callable[[Path, int | None], Iterable[tuple[int, Row]]]] = {
     ".parquet": _parquet,
     ".jsonl": _jsonl,
     ".json": _json,
@@ -157,50 +200,13 @@ def _decode(text: str, where: str) -> Any:
     except RecursionError:
         raise DataError(f"{where}: malformed JSON (nested too deeply)") from None
     except ValueError as error:
-        raise DataError(f"{where}: malformed JSON ({_line(error)})") from None
+        raise DataError(f"{where}: malformed JSON ({hub.first_line(error)})") from None
 
 
 def _object(value: Any, where: str) -> Row:
     if not isinstance(value, dict):
         raise DataError(f"{where}: holds {type(value).__name__}; want an object with columns, such as prompt, chosen, rejected")
     return value
-
-
-# --------------------------------------------------------------------------- hub
-
-
-def _hub(name: str) -> NumberedRows:
-    """All rows of a hub set, with its own train and held-out splits as the `split` column where it has none."""
-    import datasets
-
-    chatter = logging.getLogger("huggingface_hub.utils._http")
-    level = chatter.level
-    chatter.setLevel(logging.ERROR)  # it reports every retry
-    try:
-        repository, _, revision = name.partition("@")
-        loaded = datasets.load_dataset(repository, revision=revision) if revision else datasets.load_dataset(repository)
-    except Exception as error:  # the client raises a dozen kinds, most of them about the network
-        raise UnreachableError(
-            f"hub data set {name!r} cannot be reached or read ({_line(error)}); want an existing id, or a local file"
-        ) from None
-    finally:
-        chatter.setLevel(level)
-    parts = {str(split): part for split, part in loaded.items()}
-    wanted = [split for split in parts if split == "train" or split in HELDOUT_SPLITS]
-    if "train" not in wanted:
-        raise DataError(
-            f"hub data set {name!r} has no split called train but {', '.join(parts)}; save one as .parquet and give the file"
-        )
-    rows: NumberedRows = []
-    for split in wanted:
-        part = parts[split].select_columns([column for column in parts[split].column_names if column in COLUMNS])
-        rows += [(number, {"split": split, **row}) for number, row in enumerate(part, len(rows) + 1)]
-    return rows
-
-
-def _line(error: BaseException) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= 160 else text[:157] + "..."
 
 
 def _not_found() -> str:

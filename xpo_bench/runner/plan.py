@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from xpo_bench.algorithm import Algorithm
+from xpo_bench.checkpoints import locate
 from xpo_bench.data.adhoc import LM_BUDGET, TABULAR_BUDGET, AdHoc, task_name
 from xpo_bench.data.dataset import fingerprint
 from xpo_bench.errors import UsageError, unknown
@@ -33,6 +34,7 @@ class Request:
     suite: str | None = None
     data: str | None = None
     world: str | None = None
+    rows: int | None = None
     on_bad_row: str = "error"
     truncate: str = "prompt"
     model: str | None = None
@@ -147,7 +149,7 @@ def parse_seeds(text: str) -> tuple[int, ...]:
 
 FILE_KEYS = (
     "algos", "tasks", "suite", "data", "world", "model", "set", "seeds", "steps", "sampling", "heldout", "batch_size",
-    "optimizer", "lr", "loss_over", "label_noise", "dtype", "experiment", "on_bad_row", "truncate",
+    "optimizer", "lr", "loss_over", "label_noise", "dtype", "experiment", "rows", "on_bad_row", "truncate",
 )  # fmt: skip
 BUDGET_KEYS = ("steps", "sampling", "heldout", "batch_size", "optimizer", "lr", "loss_over", "label_noise", "dtype")
 
@@ -252,6 +254,7 @@ def _request(words: Mapping[str, Any], suite: str | None, device: str) -> Reques
         suite=suite,
         data=words.get("data"),
         world=words.get("world"),
+        rows=words.get("rows"),
         on_bad_row=words.get("on_bad_row", "error"),
         truncate=words.get("truncate", "prompt"),
         model=words.get("model"),
@@ -342,6 +345,10 @@ def _setups(request: Request, registry: Registry, plan: Plan) -> list[TaskSetup]
         raise UsageError("no task: name one with --tasks, --suite or --data")
     out = []
     for cls, info, name, values in entries:
+        if request.rows is not None:
+            if "rows" not in names(cls):
+                raise UsageError(f"--rows goes with --data and the tasks on text sets: task {cls.name} makes its own rows")
+            values = {**values, "rows": request.rows}
         for setting in grid(request.settings.get("task", {})):
             setup = _setup(request, cls, info, name or cls.name, values, setting)
             try:
@@ -388,10 +395,10 @@ def _model_and_budget(request: Request, task: Task) -> tuple[ModelSpec, Budget]:
 
 
 def check_model(name: str) -> None:
-    """Refuse a local path that cannot be a model, before anything is computed."""
-    path = Path(name).expanduser()
-    looks_local = name.startswith((".", "/", "~")) or name.count("/") > 1 or path.exists()
-    if looks_local and not (path / "config.json").is_file():
+    """Refuse a path that cannot be a model and a packaged one that is not installed, before anything is computed."""
+    found = locate(name)
+    path = Path(found.place)
+    if found.local and not found.gguf and not (path / "config.json").is_file():
         problem = "has no config.json" if path.is_dir() else "is not a directory"
         raise UsageError(f"--model {name}: {problem}; give a Hugging Face model directory, a hub id, tiny or tabular")
 

@@ -51,6 +51,7 @@ def cell_record(
             "options": dict(setup.options),
             "data": {
                 "source": dataset.source,
+                "revision": dataset.revision,
                 "kind": dataset.kind,
                 "fingerprint": setup.data_fingerprint(cell.seed),
                 "rows": dataset.rows or len(dataset.train) + len(dataset.heldout),

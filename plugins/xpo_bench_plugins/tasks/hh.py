@@ -46,9 +46,9 @@ class HH(TextSet):
         Raises:
             UnreachableError: the hub cannot be reached.
         """
-        rows, source = load(self.spec)
-        split_rows = [(number, split(row)) for number, row in rows]
-        return dataset_of(split_rows, source, self.spec, 0.0, world_stream(self.name, self.version), model)
+        loaded = load(self.spec)
+        loaded = loaded._replace(rows=[(number, split(row)) for number, row in loaded.rows])
+        return dataset_of(loaded, self.spec, 0.0, world_stream(self.name, self.version), model)
 
 
 @hookimpl
