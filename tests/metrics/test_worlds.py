@@ -125,6 +125,15 @@ def test_absent_actions(pairs: Pairs, world: World) -> None:
     assert all(np.isfinite(v).all() for v in got.values())
 
 
+def test_unseen_mass_is_what_no_preference_has_earned(pairs: Pairs, world: World) -> None:
+    policies = world([[0.1, 0.2, 0.3, 0.4], [0.4, 0.3, 0.2, 0.1]])
+    seen = np.array([[[True, False, True, False]], [[True, True, True, False]]])
+    got = metrics(pairs, replace(policies, seen=seen))["unseen_mass"]
+    assert got == pytest.approx([0.2 + 0.4, 0.1])
+    assert "unseen_mass" not in metrics(pairs, replace(policies, seen=np.ones_like(seen)))
+    assert "unseen_mass" not in metrics(pairs, policies)
+
+
 def test_small_kl_is_accurate(pairs: Pairs, world: World) -> None:
     tilted = world([gibbs(1e7)])
     got = metrics(pairs, tilted)

@@ -308,3 +308,16 @@ def test_gradients_reach_no_other_run(job: MakeJob, train: Train) -> None:
     assert moved.metrics["kl"] > 0.01
     assert still.metrics["kl"] == pytest.approx(0, abs=1e-15)
     assert torch.get_num_threads() == 1
+
+
+def test_mass_on_actions_without_a_preference_is_followed(job: MakeJob, train: Train) -> None:
+    """DPO leaves the ratio of unseen actions alone: what it moves between the seen ones, normalisation takes from all."""
+    (outcome,) = train([job(DPO(), world=World(actions={"x": ("a", "b", "c", "d")}), steps=50)])
+    unseen = [row["unseen_mass"] for row in outcome.curve]
+    assert unseen[0] == pytest.approx(0.5)
+    assert outcome.final_policy is not None
+    left = outcome.final_policy["x"]
+    assert left["c"] == pytest.approx(left["d"])
+    assert outcome.metrics["unseen_mass"] == pytest.approx(left["c"] + left["d"])
+    (all_seen,) = train([job(DPO(), steps=50)])
+    assert "unseen_mass" not in all_seen.metrics

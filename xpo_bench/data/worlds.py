@@ -7,6 +7,7 @@ pairs are drawn anew.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -55,18 +56,69 @@ def covered_actions(world: World, name: str, version: str, coverage: float) -> d
     return out
 
 
+Values = Mapping[str, Mapping[str, float]]
+"""prompt -> action -> number."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Annotators:
+    """Who labels the pairs of a world, and what else than the reward they go by.
+
+    One of them, drawn at random, prefers a to b with probability σ((R(a) − R(b)) / temperature + bias·(l(a) − l(b))), where
+    R is the reward plus an offset of their own, and l a length that the reward knows nothing of.
+
+    Args:
+        temperature: above 1 labels are closer to coins, below 1 closer to certain.
+        length_bias: log-odds per standard deviation of length. length: l, standardised; needed with a bias.
+        offsets: o of every annotator; none is one annotator who follows the reward alone.
+    """
+
+    temperature: float = 1.0
+    length_bias: float = 0.0
+    length: Values = field(default_factory=dict)
+    offsets: tuple[Values, ...] = ()
+
+    def probability(self, world: World, prompt: str, a: str, b: str, annotator: int | None = None) -> float:
+        """The probability that a is labelled as preferred to b, by one annotator."""
+        reward = world.reward[prompt]
+        margin = reward[b] - reward[a]
+        if annotator is not None:
+            margin += self.offsets[annotator][prompt][b] - self.offsets[annotator][prompt][a]
+        margin /= self.temperature
+        if self.length_bias:
+            margin += self.length_bias * (self.length[prompt][b] - self.length[prompt][a])
+        return float(1 / (1 + np.exp(margin)))
+
+
+def nuisance(world: World, name: str, version: str, *what: str | int) -> dict[str, dict[str, float]]:
+    """A standard normal number for every action, fixed by the world's version: lengths, tastes of an annotator."""
+    return {
+        prompt: dict(
+            zip(texts, world_stream(name, version, i, len(texts), *what).standard_normal(len(texts)).tolist(), strict=True)
+        )
+        for i, (prompt, texts) in enumerate(world.actions.items())
+    }
+
+
 def sample_pairs(
-    world: World, actions: Mapping[str, tuple[str, ...]], pairs: int, rng: np.random.Generator, *, cover: bool = True
+    world: World,
+    actions: Mapping[str, tuple[str, ...]],
+    pairs: int,
+    rng: np.random.Generator,
+    *,
+    cover: bool = True,
+    annotators: Annotators | None = None,
 ) -> tuple[Pair, ...]:
     """Labelled pairs of a Bradley–Terry world.
 
-    Prompts take turns. Two different actions are drawn uniformly and labelled by one draw of their true preference
-    probability; `p_chosen` is that probability for the ordering drawn, so it is below 1/2 where the draw went
-    against the reward.
+    Prompts take turns. Two different actions are drawn uniformly and labelled by one draw; `p_chosen` is the true
+    probability for the ordering drawn, whoever labelled it, so it is below 1/2 where the draw went against the reward.
+    The pairs are the same whoever labels them.
 
     Args:
         actions: the actions that may occur, per prompt. pairs: rows to draw.
         cover: the first rows of each prompt contain each of its actions once, so that all of them occur.
+        annotators: who labels; by default somebody who follows the true preference probability.
 
     Raises:
         DataError: too few pairs to contain every action.
@@ -76,6 +128,8 @@ def sample_pairs(
     if pairs < needed:
         raise DataError(f"{pairs} pairs cannot contain every action; want at least {needed}")
     decks = {prompt: _deck(len(actions[prompt]), rng) if cover else [] for prompt in prompts}
+    who = annotators or Annotators()
+    turns = rng.spawn(1)[0]  # who labels a row must not change which rows there are
     out: list[Pair] = []
     for row in range(pairs):
         prompt = prompts[row % len(prompts)]
@@ -83,7 +137,10 @@ def sample_pairs(
         i, j = deck.pop() if deck else rng.choice(len(texts), size=2, replace=False).tolist()
         a, b = texts[i], texts[j]
         p = preference(world, prompt, a, b)
-        out.append(Pair(prompt, a, b, p) if rng.random() < p else Pair(prompt, b, a, 1 - p))
+        k = int(turns.integers(len(who.offsets))) if who.offsets else None
+        source = None if k is None else f"annotator {k}"
+        first = rng.random() < who.probability(world, prompt, a, b, k)
+        out.append(Pair(prompt, a, b, p, source) if first else Pair(prompt, b, a, 1 - p, source))
     return tuple(out)
 
 

@@ -34,6 +34,7 @@ class WorldEvaluation:
         reward: true reward, shape (P, A), or None when it is not known.
         prompt_weight: weights of the prompts, each row summing to 1, shape (R, P): uniform over the
             prompts that occur in the run's training data.
+        seen: actions that occur in the run's training data, shape (R, P, A), or None when that is not known.
     """
 
     logp: Array
@@ -41,6 +42,7 @@ class WorldEvaluation:
     mask: Mask
     reward: Array | None
     prompt_weight: Array
+    seen: Mask | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -49,6 +49,23 @@ def regret(ev: Evaluation) -> Array | None:
     return beta * weighted(ev.world, divergence(ev.world.logp, _optimum(ev.world, ev.world.reward, beta), ev.world.mask))
 
 
+@metric("–", better="lower")
+def unseen_mass(ev: Evaluation) -> Array | None:
+    """Probability that π gives to actions which occur nowhere in the training data, averaged over its prompts.
+
+    What a policy holds there was earned by no preference: a loss of the margin alone may move mass to them. Absent where the
+    data contain every action.
+    Source: this suite; after Xu et al. 2024 ("Is DPO superior to PPO?": out-of-distribution actions).
+    """
+    world = ev.world
+    if world is None or world.seen is None:
+        return None
+    unseen = world.mask & ~world.seen
+    used = unseen & (world.prompt_weight > 0)[..., None]
+    p = np.where(unseen, np.exp(np.where(unseen, world.logp, 0.0)), 0.0)
+    return np.where(used.any((-2, -1)), weighted(world, p.sum(-1)), np.nan)
+
+
 def optimum_kl(world: WorldEvaluation, kl_strength: Array) -> Array:
     """KL(π*‖π_ref) in nats of the exact optimum π* ∝ π_ref·exp(r/β), NaN where β or r is unknown, shape (R,)."""
     beta = np.where(kl_strength > 0, kl_strength, np.nan)

@@ -171,8 +171,8 @@ def _runs(scores: Scores, runs: slice) -> Scores:
     return part
 
 
-def world_evaluation(policy: Any, prompt_weight: Array) -> WorldEvaluation:
-    """The exact distributions of a tabular policy."""
+def world_evaluation(policy: Any, prompt_weight: Array, seen: Array | None = None) -> WorldEvaluation:
+    """The exact distributions of a tabular policy; `seen` marks the actions of the training data, shape (runs, P, A)."""
     layout = policy.layout
     return WorldEvaluation(
         logp=array(policy.log_probs()),
@@ -180,6 +180,7 @@ def world_evaluation(policy: Any, prompt_weight: Array) -> WorldEvaluation:
         mask=layout.mask,
         reward=layout.reward,
         prompt_weight=prompt_weight,
+        seen=seen,
     )
 
 
@@ -191,3 +192,18 @@ def prompt_weights(policy: Any, rows: Sequence[Sequence[Example]]) -> Array:
         used = {place[e.prompt] for e in examples}
         weights[run, list(used)] = 1.0 / len(used)
     return weights
+
+
+def seen_actions(policy: Any, rows: Sequence[Sequence[Example]]) -> Array:
+    """Actions that each run's training rows contain, shape (runs, P, A), bool."""
+    layout = policy.layout
+    known: dict[int, Array] = {}
+    for examples in rows:  # runs of one seed share their rows
+        if id(examples) not in known:
+            flat = np.zeros(layout.mask.size, dtype=bool)
+            texts = (
+                (e.prompt, t) for e in examples for t in ((e.chosen, e.rejected) if isinstance(e, Pair) else (e.completion,))
+            )
+            flat[[layout.position[key] for key in texts]] = True
+            known[id(examples)] = flat.reshape(layout.mask.shape)
+    return np.stack([known[id(examples)] for examples in rows])

@@ -11,7 +11,7 @@ import numpy as np
 from xpo_bench.metrics.base import Curve
 from xpo_bench.metrics.regret import optimum_kl
 from xpo_bench.policy.base import Policy
-from xpo_bench.train.evaluate import EvalSet, evaluate, prompt_weights, world_evaluation
+from xpo_bench.train.evaluate import EvalSet, evaluate, prompt_weights, seen_actions, world_evaluation
 from xpo_bench.train.job import Job
 from xpo_bench.train.language import OnPolicy
 from xpo_bench.train.rows import Rows
@@ -50,7 +50,10 @@ class Watch:
         heldout: list[Sequence[Example]] = [rows.heldout(job) for job in jobs]
         self.heldout_set = EvalSet.build(policy, heldout, truncate, score_initial) if self._seen(heldout) else None
         self.on_policy = None if policy.enumerable else OnPolicy(policy, jobs[0], initial)
-        self.prompt_weight = prompt_weights(policy, [job.dataset.train for job in jobs]) if policy.enumerable else None
+        self.prompt_weight = self.seen = None
+        if policy.enumerable:
+            trained = [job.dataset.train for job in jobs]
+            self.prompt_weight, self.seen = prompt_weights(policy, trained), seen_actions(policy, trained)
         strengths = [getattr(j.algorithm, j.algorithm.kl_strength) if j.algorithm.kl_strength else np.nan for j in jobs]
         self.kl_strength = None if all(np.isnan(strengths)) else np.array(strengths, dtype=np.float64)
         self.optimum_kl = None
@@ -74,7 +77,7 @@ class Watch:
         Args:
             alive: runs that have not diverged, shape (R,). slices: (stacked algorithm, its runs).
         """
-        world = world_evaluation(self.policy, self.prompt_weight) if self.prompt_weight is not None else None
+        world = world_evaluation(self.policy, self.prompt_weight, self.seen) if self.prompt_weight is not None else None
         sampled: dict[str, np.ndarray] = {}
         if self.on_policy and step in self.on_policy.points and bool(alive.all()):
             sampled = {name: np.array([value]) for name, value in self.on_policy.measure().items()}
