@@ -298,11 +298,14 @@ class World:
         actions: prompt -> its completions, in table order.
         reference: prompt -> {completion: probability > 0}, summing to 1; missing prompts are uniform.
         reward: prompt -> {completion: true reward}; empty when unknown.
+        exhaustive: the actions are all completions that a language model can write, so that its distribution over
+            them is exact too.
     """
 
     actions: Mapping[str, tuple[str, ...]]
     reference: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     reward: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    exhaustive: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

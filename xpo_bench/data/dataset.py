@@ -111,6 +111,8 @@ def fingerprint(dataset: Dataset) -> str:
         for prompt, texts in world.actions.items():
             reference, reward = world.reference.get(prompt), world.reward.get(prompt)
             add("world", prompt, texts, reference and dict(reference), reward and dict(reward))
+        if world.exhaustive:
+            add("exhaustive")
     for item in dataset.corpus:
         add("corpus", item.prompt, item.text)
     return digest.hexdigest()

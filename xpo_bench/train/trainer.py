@@ -341,7 +341,6 @@ class GroupTrainer:
             notes["dropped_rows"] = self.rows.dropped
         if any(group.mismatched for group in self.jobs[r].algorithm.groups.values()):
             notes["z0"] = "exact" if self.policy.enumerable else "mismatched"
-        policy = self.policy.final_policy(r) if isinstance(self.policy, TabularPolicy) else None
         timing = {
             "prepare_s": clock.prepare_s,
             "train_s": clock.train_s,
@@ -350,4 +349,4 @@ class GroupTrainer:
             "step_ms_median": clock.step_ms_median,
             "vectorised_runs": len(self.jobs),
         }
-        return Outcome("ok" if alive else "diverged", final, rows, timing, notes, policy)
+        return Outcome("ok" if alive else "diverged", final, rows, timing, notes, self.watch.final_policy(r))

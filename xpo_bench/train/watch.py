@@ -8,9 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from xpo_bench.metrics.base import Curve
+from xpo_bench.metrics.base import Curve, WorldEvaluation
 from xpo_bench.metrics.regret import optimum_kl
 from xpo_bench.policy.base import Policy
+from xpo_bench.policy.tabular import TabularPolicy
+from xpo_bench.train.enumerate import Enumerated, exhaustive
 from xpo_bench.train.evaluate import EvalSet, evaluate, prompt_weights, seen_actions, world_evaluation
 from xpo_bench.train.job import Job
 from xpo_bench.train.language import OnPolicy
@@ -49,7 +51,9 @@ class Watch:
         self.eval_set = EvalSet.build(policy, list(clean), truncate, score_initial)
         heldout: list[Sequence[Example]] = [rows.heldout(job) for job in jobs]
         self.heldout_set = EvalSet.build(policy, heldout, truncate, score_initial) if self._seen(heldout) else None
-        self.on_policy = None if policy.enumerable else OnPolicy(policy, jobs[0], initial)
+        world = None if policy.enumerable else exhaustive(jobs[0].dataset)
+        self.enumerated = None if world is None else Enumerated(policy, jobs[0].dataset, world)
+        self.on_policy = None if policy.enumerable or self.enumerated else OnPolicy(policy, jobs[0], initial)
         self.prompt_weight = self.seen = None
         if policy.enumerable:
             trained = [job.dataset.train for job in jobs]
@@ -57,8 +61,8 @@ class Watch:
         strengths = [getattr(j.algorithm, j.algorithm.kl_strength) if j.algorithm.kl_strength else np.nan for j in jobs]
         self.kl_strength = None if all(np.isnan(strengths)) else np.array(strengths, dtype=np.float64)
         self.optimum_kl = None
-        if self.prompt_weight is not None and self.kl_strength is not None:
-            self.optimum_kl = optimum_kl(world_evaluation(policy, self.prompt_weight), self.kl_strength)
+        if self.kl_strength is not None and (exact := self._world()) is not None:
+            self.optimum_kl = optimum_kl(exact, self.kl_strength)
 
     def _seen(self, heldout: Sequence[Sequence[Example]]) -> bool:
         """Whether held-out metrics mean anything: a table knows nothing of prompts that it never saw."""
@@ -71,13 +75,19 @@ class Watch:
             for rows, job in zip(heldout, self.jobs, strict=True)
         )
 
+    def _world(self) -> WorldEvaluation | None:
+        """The exact distributions at this moment, where they can be had."""
+        if self.enumerated:
+            return self.enumerated.evaluation()
+        return None if self.prompt_weight is None else world_evaluation(self.policy, self.prompt_weight, self.seen)
+
     def evaluate(self, step: int, alive: np.ndarray, slices: Sequence[tuple[Any, slice]]) -> None:
         """Evaluate every run at one point.
 
         Args:
             alive: runs that have not diverged, shape (R,). slices: (stacked algorithm, its runs).
         """
-        world = world_evaluation(self.policy, self.prompt_weight, self.seen) if self.prompt_weight is not None else None
+        world = self._world()
         sampled: dict[str, np.ndarray] = {}
         if self.on_policy and step in self.on_policy.points and bool(alive.all()):
             sampled = {name: np.array([value]) for name, value in self.on_policy.measure().items()}
@@ -131,4 +141,12 @@ class Watch:
         notes: dict[str, Any] = dict(self.curve.notes(r))
         if self.optimum_kl is not None and math.isfinite(self.optimum_kl[r]):
             notes["optimum_kl"] = float(self.optimum_kl[r])
+        if self.enumerated:
+            notes["kl"] = "exact"
         return notes | (self.on_policy.notes if self.on_policy else {})
+
+    def final_policy(self, r: int) -> dict[str, dict[str, float]] | None:
+        """The distribution of one run at the end, where it is exact and small enough for a record."""
+        if self.enumerated:
+            return self.enumerated.final_policy()
+        return self.policy.final_policy(r) if isinstance(self.policy, TabularPolicy) else None
