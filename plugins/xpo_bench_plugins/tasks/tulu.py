@@ -8,10 +8,10 @@ What to expect: long answers; rows beyond the context lose the left end of their
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from xpo_bench import Task, hookimpl
+from xpo_bench import Budget, Task, hookimpl
 from xpo_bench_plugins.text_set import TextSet
 
 
@@ -21,6 +21,8 @@ class Tulu(TextSet):
 
     name: ClassVar[str] = "tulu"
     source: ClassVar[str] = "tulu_human_eval_pairs"
+    # answers are twice as long as other sets'
+    budget: ClassVar[Budget] = replace(TextSet.budget, batch_size=4, kl_samples=2)
 
 
 @hookimpl
