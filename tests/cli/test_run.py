@@ -214,6 +214,27 @@ def test_bad_rows_are_skipped_and_counted_on_request(warm: Command, tmp_path: Pa
 # --------------------------------------------------------------------------- lists and doctor
 
 
+def test_only_the_first_rows_under_every_word(warm: Command, tmp_path: Path) -> None:
+    jsonl(tmp_path / "d.jsonl", [("a", "b"), ("b", "c"), ("a", "c")])
+    (tmp_path / "plan.toml").write_text('algos = "dpo"\ndata = "d.jsonl"\nrows = 2\nsteps = 5\nseeds = 1\n', "utf-8")
+    words = ["run", "--algos", "dpo", "--data", "d.jsonl", "--model", "tabular", "--steps", "5", "--seeds", "1", "--json"]
+    cells = [
+        done.json["cells"][0]
+        for done in (
+            warm(*words, "--rows", "2"),
+            warm(*words, "--set", "task.rows=2"),
+            warm("run", "plan.toml", "--model", "tabular", "--json"),
+            warm(*words),
+            warm(*words, "--rows", "3"),
+        )
+    ]
+    assert [cell["task"]["data"]["rows"] for cell in cells] == [2, 2, 2, 3, 3]
+    assert cells[0]["task"]["options"]["rows"] == 2
+    assert cells[0]["task"]["data"]["revision"] is None
+    assert len({cell["key"] for cell in cells[:3]}) == 1
+    assert len({cell["key"] for cell in cells}) == 3, "the limit is part of the key, also where it cuts nothing off"
+
+
 def test_lists(warm: Command) -> None:
     want = {
         "algos": ({"name", "about", "fields", "source", "plugin", "distribution", "version"}, {"dpo", "ipo", "kto", "ppo"}),

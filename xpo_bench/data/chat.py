@@ -112,7 +112,7 @@ class Chat:
 
         found = locate(model.name)
         try:
-            tokenizer = AutoTokenizer.from_pretrained(found.place, trust_remote_code=model.trust_remote_code, **found.options)
+            tokenizer = AutoTokenizer.from_pretrained(found.place, trust_remote_code=model.trust_remote_code, **found.options())
         except Exception as error:  # tokenizers fail in many ways
             reason = " ".join(str(error).split())[:160] or type(error).__name__
             kind = DataError if found.local else UnreachableError

@@ -38,7 +38,7 @@ def load_pretrained(spec: ModelSpec) -> tuple[Any, Tokenizer]:
     found = locate(spec.name)
     if found.local and not found.gguf:
         _require_weights(spec.name, Path(found.place))
-    options = {**found.options, "trust_remote_code": spec.trust_remote_code}
+    options = {**found.options(), "trust_remote_code": spec.trust_remote_code}
     try:
         model = _weights(spec, found, options)
         if spec.tokenizer == "ids":
