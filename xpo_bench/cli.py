@@ -124,7 +124,7 @@ BUDGET = "Budget (defaults come from the task)"
 )
 @click.option("--world", metavar="FILE.json", help="With --data: reference probabilities and rewards per prompt.")
 @click.option(
-    "--rows", type=int, metavar="N", help="Read only the first N rows of a data set, of each split of a hub set.  [default: all]"
+    "--rows", type=int, metavar="N", help="Read only the first N rows of a data set, of each split if it has any.  [default: all]"
 )
 @click.option(
     "--on-bad-row",
@@ -136,7 +136,7 @@ BUDGET = "Budget (defaults come from the task)"
     type=click.Choice(["prompt", "completion", "drop"]),
     help="What gives way in rows longer than the context.  [default: prompt]",
 )
-@click.option("--model", metavar="tabular|tiny|HUB_ID|PATH", help="The policy; by default the task's own.")
+@click.option("--model", metavar="tabular|linear|tiny|HUB_ID|PATH", help="The policy; by default the task's own.")
 @click.option("--trust-remote-code", is_flag=True, default=None, help="Run code that the model's hub repository ships.")
 @click.option(
     "--set",

@@ -258,10 +258,11 @@ class Budget:
 class ModelSpec:
     """Which policy a task trains.
 
-    `name` is `"tabular"`, `"tiny"` (built-in byte-level Llama, random weights), a hub id or a local path.
+    `name` is `"tabular"`, `"linear"` (scores linear in a world's features), `"tiny"` (built-in byte-level Llama, random
+    weights), a hub id or a local path.
     """
 
-    name: Annotated[str, Doc("tabular, tiny, a hub id or a path")] = "tabular"
+    name: Annotated[str, Doc("tabular, linear, tiny, a hub id or a path")] = "tabular"
     tokenizer: Annotated[
         Literal["bytes", "ids", "own"], Doc("tiny: bytes, or whitespace-separated token ids; otherwise the model's own")
     ] = "own"
@@ -276,7 +277,8 @@ class ModelSpec:
 
     @property
     def tabular(self) -> bool:
-        return self.name == "tabular"
+        """Whether the policy is exact over the actions of a world, and trains many runs as one computation."""
+        return self.name in ("tabular", "linear")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -285,7 +287,7 @@ class DataSpec:
 
     source: Annotated[str, Doc("file, name under XPO_BENCH_DATA, or hub id")]
     world: Annotated[str | None, Doc("side file with reference and reward per prompt")] = None
-    rows: Annotated[int | None, Gt(0), Doc("first rows that are read, of each split of a hub set; all by default")] = None
+    rows: Annotated[int | None, Gt(0), Doc("first rows that are read, of each split if there are any; all by default")] = None
     on_bad_row: Annotated[Literal["error", "skip"], Doc("refuse the set, or skip and count bad rows")] = "error"
     truncate: Annotated[Literal["prompt", "completion", "drop"], Doc("what gives way in rows longer than the context")] = "prompt"
 
@@ -298,6 +300,7 @@ class World:
         actions: prompt -> its completions, in table order.
         reference: prompt -> {completion: probability > 0}, summing to 1; missing prompts are uniform.
         reward: prompt -> {completion: true reward}; empty when unknown.
+        features: prompt -> {completion: numbers}, of one length everywhere; what the linear policy sees of an action.
         exhaustive: the actions are all completions that a language model can write, so that its distribution over
             them is exact too.
     """
@@ -305,6 +308,7 @@ class World:
     actions: Mapping[str, tuple[str, ...]]
     reference: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     reward: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    features: Mapping[str, Mapping[str, tuple[float, ...]]] = field(default_factory=dict)
     exhaustive: bool = False
 
 

@@ -113,6 +113,8 @@ def fingerprint(dataset: Dataset) -> str:
             add("world", prompt, texts, reference and dict(reference), reward and dict(reward))
         if world.exhaustive:
             add("exhaustive")
+        for prompt, features in world.features.items():
+            add("features", prompt, {text: list(values) for text, values in features.items()})
     for item in dataset.corpus:
         add("corpus", item.prompt, item.text)
     return digest.hexdigest()

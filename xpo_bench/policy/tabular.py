@@ -64,6 +64,9 @@ class TabularPolicy:
     """`runs` softmax tables that start at the reference distribution."""
 
     enumerable = True
+    generalises = False
+    """Whether prompts that occur in no training row are told apart from the initial policy."""
+    name = "tabular"
     abilities = frozenset({"enumerable", "generate", "reward"})
 
     def __init__(self, world: World, runs: int, dtype: str = "float64", device: str = "cpu") -> None:
@@ -76,8 +79,16 @@ class TabularPolicy:
         self.value_dtype = getattr(torch, dtype)
         self.device = torch.device(device)
         self.log_reference = torch.tensor(self.layout.log_reference, dtype=self.value_dtype, device=self.device)
-        self.logits = self.log_reference.expand(runs, -1, -1).clone().requires_grad_(True)
         self._flat: Tensor | None = None
+        self.parameter = self._start()
+
+    def _start(self) -> Tensor:
+        """The trained tensor at the reference distribution, shape (runs, ...)."""
+        return self.log_reference.expand(self.runs, -1, -1).clone().requires_grad_(True)
+
+    def _logits(self) -> Tensor:
+        """Logits of all actions, shape (runs, P, A), −inf on absent ones."""
+        return self.parameter
 
     # ---------------------------------------------------------------- completions
 
@@ -96,7 +107,7 @@ class TabularPolicy:
 
     def begin(self) -> None:
         """Compute log π for all tables once, with a graph."""
-        self._flat = torch.log_softmax(self.logits, -1).flatten(1)
+        self._flat = torch.log_softmax(self._logits(), -1).flatten(1)
 
     def score(self, requests: Mapping[str, Request], *, grad: bool, runs: slice = ALL) -> dict[str, Scores]:
         """Gather from the log-probabilities of `begin`; shapes (runs, N, 1)."""
@@ -118,7 +129,7 @@ class TabularPolicy:
     @torch.no_grad()
     def log_probs(self) -> Tensor:
         """log π, shape (runs, P, A), −inf on absent actions."""
-        return torch.log_softmax(self.logits, -1)
+        return torch.log_softmax(self._logits(), -1)
 
     @torch.no_grad()
     def exact_kl(self, stacked: Tensor, index: Tensor | None, runs: slice = ALL) -> Tensor:
@@ -176,7 +187,7 @@ class TabularPolicy:
         for completion, value in tilt.items():
             table[self.layout.position[completion.prompt, completion.text]] += value
         with torch.no_grad():
-            self.logits[run] = torch.log_softmax(table.reshape(self.log_reference.shape), -1)
+            self.parameter[run] = torch.log_softmax(table.reshape(self.log_reference.shape), -1)
 
     def _row(self, prompt: str) -> int:
         return self.layout.position[prompt, self.layout.world.actions[prompt][0]] // self.layout.width
@@ -184,19 +195,19 @@ class TabularPolicy:
     # ---------------------------------------------------------------- parameters
 
     def parameters(self) -> list[Tensor]:
-        return [self.logits]
+        return [self.parameter]
 
     @torch.no_grad()
     def snapshot(self) -> Tensor:
-        return self.logits.detach().clone()
+        return self.parameter.detach().clone()
 
     @torch.no_grad()
     def restore(self, state: Tensor) -> None:
-        self.logits.copy_(state)
+        self.parameter.copy_(state)
 
     def describe(self) -> dict[str, Any]:
         return {
-            "name": "tabular",
+            "name": self.name,
             "prompts": len(self.layout.prompts),
             "actions": len(self.layout.position),
             "dtype": str(self.value_dtype).removeprefix("torch."),

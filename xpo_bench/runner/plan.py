@@ -21,8 +21,9 @@ from xpo_bench.task import Task
 from xpo_bench.types import Budget, Dataset, ModelSpec, Optimizer, Pair
 
 HERE = PluginInfo("in-memory", "in-memory", "0", "__main__")
-ABILITIES = {True: frozenset({"enumerable", "generate", "reward"}), False: frozenset({"generate", "reward"})}
-"""What the tabular policy (True) and a language model (False) offer to algorithms."""
+TABLE_ABILITIES = frozenset({"enumerable", "generate", "reward"})
+ABILITIES = frozenset({"generate", "reward"})
+"""What the tabular policy and all others offer to algorithms."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,9 @@ class TaskSetup:
 
         The table holds for the kind of policy and the optimizer that it was measured with.
         """
-        measured = self.model.tabular == self.task.model.tabular and optimizer == self.task.budget.optimizer
+        own = self.task.model
+        kind = self.model.name == own.name if self.model.tabular else not own.tabular
+        measured = kind and optimizer == self.task.budget.optimizer
         return asked or (self.task.learning_rates.get(algorithm) if measured else None) or self.budget.lr
 
 
@@ -386,8 +389,8 @@ def _model_and_budget(request: Request, task: Task) -> tuple[ModelSpec, Budget]:
         return own, task.budget
     if request.model == own.name:
         return own, task.budget
-    if request.model == "tabular":
-        return ModelSpec(), TABULAR_BUDGET
+    if request.model in ("tabular", "linear"):
+        return ModelSpec(name=request.model), task.budget if own.tabular else TABULAR_BUDGET
     check_model(request.model)
     model = ModelSpec(name=request.model, tokenizer="bytes" if request.model == "tiny" else "own")
     model = replace(model, trust_remote_code=request.trust_remote_code)
@@ -400,7 +403,7 @@ def check_model(name: str) -> None:
     path = Path(found.place)
     if found.local and not found.gguf and not (path / "config.json").is_file():
         problem = "has no config.json" if path.is_dir() else "is not a directory"
-        raise UsageError(f"--model {name}: {problem}; give a Hugging Face model directory, a hub id, tiny or tabular")
+        raise UsageError(f"--model {name}: {problem}; give a Hugging Face model directory, a hub id, tiny, tabular or linear")
 
 
 def _cells(request: Request, setup: TaskSetup, algorithms: Sequence[Chosen], plan: Plan) -> list[Cell]:
@@ -423,7 +426,7 @@ def _cells(request: Request, setup: TaskSetup, algorithms: Sequence[Chosen], pla
 
 def misfit(cls: type[Algorithm], setup: TaskSetup, dataset: Dataset) -> str | None:
     """Why an algorithm cannot run on a task, or None when it can."""
-    lacking = sorted(cls.requires - ABILITIES[setup.model.tabular])
+    lacking = sorted(cls.requires - (TABLE_ABILITIES if setup.model.name == "tabular" else ABILITIES))
     if lacking:
         return f"needs a policy that offers {', '.join(lacking)} (the tabular policy does)"
     if cls.accepts is Pair and dataset.kind != "pairs":

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from xpo_bench.errors import UnreachableError, UsageError
+from xpo_bench.policy.linear import LinearPolicy
 from xpo_bench.policy.tabular import TabularPolicy
 from xpo_bench.runner import environment
 from xpo_bench.runner.plan import Cell, TaskSetup
@@ -129,7 +130,8 @@ class LocalExecutor:
 
             dataset = jobs[0].dataset
             world = dataset.world or world_of((*dataset.train, *dataset.heldout), None)
-            policy: Any = TabularPolicy(world, len(jobs), setup.budget.dtype, setup.device)
+            kind = LinearPolicy if setup.model.name == "linear" else TabularPolicy
+            policy: Any = kind(world, len(jobs), setup.budget.dtype, setup.device)
             trainer = GroupTrainer(policy, jobs, _no_cache, device=setup.device, progress=self.progress, on_evaluation=observed)
             with _one_thread():
                 return trainer.run(), policy.describe()
