@@ -37,7 +37,7 @@ class TextSet(Task):
         heldout_pairs=64,
     )
 
-    rows: Annotated[int | None, Gt(0), Doc("first rows that are read, of each split of a hub set; all by default")] = None
+    rows: Annotated[int | None, Gt(0), Doc("first rows that are read, of each split if there are any; all by default")] = None
 
     @property
     def spec(self) -> DataSpec:

@@ -206,15 +206,24 @@ def test_rows_are_raw_and_numbered(tmp_path: Path) -> None:
 
 
 def test_only_the_first_rows_are_read(tmp_path: Path, suffix: str) -> None:
-    path = write(tmp_path / f"d{suffix}", [{**ROWS[0], "prompt": f"x{i}"} for i in range(5)] + [{**ROWS[0], "prompt": ""}])
+    row = {"prompt": "x", "chosen": "a", "rejected": "b"}
+    path = write(tmp_path / f"d{suffix}", [*({**row, "prompt": f"x{i}"} for i in range(5)), {**row, "prompt": ""}])
     assert [e.prompt for e in read(path, rows=2).train] == ["x0", "x1"]
     assert read(path, rows=2).rows == 2
     assert read(path, rows=9, on_bad_row="skip").rows == 6
     assert "row 6: empty prompt" in refused(path, rows=6)
 
 
+def test_the_first_rows_of_each_split_are_read(tmp_path: Path, suffix: str) -> None:
+    splits = ["test", "test", "test", "train", "train", "test", "train"]
+    rows = [{**ROWS[0], "prompt": f"x{i}", "split": split} for i, split in enumerate(splits)]
+    dataset = read(write(tmp_path / f"d{suffix}", rows), rows=2)
+    assert [[e.prompt for e in part] for part in (dataset.train, dataset.heldout)] == [["x3", "x4"], ["x0", "x1"]]
+
+
 def test_what_follows_the_first_rows_is_not_looked_at(tmp_path: Path) -> None:
-    (tmp_path / "d.jsonl").write_text(json.dumps(ROWS[0]) + "\n\n" + json.dumps(ROWS[0]) + "\nno JSON\n")
+    line = '{"prompt": "x", "chosen": "a", "rejected": "b"}'
+    (tmp_path / "d.jsonl").write_text(f"{line}\n\n{line}\nno JSON\n")
     assert read(tmp_path / "d.jsonl", rows=2).rows == 2
     (tmp_path / "d.csv").write_text('prompt,chosen,rejected\nx,a,b\nx,"c,b\n')
     assert read(tmp_path / "d.csv", rows=1).train == (Pair("x", "a", "b"),)

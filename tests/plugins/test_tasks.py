@@ -180,7 +180,7 @@ def test_travellers() -> None:
     first = people[0]
     assert (first.income, first.party, first.chosen) == (35, 1, "car")
     assert list(first.trips) == ["air", "train", "bus", "car"]
-    assert first.trips["air"] == travel.Trip(wait=69, time=100, cost=59)
+    assert first.trips["air"] == travel.Trip(wait=69, time=100, cost=59, general=70)
     cells = Counter(t.cell for t in people)
     assert len(cells) == 6
     assert min(cells.values()) >= 24
@@ -290,6 +290,7 @@ def test_tofu_is_refused_by_losses_on_pairs(tmp_path: Path, monkeypatch: pytest.
         Single("Question: Where?\nAnswer:", " Here.", True, "retain90"),
     )
     assert dataset.dropped == {"empty prompt": 1, "missing column": 1}
+    assert tofu.Tofu(rows=1).data(0, TINY).train == dataset.train
     plan = make_plan([Request(algos=["all"], tasks=["tofu"])], load())
     assert {cell.algorithm.name for cell in plan.cells} == {"kto", "npo"}
     with pytest.raises(UsageError, match="dpo does not fit task tofu: needs preference pairs"):

@@ -31,7 +31,7 @@ class AdHoc(Task):
 
     source: Annotated[str, Doc("file, name under XPO_BENCH_DATA, or hub id")] = ""
     world: Annotated[str | None, Doc("side file with reference and reward per prompt")] = None
-    rows: Annotated[int | None, Gt(0), Doc("first rows that are read, of each split of a hub set; all by default")] = None
+    rows: Annotated[int | None, Gt(0), Doc("first rows that are read, of each split if there are any; all by default")] = None
     on_bad_row: Annotated[Literal["error", "skip"], Doc("refuse the set, or skip and count bad rows")] = "error"
     heldout: Annotated[float, Doc("share of rows held out when the data has no split column")] = 0.0
 

@@ -31,8 +31,8 @@ class HubRows(NamedTuple):
 def load(name: str, limit: int | None = None) -> HubRows:
     """The rows of `OWNER/NAME` or `OWNER/NAME@REVISION`, its train split first, then those held out.
 
-    The revision is resolved to a commit before anything is read, once in a process. Without a network, or with `HF_HUB_OFFLINE` or
-    `HF_DATASETS_OFFLINE`, the local cache answers.
+    The revision is resolved to a commit before anything is read, once in a process. Without a network, or with
+    `HF_HUB_OFFLINE` or `HF_DATASETS_OFFLINE`, the local cache answers.
 
     Args:
         limit: rows of each split, the first ones; they are streamed, so that the rest is not downloaded.

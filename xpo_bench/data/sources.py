@@ -7,15 +7,18 @@ import json
 import os
 import re
 import warnings
-from collections.abc import Callable, Iterable
-from itertools import islice
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from xpo_bench.data import hub
 from xpo_bench.data.formats import COLUMNS, NUMBERS, Row
 from xpo_bench.errors import DataError
 from xpo_bench.types import DataSpec
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 VARIABLE = "XPO_BENCH_DATA"
 """Environment variable that names a directory searched for NAME.parquet, NAME.jsonl, ..."""
@@ -35,7 +38,7 @@ class Loaded(NamedTuple):
 
 
 def load(spec: DataSpec) -> Loaded:
-    """The raw rows of a data set, the first `spec.rows` of them (of each split of a hub set) where that is given.
+    """The raw rows of a data set, the first `spec.rows` of each split where that is given.
 
     A name under `XPO_BENCH_DATA` goes before a hub id; what ends in a known suffix or exists is a file.
 
@@ -67,7 +70,7 @@ def find(name: str) -> Path | None:
 
 
 def read_file(path: Path, limit: int | None = None) -> NumberedRows:
-    """The rows of one .parquet, .jsonl, .json or .csv file, at most the first `limit`; the rest is not read (.json is).
+    """The rows of one .parquet, .jsonl, .json or .csv file, of each value of its `split` column at most the first `limit`.
 
     Raises:
         DataError: the file is missing, unreadable, of another format, or malformed (with the line number).
@@ -76,13 +79,25 @@ def read_file(path: Path, limit: int | None = None) -> NumberedRows:
     if reader is None:
         raise DataError(f"{path}: unknown kind of file; want {', '.join(READERS)}")
     try:
-        return list(islice(reader(path, limit), limit))
+        return list(first(reader(path, limit), limit))
     except FileNotFoundError:
         raise DataError(f"{path}: no such file; {_not_found()}") from None
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: not UTF-8 text (byte {error.start}); save it as UTF-8") from None
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror or type(error).__name__}); want a readable file") from None
+
+
+def first(rows: Iterable[tuple[int, Row]], limit: int | None) -> Iterator[tuple[int, Row]]:
+    """The first rows of each split; of a set without splits nothing further is read."""
+    seen: Counter[str | None] = Counter()
+    for number, row in rows:
+        split = None if row.get("split") is None else str(row["split"])
+        seen[split] += 1
+        if limit is None or seen[split] <= limit:
+            yield number, row
+        if seen[None] == limit and len(seen) == 1:
+            return
 
 
 # --------------------------------------------------------------------------- formats
@@ -104,21 +119,33 @@ def _json(path: Path, _: int | None) -> Iterable[tuple[int, Row]]:
 
 
 def _csv(path: Path, limit: int | None) -> Iterable[tuple[int, Row]]:
+    number = 0
+    for frame in _frames(path, min(limit or BATCH, BATCH)):
+        for values in frame.itertuples(index=False, name=None):
+            number += 1
+            columns = zip(frame.columns, values, strict=True)
+            yield number, _conversation({name: _typed(name, value) for name, value in columns if name in COLUMNS})
+
+
+def _frames(path: Path, rows: int) -> Iterator[pd.DataFrame]:
+    """A CSV file as data frames of text, so many rows at a time."""
     import pandas as pd
 
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", pd.errors.ParserWarning)  # surplus fields are cut off with a warning only
-            frame = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig", index_col=False, nrows=limit)
-    except pd.errors.EmptyDataError:
-        return
-    except (pd.errors.ParserError, pd.errors.ParserWarning) as error:
-        raise DataError(
-            f"{path}: malformed CSV ({hub.first_line(error)}); quote fields that hold commas or line breaks"
-        ) from None
-    for number, values in enumerate(frame.itertuples(index=False, name=None), 1):
-        columns = zip(frame.columns, values, strict=True)
-        yield number, _conversation({name: _typed(name, value) for name, value in columns if name in COLUMNS})
+    frames = None
+    while True:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("error", pd.errors.ParserWarning)  # surplus fields are cut off with a warning only
+                frames = frames or pd.read_csv(
+                    path, dtype=str, keep_default_na=False, encoding="utf-8-sig", index_col=False, chunksize=rows
+                )
+                frame = next(frames)
+        except (StopIteration, pd.errors.EmptyDataError):
+            return
+        except (pd.errors.ParserError, pd.errors.ParserWarning) as error:
+            reason = hub.first_line(error)
+            raise DataError(f"{path}: malformed CSV ({reason}); quote fields that hold commas or line breaks") from None
+        yield frame
 
 
 def _typed(column: str, value: object) -> object:
@@ -177,10 +204,9 @@ def _parquet(path: Path, limit: int | None) -> Iterable[tuple[int, Row]]:
             if file.metadata.num_rows and not {"chosen", "rejected", "completion"}.intersection(known):
                 return [(1, dict.fromkeys(names))]  # no preference set: the refusal names its columns
             batches = file.iter_batches(batch_size=min(limit or BATCH, BATCH), columns=known)
-            rows = list(islice((row for batch in batches for row in batch.to_pylist()), limit))
+            return list(first(enumerate((row for batch in batches for row in batch.to_pylist()), 1), limit))
     except (pa.ArrowException, ValueError) as error:
         raise DataError(f"{path}: not a readable parquet file ({hub.first_line(error)})") from None
-    return list(enumerate(rows, 1))
 
 
 READERS: dict[str, Callable[[Path, int | None], Iterable[tuple[int, Row]]]] = {

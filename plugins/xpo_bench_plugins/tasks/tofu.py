@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 
 from xpo_bench import Dataset, ModelSpec, Task, hookimpl
 from xpo_bench.data.dataset import dataset_of
-from xpo_bench.data.sources import Loaded, NumberedRows, find
+from xpo_bench.data.sources import Loaded, NumberedRows, find, first
 from xpo_bench.data.worlds import world_stream
 from xpo_bench.errors import DataError
 from xpo_bench_plugins.text_set import TextSet
@@ -59,7 +59,7 @@ class Tofu(TextSet):
             raw = pq.read_table(path).to_pylist()
         except (pa.ArrowException, OSError, ValueError):
             raise DataError(f"tofu: {path} is not a readable parquet file; want split, question, answer") from None
-        rows: NumberedRows = [(number, row_of(row)) for number, row in enumerate(raw[: self.rows], 1)]
+        rows: NumberedRows = [(number, row_of(row)) for number, row in first(enumerate(raw, 1), self.rows)]
         dataset = dataset_of(Loaded(rows, self.source), self.spec, 0.0, world_stream(self.name, self.version), model)
         return replace(dataset, kind="forget_retain")
 
