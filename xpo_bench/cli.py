@@ -156,6 +156,12 @@ BUDGET = "Budget (defaults come from the task)"
 @click.option(
     "--loss-over", type=click.Choice(["sequence", "token"]), help="A completion, or each of its tokens, is a row of the loss."
 )
+@click.option(
+    "--target-kl",
+    type=float,
+    metavar="K",
+    help="Search the value of each regulariser at which the final KL is K nats, and run it.",
+)
 @click.option("--label-noise", type=float, metavar="P", help="Probability that a training row is flipped, once per seed.")
 @click.option("--dtype", type=click.Choice(["float32", "bfloat16", "float64"]), help="Dtype of the policy.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:1.")
@@ -202,7 +208,7 @@ def run(file: Path | None, settings: tuple[str, ...], as_json: bool, quiet: bool
             _say(f"task {entry['task']} is unreachable: {entry['reason']}")
     if as_json:
         _print_json(result.document())
-    elif result.cells:
+    elif result.cells or result.targets:
         result.show()
         if not quiet:
             _say(f"records in {result.out} (`xpo-bench show {result.out}` prints the tables again)")

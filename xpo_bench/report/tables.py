@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from rich.console import Console
 
@@ -12,9 +13,13 @@ from xpo_bench.report.findings import findings
 from xpo_bench.report.listing import print_doctor, print_list, print_status
 from xpo_bench.report.scoreboard import print_scoreboard
 from xpo_bench.report.stats import Record, group
+from xpo_bench.report.targets import print_targets
 from xpo_bench.report.task_table import print_task
 
 __all__ = ["print_doctor", "print_list", "print_run", "print_status"]
+
+SEARCH = " search"
+"""How the experiment of a cell ends that `--target-kl` only tried on its way; tables leave it out."""
 
 
 def print_run(
@@ -22,6 +27,7 @@ def print_run(
     records: Sequence[Record],
     skipped: Sequence[Mapping[str, str]] = (),
     unreachable: Sequence[Mapping[str, str]] = (),
+    targets: Sequence[Mapping[str, Any]] = (),
 ) -> None:
     """The scoreboard, one table per task, what they show, and what was left out or went wrong.
 
@@ -30,7 +36,9 @@ def print_run(
     Args:
         skipped: {algorithm, task, reason} of combinations that were not planned.
         unreachable: {task, reason} of tasks whose data cannot be had.
+        targets: what `--target-kl` found, see `print_targets`.
     """
+    records = [r for r in records if not str(r.get("experiment")).endswith(SEARCH)] or records
     groups = group(records)
     if groups:
         if board := [g for g in groups if not unlearns(g)]:
@@ -51,6 +59,8 @@ def print_run(
     lines += _left_out(skipped)
     for line in lines:
         say(console, f"not run: {line}", "dim")
+    if targets:
+        print_targets(console, targets)
 
 
 def _problems(records: Sequence[Record]) -> list[str]:

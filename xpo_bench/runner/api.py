@@ -30,6 +30,7 @@ class Result:
         cells: one record per planned cell that has one, in plan order.
         skipped: combinations that `all` left out. unreachable: tasks whose data cannot be had.
         planned: number of cells that were asked for.
+        targets: with `target_kl`, the value found for every algorithm on every task, or why there is none.
     """
 
     out: Path
@@ -38,6 +39,7 @@ class Result:
     skipped: list[dict[str, str]] = field(default_factory=list)
     unreachable: list[dict[str, str]] = field(default_factory=list)
     computed: int = 0
+    targets: list[dict[str, Any]] = field(default_factory=list)
 
     def summary(self) -> list[dict[str, Any]]:
         """Mean, 95 % interval over seeds and n of every metric, per algorithm x config x task."""
@@ -66,7 +68,7 @@ class Result:
 
         from xpo_bench.report.tables import print_run
 
-        print_run(Console(width=width), self.cells, skipped=self.skipped, unreachable=self.unreachable)
+        print_run(Console(width=width), self.cells, self.skipped, self.unreachable, self.targets)
 
     def document(self) -> dict[str, Any]:
         """What `--json` prints."""
@@ -77,7 +79,7 @@ class Result:
             "summary": self.summary(),
             "skipped": self.skipped,
             "unreachable": self.unreachable,
-        }
+        } | ({"targets": self.targets} if self.targets else {})
 
     @property
     def ok(self) -> bool:
@@ -96,6 +98,7 @@ def run(
     disable: Any = (),
     file: str | Path | None = None,
     reporter: Reporter | None = None,
+    target_kl: float | None = None,
     **words: Any,
 ) -> Result:
     """Run a benchmark and return its records.
@@ -105,6 +108,7 @@ def run(
         tasks: names, or `Task` classes and instances; the quick suite when nothing is named.
         out: run directory; by default `results/runs/` and twelve digits of the plan's hash.
         fresh: recompute cells that are already there.
+        target_kl: search, for every algorithm, the value of its regulariser at which the final KL is this many nats.
         words: the flags of `xpo-bench run`, with underscores: `set`, `seeds`, `data`, `model`, `steps`, ...
 
     Raises:
@@ -130,6 +134,8 @@ def run(
     registry = plugins.load(frozenset(plugins.split_names(disable) if isinstance(disable, str) else disable))
     asked = requests(words, Path(file) if file else None, resolved)
     plan = make_plan(asked, registry, reporter.planning if reporter else lambda _: None)
+    if target_kl is not None:
+        return _at_target(plan, asked, target_kl, out, fresh=fresh, registry=registry, reporter=reporter)
     if not plan.cells and not plan.unreachable:
         why = "; ".join(f"{s['algorithm']} on {s['task']}: {s['reason']}" for s in plan.skipped[:3])
         raise UsageError(f"nothing to run: {why or 'no algorithm fits the tasks'}")
@@ -137,6 +143,34 @@ def run(
     if not plan.cells:
         return Result(root, [], 0, plan.skipped, plan.unreachable)
     return execute(plan, asked, Store(root), fresh=fresh, registry=registry, reporter=reporter)
+
+
+def _at_target(
+    base: Plan,
+    asked: list[Request],
+    target_kl: float,
+    out: str | Path | None,
+    *,
+    fresh: bool,
+    registry: plugins.Registry,
+    reporter: Reporter | None,
+) -> Result:
+    """Search the regularisers, then run every algorithm at the value found."""
+    from xpo_bench.runner import target
+    from xpo_bench.runner.keys import digest
+
+    store = Store(Path(out) if out else Path("results/runs") / digest([base.hash, "target_kl", target_kl], 12))
+
+    def search(plan: Plan, requests: list[Request]) -> list[dict[str, Any]]:
+        return execute(plan, requests, store, fresh=fresh, registry=registry, reporter=reporter).cells
+
+    plan, finals, found = target.find(asked, target_kl, registry, search, reporter.note if reporter else lambda _: None)
+    if plan.cells:
+        result = execute(plan, finals, store, fresh=fresh, registry=registry, reporter=reporter)
+    else:
+        result = Result(store.root, [], 0, plan.skipped, plan.unreachable)
+    result.targets = [f.document() for f in found]
+    return result
 
 
 def execute(

@@ -26,6 +26,11 @@ class Reporter:
     def planning(self, task: str) -> None:
         """A task's data has been read."""
 
+    def note(self, text: str) -> None:
+        """A line on what comes next."""
+        if not self.quiet:
+            self.console.print(f"xpo-bench: {text}", markup=False, soft_wrap=True)
+
     def start(self, planned: int, todo: int, out: Path) -> None:
         """The plan is known."""
         self.done, self.todo, self.began = 0, todo, time.monotonic()
