@@ -24,8 +24,9 @@ where they share it (`travel`, `ukp`). A rate at which some seed diverged or fai
 rate keeps the task's default.
 
 Left out: algorithms in closed form (`rlhf`), which take no steps, and on language models those that sample or fit a reward
-(`ppo`, `rso`), which would take longer than all others together and keep the task's default. `deterministic` and `cycle` have
-three rows and `overfit_pair` has one, so no validation is possible there: they keep one rate for all algorithms.
+(`bon`, `online_dpo`, `ppo`, `rso`), which would take longer than all others together and keep the task's default.
+`deterministic` and `cycle` have three rows and `overfit_pair` has one, so no validation is possible there: they keep one rate
+for all algorithms. `gold_text` knows a reward, but its samples are left out here: they are not part of the rule.
 
 The classes of the tasks carry the chosen rates (`learning_rates`); the written file holds the scores that decided.
 """

@@ -182,3 +182,14 @@ def test_unlearning(record: Make) -> None:
 def test_nothing_to_say(record: Make) -> None:
     assert tell([]) == ""
     assert tell([record(status="failed", error="no")]) == ""
+
+
+def test_long_completions_are_told_of_by_the_token(record: Make) -> None:
+    shared = {"collapsed": 0.0, "rejected_drift": -0.5}
+    cells = [
+        record("long", **shared, rejected_logp=-400.0, rejected_prob=0.1),
+        record("short", **shared, rejected_logp=-4.6, rejected_prob=0.1),
+    ]
+    text = tell(cells)
+    assert "long (probability 0.1 a token)" in text
+    assert "short (probability 0.0101)" in text

@@ -17,6 +17,8 @@ from xpo_bench.report.stats import Estimate, Group, censored, estimate
 MOST = 0.5
 """A run has collapsed when at least this share of its pairs has."""
 CHANCE = 0.5
+LONG = 10
+"""Tokens from which on a completion is told of by the probability of a token."""
 NAMED = 3
 """Groups of one class that get their numbers in the sentence; the rest are named."""
 SAID = {
@@ -79,7 +81,7 @@ def _told(g: Group, name: str) -> str:
     if runs := _collapsed_runs(g):
         facts.append(f"{runs}/{len(g.counted)} runs{'' if name == 'collapsed' else ' collapsed'}")
     if logp is not None:
-        facts.append(f"probability {_probability(logp.mean)}")
+        facts.append(_how_probable(logp.mean, g.estimate("rejected_prob")))
     if name == "collapsed":
         since = censored(g.values("collapse_step").values())
         if since["median"] is not None:
@@ -97,6 +99,13 @@ def _extreme_first(groups: Sequence[Group]) -> list[Group]:
         return found.mean if found else math.inf
 
     return sorted(groups, key=key)
+
+
+def _how_probable(logp: float, per_token: Estimate | None) -> str:
+    """The probability of a completion; of long ones that of a token, since 1e-400 tells nobody anything."""
+    if per_token is None or not 0 < per_token.mean < 1 or logp / math.log(per_token.mean) < LONG:
+        return f"probability {_probability(logp)}"
+    return f"probability {number(per_token.mean)} a token"
 
 
 def _probability(logp: float) -> str:
