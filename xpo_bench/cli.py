@@ -116,7 +116,9 @@ BUDGET = "Budget (defaults come from the task)"
 @click.argument("file", required=False, type=click.Path(path_type=Path))
 @click.option("--algos", help="Algorithms, separated by commas, or all.")
 @click.option("--tasks", help="Tasks, separated by commas.")
-@click.option("--suite", help="A built-in set of tasks: quick, exact or full.  [default: quick]")
+@click.option(
+    "--suite", help="A built-in set of tasks: quick, exact or full; or article, six experiments with figures.  [default: quick]"
+)
 @click.option(
     "--data",
     metavar="FILE_OR_HUB_ID",
@@ -270,9 +272,11 @@ def show(run_dir: Path, as_json: bool) -> int:
     else:
         from rich.console import Console
 
+        from xpo_bench.report.experiments import print_experiments
         from xpo_bench.report.tables import print_run
 
-        print_run(Console(), records, skipped=store.read_run().get("skipped", []))
+        console = Console()
+        print_run(console, print_experiments(console, records, run_dir), skipped=store.read_run().get("skipped", []))
     return 0
 
 

@@ -66,9 +66,12 @@ class Result:
         """Print the tables."""
         from rich.console import Console
 
+        from xpo_bench.report.experiments import print_experiments
         from xpo_bench.report.tables import print_run
 
-        print_run(Console(width=width), self.cells, self.skipped, self.unreachable, self.targets)
+        console = Console(width=width)
+        rest = print_experiments(console, self.cells, self.out)
+        print_run(console, rest, self.skipped, self.unreachable, self.targets)
 
     def document(self) -> dict[str, Any]:
         """What `--json` prints."""
@@ -126,7 +129,7 @@ def run(
 
             raise UsageError(unknown("argument", word, FILE_KEYS))
     words = {"algos": algos, "tasks": tasks} | words
-    if not file:
+    if not file and (tasks or words.get("data")):  # a suite says itself how many
         words.setdefault("seeds", 3)
     if isinstance(words.get("seeds"), int):
         words["seeds"] = list(range(words["seeds"]))
@@ -142,7 +145,12 @@ def run(
     root = Path(out) if out else Path("results/runs") / plan.hash
     if not plan.cells:
         return Result(root, [], 0, plan.skipped, plan.unreachable)
-    return execute(plan, asked, Store(root), fresh=fresh, registry=registry, reporter=reporter)
+    result = execute(plan, asked, Store(root), fresh=fresh, registry=registry, reporter=reporter)
+    if any(request.suite and request.experiment for request in asked):
+        from xpo_bench.report.figures import write_figures
+
+        write_figures(root, result.cells)
+    return result
 
 
 def _at_target(

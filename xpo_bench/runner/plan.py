@@ -213,7 +213,9 @@ def requests(words: Mapping[str, Any], file: Path | None = None, device: str = "
             if suite not in suites():
                 raise UsageError(unknown("suite", str(suite), suites()))
             for part in read_file(suites()[suite]):
-                out.append(_request(_override(part, block), suite, device))
+                merged = _override(*_narrow(part, block))
+                if merged.get("algos") != ():
+                    out.append(_request(merged, suite, device))
         else:
             out.append(_request(block, None, device))
     return out
@@ -228,6 +230,20 @@ def _override(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, A
             settings.setdefault(target, {}).update(fields)
         merged["set"] = settings
     return merged
+
+
+def _narrow(part: dict[str, Any], above: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A suite's block, the words above it; where a block names its algorithms, only those asked for stay, with their settings."""
+    own, asked = _words(part.get("algos"), "--algos"), _words(above.get("algos"), "--algos")
+    if not own or not asked:
+        return part, above
+    called = [getattr(item, "name", item) for item in asked]
+    kept = own if "all" in called else asked if own == ("all",) else tuple(name for name in own if name in called)
+    settings = _settings(part.get("set"))
+    if kept != ("all",):
+        names = [getattr(item, "name", item) for item in kept]
+        settings = {to: v for to, v in settings.items() if to == "task" or to.removesuffix(".train") in names}
+    return {**part, "set": settings}, {**above, "algos": kept}
 
 
 def _settings(value: Any) -> Settings:

@@ -47,16 +47,21 @@ def job_of(cell: Cell) -> Job:
 
 
 def groups(cells: Sequence[Cell]) -> list[Group]:
-    """Cells of one tabular task with equal stages, optimizer and world share a computation; others run alone."""
+    """Cells of tabular tasks with equal stages, optimizer, budget and world share a computation; others run alone."""
     shared: dict[Any, list[Cell]] = {}
     for cell in cells:
         if not cell.setup.model.tabular:
             shared[cell.key] = [cell]
             continue
-        world = cell.setup.dataset(cell.seed).world
-        known = repr(world) if world else ""
+        dataset = cell.setup.dataset(cell.seed)
+        known = repr(dataset.world) if dataset.world else ""
+        # tasks on one world that have as many rows are the same computation with other indices
+        place: Any = id(cell.setup)
+        if dataset.world:
+            budget = repr(cell.setup.budget)
+            place = (repr(cell.setup.model), budget, cell.setup.device, len(dataset.train), len(dataset.heldout))
         on_policy = any(stage.refresh is not None or stage.solve for stage in cell.algorithm.stages())
-        key = (id(cell.setup), cell.optimizer, repr(cell.algorithm.stages()), known, cell.algorithm.name if on_policy else "")
+        key = (place, cell.optimizer, repr(cell.algorithm.stages()), known, cell.algorithm.name if on_policy else "")
         shared.setdefault(key, []).append(cell)
     out = []
     for members in shared.values():
