@@ -19,10 +19,10 @@ from xpo_bench.runner.api import Result
 
 @pytest.fixture(scope="module")
 def short(tmp_path_factory: pytest.TempPathFactory) -> Result:
-    """The suite with four algorithms and few steps."""
+    """The suite with three algorithms and few steps."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
-    result = xpo_bench.run(["dpo", "ipo", "rlhf", "ppo"], suite="article", out=tmp_path_factory.mktemp("short"), steps=20)
+    result = xpo_bench.run(["dpo", "ipo", "rlhf"], suite="article", out=tmp_path_factory.mktemp("short"), steps=10)
     torch.set_num_threads(before)
     return result
 
@@ -45,7 +45,7 @@ def test_data_of_a_figure_are_those_of_the_records(short: Result) -> None:
     with (short.out / "figures" / "choosing_tau.csv").open(encoding="utf-8", newline="") as file:
         drawn = {(r["algorithm"], float(r["value"]), r["labels"]): float(r["kl"]) for r in csv.DictReader(file)}
     cells = [c for c in short.cells if c["experiment"] == "choosing_tau"]
-    assert len(drawn) == len(cells) == 32
+    assert len(drawn) == len(cells) == 24
     for c in cells:
         value = c["algorithm"]["config"][c["algorithm"]["regulariser"][0]]
         labels = "20 % flipped" if c["task"]["budget"]["label_noise"] else "clean"

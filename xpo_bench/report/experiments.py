@@ -29,6 +29,8 @@ EARLY, LATE = 0.1, 0.9
 CERTAIN = 0.99
 STILL = 0.1
 """A policy has settled when its margin per token moved by less than this share of itself over the last fifth."""
+DOWN = 0.01
+"""Share of its first value below which a loss has come down again after a spike."""
 STAYS = 0.1
 """KL in nats below which a policy has hardly left the reference."""
 LAW = ("monotone", "oscillating", "divergent")
@@ -271,7 +273,12 @@ def _say_learning_rates(data: Data) -> list[str]:
     out = []
     for r in data["learning_rates_runs"]:
         if r["algorithm"] == "ipo" and r["optimizer"] == "sgd" and (r["spike"] > 2 or r["status"] != "ok"):
-            end = "and diverges" if r["status"] == "diverged" else f"and settles at {number(r['last loss'])}"
+            settled = r["last loss"] < DOWN * r["first loss"]
+            end = (
+                "and diverges"
+                if r["status"] == "diverged"
+                else f"and {'settles' if settled else 'stays'} at {number(r['last loss'])}"
+            )
             out.append(f"IPO at rate {r['lr']:g} on the language model: the loss spikes {number(r['spike'])}-fold {end}.")
     for course in LAW:
         rates = [f"{r['lr']:g}" for r in data["learning_rates_law"] if r.get("course") == course]
