@@ -12,7 +12,7 @@ from xpo_bench import plugins
 from xpo_bench.metrics.base import describe
 from xpo_bench.runner.api import Result, execute
 from xpo_bench.runner.executors.local import LocalExecutor, groups
-from xpo_bench.runner.plan import ABILITIES, Cell, Plan, make_plan, requests
+from xpo_bench.runner.plan import TABLE_ABILITIES, Cell, Plan, make_plan, requests
 
 WORDS: dict[str, Any] = {
     "tasks": ["bandit"],
@@ -24,7 +24,7 @@ WORDS: dict[str, Any] = {
 """A bandit-like world whose epochs end inside a batch."""
 VALUES: dict[str, list[Any]] = {"tau": [0.1, 0.7], "margin": [0.5, 2.0], "retain_weight": [0.0, 1.0]}
 TIMED = {"pairs_per_s", "tokens_per_s", "prepare_s", "overhead"}
-ALGORITHMS = sorted(name for name, (cls, _) in plugins.load().algorithms.items() if cls.requires <= ABILITIES[True])
+ALGORITHMS = sorted(name for name, (cls, _) in plugins.load().algorithms.items() if cls.requires <= TABLE_ABILITIES)
 
 
 def settings(name: str) -> dict[str, list[Any]]:
