@@ -75,6 +75,7 @@ def _save(figure: Figure, folder: Path, stem: str) -> list[Path]:
     """Both formats, without the date and version that would make equal figures differ."""
     svg, png = folder / f"{stem}.svg", folder / f"{stem}.png"
     figure.savefig(svg, metadata={"Date": None})
+    figure.set_layout_engine("none")  # laid out once: what was placed for the one stands in the other
     figure.savefig(png, metadata={"Software": None})
     return [svg, png]
 
