@@ -245,3 +245,11 @@ def test_control_of_ipo_exceeds_that_of_slic_and_nothing_lies_above_the_frontier
         assert p["share of frontier"] is None or p["share of frontier"] <= 1 + 1e-9
     frontier = [p["gold_reward"] for p in data["choosing_tau_frontier"]]
     assert frontier == sorted(frontier)
+
+
+def test_other_suites_have_three_seeds_unless_said_otherwise(tmp_path: Path) -> None:
+    for suite in ("quick", "exact", "full"):
+        assert {r.seeds for r in requests({"suite": suite})} == {(0, 1, 2)}
+    assert {r.seeds for r in requests({"suite": "quick", "seeds": "7,"})} == {(7,)}
+    result = xpo_bench.run("sft", tasks="cycle", steps=2, out=tmp_path / "run")
+    assert [c["seed"] for c in result.cells] == [0, 1, 2]
