@@ -96,8 +96,10 @@ def fingerprint(dataset: Dataset) -> str:
     """blake2b (32 hex digits) of what can change results: rows in order, their split, kind, and the world in table order."""
     digest = blake2b(digest_size=16)
 
+    encode = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
+
     def add(*content: Any) -> None:
-        digest.update(json.dumps(content, sort_keys=True, separators=(",", ":")).encode() + b"\n")
+        digest.update(encode(content).encode() + b"\n")
 
     add(dataset.kind)
     for split, examples in (("train", dataset.train), ("heldout", dataset.heldout)):

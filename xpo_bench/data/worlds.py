@@ -130,16 +130,20 @@ def sample_pairs(
     decks = {prompt: _deck(len(actions[prompt]), rng) if cover else [] for prompt in prompts}
     who = annotators or Annotators()
     turns = rng.spawn(1)[0]  # who labels a row must not change which rows there are
+    known: dict[tuple[str, str, str, int | None], tuple[float, float]] = {}
     out: list[Pair] = []
     for row in range(pairs):
         prompt = prompts[row % len(prompts)]
         texts, deck = actions[prompt], decks[prompt]
         i, j = deck.pop() if deck else rng.choice(len(texts), size=2, replace=False).tolist()
         a, b = texts[i], texts[j]
-        p = preference(world, prompt, a, b)
         k = int(turns.integers(len(who.offsets))) if who.offsets else None
         source = None if k is None else f"annotator {k}"
-        first = rng.random() < who.probability(world, prompt, a, b, k)
+        key = (prompt, a, b, k)
+        if key not in known:
+            known[key] = preference(world, prompt, a, b), who.probability(world, prompt, a, b, k)
+        p, labelled = known[key]
+        first = rng.random() < labelled
         out.append(Pair(prompt, a, b, p, source) if first else Pair(prompt, b, a, 1 - p, source))
     return tuple(out)
 

@@ -7,6 +7,7 @@ Shapes: `R` runs evaluated together, `E` evaluation pairs (runs with fewer are p
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
@@ -245,6 +246,7 @@ class Curve:
     def __init__(self, steps: int) -> None:
         self.steps = steps
         self._points: list[tuple[int, dict[str, Array], Mask]] = []
+        self._history: History | None = None
 
     def add(self, ev: Evaluation, alive: Mask | None = None, extra: Mapping[str, Array] | None = None) -> dict[str, Array]:
         """Evaluate one point and keep it.
@@ -264,10 +266,16 @@ class Curve:
             recorded &= self._points[-1][2]
         values = evaluate_point(ev) | dict(extra or {})
         self._points.append((ev.step, _evaluate(ev, "series") | values, recorded))
+        self._history = None
         return values
 
     def history(self) -> History:
         """Everything that was added so far."""
+        if self._history is None:
+            self._history = self._gather()
+        return self._history
+
+    def _gather(self) -> History:
         runs = len(self._points[0][2])
         names = dict.fromkeys(name for _, values, _ in self._points for name in values)
         absent = np.full(runs, np.nan)
@@ -283,25 +291,39 @@ class Curve:
         if not self._points:
             return {}
         history = self.history()
-        hidden = {m.name for m in _kind("series")}
+        hidden = _hidden()
         return {n: history.final(n) for n in history.series if n not in hidden} | evaluate_curve(self.steps, history)
 
     def notes(self, run: int) -> dict[str, bool]:
         """What the record notes about the curve of one run (`kl_settled`); without what cannot be told."""
         if not self._points:
             return {}
-        told = {m.name: float(m.function(self.history())[run]) for m in _kind("note")}
+        history = self.history()
+        told = {m.name: float(m.function(history)[run]) for m in _kind("note")}
         return {name: bool(value) for name, value in told.items() if not np.isnan(value)}
+
+    def last(self) -> list[dict[str, float]]:
+        """Per run, the metrics that applied at the point that was added last; empty where it is not finite."""
+        _, values, recorded = self._points[-1]
+        shown = {n: v.tolist() for n, v in values.items() if n not in _hidden()}
+        return [
+            {n: v[run] for n, v in shown.items() if math.isfinite(v[run])} if keep else {}
+            for run, keep in enumerate(recorded.tolist())
+        ]
 
     def rows(self, run: int) -> list[dict[str, float | None]]:
         """One row per finite evaluation of a run: `step` and every metric that applied there."""
-        hidden = {m.name for m in _kind("series")}
-        out: list[dict[str, float | None]] = []
-        for step, values, recorded in self._points:
-            if recorded[run]:
-                known = {n: float(v[run]) for n, v in values.items() if n not in hidden and np.isfinite(v[run])}
-                out.append({"step": step, **known})
-        return out
+        history, hidden = self.history(), _hidden()
+        columns = {n: v[:, run].tolist() for n, v in history.series.items() if n not in hidden}
+        return [
+            {"step": step} | {n: v[i] for n, v in columns.items() if math.isfinite(v[i])}
+            for i, (step, _, recorded) in enumerate(self._points)
+            if recorded[run]
+        ]
+
+
+def _hidden() -> set[str]:
+    return {m.name for m in _kind("series")}
 
 
 def evaluate_curve(steps: int, history: History) -> dict[str, Array]:

@@ -17,15 +17,18 @@ def usable(examples: Sequence[Example]) -> list[int]:
 def row_schedule(rows: int, batch: int, steps: int, sampling: str, rng: np.random.Generator) -> np.ndarray | None:
     """Row indices of shape (steps, batch), or None when every step takes every row once.
 
-    `epochs` concatenates seeded permutations and cuts them into batches; `replacement` draws independently.
+    `epochs` concatenates seeded permutations and cuts them into batches; `replacement` draws independently. The integers
+    are as small as the rows allow: a grid holds millions of them.
     """
+    small = np.int16 if rows <= np.iinfo(np.int16).max else np.int32
     if sampling == "replacement":
-        return rng.integers(rows, size=(steps, batch))
+        return rng.integers(rows, size=(steps, batch)).astype(small)
     if batch >= rows:
         return None
-    epochs = -(-steps * batch // rows)
-    order = np.concatenate([rng.permutation(rows) for _ in range(epochs)])
-    return order[: steps * batch].reshape(steps, batch)
+    order = np.empty((-(-steps * batch // rows), rows), small)
+    for epoch in order:
+        epoch[:] = rng.permutation(rows)
+    return order.reshape(-1)[: steps * batch].reshape(steps, batch)
 
 
 def mismatch(schedule: np.ndarray, completions: Sequence[Completion]) -> tuple[list[Completion], np.ndarray]:

@@ -36,7 +36,7 @@ class Rows:
     def __init__(self, policy: Policy, truncate: str) -> None:
         self.policy, self.truncate = policy, truncate
         self._dropped: dict[int, set[int]] = {}
-        self._orders: dict[tuple[int, int], np.ndarray | None] = {}
+        self._schedules: dict[tuple[str, int, int, int, int, bool], np.ndarray | None] = {}
         # runs of one seed share their lists, so that a sweep does not build them anew for every configuration
         self._pools: dict[tuple[int, int], tuple[list[Example], list[Example]]] = {}
         self._accepted: dict[tuple[int, type], list[Example]] = {}
@@ -88,25 +88,28 @@ class Rows:
         return self._heldout[id(rows)]
 
     def schedule(self, job: Job, rows: Sequence[Example], number: int, steps: int) -> np.ndarray | None:
-        """Indices into the rows of stage `number`, shape (steps, N); None is all of them at every step."""
+        """Indices into the rows of stage `number`, shape (steps, N); None is all of them at every step.
+
+        Runs of one seed whose rows are as many get the same array.
+        """
         split = halved(job, rows)
         units = len(rows) // 2 if split else len(rows)
-        rng = generator(job, "order", f"stage {number}")
-        drawn = row_schedule(units, job.budget.batch_size, steps, job.budget.sampling, rng)
-        if drawn is None and job.budget.micro_batch:  # a full batch that is cut into pieces needs its rows named
-            drawn = np.arange(units)[None]
-        if drawn is None or not split:
-            return drawn
-        return np.stack([2 * drawn, 2 * drawn + 1], -1).reshape(len(drawn), -1)  # both halves of a pair in one step
+        key = (job.task, job.seed, number, steps, units, split)
+        if key not in self._schedules:
+            rng = generator(job, "order", f"stage {number}")
+            drawn = row_schedule(units, job.budget.batch_size, steps, job.budget.sampling, rng)
+            if drawn is None and job.budget.micro_batch:  # a full batch that is cut into pieces needs its rows named
+                drawn = np.arange(units)[None]
+            if drawn is not None and split:  # both halves of a pair in one step
+                drawn = np.stack([2 * drawn, 2 * drawn + 1], -1).reshape(len(drawn), -1)
+            self._schedules[key] = drawn
+        return self._schedules[key]
 
     def next_rows(self, job: Job, rows: Sequence[Example], number: int, steps: int, refresh: int) -> Sequence[Example]:
         """The batch of rows whose prompts are sampled at a refresh: the same draws as other algorithms' batches."""
         if job.budget.batch_size >= len(rows):
             return rows
-        key = (id(rows), number)
-        if key not in self._orders:
-            self._orders[key] = self.schedule(job, rows, number, steps)
-        drawn = self._orders[key]
+        drawn = self.schedule(job, rows, number, steps)
         return rows if drawn is None else [rows[i] for i in drawn[refresh % len(drawn)]]
 
     def _too_long(self, rows: Sequence[Example]) -> set[int]:

@@ -17,12 +17,46 @@ from xpo_bench.train.batches import mismatch
 from xpo_bench.types import Completion, Example, Scores, Single, Step
 
 
+class Schedule:
+    """The row indices of every step and run, kept small: runs that share an order share its storage.
+
+    Args:
+        orders: distinct orders, integers of shape (steps, D, N), −1 for absent rows. run_order: which of them each run follows,
+            shape (runs,), or None when every run has its own.
+    """
+
+    def __init__(self, orders: np.ndarray, run_order: Sequence[int] | None, device: torch.device) -> None:
+        self.orders = torch.from_numpy(orders).to(device)
+        self.run_order = None if run_order is None else torch.tensor(run_order, device=device)
+        self._last_step = -1
+        self._last = self.orders
+
+    def at(self, t: int) -> Tensor:
+        """Indices of step `t`, shape (runs, N); a full-batch stage has one batch only."""
+        t %= len(self.orders)
+        if self._last_step != t:
+            batch = self.orders[t]
+            self._last = (batch if self.run_order is None else batch.index_select(0, self.run_order)).long()
+            self._last_step = t
+        return self._last
+
+    @property
+    def batch(self) -> int:
+        """Rows of a step, absent ones included."""
+        return int(self.orders.shape[-1])
+
+    def used(self) -> Tensor:
+        """The distinct rows that some step of some run takes."""
+        rows: Tensor = torch.unique(self.orders[self.orders >= 0])
+        return rows.long()
+
+
 @dataclass
 class StageData:
     """What the steps of one stage read, for the runs of one slice.
 
-    `schedule` has shape (steps, runs, N), or is None when every step takes every example. In a `ragged`
-    stage the runs differ in size: the schedule then has −1 for absent rows, and without a schedule
+    `schedule` is None when every step takes every example. `own_schedule` holds that of groups which have their own. In a
+    `ragged` stage the runs differ in size: the schedule then has −1 for absent rows, and without a schedule
     `present` (runs, E) is 0 on the padding of the smaller runs. `lengths` (runs, E) in tokens is there when each
     completion token is a row of its own.
     """
@@ -30,8 +64,8 @@ class StageData:
     algorithm: Algorithm
     runs: slice
     stacked: Mapping[str, Any]
-    schedule: Tensor | None
-    own_schedule: Mapping[str, Tensor]
+    schedule: Schedule | None
+    own_schedule: Mapping[str, Schedule]
     present: Tensor | None
     ragged: bool
     reference: Mapping[str, Scores]
@@ -79,7 +113,7 @@ class StageData:
         schedule = self.own_schedule.get(group, self.schedule) if group else self.schedule
         if schedule is None:
             return None
-        batch = schedule[t % len(schedule)]  # a full-batch stage has one batch only
+        batch = schedule.at(t)
         return batch if rows is None else batch[:, rows]
 
     def _weight(self, index: Tensor | None) -> Tensor | None:
@@ -187,7 +221,8 @@ def bind(
     """
     per_run = _per_run(algorithm, examples)
     exact_kl = policy.enumerable and any(g.mismatched for g in algorithm.groups.values())
-    schedule, present, ragged = _layout(schedules, [len(run) for run in examples])
+    device = policy.parameters()[0].device
+    schedule, present, ragged = _layout(schedules, [len(run) for run in examples], device)
     stacked, own, reference = {}, {}, {}
     truncated = 0
     for name, group in algorithm.groups.items():
@@ -196,29 +231,28 @@ def bind(
         completions = [run[name] for run in per_run]
         index = schedule
         if group.mismatched:
-            completions, index = _mismatched(completions, schedule)
+            completions, index = _mismatched(completions, schedules[0], device)
             own[name] = index
         once = {id(run): policy.encode(run, truncate) for run in {id(run): run for run in completions}.values()}
         encoded = [once[id(run)] for run in completions]
         truncated += 0 if group.mismatched else sum(getattr(e, "truncated", 0) for e in encoded)
         stacked[name] = policy.stack(encoded)
         if group.reference:
-            used = None if index is None else torch.unique(index[index >= 0])
+            used = None if index is None or policy.enumerable else index.used()  # a table scores everything at once
             reference[name] = score_reference(completions, stacked[name], used)
     if not stacked:
         raise DataError(f"{algorithm.name}: declares no group that is scored")
-    device = policy.parameters()[0].device
     lengths = _token_lengths(algorithm, policy, stacked) if token_rows else None
     dtype = policy.value_dtype
     columns = _columns(algorithm, examples)
-    n = sum(len(run) for run in examples) if schedule is None else int((schedule[0] >= 0).sum())
+    n = sum(len(run) for run in examples) if schedule is None else int((schedule.at(0) >= 0).sum())
     unit = 0.5 if isinstance(examples[0][0], Single) else 1.0
     return StageData(
         algorithm,
         runs,
         stacked,
-        None if schedule is None else schedule.to(device),
-        {g: i.to(device) for g, i in own.items()},
+        schedule,
+        own,
         None if present is None else present.to(device, dtype),
         ragged,
         reference,
@@ -253,7 +287,9 @@ def _aligned(algorithm: Algorithm, examples: Sequence[Example]) -> Mapping[str, 
     return completions
 
 
-def _layout(schedules: Sequence[np.ndarray | None], sizes: Sequence[int]) -> tuple[Tensor | None, Tensor | None, bool]:
+def _layout(
+    schedules: Sequence[np.ndarray | None], sizes: Sequence[int], device: torch.device
+) -> tuple[Schedule | None, Tensor | None, bool]:
     if all(s is None for s in schedules):
         longest = max(sizes)
         if min(sizes) == longest:
@@ -263,18 +299,23 @@ def _layout(schedules: Sequence[np.ndarray | None], sizes: Sequence[int]) -> tup
     full = [np.tile(np.arange(size), (steps, 1)) if s is None else s for s, size in zip(schedules, sizes, strict=True)]
     width = max(s.shape[1] for s in full)
     ragged = min(s.shape[1] for s in full) < width
-    padded = [np.pad(s, ((0, 0), (0, width - s.shape[1])), constant_values=-1) for s in full]
-    schedule = torch.from_numpy(np.stack(padded, 1))
-    return schedule, None, ragged
+    distinct = {id(s): s for s in full}  # runs of one seed share their order
+    place = {key: i for i, key in enumerate(distinct)}
+    orders = np.full((steps, len(distinct), width), -1, np.result_type(*distinct.values()))
+    for key, i in place.items():
+        orders[:, i, : distinct[key].shape[1]] = distinct[key]
+    shared = None if len(distinct) == len(full) else [place[id(s)] for s in full]
+    return Schedule(orders, shared, device), None, ragged
 
 
-def _mismatched(completions: list[Sequence[Completion]], schedule: Tensor | None) -> tuple[list[Sequence[Completion]], Tensor]:
-    items, steps = completions[0], 1
-    plan = np.arange(len(items))[None, :] if schedule is None else schedule[:, 0].numpy()
+def _mismatched(
+    completions: list[Sequence[Completion]], schedule: np.ndarray | None, device: torch.device
+) -> tuple[list[Sequence[Completion]], Schedule]:
+    items = completions[0]
+    plan = np.arange(len(items))[None, :] if schedule is None else schedule
     mismatched, index = mismatch(plan, items)
-    steps = len(index)
     # with no partner anywhere every row is absent; one row keeps the encoder non-empty
-    return [mismatched or [items[0]]], torch.from_numpy(index).reshape(steps, 1, -1)
+    return [mismatched or [items[0]]], Schedule(index[:, None], None, device)
 
 
 def _columns(algorithm: Algorithm, examples: Sequence[Sequence[Example]]) -> dict[str, Tensor]:

@@ -279,7 +279,7 @@ class GroupTrainer:
             return [None]
         part = self.slices[0]
         size *= 2 if halved(part.jobs[0], part.shaped[0]) else 1
-        return [slice(i, i + size) for i in range(0, data.schedule.shape[-1], size)]
+        return [slice(i, i + size) for i in range(0, data.schedule.batch, size)]
 
     def _slice_loss(self, part: Slice, t: int, rows: slice | None, grad: bool = True) -> Tensor:
         """Loss per run of one slice: the weighted sum of per-example values over the step's true total."""

@@ -97,8 +97,9 @@ class Watch:
         if self.heldout_set and self._heldout_due(step):
             self.heldout_curve.add(evaluate(self.policy, self.heldout_set, step, slices, None, None, step == 0), alive)
         if self.on_evaluation and self.eval_set:
-            for r in range(len(self.jobs)):
-                self.on_evaluation(r, step, {k: v for k, v in self.curve.rows(r)[-1].items() if k != "step" and v is not None})
+            for r, metrics in enumerate(self.curve.last()):
+                if metrics:
+                    self.on_evaluation(r, step, metrics)
 
     def _heldout_due(self, step: int) -> bool:
         if self.policy.enumerable:
