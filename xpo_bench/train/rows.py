@@ -101,7 +101,8 @@ class Rows:
             if drawn is None and job.budget.micro_batch:  # a full batch that is cut into pieces needs its rows named
                 drawn = np.arange(units)[None]
             if drawn is not None and split:  # both halves of a pair in one step
-                drawn = np.stack([2 * drawn, 2 * drawn + 1], -1).reshape(len(drawn), -1)
+                first = 2 * drawn.astype(np.int32)
+                drawn = np.stack([first, first + 1], -1).reshape(len(drawn), -1)
             self._schedules[key] = drawn
         return self._schedules[key]
 

@@ -21,8 +21,8 @@ from xpo_bench.train.job import Job, Outcome, Progress
 from xpo_bench.train.trainer import GroupTrainer
 from xpo_bench.types import Completion, Scores
 
-MAX_RUNS = 512
-"""Runs of one vectorised computation at most: beyond it a table's step is bound by memory anyway."""
+MAX_RUNS = 1024
+"""Runs of one vectorised computation at most: beyond it nothing is gained, and an interruption costs all of them."""
 
 Finished = Callable[[Cell, dict[str, Any], list[dict[str, Any]]], None]
 
