@@ -243,6 +243,9 @@ class Budget:
         Literal["float32", "bfloat16", "float64"], Doc("dtype of the policy; log-probabilities are at least float32")
     ] = "float64"
     micro_batch: Annotated[int, Ge(0), Doc("data rows per forward pass; 0 is the whole batch")] = 0
+    ensemble: Annotated[
+        int, Gt(0), Doc("copies of a language model that train as one computation: seeds and float settings of one algorithm")
+    ] = 1
     warm_start: Annotated[
         int, Ge(0), Doc("supervised steps on the corpus or the chosen completions before training, shared by all algorithms")
     ] = 0

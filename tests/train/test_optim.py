@@ -30,7 +30,7 @@ def gradients(steps: int, shape: tuple[int, ...]) -> list[Tensor]:
 def test_equal_to_torch_at_every_step_and_learning_rate(name: str) -> None:
     start = torch.randn(len(LR), 2, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     stacked = start.clone()
-    optimizer = StackedOptimizer(name, stacked, torch.tensor(LR, dtype=torch.float64))  # type: ignore[arg-type]
+    optimizer = StackedOptimizer(name, [stacked], torch.tensor(LR, dtype=torch.float64))  # type: ignore[arg-type]
     ours = [row.clone() for row in start]
     theirs = [RULES[name]([row], lr=lr) for row, lr in zip(ours, LR, strict=True)]
     for step, grad in enumerate(gradients(60, tuple(start.shape))):
@@ -47,9 +47,9 @@ def test_equal_to_torch_at_every_step_and_learning_rate(name: str) -> None:
 def test_a_run_among_others_is_the_run_alone(name: str) -> None:
     start = torch.zeros(3, 4, dtype=torch.float64)
     together = start.clone()
-    shared = StackedOptimizer(name, together, torch.tensor(LR, dtype=torch.float64))  # type: ignore[arg-type]
+    shared = StackedOptimizer(name, [together], torch.tensor(LR, dtype=torch.float64))  # type: ignore[arg-type]
     alone = start[1:2].clone()
-    single = StackedOptimizer(name, alone, torch.tensor(LR[1:2], dtype=torch.float64))  # type: ignore[arg-type]
+    single = StackedOptimizer(name, [alone], torch.tensor(LR[1:2], dtype=torch.float64))  # type: ignore[arg-type]
     for grad in gradients(20, (3, 4)):
         shared.step([grad], 1.0, None)
         single.step([grad[1:2]], 1.0, None)
@@ -60,8 +60,8 @@ def test_a_run_among_others_is_the_run_alone(name: str) -> None:
 def test_frozen_runs_stand_still_whatever_their_gradient_is(name: str) -> None:
     parameter = torch.ones(3, 4, dtype=torch.float64)
     free = parameter.clone()
-    optimizer = StackedOptimizer(name, parameter, torch.full((3,), 0.1, dtype=torch.float64))  # type: ignore[arg-type]
-    other = StackedOptimizer(name, free, torch.full((3,), 0.1, dtype=torch.float64))  # type: ignore[arg-type]
+    optimizer = StackedOptimizer(name, [parameter], torch.full((3,), 0.1, dtype=torch.float64))  # type: ignore[arg-type]
+    other = StackedOptimizer(name, [free], torch.full((3,), 0.1, dtype=torch.float64))  # type: ignore[arg-type]
     alive = torch.tensor([True, False, True])
     for grad in gradients(5, (3, 4)):
         other.step([grad], 1.0, None)

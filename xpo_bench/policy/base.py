@@ -1,4 +1,4 @@
-"""What the trainer asks of a policy. `tabular` and `causal_lm` are the two that exist."""
+"""What the trainer asks of a policy: a table (`tabular`, `linear`), a language model (`causal_lm`) or an `ensemble` of them."""
 
 from __future__ import annotations
 
@@ -21,6 +21,8 @@ class Policy(Protocol):
 
     runs: int
     enumerable: bool
+    stacked: bool
+    """Whether parameters have a leading runs axis; those of a single model have none."""
     abilities: frozenset[str]
     notes: dict[str, Any]
     tokens_processed: int

@@ -59,6 +59,7 @@ class CausalLM:
 
     runs = 1
     enumerable = False
+    stacked = False
     abilities: frozenset[str] = frozenset({"generate", "reward"})
 
     def __init__(self, model: Any, tokenizer: Tokenizer, spec: ModelSpec, *, dtype: str = "float32", device: str = "cpu") -> None:
@@ -338,6 +339,16 @@ class CausalLM:
         finally:
             for name, p in self._named.items():
                 p.data = own[name]
+
+    @contextlib.contextmanager
+    def member(self, run: int) -> Iterator[CausalLM]:
+        """The model of one run: this one."""
+        yield self
+
+    @staticmethod
+    def state_of(state: State, run: int) -> State:
+        """The weights of one run in a snapshot."""
+        return state
 
     def describe(self) -> dict[str, Any]:
         """Facts for the record."""

@@ -64,6 +64,7 @@ class TabularPolicy:
     """`runs` softmax tables that start at the reference distribution."""
 
     enumerable = True
+    stacked = True
     generalises = False
     """Whether prompts that occur in no training row are told apart from the initial policy."""
     name = "tabular"

@@ -1,4 +1,4 @@
-"""Optimizers. Tables need one learning rate and one divergence flag PER RUN, which torch.optim has not."""
+"""Optimizers. Runs side by side need one learning rate and one divergence flag PER RUN, which torch.optim has not."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ class Stepper(Protocol):
 
 
 class StackedOptimizer:
-    """SGD, Adam, AdamW or RMSprop on one tensor with a leading runs axis; torch.optim's rules and defaults, no weight decay.
+    """SGD, Adam, AdamW or RMSprop for runs side by side; torch.optim's rules and defaults, no weight decay.
 
     Args:
-        parameter: shape (runs, ...). lr: learning rate per run, shape (runs,).
+        parameters: tensors of shape (runs, ...). lr: learning rate per run, shape (runs,).
+        clip: limit of each run's own gradient norm over all tensors; 0 is off.
     """
 
-    def __init__(self, name: Optimizer, parameter: Tensor, lr: Tensor) -> None:
-        self.parameter = parameter
-        self.lr = lr.reshape(-1, *[1] * (parameter.dim() - 1))
-        self.first = torch.zeros_like(parameter)
-        self.second = torch.zeros_like(parameter)
+    def __init__(self, name: Optimizer, parameters: Sequence[Tensor], lr: Tensor, clip: float = 0.0) -> None:
+        self.parameters, self.lr, self.clip = list(parameters), lr, clip
+        self.first = [torch.zeros_like(p) for p in parameters]
+        self.second = [torch.zeros_like(p) for p in parameters]
         self.count = 0
-        self.rule: Callable[[Tensor], Tensor] = {
+        self.rule: Callable[[Tensor, Tensor, Tensor], Tensor] = {
             "sgd": self._sgd,
             "adam": self._adam,
             "adamw": self._adam,
@@ -42,25 +42,39 @@ class StackedOptimizer:
     @torch.no_grad()
     def step(self, grads: Sequence[Tensor], scale: float, alive: Tensor | None) -> None:
         self.count += 1
-        update = self.rule(grads[0]).mul_(self.lr * scale)
-        if alive is None:
-            self.parameter.sub_(update)
-        else:
-            keep = alive.reshape(self.lr.shape)
-            self.parameter.copy_(torch.where(keep, self.parameter - update, self.parameter))
+        if self.clip > 0:
+            grads = self._clipped(grads)
+        for parameter, grad, first, second in zip(self.parameters, grads, self.first, self.second, strict=True):
+            update = self.rule(grad, first, second).mul_(_per_run(self.lr, parameter) * scale)
+            if alive is None:
+                parameter.sub_(update)
+            else:
+                parameter.copy_(torch.where(_per_run(alive, parameter), parameter - update, parameter))
 
-    def _sgd(self, grad: Tensor) -> Tensor:
+    def _clipped(self, grads: Sequence[Tensor]) -> list[Tensor]:
+        norm = torch.stack([torch.linalg.vector_norm(grad.flatten(1), dim=1) for grad in grads]).norm(dim=0)
+        share = (self.clip / (norm + 1e-6)).clamp(max=1.0)
+        return [grad * _per_run(share, grad) for grad in grads]
+
+    def _sgd(self, grad: Tensor, first: Tensor, second: Tensor) -> Tensor:
         return grad.clone()
 
-    def _adam(self, grad: Tensor, beta1: float = 0.9, beta2: float = 0.999, eps: float = 1e-8) -> Tensor:
-        self.first.lerp_(grad, 1 - beta1)
-        self.second.mul_(beta2).addcmul_(grad, grad, value=1 - beta2)
-        denominator = self.second.sqrt().div_((1 - beta2**self.count) ** 0.5).add_(eps)
-        return self.first.div(denominator).div_(1 - beta1**self.count)
+    def _adam(
+        self, grad: Tensor, first: Tensor, second: Tensor, beta1: float = 0.9, beta2: float = 0.999, eps: float = 1e-8
+    ) -> Tensor:
+        first.lerp_(grad, 1 - beta1)
+        second.mul_(beta2).addcmul_(grad, grad, value=1 - beta2)
+        denominator = second.sqrt().div_((1 - beta2**self.count) ** 0.5).add_(eps)
+        return first.div(denominator).div_(1 - beta1**self.count)
 
-    def _rmsprop(self, grad: Tensor, alpha: float = 0.99, eps: float = 1e-8) -> Tensor:
-        self.second.mul_(alpha).addcmul_(grad, grad, value=1 - alpha)
-        return grad / self.second.sqrt().add_(eps)
+    def _rmsprop(self, grad: Tensor, first: Tensor, second: Tensor, alpha: float = 0.99, eps: float = 1e-8) -> Tensor:
+        second.mul_(alpha).addcmul_(grad, grad, value=1 - alpha)
+        return grad / second.sqrt().add_(eps)
+
+
+def _per_run(values: Tensor, like: Tensor) -> Tensor:
+    """Shape (runs,) to (runs, 1, ..., 1)."""
+    return values.reshape(-1, *[1] * (like.dim() - 1))
 
 
 class ModuleOptimizer:

@@ -231,7 +231,7 @@ def bind(
         completions = [run[name] for run in per_run]
         index = schedule
         if group.mismatched:
-            completions, index = _mismatched(completions, schedules[0], device)
+            completions, index = _mismatched(completions, schedules, device)
             own[name] = index
         once = {id(run): policy.encode(run, truncate) for run in {id(run): run for run in completions}.values()}
         encoded = [once[id(run)] for run in completions]
@@ -309,13 +309,16 @@ def _layout(
 
 
 def _mismatched(
-    completions: list[Sequence[Completion]], schedule: np.ndarray | None, device: torch.device
+    completions: Sequence[Sequence[Completion]], schedules: Sequence[np.ndarray | None], device: torch.device
 ) -> tuple[list[Sequence[Completion]], Schedule]:
-    items = completions[0]
-    plan = np.arange(len(items))[None, :] if schedule is None else schedule
-    mismatched, index = mismatch(plan, items)
-    # with no partner anywhere every row is absent; one row keeps the encoder non-empty
-    return [mismatched or [items[0]]], Schedule(index[:, None], None, device)
+    """The completions of every run under other prompts, and which of them each step takes."""
+    made: list[Sequence[Completion]] = []
+    orders = []
+    for items, schedule in zip(completions, schedules, strict=True):
+        found, index = mismatch(np.arange(len(items))[None, :] if schedule is None else schedule, items)
+        made.append(found or [items[0]])  # with no partner anywhere every row is absent; one keeps the encoder non-empty
+        orders.append(index)
+    return made, Schedule(np.stack(orders, 1), None, device)
 
 
 def _columns(algorithm: Algorithm, examples: Sequence[Sequence[Example]]) -> dict[str, Tensor]:

@@ -1,7 +1,8 @@
 """The trainer: stages x steps for a group of jobs that share one policy. It knows no algorithm's name.
 
 All runs of a group share the forward pass of a table and one optimizer step; each algorithm computes
-its loss on its own slice of the runs. A language model is a group of one run through the same code.
+its loss on its own slice of the runs. A language model is a group of one run through the same code, or an ensemble
+of copies.
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ from torch import Tensor
 from xpo_bench.algorithm import Algorithm
 from xpo_bench.metrics.base import find
 from xpo_bench.policy.base import Policy
-from xpo_bench.policy.tabular import TabularPolicy
 from xpo_bench.train.budget import evaluation_steps, stage_steps, warmup_scale
 from xpo_bench.train.clock import Clock
 from xpo_bench.train.job import Job, Outcome, Progress, stack_configs
@@ -76,7 +76,7 @@ class GroupTrainer:
         self.clock = Clock(device, lambda: float(getattr(policy, "flops", 0.0)))
         self.update_clock = Clock(device)
         self.memory = PeakMemory(device)
-        self.bare = None if policy.enumerable else BareStep(policy, self.budget.steps)
+        self.bare = None if policy.stacked else BareStep(policy, self.budget.steps)
         self.progress, self.on_evaluation = progress, on_evaluation
         self.initial = policy.snapshot()
         self.alive = torch.ones(len(jobs), dtype=torch.bool, device=policy.parameters()[0].device)
@@ -165,13 +165,13 @@ class GroupTrainer:
 
     def _score_initial(self, part: Slice) -> ReferenceScorer:
         def score(completions: Sequence[Sequence[Completion]], stacked: Any, used: Tensor | None) -> Scores:
-            if isinstance(self.policy, TabularPolicy):
-                current = self.policy.snapshot()
-                self.policy.restore(self.initial)
-                scores = self.policy.score_all(stacked, used, runs=part.runs)
-                self.policy.restore(current)
-                return scores
-            return self.score_initial(completions, stacked, used)
+            if not self.policy.stacked:
+                return self.score_initial(completions, stacked, used)
+            current = self.policy.snapshot()
+            self.policy.restore(self.initial)
+            scores = self.policy.score_all(stacked, used, runs=part.runs)
+            self.policy.restore(current)
+            return scores
 
         return score
 
@@ -235,9 +235,9 @@ class GroupTrainer:
     def _make_optimizer(self) -> Stepper:
         parameters = self.policy.parameters()
         name = self.jobs[0].optimizer
-        if isinstance(self.policy, TabularPolicy):
-            lr = torch.tensor([job.lr for job in self.jobs], dtype=self.policy.value_dtype, device=self.policy.device)
-            return StackedOptimizer(name, parameters[0], lr)
+        if self.policy.stacked:
+            lr = torch.tensor([job.lr for job in self.jobs], dtype=self.policy.value_dtype, device=parameters[0].device)
+            return StackedOptimizer(name, parameters, lr, self.budget.clip)
         return ModuleOptimizer(name, parameters, self.jobs[0].lr, self.budget.clip)
 
     def _step(self, t: int, scale: float) -> tuple[np.ndarray, Tensor | None]:
@@ -266,8 +266,8 @@ class GroupTrainer:
         return loss.to("cpu", torch.float64).numpy(), bad
 
     def _finite(self, grads: Sequence[Tensor]) -> Tensor:
-        if isinstance(self.policy, TabularPolicy):
-            return torch.isfinite(grads[0].flatten(1).sum(1))
+        if self.policy.stacked:
+            return torch.isfinite(torch.stack([grad.flatten(1).sum(1) for grad in grads])).all(0)
         norms = torch.stack(torch._foreach_norm(list(grads)))
         return torch.isfinite(norms).all().reshape(1)
 
@@ -324,7 +324,7 @@ class GroupTrainer:
             if self.tokens_seen:
                 final["tokens_per_s"] = self.tokens_seen / clock.train_s
         final["prepare_s"] = clock.prepare_s
-        if not self.policy.enumerable:
+        if not self.policy.stacked:  # copies of one model side by side own neither the operations nor the memory
             costs = {
                 "total_flops": clock.flops,
                 "peak_memory_mb": self.memory.peak_mb,

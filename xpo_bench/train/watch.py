@@ -53,7 +53,11 @@ class Watch:
         self.heldout_set = EvalSet.build(policy, heldout, truncate, score_initial) if self._seen(heldout) else None
         world = None if policy.enumerable else exhaustive(jobs[0].dataset)
         self.enumerated = None if world is None else Enumerated(policy, jobs[0].dataset, world)
-        self.on_policy = None if policy.enumerable or self.enumerated else OnPolicy(policy, jobs[0], initial)
+        self.on_policy: list[OnPolicy] = []
+        if not policy.enumerable and not self.enumerated:
+            for r, job in enumerate(jobs):
+                with policy.member(r) as model:  # type: ignore[attr-defined]
+                    self.on_policy.append(OnPolicy(model, job, policy.state_of(initial, r)))  # type: ignore[attr-defined]
         self.prompt_weight = self.seen = None
         if policy.enumerable:
             trained = [job.dataset.train for job in jobs]
@@ -89,8 +93,8 @@ class Watch:
         """
         world = self._world()
         sampled: dict[str, np.ndarray] = {}
-        if self.on_policy and step in self.on_policy.points and bool(alive.all()):
-            sampled = {name: np.array([value]) for name, value in self.on_policy.measure().items()}
+        if self.on_policy and step in self.on_policy[0].points:
+            sampled = self._sampled(alive)
         if self.eval_set:
             found = evaluate(self.policy, self.eval_set, step, slices, self.kl_strength, world, step == 0)
             self.curve.add(found, alive, sampled)
@@ -100,6 +104,15 @@ class Watch:
             for r, metrics in enumerate(self.curve.last()):
                 if metrics:
                     self.on_evaluation(r, step, metrics)
+
+    def _sampled(self, alive: np.ndarray) -> dict[str, np.ndarray]:
+        """What samples of every run tell, NaN for the diverged, shape (R,) each."""
+        out: dict[str, np.ndarray] = {}
+        for r in np.flatnonzero(alive):
+            with self.policy.member(int(r)):  # type: ignore[attr-defined]
+                for name, value in self.on_policy[r].measure().items():
+                    out.setdefault(name, np.full(len(alive), np.nan))[r] = value
+        return out
 
     def _heldout_due(self, step: int) -> bool:
         if self.policy.enumerable:
@@ -144,7 +157,7 @@ class Watch:
             notes["optimum_kl"] = float(self.optimum_kl[r])
         if self.enumerated:
             notes["kl"] = "exact"
-        return notes | (self.on_policy.notes if self.on_policy else {})
+        return notes | (self.on_policy[r].notes if self.on_policy else {})
 
     def final_policy(self, r: int) -> dict[str, dict[str, float]] | None:
         """The distribution of one run at the end, where it is exact and small enough for a record."""

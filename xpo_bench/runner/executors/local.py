@@ -5,21 +5,23 @@ from __future__ import annotations
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from xpo_bench.errors import UnreachableError, UsageError
+from xpo_bench.errors import UsageError
 from xpo_bench.policy.linear import LinearPolicy
 from xpo_bench.policy.tabular import TabularPolicy
 from xpo_bench.runner import environment
-from xpo_bench.runner.plan import Cell, TaskSetup
+from xpo_bench.runner.plan import Cell
 from xpo_bench.runner.record import cell_record
-from xpo_bench.streams import derive
 from xpo_bench.train.job import Job, Outcome, Progress
 from xpo_bench.train.trainer import GroupTrainer
 from xpo_bench.types import Completion, Scores
+
+if TYPE_CHECKING:
+    from xpo_bench.runner.executors.language import LanguageModels
 
 MAX_RUNS = 1024
 """Runs of one vectorised computation at most: beyond it nothing is gained, and an interruption costs all of them."""
@@ -46,12 +48,27 @@ def job_of(cell: Cell) -> Job:
     return Job(cell.algorithm, setup.name, cell.seed, cell.lr, cell.optimizer, setup.dataset(cell.seed), setup.budget)
 
 
+def fits_ensemble(cell: Cell) -> bool:
+    """Whether a cell of a language model may be one copy of several: it neither samples, nor lists its completions."""
+    dataset = cell.setup.dataset(cell.seed)
+    listed = dataset.world is not None and dataset.world.exhaustive
+    return (
+        not cell.algorithm.requires and not listed and not any(stage.refresh or stage.solve for stage in cell.algorithm.stages())
+    )
+
+
 def groups(cells: Sequence[Cell]) -> list[Group]:
-    """Cells of tabular tasks with equal stages, optimizer, budget and world share a computation; others run alone."""
+    """Cells of tabular tasks with equal stages, optimizer, budget and world share a computation.
+
+    Those of language models run alone, or with others of their task and algorithm where its budget asks for an ensemble.
+    """
     shared: dict[Any, list[Cell]] = {}
     for cell in cells:
         if not cell.setup.model.tabular:
-            shared[cell.key] = [cell]
+            key: Any = cell.key
+            if cell.setup.budget.ensemble > 1 and fits_ensemble(cell):
+                key = (id(cell.setup), cell.algorithm.name, cell.optimizer, repr(cell.algorithm.stages()))
+            shared.setdefault(key, []).append(cell)
             continue
         dataset = cell.setup.dataset(cell.seed)
         known = repr(dataset.world) if dataset.world else ""
@@ -66,8 +83,9 @@ def groups(cells: Sequence[Cell]) -> list[Group]:
     out = []
     for members in shared.values():
         ordered = sorted(enumerate(members), key=lambda item: (item[1].algorithm.name, repr(job_of(item[1]).group()[1]), item[0]))
-        for start in range(0, len(ordered), MAX_RUNS):
-            out.append(Group(tuple(cell for _, cell in ordered[start : start + MAX_RUNS])))
+        most = MAX_RUNS if members[0].setup.model.tabular else members[0].setup.budget.ensemble
+        for start in range(0, len(ordered), most):
+            out.append(Group(tuple(cell for _, cell in ordered[start : start + most])))
     return out
 
 
@@ -140,8 +158,11 @@ class LocalExecutor:
             trainer = GroupTrainer(policy, jobs, _no_cache, device=setup.device, progress=self.progress, on_evaluation=observed)
             with _one_thread():
                 return trainer.run(), policy.describe()
+        from xpo_bench.runner.executors.language import LanguageModels
+
         models = self._language_models.setdefault(id(setup), LanguageModels(setup))
-        return models.train(jobs[0], self.progress, observed)
+        with _one_thread():
+            return models.train(jobs, self.progress, observed)
 
 
 def _parts(group: Group) -> Iterator[Group]:
@@ -168,51 +189,3 @@ class _one_thread:
 
     def __exit__(self, *_: object) -> None:
         torch.set_num_threads(self.before)
-
-
-class LanguageModels:
-    """The language model of one task: loaded once per initial policy, with the reference scores that all cells share."""
-
-    def __init__(self, setup: TaskSetup) -> None:
-        self.setup = setup
-        self.policy: Any = None
-        self.initial: dict[Any, Any] = {}
-        self.cache: dict[Any, dict[Completion, Any]] = {}
-
-    def train(
-        self, job: Job, progress: Progress | None, observed: Callable[[int, int, dict[str, float]], None]
-    ) -> tuple[list[Outcome], Mapping[str, Any]]:
-        """Train one job from the task's initial policy at its seed."""
-        from xpo_bench.train.language import ReferenceScorer, initial_identity, prepare_initial
-
-        identity = initial_identity(self.setup.model, self.setup.budget, job)
-        with _one_thread():
-            if self.policy is None or (identity not in self.initial and self.setup.model.name == "tiny"):
-                from xpo_bench.policy.causal_lm import CausalLM
-
-                try:
-                    self.policy = CausalLM.load(
-                        self.setup.model,
-                        init_seed=derive(job.seed, job.task, "init") if self.setup.model.name == "tiny" else 0,
-                        dtype=self.setup.budget.dtype,
-                        device=self.setup.device,
-                    )
-                except UnreachableError as error:  # nothing can run without the model that the command names
-                    raise UsageError(str(error)) from error
-                self.pristine = self.policy.snapshot()
-            if identity not in self.initial:
-                self.policy.restore(self.pristine)
-                prepare_initial(self.policy, job, self.setup.truncate)
-                self.initial[identity] = self.policy.snapshot()
-            self.policy.restore(self.initial[identity])
-            scorer = ReferenceScorer(self.policy, self.initial[identity], self.cache.setdefault(identity, {}))
-            trainer = GroupTrainer(
-                self.policy,
-                [job],
-                scorer,
-                truncate=self.setup.truncate,
-                device=self.setup.device,
-                progress=progress,
-                on_evaluation=observed,
-            )
-            return trainer.run(), self.policy.describe()

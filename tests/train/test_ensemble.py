@@ -1,0 +1,164 @@
+"""Copies of a language model that train as one computation: each is the model that trains by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+import torch
+
+from xpo_bench import Budget, Completion, Dataset, ModelSpec, Pair, plugins
+from xpo_bench.policy.causal_lm import CausalLM, State
+from xpo_bench.policy.ensemble import Ensemble
+from xpo_bench.runner.api import run
+from xpo_bench.runner.executors.local import fits_ensemble, groups
+from xpo_bench.runner.plan import make_plan, requests
+from xpo_bench.train.job import Job, Outcome
+from xpo_bench.train.language import ReferenceScorer
+from xpo_bench.train.trainer import GroupTrainer
+from xpo_bench_plugins.algorithms.dpo import DPO
+
+SPEC = ModelSpec(name="tiny", hidden_size=16, intermediate_size=32, layers=2, heads=2, context=64)
+# completions of unequal lengths, a repeated prompt, and an epoch that ends inside a batch
+ROWS = tuple(Pair(f"say {x}", x * n, "no" * m) for x, n, m in [("a", 3, 1), ("b", 1, 4), ("c", 7, 2), ("c", 2, 2), ("e", 5, 5)])
+HELDOUT = (Pair("say f", "ff", "nono"), Pair("say g", "g", "n"))
+SEEDS = (0, 1, 5)
+ALGORITHMS = sorted(name for name, (cls, _) in plugins.load().algorithms.items() if not cls.requires)
+TIMED = {"pairs_per_s", "tokens_per_s", "prepare_s", "overhead", "peak_memory_mb", "total_flops"}
+
+
+def job(name: str, seed: int, **budget: Any) -> Job:
+    cls, _ = plugins.load().algorithm(name)
+    settings: dict[str, Any] = {"steps": 8, "batch_size": 2, "dtype": "float64", "clip": 1.0, "optimizer": "adamw"}
+    settings |= {"kl_prompts": 2, "kl_samples": 2, "max_new_tokens": 4} | budget
+    return Job(cls(), "test", seed, 3e-3, settings["optimizer"], Dataset(train=ROWS, heldout=HELDOUT), Budget(**settings))
+
+
+def single(seed: int = 0) -> CausalLM:
+    return CausalLM.load(SPEC, init_seed=seed, dtype="float64")
+
+
+def together(jobs: Sequence[Job]) -> list[Outcome]:
+    states = [single(j.seed).snapshot() for j in jobs]
+    return GroupTrainer(Ensemble(single(), states), jobs, None).run()  # type: ignore[arg-type]
+
+
+def by_itself(j: Job) -> Outcome:
+    """The path of one language model."""
+    policy = single(j.seed)
+    start = policy.snapshot()
+    (outcome,) = GroupTrainer(policy, [j], ReferenceScorer(policy, start, {})).run()
+    return outcome
+
+
+def numbers(outcome: Outcome) -> dict[str, Any]:
+    return {
+        "status": outcome.status,
+        "metrics": {k: v for k, v in outcome.metrics.items() if v is not None and k.removeprefix("heldout_") not in TIMED},
+        "curve": [{k: v for k, v in row.items() if k not in TIMED} for row in outcome.curve],
+    }
+
+
+def assert_close(outcome: Outcome, other: Outcome) -> None:
+    """Equal but for rounding, which Adam magnifies where gradients vanish."""
+    mine, theirs = numbers(outcome), numbers(other)
+    assert mine["status"] == theirs["status"]
+    assert mine["metrics"] == pytest.approx(theirs["metrics"], rel=1e-5, abs=1e-8)
+    assert len(mine["curve"]) == len(theirs["curve"])
+    for row, same in zip(mine["curve"], theirs["curve"], strict=True):
+        assert row == pytest.approx(same, rel=1e-5, abs=1e-8)
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_every_copy_is_the_model_that_trains_alone(name: str) -> None:
+    jobs = [job(name, seed) for seed in SEEDS]
+    found = together(jobs)
+    assert {outcome.timing["vectorised_runs"] for outcome in found} == {len(SEEDS)}
+    assert len({outcome.metrics["chosen_logp"] for outcome in found}) == len(SEEDS)
+    for j, outcome in zip(jobs, found, strict=True):
+        assert outcome.status == "ok"
+        assert_close(outcome, by_itself(j))
+
+
+@pytest.mark.parametrize("name", [name for name in ALGORITHMS if len(job(name, 0).algorithm.stages()) == 1])
+def test_who_else_trains_changes_no_bit(name: str) -> None:
+    """On full batches; the rows of a batch or a stage depend on the seed, and with them the padding."""
+    first, second, third = (job(name, seed, batch_size=8) for seed in SEEDS)
+    fast = Job(third.algorithm, "test", 7, 0.1, "adamw", third.dataset, third.budget)
+    assert numbers(together([first, second, third])[0]) == numbers(together([second, fast, first])[2])
+
+
+@pytest.mark.parametrize("words", [{"optimizer": "sgd"}, {"batch_size": 8}, {"micro_batch": 1}, {"label_noise": 0.4}])
+def test_other_budgets(words: dict[str, Any]) -> None:
+    jobs = [job("dpo", seed, **words) for seed in SEEDS[:2]]
+    for j, outcome in zip(jobs, together(jobs), strict=True):
+        assert_close(outcome, by_itself(j))
+
+
+def test_settings_of_one_algorithm_stand_side_by_side() -> None:
+    jobs = [Job(DPO(beta=beta), "test", 0, lr, "adamw", j.dataset, j.budget) for beta, lr, j in _grid()]
+    for j, outcome in zip(jobs, together(jobs), strict=True):
+        assert_close(outcome, by_itself(j))
+
+
+def _grid() -> list[tuple[float, float, Job]]:
+    return [(beta, lr, job("dpo", 0)) for beta in (0.05, 0.5) for lr in (1e-3, 1e-2)]
+
+
+def test_a_run_that_diverges_stands_still_and_costs_no_other() -> None:
+    calm = job("dpo", 0)
+    wild = Job(DPO(), "test", 1, 1e300, "sgd", calm.dataset, calm.budget)
+    jobs = [Job(DPO(), "test", 0, 1e-2, "sgd", calm.dataset, calm.budget), wild]
+    first, second = together(jobs)
+    assert (first.status, second.status) == ("ok", "diverged")
+    assert_close(first, by_itself(jobs[0]))
+
+
+def test_scores_are_those_of_each_copy() -> None:
+    states: list[State] = [single(seed).snapshot() for seed in (3, 4)]
+    ensemble = Ensemble(single(), states)
+    long = [Completion("p", "a"), Completion("q", "bcd"), Completion("p", "efghi")]
+    encoded = ensemble.stack([ensemble.encode(long), ensemble.encode(long[:1])])
+    index = torch.tensor([[2, 0], [0, -1]])
+    scores = ensemble.score({"chosen": (encoded, index), "again": (encoded, index[:, :1])}, grad=False)
+    assert scores["chosen"].mask.sum(-1).tolist() == [[6, 2], [2, 0]]  # bytes and an end of sequence
+    for r, seed in enumerate((3, 4)):
+        alone = single(seed)
+        for n, i in enumerate(index[r].tolist()):
+            if i >= 0:
+                expected = alone.score_all(alone.encode([long[i]])).sum
+                torch.testing.assert_close(scores["chosen"].sum[r, n], expected[0, 0], rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(scores["again"].sum[r, 0], scores["chosen"].sum[r, 0])
+    ensemble.single.tokens_per_forward = 8  # a row at a time
+    torch.testing.assert_close(ensemble.score({"chosen": (encoded, index)}, grad=False)["chosen"].sum, scores["chosen"].sum)
+    with ensemble.member(1) as model:
+        torch.testing.assert_close(model.score_all(model.encode(long)).sum, single(4).score_all(model.encode(long)).sum)
+    assert torch.equal(ensemble.lengths(encoded), torch.tensor([[2, 4, 6], [2, 0, 0]]))
+
+
+def cells(**words: Any) -> Any:
+    asked = {"tasks": ["overfit_pair"], "seeds": [0, 1, 2], "steps": 4} | words
+    return make_plan(requests(asked), plugins.load()).cells
+
+
+def test_which_cells_are_copies_of_one_model() -> None:
+    sizes = [len(g.cells) for g in groups(cells(algos=["dpo", "ipo"], set={"task.ensemble": 4, "dpo.beta": [0.1, 0.5]}))]
+    assert sorted(sizes) == [2, 3, 4]  # six of dpo in groups of four at most, three of ipo
+    assert {len(g.cells) for g in groups(cells(algos=["dpo"]))} == {1}
+    sampling = cells(algos=["rso", "ppo", "dpo"], set={"task.ensemble": 4})
+    assert {cell.algorithm.name for cell in sampling if fits_ensemble(cell)} == {"dpo"}
+    listed = cells(algos=["dpo"], tasks=["tokens"], set={"task.ensemble": 4})
+    assert not any(fits_ensemble(cell) for cell in listed)
+
+
+def test_an_ensemble_of_cells_from_the_command(tmp_path: Any) -> None:
+    words: dict[str, Any] = {"algos": ["dpo"], "tasks": ["overfit_pair"], "seeds": 2, "steps": 3}
+    found = run(**words, set={"task.ensemble": 2}, out=tmp_path / "a")
+    alone = run(**words, out=tmp_path / "b")
+    assert found.ok
+    assert [c["timing"]["vectorised_runs"] for c in found.cells] == [2, 2]
+    assert {c["key"] for c in found.cells}.isdisjoint(c["key"] for c in alone.cells)
+    for mine, theirs in zip(found.cells, alone.cells, strict=True):
+        assert mine["task"]["model"]["attention"] == "math"
+        assert mine["metrics"]["chosen_logp"] == pytest.approx(theirs["metrics"]["chosen_logp"], rel=1e-4)

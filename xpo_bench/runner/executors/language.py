@@ -1,0 +1,71 @@
+"""The language model of one task: loaded once, with the reference scores that all its cells share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from xpo_bench.errors import UnreachableError, UsageError
+from xpo_bench.policy.causal_lm import CausalLM
+from xpo_bench.policy.ensemble import Ensemble
+from xpo_bench.runner.plan import TaskSetup
+from xpo_bench.streams import derive
+from xpo_bench.train.job import Job, Outcome, Progress
+from xpo_bench.train.language import CachedScore, ReferenceScorer, initial_identity, prepare_initial
+from xpo_bench.train.trainer import GroupTrainer
+from xpo_bench.types import Completion
+
+
+class LanguageModels:
+    """The model of one task and its initial weights, per seed where these depend on it."""
+
+    def __init__(self, setup: TaskSetup) -> None:
+        self.setup = setup
+        self.policy: CausalLM | None = None
+        self.initial: dict[Any, Any] = {}
+        self.cache: dict[Any, dict[Completion, CachedScore]] = {}
+
+    def train(
+        self, jobs: Sequence[Job], progress: Progress | None, observed: Callable[[int, int, dict[str, float]], None]
+    ) -> tuple[list[Outcome], Mapping[str, Any]]:
+        """Train one job, or several as an ensemble, each from the task's initial policy at its seed."""
+        starts = [self._initial(job) for job in jobs]
+        assert self.policy is not None
+        if len(jobs) > 1:
+            policy: Any = Ensemble(self.policy, [self.initial[start] for start in starts])
+            scorer: Any = None  # every copy scores its own reference
+        else:
+            policy, (start,) = self.policy, starts
+            policy.restore(self.initial[start])
+            scorer = ReferenceScorer(policy, self.initial[start], self.cache.setdefault(start, {}))
+        trainer = GroupTrainer(
+            policy,
+            jobs,
+            scorer,
+            truncate=self.setup.truncate,
+            device=self.setup.device,
+            progress=progress,
+            on_evaluation=observed,
+        )
+        return trainer.run(), policy.describe()
+
+    def _initial(self, job: Job) -> Any:
+        """The identity of the weights that a job starts from, which are there from now on."""
+        identity = initial_identity(self.setup.model, self.setup.budget, job)
+        random = self.setup.model.name == "tiny"
+        if self.policy is None or (identity not in self.initial and random):
+            try:
+                self.policy = CausalLM.load(
+                    self.setup.model,
+                    init_seed=derive(job.seed, job.task, "init") if random else 0,
+                    dtype=self.setup.budget.dtype,
+                    device=self.setup.device,
+                )
+            except UnreachableError as error:  # nothing can run without the model that the command names
+                raise UsageError(str(error)) from error
+            self.pristine = self.policy.snapshot()
+        if identity not in self.initial:
+            self.policy.restore(self.pristine)
+            prepare_initial(self.policy, job, self.setup.truncate)
+            self.initial[identity] = self.policy.snapshot()
+        return identity
