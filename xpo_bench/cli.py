@@ -138,7 +138,7 @@ BUDGET = "Budget (defaults come from the task)"
     type=click.Choice(["prompt", "completion", "drop"]),
     help="What gives way in rows longer than the context.  [default: prompt]",
 )
-@click.option("--model", metavar="tabular|linear|tiny|HUB_ID|PATH", help="The policy; by default the task's own.")
+@click.option("--model", metavar="tabular|linear[:RANK]|tiny|HUB_ID|PATH", help="The policy; by default the task's own.")
 @click.option("--trust-remote-code", is_flag=True, default=None, help="Run code that the model's hub repository ships.")
 @click.option(
     "--set",

@@ -275,6 +275,7 @@ class ModelSpec:
     layers: Annotated[int, Gt(0), Doc("tiny: layers")] = 2
     heads: Annotated[int, Gt(0), Doc("tiny: attention heads")] = 4
     context: Annotated[int, Gt(0), Doc("tiny: context length, tokens")] = 512
+    rank: Annotated[int, Ge(0), Doc("linear: principal directions of the features that are kept; 0 is all")] = 0
     eos: Annotated[bool, Doc("append the end-of-sequence token to completions")] = True
     trust_remote_code: Annotated[bool, Doc("run code that a hub repository ships")] = False
 

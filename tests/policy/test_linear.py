@@ -106,6 +106,23 @@ def test_at_zero_it_is_the_reference() -> None:
     np.testing.assert_allclose(LinearPolicy(world, 2).log_probs()[1, 0].exp().numpy(), [0.3, 0.7])
 
 
+def test_a_limited_rank_is_a_smaller_model_of_the_same_features() -> None:
+    def loglik(rank: int) -> float:
+        budget = Budget(steps=3000, lr=0.02, eval_pairs=16, heldout_pairs=16)
+        policy = LinearPolicy(WORLD, 1, rank=rank)
+        GroupTrainer(policy, [Job(SFT(), "travel", 0, 0.02, "adam", EVERYONE, budget)], never).run()
+        logp, place = policy.log_probs()[0], {prompt: i for i, prompt in enumerate(policy.layout.prompts)}
+        assert policy.parameter.shape == (1, rank)
+        return sum(float(logp[place[t.text], MODES.index(t.chosen)]) for t in PEOPLE)
+
+    fits = [loglik(rank) for rank in (1, 3, 6)]
+    assert fits == sorted(fits)
+    assert len(PEOPLE) * np.log(1 / 4) < fits[0] < fits[1] - 1 < fits[2] - 2
+    assert fits[2] == pytest.approx(-199.1284, abs=1e-2)  # all directions are the whole model
+    with pytest.raises(UsageError, match="6 features an action; give at most linear:6"):
+        LinearPolicy(WORLD, 1, rank=7)
+
+
 @pytest.mark.parametrize(
     ("features", "message"),
     [
@@ -126,6 +143,12 @@ def test_the_command_line_knows_it(warm: Callable[..., Any]) -> None:
     for cell in done.json["cells"]:
         assert cell["task"]["model"]["name"] == "linear"
         assert cell["metrics"]["heldout_reward_accuracy"] > 0.5
+    low = warm("run", "--algos", "dpo", "--tasks", "travel", "--model", "linear:2", "--steps", "20", "--seeds", "1", "--json")
+    assert low.json["cells"][0]["task"]["model"]["rank"] == 2
+    for wrong in ("linear:0", "linear:x", "tabular:2"):
+        refused = warm("run", "--algos", "dpo", "--tasks", "travel", "--model", wrong)
+        assert refused.code == 2
+        assert "linear:R with a rank R of at least 1" in refused.lines[-1]
     refused = warm("run", "--algos", "dpo", "--tasks", "bandit", "--model", "linear", "--steps", "5")
     assert refused.code == 2
     assert refused.lines[-1].startswith("xpo-bench: --model linear: this task knows no features")

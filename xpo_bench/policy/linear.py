@@ -3,7 +3,8 @@
     π(y|x) ∝ π_ref(y|x)·exp(θ·φ(x, y))
 
 It shares everything with the table but the parameter: exact distributions, the runs axis, one code path. Trained by
-likelihood from a uniform reference it is McFadden's conditional logit (McFadden 1974).
+likelihood from a uniform reference it is McFadden's conditional logit (McFadden 1974). With a limited rank R it sees only the
+R directions in which the actions of a prompt differ most, so it cannot express every preference of the full features.
 """
 
 from __future__ import annotations
@@ -21,18 +22,21 @@ from xpo_bench.types import World
 class LinearPolicy(TabularPolicy):
     """`runs` weight vectors that start at 0, where the policy is the reference.
 
+    Args:
+        rank: principal directions of the features that are kept; 0 is the features as they are.
+
     Attributes:
-        features: φ, shape (P, A, F), 0 on absent actions.
-        parameter: θ, shape (runs, F).
+        features: φ, shape (P, A, F) or (P, A, rank), 0 on absent actions.
+        parameter: θ, shape (runs, F) or (runs, rank).
     """
 
     generalises = True
     name = "linear"
     abilities = frozenset({"generate", "reward"})
 
-    def __init__(self, world: World, runs: int, dtype: str = "float64", device: str = "cpu") -> None:
-        """Raises UsageError when the world has no features, or some of another length or not finite."""
-        self.world_features = world.features
+    def __init__(self, world: World, runs: int, dtype: str = "float64", device: str = "cpu", rank: int = 0) -> None:
+        """Raises UsageError when the world has no features, some of another length or not finite, or fewer than `rank`."""
+        self.world_features, self.rank = world.features, rank
         super().__init__(world, runs, dtype, device)
 
     def _start(self) -> Tensor:
@@ -50,7 +54,27 @@ class LinearPolicy(TabularPolicy):
         self.features = torch.zeros(*self.log_reference.shape, size, dtype=self.value_dtype, device=self.device)
         for place, values in known.items():
             self.features[place] = torch.tensor(values, dtype=self.value_dtype)
+        if self.rank:
+            if self.rank > size:
+                raise UsageError(
+                    f"--model linear:{self.rank}: this task has {size} features an action; give at most linear:{size}"
+                )
+            self.features = self._principal(self.features, self.rank)
+            size = self.rank
         return torch.zeros(self.runs, size, dtype=self.value_dtype, device=self.device, requires_grad=True)
+
+    def _principal(self, features: Tensor, rank: int) -> Tensor:
+        """Coordinates along the leading principal directions of standardised features, centred within each prompt."""
+        there = torch.from_numpy(self.layout.mask).to(self.device)[..., None]
+        mean = features.sum(1, keepdim=True) / there.sum(1, keepdim=True)
+        centred = torch.where(there, features - mean, 0.0)
+        scale = centred.square().sum((0, 1)).div(there.sum()).sqrt()
+        centred = centred / torch.where(scale > 0, scale, 1.0)
+        directions = torch.linalg.svd(centred.flatten(0, 1), full_matrices=False).Vh[:rank]
+        # the sign of a direction is arbitrary: its largest entry is positive
+        largest = directions.gather(1, directions.abs().argmax(1, keepdim=True))
+        coordinates: Tensor = centred @ (directions * largest.sign()).T
+        return coordinates
 
     def _features_of(self, prompt: str, text: str) -> tuple[float, ...]:
         try:
@@ -67,4 +91,4 @@ class LinearPolicy(TabularPolicy):
 
     def describe(self) -> dict[str, object]:
         """Facts for the record."""
-        return super().describe() | {"features": self.features.shape[-1]}
+        return super().describe() | {"features": self.features.shape[-1]} | ({"rank": self.rank} if self.rank else {})

@@ -405,8 +405,11 @@ def _model_and_budget(request: Request, task: Task) -> tuple[ModelSpec, Budget]:
         return own, task.budget
     if request.model == own.name:
         return own, task.budget
-    if request.model in ("tabular", "linear"):
-        return ModelSpec(name=request.model), task.budget if own.tabular else TABULAR_BUDGET
+    kind, _, rank = request.model.partition(":")
+    if kind in ("tabular", "linear"):
+        if rank and (kind == "tabular" or not rank.isdecimal() or int(rank) == 0):
+            raise UsageError(f"--model {request.model}: give tabular, linear, or linear:R with a rank R of at least 1")
+        return ModelSpec(name=kind, rank=int(rank or 0)), task.budget if own.tabular else TABULAR_BUDGET
     check_model(request.model)
     model = ModelSpec(name=request.model, tokenizer="bytes" if request.model == "tiny" else "own")
     model = replace(model, trust_remote_code=request.trust_remote_code)

@@ -153,8 +153,9 @@ class LocalExecutor:
 
             dataset = jobs[0].dataset
             world = dataset.world or world_of((*dataset.train, *dataset.heldout), None)
-            kind = LinearPolicy if setup.model.name == "linear" else TabularPolicy
-            policy: Any = kind(world, len(jobs), setup.budget.dtype, setup.device)
+            place = (world, len(jobs), setup.budget.dtype, setup.device)
+            linear = setup.model.name == "linear"
+            policy: Any = LinearPolicy(*place, rank=setup.model.rank) if linear else TabularPolicy(*place)
             trainer = GroupTrainer(policy, jobs, _no_cache, device=setup.device, progress=self.progress, on_evaluation=observed)
             with _one_thread():
                 return trainer.run(), policy.describe()
