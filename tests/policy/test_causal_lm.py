@@ -100,8 +100,10 @@ def test_what_a_model_does_around_its_head_is_noticed(family, head):
 
 @pytest.mark.parametrize("family", ["llama", "tied", "gpt2", "gemma2"])
 @pytest.mark.parametrize("chunk", [3, 10**6])
-def test_gradients_equal_naive_ones(family, chunk):
+@pytest.mark.parametrize("share", [False, True])
+def test_gradients_equal_naive_ones(family, chunk, share):
     lm = policy(family)
+    lm.reach *= share
     lm.chunk, lm.tokens_per_forward = chunk, 16
     weight = torch.tensor([1.0, -2.0, 0.5, 3.0], dtype=torch.float64)
     (lm.score({"a": (lm.encode(COMPLETIONS), index(0, 1, 2, 3))}, grad=True)["a"].sum * weight).sum().backward()
@@ -109,8 +111,9 @@ def test_gradients_equal_naive_ones(family, chunk):
     lm.model.zero_grad()
     sum(w * naive(lm, c).sum() for w, c in zip(weight, COMPLETIONS, strict=True)).backward()
     for mine, p in zip(got, lm.parameters(), strict=True):
-        # gemma2 takes the softmax of its attention in float32
-        torch.testing.assert_close(mine, p.grad, rtol=1e-8, atol=1e-5 if family == "gemma2" else 1e-10)
+        # gemma2 takes the softmax of its attention in float32, and Llama's norm adds up the gradients of a shared prompt in it
+        rough = family == "gemma2" or (share and family in ("llama", "tied"))
+        torch.testing.assert_close(mine, p.grad, rtol=1e-5 if rough else 1e-8, atol=1e-5 if rough else 1e-10)
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2"])

@@ -45,8 +45,9 @@ def together(jobs: Sequence[Job]) -> list[Outcome]:
 
 
 def by_itself(j: Job) -> Outcome:
-    """The path of one language model."""
+    """The path of one language model, laid out as in an ensemble."""
     policy = single(j.seed)
+    policy.reach = 0
     start = policy.snapshot()
     (outcome,) = GroupTrainer(policy, [j], ReferenceScorer(policy, start, {})).run()
     return outcome

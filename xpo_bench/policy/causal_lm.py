@@ -1,9 +1,9 @@
 """A causal language model as a policy: Hugging Face models and the built-in `tiny`.
 
 Scoring is exact before it is fast: log-softmax in float32 (float64 for float64 models) whatever the model computes
-in, only completion positions through the output head, dropout off, equal rows computed once. Rows are padded on the
-right without an attention mask: in a causal model nothing to the right of a token can reach it, which `load` verifies
-on the model at hand.
+in, only completion positions through the output head, dropout off, equal rows computed once. Completions of one prompt
+share it (`layout`), which a probe compares with separate rows on the model at hand. Rows are padded on the right without an
+attention mask: in a causal model nothing to the right of a token can reach it, which is verified likewise.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from torch.utils.checkpoint import checkpoint
 from xpo_bench.errors import UsageError
 from xpo_bench.policy import sampling
 from xpo_bench.policy.flops import BACKWARD, ModelShape
+from xpo_bench.policy.layout import Block, batches, blocks, lay_out
 from xpo_bench.policy.pretrained import load_pretrained, quiet
 from xpo_bench.policy.sampling import Sampled, SequenceKL
 from xpo_bench.policy.tiny import tiny_model, tiny_tokenizer
@@ -47,14 +48,17 @@ class CausalLM:
     Attributes:
         notes: how it is computed, for the record. `head` is `selected` when only completion positions go through
             the output head, `full` when the model does something around its head, so that full logits are computed
-            and then restricted. `eos` is `appended` or `none`.
+            and then restricted. `prefix` is `shared` when completions share the row of their prompt, `separate` when the
+            model cannot. `eos` is `appended` or `none`.
         tokens_processed: tokens that went through the model, in scoring, sampling and KL, with and without a graph;
-            padding excluded, equal rows of one call counted once. The last token of a row predicts nothing and is not fed.
+            padding excluded, equal rows and shared prompts of one call counted once. The last token of a row predicts
+            nothing and is not fed.
         flops: floating-point operations of those tokens, forward and backward; recomputation is not counted.
         tokens_per_forward: padded tokens of one forward pass, at most (one row at least).
         tokens_per_decode: padded tokens of one batch of samples, at most (one row at least).
         chunk: completion positions that go through the head at a time.
         takes_positions: whether the model can be told positions, which left padding needs.
+        reach: tokens of a row that may share its prompt, at most; 0 where the model cannot.
     """
 
     runs = 1
@@ -93,6 +97,10 @@ class CausalLM:
         self._features_of = self._body if selected else self.model
         self.takes_positions = "position_ids" in inspect.signature(self._features_of.forward).parameters
         self._require_causal()
+        self.reach = reach(model.config) if self.takes_positions else 0
+        if not self._shares_prefix():
+            self.reach = 0
+        self.notes["prefix"] = "shared" if self.reach else "separate"
 
     @classmethod
     def load(cls, spec: ModelSpec, *, init_seed: int, dtype: str = "float32", device: str = "cpu") -> CausalLM:
@@ -185,7 +193,7 @@ class CausalLM:
         offsets = [0] * len(rows)
         parts: list[Tensor] = []
         total = 0
-        for batch in self.batches([len(row.ids) for row in rows], self.tokens_per_forward):
+        for batch in self.row_batches(rows):
             for b in batch:
                 offsets[b] = total
                 total += rows[b].length
@@ -195,15 +203,15 @@ class CausalLM:
             return next(iter(self._named.values())).reshape(-1)[:1] * 0, offsets
         return torch.cat(parts), offsets
 
-    @staticmethod
-    def batches(lengths: Sequence[int], tokens: int) -> Iterator[list[int]]:
-        """Indices of rows, longest first, cut where the padded tokens of a batch would exceed `tokens`."""
-        order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
-        start = 0
-        while start < len(order):
-            size = max(1, tokens // max(1, lengths[order[start]]))
-            yield order[start : start + size]
-            start += size
+    def row_batches(self, rows: Sequence[Row]) -> Iterator[list[int]]:
+        """Indices of rows for one forward pass each: those that share a prompt together, cut at `tokens_per_forward`."""
+        parts = blocks(rows, self.tokens_per_forward, self.reach)
+        kinds: tuple[list[Block], list[Block]] = ([], [])  # rows beyond the reach keep the model's own mask, a batch has one
+        for part in parts:
+            kinds[any(len(rows[i].ids) > self.reach for i in part.members)].append(part)
+        for kind in kinds:
+            for batch in batches([part.length for part in kind], self.tokens_per_forward):
+                yield [i for b in batch for i in kind[b].members]
 
     def completion_features(self, rows: Sequence[Row]) -> tuple[Tensor, Tensor]:
         """What predicts each completion token, and the token.
@@ -212,15 +220,23 @@ class CausalLM:
             Features of shape `(K, width)`, input of `logits`, and targets of shape `(K,)`, K the completion tokens of
             all rows, row after row.
         """
-        width = max(len(row.ids) for row in rows) - 1
-        ids = torch.tensor([[*row.ids[:-1], *([0] * (width - len(row.ids) + 1))] for row in rows], device=self.device)
-        at = [b * width + t for b, row in enumerate(rows) for t in range(row.start - 1, len(row.ids) - 1)]
-        targets = torch.tensor([i for row in rows for i in row.ids[row.start :]], device=self.device)
-        self.tokens_processed += sum(len(row.ids) - 1 for row in rows)
-        forward = self.shape.forward([(0, len(row.ids) - 1) for row in rows], len(targets))
+        reach = self.reach if all(len(row.ids) <= self.reach for row in rows) else 0
+        plan = lay_out(rows, blocks(rows, self.tokens_per_forward, reach), self.device)
+        self.tokens_processed += plan.fed
+        forward = self.shape.forward(plan.attended, len(plan.targets))
         self.flops += forward * (1 + BACKWARD) if torch.is_grad_enabled() else forward
-        features = self.features(input_ids=ids, use_cache=False)[0]
-        return features.flatten(0, 1).index_select(0, torch.tensor(at, device=self.device)), targets
+        told: dict[str, Any] = {}
+        if plan.visible is not None:
+            told = {"position_ids": plan.positions, "attention_mask": self._mask(plan.visible)}
+        features = self.features(input_ids=plan.ids, use_cache=False, **told)[0]
+        return features.flatten(0, 1).index_select(0, plan.at), plan.targets
+
+    def _mask(self, visible: Tensor) -> Tensor:
+        """What the model's attention takes: booleans, or numbers to add to its scores."""
+        if getattr(self.model.config, "_attn_implementation", None) == "sdpa":
+            return visible
+        dtype = next(iter(self._named.values())).dtype
+        return torch.zeros(visible.shape, dtype=dtype, device=visible.device).masked_fill_(~visible, torch.finfo(dtype).min)
 
     def features(self, **inputs: Any) -> tuple[Tensor, Any]:
         """Run the model: features of shape `(B, L, width)` for `logits`, and the key-value cache if one was asked for."""
@@ -296,7 +312,7 @@ class CausalLM:
         encoded = self.encode(completions)
         out: list[np.ndarray | None] = [None] * len(encoded.rows)
         with self.using(state):
-            for batch in self.batches([len(row.ids) for row in encoded.rows], self.tokens_per_forward):
+            for batch in self.row_batches(encoded.rows):
                 rows = [encoded.rows[b] for b in batch]
                 features, _ = self.completion_features(rows)
                 for b, part in zip(batch, features.float().split([row.length for row in rows]), strict=True):
@@ -396,6 +412,23 @@ class CausalLM:
         return hidden.shape == seen[0].shape and torch.allclose(hidden, seen[0], rtol=1e-4, atol=1e-5)
 
     @torch.no_grad()
+    def _shares_prefix(self) -> bool:
+        """Whether completions that share a prompt get the features that they get in rows of their own."""
+        rows = [Row((0, 1, 2, 3, 1, 0), 3), Row((0, 1, 2, 2, 0, 3), 3), Row((0, 1, 2, 1, 3), 3)]
+        reach = self.reach
+        try:
+            with torch.autocast(self.device.type, enabled=False):
+                shared = self.completion_features(rows)[0]
+                self.reach = 0
+                separate = self.completion_features(rows)[0]
+        except (RuntimeError, TypeError, ValueError, IndexError):  # a model that takes no such mask
+            return False
+        finally:
+            self.reach = reach
+            self.tokens_processed, self.flops = 0, 0.0
+        return torch.allclose(shared, separate, rtol=1e-3, atol=1e-4 * float(separate.abs().max()))
+
+    @torch.no_grad()
     def _require_causal(self) -> None:
         """Tokens on the right must not change what stands on their left: padding needs no mask then."""
         ids = torch.tensor([[0, 1, 2, 3, 1, 2, 3, 0]], device=self.device)
@@ -437,6 +470,13 @@ def find_device(name: str) -> torch.device:
         there = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
         raise UsageError(f"device {name!r} is not there (available: {', '.join(there)})") from None
     return device
+
+
+def reach(config: Any) -> int:
+    """The longest row whose every token sees all before it: a model with windows or chunks of attention ends earlier."""
+    text = config.get_text_config() if hasattr(config, "get_text_config") else config
+    limits = [getattr(text, name, None) for name in ("sliding_window", "attention_chunk_size")]
+    return min((limit for limit in limits if isinstance(limit, int) and limit > 0), default=2**31)
 
 
 def context_length(config: Any, tokenizer: Tokenizer) -> int:

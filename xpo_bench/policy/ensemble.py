@@ -17,6 +17,7 @@ from torch.func import functional_call, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from xpo_bench.policy.causal_lm import CausalLM, State
+from xpo_bench.policy.layout import batches
 from xpo_bench.policy.tokenize import Encoded, Row
 from xpo_bench.types import Completion, Scores
 
@@ -52,7 +53,7 @@ class Ensemble:
     def __init__(self, single: CausalLM, states: Sequence[State]) -> None:
         self.single = single
         self.runs = len(states)
-        self.notes: dict[str, Any] = single.notes | {"attention": "math"}
+        self.notes: dict[str, Any] = single.notes | {"attention": "math", "prefix": "separate"}
         self.tokens_processed = 0
         self.device = single.device
         trainable = {name for name, p in single.model.named_parameters() if p.requires_grad}
@@ -127,7 +128,7 @@ class Ensemble:
         offsets = [[0] * len(run) for run in rows]
         parts: list[Tensor] = []
         total = 0
-        for batch in CausalLM.batches(longest, max(1, self.single.tokens_per_forward // len(rows))):
+        for batch in batches(longest, max(1, self.single.tokens_per_forward // len(rows))):
             chosen = [[order[k] for k in batch if k < len(order)] for order in orders]
             for run, order in enumerate(chosen):
                 here = total
@@ -205,4 +206,4 @@ class Ensemble:
 
     def describe(self) -> dict[str, Any]:
         """Facts for the record."""
-        return self.single.describe() | {"attention": "math"}
+        return self.single.describe() | {"attention": "math", "prefix": "separate"}

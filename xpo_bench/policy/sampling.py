@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from xpo_bench.errors import UsageError
+from xpo_bench.policy.layout import batches
 from xpo_bench.policy.tokenize import Encoded, Row, cut_left, prompt_ids
 from xpo_bench.types import Scores
 
@@ -123,7 +124,7 @@ def sample(
 def _decode_batches(policy: CausalLM, lengths: Sequence[int], limit: int) -> Iterator[list[int]]:
     """Rows to continue together. In float64 only prompts of one length: some models mask padding with the least
     float64 number and take the softmax in float32, where a query with nothing but padding before it is NaN."""
-    for batch in policy.batches([length + limit for length in lengths], policy.tokens_per_decode):
+    for batch in batches([length + limit for length in lengths], policy.tokens_per_decode):
         if policy.dtype == "float64":
             yield from (list(same) for _, same in groupby(batch, key=lambda b: lengths[b]))
         else:
@@ -220,7 +221,7 @@ def sequence_kl(policy: CausalLM, sampled: Sampled, reference: dict[str, Tensor]
     rows = sampled.encoded.rows
     kl = torch.zeros(len(rows), dtype=torch.float64)
     entropy = torch.zeros(len(rows), dtype=torch.float64)
-    for batch in policy.batches([len(row.ids) for row in rows], policy.tokens_per_forward):
+    for batch in policy.row_batches(rows):
         lengths = [rows[b].length for b in batch]
         for total, values in zip((kl, entropy), _divergence(policy, [rows[b] for b in batch], reference), strict=True):
             total[batch] = torch.stack([part.sum() for part in values.split(lengths)])

@@ -1,0 +1,190 @@
+"""Completions that share the row of their prompt are scored as in rows of their own, or the model is told apart."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from xpo_bench.policy.causal_lm import CausalLM
+from xpo_bench.policy.layout import batches, blocks, lay_out
+from xpo_bench.policy.tokenize import Encoded, IdTokenizer, Row
+from xpo_bench.types import ModelSpec
+
+VOCAB = 32
+SPEC = ModelSpec(name="tiny", tokenizer="ids", vocab_size=VOCAB, eos=False)
+
+ids = st.lists(st.integers(0, VOCAB - 1), min_size=1, max_size=6)
+prompts = st.lists(ids, min_size=1, max_size=3)
+
+
+@st.composite
+def groups(draw: Any) -> list[Row]:
+    """Rows over few prompts, in any order, some of them equal."""
+    known = draw(prompts)
+    return [Row((*(prompt := draw(st.sampled_from(known))), *draw(ids)), len(prompt)) for _ in range(draw(st.integers(1, 8)))]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread() -> Any:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def build(family: str) -> Any:
+    """A small random model with weights large enough to matter."""
+    import transformers as t
+
+    common = {"vocab_size": VOCAB, "bos_token_id": None, "eos_token_id": None, "pad_token_id": None}
+    small = {
+        "hidden_size": 16,
+        "intermediate_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "max_position_embeddings": 64,
+        "initializer_range": 0.3,
+    }
+    neox = {k: v for k, v in small.items() if k != "num_key_value_heads"}
+    models = {
+        "llama": lambda: t.LlamaForCausalLM(t.LlamaConfig(**common, **small)),
+        "qwen2": lambda: t.Qwen2ForCausalLM(t.Qwen2Config(**common, **small)),
+        "qwen3": lambda: t.Qwen3ForCausalLM(t.Qwen3Config(**common, **small, head_dim=8)),
+        "mistral": lambda: t.MistralForCausalLM(t.MistralConfig(**common, **small, sliding_window=8)),
+        "gpt2": lambda: t.GPT2LMHeadModel(
+            t.GPT2Config(**common, n_embd=16, n_layer=2, n_head=2, n_positions=64, initializer_range=0.3)
+        ),
+        "gpt_neox": lambda: t.GPTNeoXForCausalLM(t.GPTNeoXConfig(**common, **neox)),
+        "gemma2": lambda: t.Gemma2ForCausalLM(t.Gemma2Config(**common, **small, head_dim=8, sliding_window=8)),
+        "granite": lambda: t.GraniteForCausalLM(t.GraniteConfig(**common, **small)),
+        "bloom": lambda: t.BloomForCausalLM(t.BloomConfig(**common, hidden_size=16, n_layer=2, n_head=2, initializer_range=0.3)),
+    }
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return models[family]()
+
+
+def policy(family: str, dtype: str = "float64", **config: Any) -> CausalLM:
+    model = build(family)
+    for name, value in config.items():
+        setattr(model.config, name, value)
+    return CausalLM(model, IdTokenizer(VOCAB), SPEC, dtype=dtype)
+
+
+POLICIES = {family: policy(family) for family in ("llama", "qwen2", "qwen3", "mistral", "gpt2", "gpt_neox", "gemma2", "granite")}
+
+
+@pytest.mark.parametrize("family", POLICIES)
+@settings(max_examples=25, deadline=None)
+@given(rows=groups(), tokens=st.sampled_from([4, 12, 1000]))
+def test_shared_and_separate_rows_score_alike(family: str, rows: list[Row], tokens: int) -> None:
+    lm = POLICIES[family]
+    reach, before = lm.reach, lm.tokens_per_forward
+    assert reach > 0
+    encoded = Encoded.of(rows)
+    lm.tokens_per_forward = tokens
+    try:
+        shared = lm.score_all(encoded)
+        lm.reach = 0
+        separate = lm.score_all(encoded)
+    finally:
+        lm.reach, lm.tokens_per_forward = reach, before
+    assert torch.equal(shared.mask, separate.mask)
+    torch.testing.assert_close(shared.token_logps, separate.token_logps, rtol=0, atol=2e-6)  # some norms compute in float32
+
+
+@given(rows=groups(), limit=st.integers(1, 20), reach=st.integers(0, 12))
+def test_every_row_stands_in_one_block(rows: list[Row], limit: int, reach: int) -> None:
+    parts = blocks(rows, limit, reach)
+    assert sorted(i for part in parts for i in part.members) == list(range(len(rows)))
+    for part in parts:
+        assert len({rows[i].ids[: rows[i].start] for i in part.members}) == 1
+        assert part.length == part.start + sum(rows[i].length - 1 for i in part.members)
+        if len(part.members) > 1:
+            assert part.length <= limit
+            assert all(len(rows[i].ids) <= reach for i in part.members)
+
+
+@given(rows=groups())
+def test_a_completion_sees_its_prompt_and_itself(rows: list[Row]) -> None:
+    plan = lay_out(rows, blocks(rows, 1000, 1000), torch.device("cpu"))
+    assert plan.targets.tolist() == [i for row in rows for i in row.ids[row.start :]]
+    assert plan.fed == sum(last - first for first, last in plan.attended)
+    seen = iter(plan.at.tolist())
+    width = plan.ids.shape[1]
+    for row in rows:
+        for t in range(row.length):
+            b, place = divmod(next(seen), width)
+            if plan.visible is None or plan.positions is None:
+                context = plan.ids[b, : place + 1].tolist()
+            else:
+                visible = plan.visible[b, 0, place]
+                assert plan.positions[b][visible].tolist() == list(range(row.start + t))
+                context = plan.ids[b][visible].tolist()
+            assert tuple(context) == row.ids[: row.start + t]
+
+
+@given(lengths=st.lists(st.integers(1, 50), max_size=20), tokens=st.integers(1, 100))
+def test_batches_keep_their_budget(lengths: list[int], tokens: int) -> None:
+    found = list(batches(lengths, tokens))
+    assert sorted(i for batch in found for i in batch) == list(range(len(lengths)))
+    for batch in found:
+        assert len(batch) == 1 or len(batch) * max(lengths[i] for i in batch) <= tokens
+
+
+def test_a_prompt_is_fed_once() -> None:
+    lm = policy("llama")
+    rows = [Row((1, 2, 3, 4, 5), 3), Row((1, 2, 3, 6, 7, 8), 3)]
+    lm.tokens_processed, lm.flops = 0, 0.0
+    lm.score_all(Encoded.of(rows))
+    assert lm.tokens_processed == 3 + 1 + 2
+    shared = lm.flops
+    lm.reach, lm.flops = 0, 0.0
+    lm.score_all(Encoded.of(rows))
+    assert lm.tokens_processed == 6 + 4 + 5
+    assert shared < lm.flops
+
+
+def test_rows_beyond_a_window_stand_alone() -> None:
+    lm = policy("mistral")
+    assert lm.reach == 8
+    short, long = Row((1, 2, 3, 4, 5), 3), Row((1, 2, 3, *range(8)), 3)
+    assert [part.members for part in blocks([short, short, long], 1000, lm.reach)] == [(0, 1), (2,)]
+    assert lm.notes["prefix"] == "shared"
+
+
+def test_a_model_whose_rows_cannot_be_told_apart_scores_them_separately() -> None:
+    lm = policy("bloom")  # the distance of tokens goes by their place in the row
+    assert lm.notes["prefix"] == "separate"
+    assert lm.describe()["prefix"] == "separate"
+    assert lm.reach == 0
+
+
+def test_a_model_that_ignores_the_mask_is_noticed() -> None:
+    model = build("llama")
+    body = model.base_model.forward
+
+    def deaf(*args: Any, attention_mask: Any = None, **words: Any) -> Any:
+        return body(*args, **words)
+
+    model.base_model.forward = deaf
+    model.base_model.forward.__signature__ = __import__("inspect").signature(body)
+    assert CausalLM(model, IdTokenizer(VOCAB), SPEC).notes["prefix"] == "separate"
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_kinds_of_attention_and_dtypes(attention: str, dtype: str) -> None:
+    model = build("llama")
+    model.set_attn_implementation(attention)
+    lm = CausalLM(model, IdTokenizer(VOCAB), SPEC, dtype=dtype)
+    assert lm.notes["prefix"] == "shared"
+    rows = Encoded.of([Row((1, 2, 3, 4, 5), 3), Row((1, 2, 3, 6, 7, 8), 3)])
+    shared = lm.score_all(rows).sum
+    lm.reach = 0
+    torch.testing.assert_close(shared, lm.score_all(rows).sum, rtol=0, atol=1e-4 if dtype == "float32" else 0.2)

@@ -1,0 +1,129 @@
+"""How rows are laid out for one forward pass: completions of one prompt share it.
+
+A block is the prompt once and its completions one after the other. Positions restart at the end of the prompt for every
+completion, and a mask hides completions from one another, so each is scored as if it stood behind the prompt alone. The last
+token of a completion predicts nothing and is left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from xpo_bench.policy.tokenize import Row
+
+
+@dataclass(frozen=True)
+class Block:
+    """Rows with one prompt.
+
+    Args:
+        members: which rows, as indices. start: tokens of the prompt. length: tokens that are fed.
+    """
+
+    members: tuple[int, ...]
+    start: int
+    length: int
+
+
+def blocks(rows: Sequence[Row], limit: int, reach: int) -> list[Block]:
+    """Rows gathered by prompt, in the order of their first row.
+
+    Args:
+        limit: tokens of a block of several rows, at most. reach: tokens of a row that may share its prompt, at most; 0 lets
+            none.
+    """
+    groups: dict[tuple[int, ...], list[Block]] = {}
+    out: list[list[Block]] = []
+    for i, row in enumerate(rows):
+        alone = Block((i,), row.start, len(row.ids) - 1)
+        if len(row.ids) > reach:
+            out.append([alone])
+            continue
+        prompt = row.ids[: row.start]
+        known = groups.get(prompt)
+        if known is None:
+            groups[prompt] = [alone]
+            out.append(groups[prompt])
+        elif known[-1].length + row.length - 1 <= limit:
+            last = known[-1]
+            known[-1] = Block((*last.members, i), row.start, last.length + row.length - 1)
+        else:
+            known.append(alone)
+    return [block for group in out for block in group]
+
+
+def batches(lengths: Sequence[int], tokens: int) -> Iterator[list[int]]:
+    """Indices of rows or blocks, longest first, cut where the padded tokens of a batch would exceed `tokens`."""
+    order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
+    start = 0
+    while start < len(order):
+        size = max(1, tokens // max(1, lengths[order[start]]))
+        yield order[start : start + size]
+        start += size
+
+
+@dataclass(frozen=True)
+class Layout:
+    """One forward pass, padded on the right.
+
+    Attributes:
+        ids: shape (B, L). at: for every completion token, the flat position whose features predict it, row after row, shape
+            (K,). targets: those tokens, shape (K,).
+        positions: shape (B, L). visible: true where a token attends to another, shape (B, 1, L, L). Both are None when no
+            prompt is shared, and the model's own causal mask does.
+        fed: tokens that are fed, padding excluded. attended: (first, last) position of every stretch that is computed.
+    """
+
+    ids: Tensor
+    at: Tensor
+    targets: Tensor
+    positions: Tensor | None
+    visible: Tensor | None
+    fed: int
+    attended: list[tuple[int, int]]
+
+
+def lay_out(rows: Sequence[Row], parts: Sequence[Block], device: torch.device) -> Layout:
+    """Blocks as tensors; `parts` together hold every row once."""
+    width = max(part.length for part in parts)
+    ids, positions, segments = [], [], []
+    at: list[list[int]] = [[] for _ in rows]
+    attended: list[tuple[int, int]] = []
+    for b, part in enumerate(parts):
+        start = part.start
+        tokens = list(rows[part.members[0]].ids[:start])
+        place, segment = [*range(start)], [0] * start
+        attended.append((0, start))
+        for number, i in enumerate(part.members, 1):
+            more = rows[i].length - 1
+            at[i] = [b * width + start - 1, *range(b * width + len(tokens), b * width + len(tokens) + more)]
+            tokens += rows[i].ids[start:-1]
+            place += range(start, start + more)
+            segment += [number] * more
+            attended.append((start, start + more))
+        padding = width - len(tokens)
+        ids.append(tokens + [0] * padding)
+        positions.append(place + [0] * padding)
+        segments.append(segment + [-1] * padding)
+    shared = any(len(part.members) > 1 for part in parts)
+    return Layout(
+        torch.tensor(ids, device=device),
+        torch.tensor([place for row in at for place in row], device=device),
+        torch.tensor([i for row in rows for i in row.ids[row.start :]], device=device),
+        torch.tensor(positions, device=device) if shared else None,
+        _visible(torch.tensor(segments, device=device)) if shared else None,
+        sum(part.length for part in parts),
+        attended,
+    )
+
+
+def _visible(segments: Tensor) -> Tensor:
+    """Which earlier tokens each token attends to: the prompt (segment 0) and its own completion, shape (B, 1, L, L)."""
+    length = segments.shape[1]
+    causal = torch.ones(length, length, dtype=torch.bool, device=segments.device).tril()
+    own = (segments[:, None, :] == 0) | (segments[:, None, :] == segments[:, :, None])
+    return (own & causal)[:, None]
