@@ -139,6 +139,7 @@ BUDGET = "Budget (defaults come from the task)"
     help="What gives way in rows longer than the context.  [default: prompt]",
 )
 @click.option("--model", metavar="tabular|linear[:RANK]|tiny|HUB_ID|PATH", help="The policy; by default the task's own.")
+@click.option("--lora", metavar="r=R[,alpha=A]", help="Train adapters of rank R on a frozen language model (needs peft).")
 @click.option("--trust-remote-code", is_flag=True, default=None, help="Run code that the model's hub repository ships.")
 @click.option(
     "--set",

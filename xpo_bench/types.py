@@ -277,6 +277,8 @@ class ModelSpec:
     context: Annotated[int, Gt(0), Doc("tiny: context length, tokens")] = 512
     rank: Annotated[int, Ge(0), Doc("linear: principal directions of the features that are kept; 0 is all")] = 0
     eos: Annotated[bool, Doc("append the end-of-sequence token to completions")] = True
+    lora_rank: Annotated[int, Ge(0), Doc("language models: rank of trained adapters on a frozen model; 0 trains all weights")] = 0
+    lora_alpha: Annotated[int, Gt(0), Doc("scale of the adapters, applied as alpha/rank")] = 32
     trust_remote_code: Annotated[bool, Doc("run code that a hub repository ships")] = False
 
     @property

@@ -23,6 +23,7 @@ from xpo_bench.errors import UsageError
 from xpo_bench.policy import sampling
 from xpo_bench.policy.flops import BACKWARD, ModelShape
 from xpo_bench.policy.layout import Block, batches, blocks, lay_out
+from xpo_bench.policy.lora import add_adapters
 from xpo_bench.policy.pretrained import load_pretrained, quiet
 from xpo_bench.policy.sampling import Sampled, SequenceKL
 from xpo_bench.policy.tiny import tiny_model, tiny_tokenizer
@@ -30,7 +31,7 @@ from xpo_bench.policy.tokenize import Encoded, Row, Tokenizer, encode
 from xpo_bench.types import Completion, ModelSpec, Scores
 
 State = dict[str, Tensor]
-"""Parameters by name."""
+"""Trained parameters by name."""
 
 DTYPES = ("float32", "bfloat16", "float64")
 LOGITS_PER_CHUNK = 2**26
@@ -88,7 +89,12 @@ class CausalLM:
         self.shape = ModelShape.of(model)
         self.tokens_per_forward = TOKENS_PER_FORWARD.get(self.device.type, 2**14)
         self.tokens_per_decode = TOKENS_PER_DECODE.get(self.device.type, 2**14)
-        self._named: dict[str, Tensor] = dict(model.named_parameters())
+        everything = dict(model.named_parameters())
+        # what is frozen is the same in every snapshot, and in none of them
+        self._named: dict[str, Tensor] = {name: p for name, p in everything.items() if p.requires_grad}
+        self._size = sum(p.numel() for p in everything.values())
+        trained = sum(p.numel() for p in self._named.values())
+        self._backward = BACKWARD - 1 + trained / self._size  # frozen weights need no gradient of their own
         self._head = model.get_output_embeddings()
         self._body = model.base_model
         self.chunk = max(1, LOGITS_PER_CHUNK // int(self._head.weight.shape[0]))
@@ -121,6 +127,8 @@ class CausalLM:
                 model, tokenizer = tiny_model(spec, init_seed), tiny_tokenizer(spec)
             else:
                 model, tokenizer = load_pretrained(spec)
+            if spec.lora_rank:
+                add_adapters(model, spec.lora_rank, spec.lora_alpha, init_seed)
             return cls(model, tokenizer, spec, dtype=dtype, device=device)
 
     # ----------------------------------------------------------------------- scoring
@@ -224,7 +232,7 @@ class CausalLM:
         plan = lay_out(rows, blocks(rows, self.tokens_per_forward, reach), self.device)
         self.tokens_processed += plan.fed
         forward = self.shape.forward(plan.attended, len(plan.targets))
-        self.flops += forward * (1 + BACKWARD) if torch.is_grad_enabled() else forward
+        self.flops += forward * (1 + self._backward) if torch.is_grad_enabled() else forward
         told: dict[str, Any] = {}
         if plan.visible is not None:
             told = {"position_ids": plan.positions, "attention_mask": self._mask(plan.visible)}
@@ -332,10 +340,10 @@ class CausalLM:
 
     def parameters(self) -> list[Tensor]:
         """The trainable tensors."""
-        return [p for p in self._named.values() if p.requires_grad]
+        return list(self._named.values())
 
     def snapshot(self) -> State:
-        """A copy of all parameters."""
+        """A copy of the trained parameters."""
         return {name: p.detach().clone() for name, p in self._named.items()}
 
     @torch.no_grad()
@@ -373,7 +381,9 @@ class CausalLM:
             "name": self.spec.name,
             "revision": getattr(config, "_commit_hash", None),
             "architecture": type(self.model).__name__,
-            "parameters": sum(p.numel() for p in self._named.values()),
+            "parameters": self._size,
+            "trained": sum(p.numel() for p in self._named.values()),
+            **({"lora_rank": self.spec.lora_rank, "lora_alpha": self.spec.lora_alpha} if self.spec.lora_rank else {}),
             "vocabulary": int(self._head.weight.shape[0]),
             "context": self.context,
             "dtype": self.dtype,

@@ -56,10 +56,7 @@ class Ensemble:
         self.notes: dict[str, Any] = single.notes | {"attention": "math", "prefix": "separate"}
         self.tokens_processed = 0
         self.device = single.device
-        trainable = {name for name, p in single.model.named_parameters() if p.requires_grad}
-        self._stacked = {
-            name: torch.stack([state[name] for state in states]).requires_grad_(name in trainable) for name in states[0]
-        }
+        self._stacked = {name: torch.stack([state[name] for state in states]).requires_grad_() for name in states[0]}
         self._module = _TargetLogps(single)
 
     # ----------------------------------------------------------------------- scoring
@@ -191,7 +188,7 @@ class Ensemble:
 
     def parameters(self) -> list[Tensor]:
         """The trainable tensors, each with a leading runs axis."""
-        return [p for p in self._stacked.values() if p.requires_grad]
+        return list(self._stacked.values())
 
     @torch.no_grad()
     def snapshot(self) -> State:

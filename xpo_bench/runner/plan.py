@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -21,6 +22,7 @@ from xpo_bench.task import Task
 from xpo_bench.types import Budget, Dataset, ModelSpec, Optimizer, Pair
 
 HERE = PluginInfo("in-memory", "in-memory", "0", "__main__")
+LORA = re.compile(r"r=(?P<rank>[1-9]\d{0,4})(,alpha=(?P<alpha>[1-9]\d{0,5}))?")
 TABLE_ABILITIES = frozenset({"enumerable", "generate", "reward"})
 ABILITIES = frozenset({"generate", "reward"})
 """What the tabular policy and all others offer to algorithms."""
@@ -39,6 +41,7 @@ class Request:
     on_bad_row: str = "error"
     truncate: str = "prompt"
     model: str | None = None
+    lora: str | None = None
     trust_remote_code: bool = False
     settings: Settings = field(default_factory=dict)
     seeds: Sequence[int] = (0,)
@@ -96,11 +99,11 @@ class TaskSetup:
     def learning_rate(self, algorithm: str, optimizer: Optimizer, asked: float | None) -> float:
         """`--lr`, else the task's table, else the budget's default.
 
-        The table holds for the kind of policy and the optimizer that it was measured with.
+        The table holds for the kind of policy, trained whole, and the optimizer that it was measured with.
         """
         own = self.task.model
         kind = self.model.name == own.name if self.model.tabular else not own.tabular
-        measured = kind and optimizer == self.task.budget.optimizer
+        measured = kind and optimizer == self.task.budget.optimizer and self.model.lora_rank == own.lora_rank
         return asked or (self.task.learning_rates.get(algorithm) if measured else None) or self.budget.lr
 
 
@@ -153,6 +156,7 @@ def parse_seeds(text: str) -> tuple[int, ...]:
 FILE_KEYS = (
     "algos", "tasks", "suite", "data", "world", "model", "set", "seeds", "steps", "sampling", "heldout", "batch_size",
     "optimizer", "lr", "loss_over", "label_noise", "dtype", "experiment", "rows", "on_bad_row", "truncate",
+    "lora",
 )  # fmt: skip
 BUDGET_KEYS = ("steps", "sampling", "heldout", "batch_size", "optimizer", "lr", "loss_over", "label_noise", "dtype")
 
@@ -277,6 +281,7 @@ def _request(words: Mapping[str, Any], suite: str | None, device: str) -> Reques
         on_bad_row=words.get("on_bad_row", "error"),
         truncate=words.get("truncate", "prompt"),
         model=words.get("model"),
+        lora=words.get("lora"),
         trust_remote_code=bool(words.get("trust_remote_code", False)),
         settings=_settings(words.get("set")),
         seeds=tuple(seeds) if isinstance(seeds, list | tuple) else parse_seeds(str(seeds)),
@@ -400,6 +405,29 @@ def _setup(
 
 
 def _model_and_budget(request: Request, task: Task) -> tuple[ModelSpec, Budget]:
+    model, budget = _policy(request, task)
+    if request.lora is None:
+        return model, budget
+    if model.tabular:
+        raise UsageError(f"--lora: the policy of task {task.name} is {model.name}; adapters need a language model (--model)")
+    rank, alpha = parse_lora(request.lora)
+    return replace(model, lora_rank=rank, lora_alpha=alpha), budget
+
+
+def parse_lora(text: str) -> tuple[int, int]:
+    """Rank and alpha of `r=16` or `r=16,alpha=32`; alpha is twice the rank by default.
+
+    Raises:
+        UsageError: anything else.
+    """
+    found = LORA.fullmatch(str(text).replace(" ", ""))
+    if not found:
+        raise UsageError(f"--lora {text}: expected a rank such as r=16, or r=16,alpha=32")
+    rank = int(found["rank"])
+    return rank, int(found["alpha"] or 2 * rank)
+
+
+def _policy(request: Request, task: Task) -> tuple[ModelSpec, Budget]:
     own = task.model
     if request.model is None:
         return own, task.budget
