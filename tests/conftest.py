@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import socketserver
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,6 +73,37 @@ def xpo(tmp_path: Path) -> Command:
         return Finished(done.returncode, done.stdout, done.stderr)
 
     return run
+
+
+class Mute(socketserver.ThreadingTCPServer):
+    """A hub on this machine that hangs up on whoever asks: as good as unreachable, and it counts the questions."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Listener)
+        self.questions: list[str] = []
+        self.url = f"http://127.0.0.1:{self.server_address[1]}"
+
+    def asked(self, about: str) -> int:
+        return sum(about in question for question in self.questions)
+
+
+class Listener(socketserver.BaseRequestHandler):
+    server: Mute
+
+    def handle(self) -> None:
+        self.server.questions.append(self.request.recv(4096).split(b"\r\n")[0].decode())
+
+
+@pytest.fixture
+def mute_hub() -> Iterator[Mute]:
+    with Mute() as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
 
 
 @pytest.fixture(scope="session")

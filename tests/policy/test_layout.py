@@ -86,6 +86,7 @@ def test_shared_and_separate_rows_score_alike(family: str, rows: list[Row], toke
     lm = POLICIES[family]
     reach, before = lm.reach, lm.tokens_per_forward
     assert reach > 0
+    lm._attention = 0.0  # share whether it pays or not
     encoded = Encoded.of(rows)
     lm.tokens_per_forward = tokens
     try:
@@ -108,6 +109,19 @@ def test_every_row_stands_in_one_block(rows: list[Row], limit: int, reach: int) 
         if len(part.members) > 1:
             assert part.length <= limit
             assert all(len(rows[i].ids) <= reach for i in part.members)
+
+
+def test_a_prompt_is_shared_as_long_as_that_saves_operations() -> None:
+    def together(prompt: int, completion: int, attention: float) -> bool:
+        rows = [Row((*([7] * prompt), *([i] * completion)), prompt) for i in range(2)]
+        return len(blocks(rows, 10**6, 10**6, attention)) == 1
+
+    assert together(100, 100, 0.0)
+    assert together(100, 10, 1 / 360)
+    assert not together(10, 100, 1 / 360)  # 208² − 2·109² more scores for 10 tokens
+    # equal cost at prompt p, fed completions c: p = a·((p + 2c)² − 2(p + c)²) = a·(2c² − p²)
+    assert together(10, 31, 10 / (2 * 30**2 - 10**2) * 0.99)
+    assert not together(10, 31, 10 / (2 * 30**2 - 10**2) * 1.01)
 
 
 @given(rows=groups())
@@ -141,6 +155,7 @@ def test_a_prompt_is_fed_once() -> None:
     lm = policy("llama")
     rows = [Row((1, 2, 3, 4, 5), 3), Row((1, 2, 3, 6, 7, 8), 3)]
     lm.tokens_processed, lm.flops = 0, 0.0
+    assert lm._attention * (6**2 - 4**2 - 5**2) < 3
     lm.score_all(Encoded.of(rows))
     assert lm.tokens_processed == 3 + 1 + 2
     shared = lm.flops

@@ -87,6 +87,7 @@ class CausalLM:
         self.tokens_processed = 0
         self.flops = 0.0
         self.shape = ModelShape.of(model)
+        self._attention = self.shape.per_context / self.shape.per_token
         self.tokens_per_forward = TOKENS_PER_FORWARD.get(self.device.type, 2**14)
         self.tokens_per_decode = TOKENS_PER_DECODE.get(self.device.type, 2**14)
         everything = dict(model.named_parameters())
@@ -213,7 +214,7 @@ class CausalLM:
 
     def row_batches(self, rows: Sequence[Row]) -> Iterator[list[int]]:
         """Indices of rows for one forward pass each: those that share a prompt together, cut at `tokens_per_forward`."""
-        parts = blocks(rows, self.tokens_per_forward, self.reach)
+        parts = blocks(rows, self.tokens_per_forward, self.reach, self._attention)
         kinds: tuple[list[Block], list[Block]] = ([], [])  # rows beyond the reach keep the model's own mask, a batch has one
         for part in parts:
             kinds[any(len(rows[i].ids) > self.reach for i in part.members)].append(part)
@@ -229,7 +230,7 @@ class CausalLM:
             all rows, row after row.
         """
         reach = self.reach if all(len(row.ids) <= self.reach for row in rows) else 0
-        plan = lay_out(rows, blocks(rows, self.tokens_per_forward, reach), self.device)
+        plan = lay_out(rows, blocks(rows, self.tokens_per_forward, reach, self._attention), self.device)
         self.tokens_processed += plan.fed
         forward = self.shape.forward(plan.attended, len(plan.targets))
         self.flops += forward * (1 + self._backward) if torch.is_grad_enabled() else forward
@@ -425,7 +426,7 @@ class CausalLM:
     def _shares_prefix(self) -> bool:
         """Whether completions that share a prompt get the features that they get in rows of their own."""
         rows = [Row((0, 1, 2, 3, 1, 0), 3), Row((0, 1, 2, 2, 0, 3), 3), Row((0, 1, 2, 1, 3), 3)]
-        reach = self.reach
+        reach, attention, self._attention = self.reach, self._attention, 0.0  # whether it pays is another question
         try:
             with torch.autocast(self.device.type, enabled=False):
                 shared = self.completion_features(rows)[0]
@@ -434,7 +435,7 @@ class CausalLM:
         except (RuntimeError, TypeError, ValueError, IndexError):  # a model that takes no such mask
             return False
         finally:
-            self.reach = reach
+            self.reach, self._attention = reach, attention
             self.tokens_processed, self.flops = 0, 0.0
         return torch.allclose(shared, separate, rtol=1e-3, atol=1e-4 * float(separate.abs().max()))
 

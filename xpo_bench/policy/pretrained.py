@@ -61,7 +61,12 @@ def _weights(spec: ModelSpec, found: Checkpoint, options: dict[str, Any]) -> Any
         if found.gguf:
             context.enter_context(contextlib.redirect_stderr(io.StringIO()))  # its progress bar knows no switch
         model, info = AutoModelForCausalLM.from_pretrained(
-            found.place, dtype=torch.float32, use_safetensors=True, output_loading_info=True, **options
+            found.place,
+            dtype=torch.float32,
+            use_safetensors=True,
+            output_loading_info=True,
+            adapter_kwargs={"local_files_only": options["local_files_only"]},  # where peft is installed, adapters are looked for
+            **options,
         )
         lacking = sorted(info.get("missing_keys", ()))
         if lacking:

@@ -206,7 +206,7 @@ def execute(
         if reporter:
             reporter.finished(cell, record)
 
-    executor = LocalExecutor(finished, reporter.step if reporter else None, observe)
+    executor = LocalExecutor(finished, reporter.step if reporter else None, observe, store.root / "references")
     if reporter:
         reporter.start(len(plan.cells), len(todo), store.root)
     try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -59,6 +59,14 @@ class CachedScore:
     flops: float
 
 
+class ScoreCache(Protocol):
+    """Reference scores by completion; a dictionary is one."""
+
+    def __contains__(self, item: object, /) -> bool: ...
+    def __getitem__(self, item: Completion, /) -> CachedScore: ...
+    def __setitem__(self, item: Completion, score: CachedScore, /) -> None: ...
+
+
 class ReferenceScorer:
     """Scores under the initial policy, each completion once per (task, initial policy), whichever cell asks first.
 
@@ -66,7 +74,7 @@ class ReferenceScorer:
     that ran alone.
     """
 
-    def __init__(self, policy: Any, initial: Any, cache: dict[Completion, CachedScore]) -> None:
+    def __init__(self, policy: Any, initial: Any, cache: ScoreCache) -> None:
         self.policy, self.initial, self.cache = policy, initial, cache
         self.owed = (0.0, 0.0)
 

@@ -3,27 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from xpo_bench.errors import UnreachableError, UsageError
 from xpo_bench.policy.causal_lm import CausalLM
 from xpo_bench.policy.ensemble import Ensemble
 from xpo_bench.runner.plan import TaskSetup
+from xpo_bench.runner.references import References, fingerprint
 from xpo_bench.streams import derive
 from xpo_bench.train.job import Job, Outcome, Progress
-from xpo_bench.train.language import CachedScore, ReferenceScorer, initial_identity, prepare_initial
+from xpo_bench.train.language import ReferenceScorer, initial_identity, prepare_initial
 from xpo_bench.train.trainer import GroupTrainer
-from xpo_bench.types import Completion
 
 
 class LanguageModels:
-    """The model of one task and its initial weights, per seed where these depend on it."""
+    """The model of one task and its initial weights, per seed where these depend on it.
 
-    def __init__(self, setup: TaskSetup) -> None:
-        self.setup = setup
+    Args:
+        references: where reference scores are kept for later runs; None keeps them in memory alone.
+    """
+
+    def __init__(self, setup: TaskSetup, references: Path | None = None) -> None:
+        self.setup, self.references = setup, references
         self.policy: CausalLM | None = None
         self.initial: dict[Any, Any] = {}
-        self.cache: dict[Any, dict[Completion, CachedScore]] = {}
+        self.cache: dict[Any, References] = {}
 
     def train(
         self, jobs: Sequence[Job], progress: Progress | None, observed: Callable[[int, int, dict[str, float]], None]
@@ -37,7 +42,7 @@ class LanguageModels:
         else:
             policy, (start,) = self.policy, starts
             policy.restore(self.initial[start])
-            scorer = ReferenceScorer(policy, self.initial[start], self.cache.setdefault(start, {}))
+            scorer = ReferenceScorer(policy, self.initial[start], self._known(start))
         trainer = GroupTrainer(
             policy,
             jobs,
@@ -47,7 +52,18 @@ class LanguageModels:
             progress=progress,
             on_evaluation=observed,
         )
-        return trainer.run(), policy.describe()
+        try:
+            return trainer.run(), policy.describe()
+        finally:  # scores are whole one by one, whatever became of the cell that asked for them
+            for known in self.cache.values():
+                known.save()
+
+    def _known(self, start: Any) -> References:
+        """The reference scores of an initial policy, which the model is at this moment."""
+        if start not in self.cache:
+            place = self.references and self.references / f"{fingerprint(self.policy, self.setup.truncate)}.parquet"
+            self.cache[start] = References(place)
+        return self.cache[start]
 
     def _initial(self, job: Job) -> Any:
         """The identity of the weights that a job starts from, which are there from now on."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -90,12 +91,16 @@ def groups(cells: Sequence[Cell]) -> list[Group]:
 
 
 class LocalExecutor:
-    """Runs groups in this process and hands every finished cell to `finished`."""
+    """Runs groups in this process and hands every finished cell to `finished`; `references` keeps reference scores."""
 
     def __init__(
-        self, finished: Finished, progress: Progress | None = None, observe: Callable[..., None] = lambda *_, **__: None
+        self,
+        finished: Finished,
+        progress: Progress | None = None,
+        observe: Callable[..., None] = lambda *_, **__: None,
+        references: Path | None = None,
     ) -> None:
-        self.finished, self.progress, self.observe = finished, progress, observe
+        self.finished, self.progress, self.observe, self.references = finished, progress, observe, references
         self._language_models: dict[int, LanguageModels] = {}
 
     def run(self, group: Group) -> None:
@@ -161,7 +166,7 @@ class LocalExecutor:
                 return trainer.run(), policy.describe()
         from xpo_bench.runner.executors.language import LanguageModels
 
-        models = self._language_models.setdefault(id(setup), LanguageModels(setup))
+        models = self._language_models.setdefault(id(setup), LanguageModels(setup, self.references))
         with _one_thread():
             return models.train(jobs, self.progress, observed)
 
