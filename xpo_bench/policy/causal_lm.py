@@ -2,8 +2,9 @@
 
 Scoring is exact before it is fast: log-softmax in float32 (float64 for float64 models) whatever the model computes
 in, only completion positions through the output head, dropout off, equal rows computed once. Completions of one prompt
-share it (`layout`), which a probe compares with separate rows on the model at hand. Rows are padded on the right without an
-attention mask: in a causal model nothing to the right of a token can reach it, which is verified likewise.
+share it, and on a CPU prompts share a row (`layout`), which a probe compares with separate rows on the model at hand. Rows that
+stand alone are padded on the right without an attention mask: in a causal model nothing to the right of a token can reach it,
+which is verified likewise.
 """
 
 from __future__ import annotations
@@ -20,9 +21,9 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from xpo_bench.errors import UsageError
-from xpo_bench.policy import sampling
+from xpo_bench.policy import attention, sampling
 from xpo_bench.policy.flops import BACKWARD, ModelShape
-from xpo_bench.policy.layout import Block, batches, blocks, lay_out
+from xpo_bench.policy.layout import Block, batches, blocks, lay_out, packs
 from xpo_bench.policy.lora import add_adapters
 from xpo_bench.policy.pretrained import load_pretrained, quiet
 from xpo_bench.policy.sampling import Sampled, SequenceKL
@@ -50,12 +51,12 @@ class CausalLM:
         notes: how it is computed, for the record. `head` is `selected` when only completion positions go through
             the output head, `full` when the model does something around its head, so that full logits are computed
             and then restricted. `prefix` is `shared` when completions share the row of their prompt, `separate` when the
-            model cannot. `eos` is `appended` or `none`.
+            model cannot. `rows` is `packed` when prompts share a row, or `padded`. `eos` is `appended` or `none`.
         tokens_processed: tokens that went through the model, in scoring, sampling and KL, with and without a graph;
             padding excluded, equal rows and shared prompts of one call counted once. The last token of a row predicts
             nothing and is not fed.
         flops: floating-point operations of those tokens, forward and backward; recomputation is not counted.
-        tokens_per_forward: padded tokens of one forward pass, at most (one row at least).
+        tokens_per_forward: padded tokens of one forward pass, at most (one row at least); of packed ones, about.
         tokens_per_decode: padded tokens of one batch of samples, at most (one row at least).
         chunk: completion positions that go through the head at a time.
         takes_positions: whether the model can be told positions, which left padding needs.
@@ -87,7 +88,6 @@ class CausalLM:
         self.tokens_processed = 0
         self.flops = 0.0
         self.shape = ModelShape.of(model)
-        self._attention = self.shape.per_context / self.shape.per_token
         self.tokens_per_forward = TOKENS_PER_FORWARD.get(self.device.type, 2**14)
         self.tokens_per_decode = TOKENS_PER_DECODE.get(self.device.type, 2**14)
         everything = dict(model.named_parameters())
@@ -105,9 +105,20 @@ class CausalLM:
         self.takes_positions = "position_ids" in inspect.signature(self._features_of.forward).parameters
         self._require_causal()
         self.reach = reach(model.config) if self.takes_positions else 0
-        if not self._shares_prefix():
-            self.reach = 0
+        self.packed, self._attention = False, 0.0
+        own = getattr(model.config, "_attn_implementation", None)
+        if self.device.type == "cpu" and own == "sdpa" and self.reach:
+            attention.use(model)
+            self.packed = True
+            if not self._shares_prefix():
+                self.packed = False
+                model.set_attn_implementation(own)
+        if not self.packed:
+            if not self._shares_prefix():
+                self.reach = 0
+            self._attention = self.shape.per_context / self.shape.per_token
         self.notes["prefix"] = "shared" if self.reach else "separate"
+        self.notes["rows"] = "packed" if self.packed else "padded"
 
     @classmethod
     def load(cls, spec: ModelSpec, *, init_seed: int, dtype: str = "float32", device: str = "cpu") -> CausalLM:
@@ -218,8 +229,8 @@ class CausalLM:
         kinds: tuple[list[Block], list[Block]] = ([], [])  # rows beyond the reach keep the model's own mask, a batch has one
         for part in parts:
             kinds[any(len(rows[i].ids) > self.reach for i in part.members)].append(part)
-        for kind in kinds:
-            for batch in batches([part.length for part in kind], self.tokens_per_forward):
+        for kind, cut in zip(kinds, (packs if self.packed else batches, batches), strict=True):
+            for batch in cut([part.length for part in kind], self.tokens_per_forward):
                 yield [i for b in batch for i in kind[b].members]
 
     def completion_features(self, rows: Sequence[Row]) -> tuple[Tensor, Tensor]:
@@ -229,20 +240,23 @@ class CausalLM:
             Features of shape `(K, width)`, input of `logits`, and targets of shape `(K,)`, K the completion tokens of
             all rows, row after row.
         """
-        reach = self.reach if all(len(row.ids) <= self.reach for row in rows) else 0
-        plan = lay_out(rows, blocks(rows, self.tokens_per_forward, reach, self._attention), self.device)
+        within = self.reach > 0 and all(len(row.ids) <= self.reach for row in rows)
+        parts = blocks(rows, self.tokens_per_forward, self.reach if within else 0, self._attention)
+        plan = lay_out(rows, parts, self.device, packed=self.packed and within)
         self.tokens_processed += plan.fed
         forward = self.shape.forward(plan.attended, len(plan.targets))
         self.flops += forward * (1 + self._backward) if torch.is_grad_enabled() else forward
         told: dict[str, Any] = {}
         if plan.visible is not None:
             told = {"position_ids": plan.positions, "attention_mask": self._mask(plan.visible)}
+        elif plan.packing is not None:  # a mask of four dimensions is taken as it is, and read by nobody
+            told = {"position_ids": plan.positions, "attention_mask": plan.ids.new_empty(1, 1, 0, 0), "packing": plan.packing}
         features = self.features(input_ids=plan.ids, use_cache=False, **told)[0]
         return features.flatten(0, 1).index_select(0, plan.at), plan.targets
 
     def _mask(self, visible: Tensor) -> Tensor:
         """What the model's attention takes: booleans, or numbers to add to its scores."""
-        if getattr(self.model.config, "_attn_implementation", None) == "sdpa":
+        if getattr(self.model.config, "_attn_implementation", None) in ("sdpa", attention.NAME):
             return visible
         dtype = next(iter(self._named.values())).dtype
         return torch.zeros(visible.shape, dtype=dtype, device=visible.device).masked_fill_(~visible, torch.finfo(dtype).min)
@@ -424,9 +438,9 @@ class CausalLM:
 
     @torch.no_grad()
     def _shares_prefix(self) -> bool:
-        """Whether completions that share a prompt get the features that they get in rows of their own."""
-        rows = [Row((0, 1, 2, 3, 1, 0), 3), Row((0, 1, 2, 2, 0, 3), 3), Row((0, 1, 2, 1, 3), 3)]
-        reach, attention, self._attention = self.reach, self._attention, 0.0  # whether it pays is another question
+        """Whether completions that share a prompt, or a row, get the features that they get in rows of their own."""
+        rows = [Row((0, 1, 2, 3, 1, 0), 3), Row((0, 1, 2, 2, 0, 3), 3), Row((3, 1, 2, 2), 2), Row((0, 1, 2, 1, 3), 3)]
+        reach = self.reach
         try:
             with torch.autocast(self.device.type, enabled=False):
                 shared = self.completion_features(rows)[0]
@@ -435,7 +449,7 @@ class CausalLM:
         except (RuntimeError, TypeError, ValueError, IndexError):  # a model that takes no such mask
             return False
         finally:
-            self.reach, self._attention = reach, attention
+            self.reach = reach
             self.tokens_processed, self.flops = 0, 0.0
         return torch.allclose(shared, separate, rtol=1e-3, atol=1e-4 * float(separate.abs().max()))
 

@@ -53,7 +53,7 @@ class Ensemble:
     def __init__(self, single: CausalLM, states: Sequence[State]) -> None:
         self.single = single
         self.runs = len(states)
-        self.notes: dict[str, Any] = single.notes | {"attention": "math", "prefix": "separate"}
+        self.notes: dict[str, Any] = single.notes | {"attention": "math", "prefix": "separate", "rows": "padded"}
         self.tokens_processed = 0
         self.device = single.device
         self._stacked = {name: torch.stack([state[name] for state in states]).requires_grad_() for name in states[0]}
@@ -203,4 +203,4 @@ class Ensemble:
 
     def describe(self) -> dict[str, Any]:
         """Facts for the record."""
-        return self.single.describe() | {"attention": "math", "prefix": "separate"}
+        return self.single.describe() | self.notes

@@ -1,8 +1,11 @@
-"""How rows are laid out for one forward pass: completions of one prompt share it.
+"""How rows are laid out for one forward pass: completions of one prompt share it, and prompts share a row.
 
 A block is the prompt once and its completions one after the other. Positions restart at the end of the prompt for every
-completion, and a mask hides completions from one another, so each is scored as if it stood behind the prompt alone. The last
+completion, and completions are hidden from one another, so each is scored as if it stood behind the prompt alone. The last
 token of a completion predicts nothing and is left out.
+
+Blocks are packed, one behind the other in one row without padding, where the attention knows how to keep them apart; otherwise
+each is a row of a padded batch, with a mask.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from xpo_bench.policy.attention import Packing
 from xpo_bench.policy.tokenize import Row
 
 
@@ -32,12 +36,13 @@ class Block:
 def blocks(rows: Sequence[Row], limit: int, reach: int, attention: float = 0.0) -> list[Block]:
     """Rows gathered by prompt, in the order of their first row, as long as that saves operations.
 
-    A row that joins a block of L tokens saves its prompt, and pays for scores of attention between all tokens of the block,
-    which the mask hides but which are computed.
+    Under a mask, a row that joins a block of L tokens saves its prompt, and pays for scores of attention between all tokens of
+    the block, which the mask hides but which are computed.
 
     Args:
         limit: tokens of a block of several rows, at most. reach: tokens of a row that may share its prompt, at most; 0 lets
-            none. attention: what a token costs per token that it is compared with, in units of what it costs otherwise.
+            none. attention: what a token under a mask costs per token that it is compared with, in units of what it costs
+            otherwise; 0 where nothing is computed in vain.
     """
     groups: dict[tuple[int, ...], list[Block]] = {}
     out: list[list[Block]] = []
@@ -71,15 +76,32 @@ def batches(lengths: Sequence[int], tokens: int) -> Iterator[list[int]]:
         start += size
 
 
+def packs(lengths: Sequence[int], tokens: int) -> Iterator[list[int]]:
+    """Indices of blocks, in their order, cut into as few parts of about `tokens` tokens, and as equal, as they come."""
+    total = sum(lengths)
+    count = max(1, round(total / tokens))
+    part: list[int] = []
+    done, cut = 0, 1
+    for i, length in enumerate(lengths):
+        part.append(i)
+        done += length
+        if done * count >= total * cut:
+            yield part
+            part, cut = [], done * count // total + 1
+    if part:
+        yield part
+
+
 @dataclass(frozen=True)
 class Layout:
-    """One forward pass, padded on the right.
+    """One forward pass: a packed row, or rows padded on the right.
 
     Attributes:
         ids: shape (B, L). at: for every completion token, the flat position whose features predict it, row after row, shape
             (K,). targets: those tokens, shape (K,).
-        positions: shape (B, L). visible: true where a token attends to another, shape (B, 1, L, L). Both are None when no
-            prompt is shared, and the model's own causal mask does.
+        positions: shape (B, L). visible: true where a token attends to another, shape (B, 1, L, L). packing: see
+            `attention.Packing`. A padded batch has no packing, a packed row no `visible`; all three are None when no prompt
+            is shared, and the model's own causal mask does.
         fed: tokens that are fed, padding excluded. attended: (first, last) position of every stretch that is computed.
     """
 
@@ -88,39 +110,50 @@ class Layout:
     targets: Tensor
     positions: Tensor | None
     visible: Tensor | None
+    packing: Packing | None
     fed: int
     attended: list[tuple[int, int]]
 
 
-def lay_out(rows: Sequence[Row], parts: Sequence[Block], device: torch.device) -> Layout:
+def lay_out(rows: Sequence[Row], parts: Sequence[Block], device: torch.device, *, packed: bool = False) -> Layout:
     """Blocks as tensors; `parts` together hold every row once."""
-    width = max(part.length for part in parts)
-    ids, positions, segments = [], [], []
+    width = 0 if packed else max(part.length for part in parts)
+    ids: list[int] = []
+    positions: list[int] = []
+    segments: list[int] = []
     at: list[list[int]] = [[] for _ in rows]
     attended: list[tuple[int, int]] = []
+    packing: list[tuple[int, list[int]]] = []
     for b, part in enumerate(parts):
         start = part.start
-        tokens = list(rows[part.members[0]].ids[:start])
-        place, segment = [*range(start)], [0] * start
+        head = len(ids) + start - 1
+        ids += rows[part.members[0]].ids[:start]
+        positions += range(start)
+        segments += [0] * start
         attended.append((0, start))
+        stretches = [start]
         for number, i in enumerate(part.members, 1):
             more = rows[i].length - 1
-            at[i] = [b * width + start - 1, *range(b * width + len(tokens), b * width + len(tokens) + more)]
-            tokens += rows[i].ids[start:-1]
-            place += range(start, start + more)
-            segment += [number] * more
+            at[i] = [head, *range(len(ids), len(ids) + more)]
+            ids += rows[i].ids[start:-1]
+            positions += range(start, start + more)
+            segments += [number] * more
             attended.append((start, start + more))
-        padding = width - len(tokens)
-        ids.append(tokens + [0] * padding)
-        positions.append(place + [0] * padding)
-        segments.append(segment + [-1] * padding)
-    shared = any(len(part.members) > 1 for part in parts)
+            stretches.append(more)
+        packing.append((start, [length for length in (stretches[0] + stretches[1], *stretches[2:]) if length]))
+        padding = (b + 1) * width - len(ids)
+        ids += [0] * padding
+        positions += [0] * padding
+        segments += [-1] * padding
+    shape = (1, -1) if packed else (len(parts), width)
+    told = packed or any(len(part.members) > 1 for part in parts)
     return Layout(
-        torch.tensor(ids, device=device),
+        torch.tensor(ids, device=device).view(shape),
         torch.tensor([place for row in at for place in row], device=device),
         torch.tensor([i for row in rows for i in row.ids[row.start :]], device=device),
-        torch.tensor(positions, device=device) if shared else None,
-        _visible(torch.tensor(segments, device=device)) if shared else None,
+        torch.tensor(positions, device=device).view(shape) if told else None,
+        _visible(torch.tensor(segments, device=device).view(shape)) if told and not packed else None,
+        packing if packed else None,
         sum(part.length for part in parts),
         attended,
     )

@@ -82,10 +82,9 @@ class ModuleOptimizer:
 
     def __init__(self, name: Optimizer, parameters: list[Tensor], lr: float, clip: float = 0.0) -> None:
         self.parameters, self.lr, self.clip = parameters, lr, clip
-        make = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "rmsprop": torch.optim.RMSprop}[
-            name
-        ]
-        self.optimizer: torch.optim.Optimizer = make(parameters, lr=lr, weight_decay=0.0)
+        make = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "rmsprop": torch.optim.RMSprop}
+        fused = {} if name == "rmsprop" else {"fused": True}  # one pass over the parameters
+        self.optimizer: torch.optim.Optimizer = make[name](parameters, lr=lr, weight_decay=0.0, **fused)
 
     def step(self, grads: Sequence[Tensor], scale: float, alive: Tensor | None) -> None:
         for parameter, grad in zip(self.parameters, grads, strict=True):
