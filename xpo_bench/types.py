@@ -242,7 +242,13 @@ class Budget:
     dtype: Annotated[
         Literal["float32", "bfloat16", "float64"], Doc("dtype of the policy; log-probabilities are at least float32")
     ] = "float64"
+    batch_tokens: Annotated[
+        int, Ge(0), Doc("language models: tokens per step at most, prompts and completions, in place of batch_size; 0 is off")
+    ] = 0
     micro_batch: Annotated[int, Ge(0), Doc("data rows per forward pass; 0 is the whole batch")] = 0
+    checkpointing: Annotated[
+        bool, Doc("language models: recompute activations in the backward pass: less memory, more time, the same numbers")
+    ] = False
     ensemble: Annotated[
         int, Gt(0), Doc("copies of a language model that train as one computation: seeds and float settings of one algorithm")
     ] = 1

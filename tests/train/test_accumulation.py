@@ -57,6 +57,41 @@ def test_micro_batches_change_nothing(fitted: Callable[..., Any], name: str, bat
         assert same.curve[-1]["loss"] == pytest.approx(outcome.curve[-1]["loss"], rel=1e-9)
 
 
+def test_a_budget_of_tokens_gives_every_algorithm_the_same_rows(job: MakeJob, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = tuple(Pair("ask" + "?" * i, "yes" + "!" * (3 * i % 7), "no" + "." * (5 * i % 11)) for i in range(20))
+    taken: dict[str, list[set[str]]] = {}
+    tokens: dict[str, list[int]] = {}
+    score = CausalLM.score
+    name = ""
+
+    def noted(self: CausalLM, requests: Any, *, grad: bool, **more: Any) -> Any:
+        if grad and torch.is_grad_enabled():
+            texts = [e.row(i) for e, index in requests.values() for i in index[0].tolist() if i >= 0]
+            taken.setdefault(name, []).append({bytes(row.ids[1 : row.start]).decode() for row in texts if row})
+            tokens.setdefault(name, []).append(sum(len(row.ids) for row in texts if row))
+        return score(self, requests, grad=grad, **more)
+
+    monkeypatch.setattr(CausalLM, "score", noted)
+    for algorithm in (*ALGORITHMS.values(), KTO()):
+        name = algorithm.name
+        settings = {"steps": 9, "dtype": "float64", "kl_prompts": 1, "kl_samples": 1, "max_new_tokens": 1, "eval_pairs": 2}
+        _, outcome = fit(job(algorithm, rows, lr=0.01, batch_tokens=100, **settings))
+        assert outcome.status == "ok"
+        assert outcome.metrics["pairs_per_s"]
+    taken = {name: batches[: 2 * 9] for name, batches in taken.items()}
+    assert len({tuple(map(frozenset, batches)) for batches in taken.values()}) == 1
+    assert len({len(batch) for batch in taken["dpo"]}) > 1
+    assert max(tokens["dpo"]) <= 100 + 20 * 8  # a prompt counts once, and both completions bring theirs
+
+
+@pytest.mark.parametrize("micro", [1, 2])
+def test_micro_batches_of_a_budget_of_tokens(fitted: Callable[..., Any], micro: int) -> None:
+    whole, outcome = fitted(DPO(), RAGGED, 0, 4, batch_tokens=60)
+    cut, same = fitted(DPO(), RAGGED, micro, 4, batch_tokens=60)
+    torch.testing.assert_close(cut, whole, rtol=0, atol=1e-9)
+    assert same.curve[-1]["loss"] == pytest.approx(outcome.curve[-1]["loss"], rel=1e-9)
+
+
 @pytest.mark.parametrize("name", ["dpo", "npo"])
 def test_micro_batches_change_nothing_when_tokens_are_rows(fitted: Callable[..., Any], name: str) -> None:
     whole, outcome = fitted(ALGORITHMS[name], EQUAL, 0, 4, loss_over="token")

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xpo_bench import Completion, Pair, Scores, Single, Step
-from xpo_bench.train.batches import mismatch, row_schedule, usable
+from xpo_bench.train.batches import mismatch, row_schedule, token_schedule, usable
 from xpo_bench.train.stage import by_token, take
 
 
@@ -44,6 +44,33 @@ def test_replacement_draws_independently_at_any_batch_size(rows: int, batch: int
     assert schedule.shape == (steps, batch)
     assert schedule.min() >= 0
     assert schedule.max() < rows
+
+
+@given(st.lists(st.integers(1, 60), min_size=1, max_size=60), st.integers(1, 200), st.integers(1, 40), st.integers(0, 5))
+def test_batches_cut_by_tokens(lengths: list[int], tokens: int, steps: int, seed: int) -> None:
+    schedule = token_schedule(lengths, tokens, steps, rng(seed))
+    assert len(schedule) == steps
+    batches = [[int(i) for i in batch if i >= 0] for batch in schedule]
+    for batch in batches:
+        assert batch
+        assert len(batch) == 1 or sum(lengths[i] for i in batch) <= tokens
+    assert np.array_equal(schedule, token_schedule(lengths, tokens, steps, rng(seed)))
+    flat = [i for batch in batches for i in batch]
+    seen = 0
+    while seen + len(lengths) <= len(flat):  # an epoch ends with a batch
+        assert sorted(flat[seen : seen + len(lengths)]) == list(range(len(lengths)))
+        seen += len(lengths)
+    assert len(set(flat[seen:])) == len(flat[seen:])
+
+
+def test_batches_cut_by_tokens_hold_rows_of_like_length_in_random_order() -> None:
+    lengths = [int(n) for n in rng().integers(10, 500, size=2000)]
+    schedule = token_schedule(lengths, 2000, 400, rng())
+    batches = [[lengths[i] for i in batch if i >= 0] for batch in schedule]
+    assert np.mean([sum(batch) for batch in batches]) > 0.8 * 2000
+    assert np.mean([max(batch) / (sum(batch) / len(batch)) for batch in batches]) < 1.1
+    firsts = np.array([batch[0] for batch in batches])
+    assert abs(np.corrcoef(firsts[:-1], firsts[1:])[0, 1]) < 0.2
 
 
 def test_replacement_repeats_rows_and_epochs_do_not() -> None:

@@ -121,13 +121,16 @@ class CausalLM:
         self.notes["rows"] = "packed" if self.packed else "padded"
 
     @classmethod
-    def load(cls, spec: ModelSpec, *, init_seed: int, dtype: str = "float32", device: str = "cpu") -> CausalLM:
+    def load(
+        cls, spec: ModelSpec, *, init_seed: int, dtype: str = "float32", device: str = "cpu", checkpointing: bool = False
+    ) -> CausalLM:
         """Build `tiny`, or load a packaged model, a hub id or a local path (see `pretrained`).
 
         Args:
             init_seed: seed of random weights; without effect on pretrained ones.
             dtype: `float32`, `float64`, or `bfloat16`: float32 weights with the body computed in bfloat16.
             device: `cpu`, `cuda`, `cuda:1`, ..., or `auto`.
+            checkpointing: the backward pass computes the activations of each layer again in place of keeping them.
 
         Raises:
             UnreachableError: a hub id that cannot be had from here.
@@ -141,7 +144,10 @@ class CausalLM:
                 model, tokenizer = load_pretrained(spec)
             if spec.lora_rank:
                 add_adapters(model, spec.lora_rank, spec.lora_alpha, init_seed)
-            return cls(model, tokenizer, spec, dtype=dtype, device=device)
+            policy = cls(model, tokenizer, spec, dtype=dtype, device=device)
+        if checkpointing:
+            policy.recompute_layers()
+        return policy
 
     # ----------------------------------------------------------------------- scoring
 
@@ -345,6 +351,22 @@ class CausalLM:
     def sequence_kl(self, sampled: Sampled, reference: State | CausalLM) -> SequenceKL:
         """KL from a reference along samples of this policy; see `sampling.sequence_kl`."""
         return sampling.sequence_kl(self, sampled, reference)
+
+    def recompute_layers(self) -> None:
+        """Keep no activations inside the layers; the backward pass computes them again.
+
+        Raises:
+            UsageError: a model whose layers cannot.
+        """
+        kind = "activation" if hasattr(self.model, "activation_checkpointing_enable") else "gradient"  # its newer and older name
+        try:
+            getattr(self.model, f"{kind}_checkpointing_enable")(**{f"{kind}_checkpointing_kwargs": {"use_reentrant": False}})
+        except (ValueError, AttributeError):
+            raise UsageError(f"model {self.spec.name!r} has no gradient checkpointing; leave out task.checkpointing") from None
+        for module in self.model.modules():  # they ask for training mode, which would also turn dropout on further inside
+            if getattr(module, "gradient_checkpointing", False):
+                module.training = True
+        self.notes["checkpointing"] = True
 
     # ----------------------------------------------------------------------- parameters
 

@@ -8,6 +8,9 @@ import numpy as np
 
 from xpo_bench.types import Completion, Example
 
+WINDOW = 32
+"""Batches whose rows are sorted by length together, about."""
+
 
 def usable(examples: Sequence[Example]) -> list[int]:
     """Rows that losses may see: those with p_chosen = 1/2 carry no hard label."""
@@ -29,6 +32,34 @@ def row_schedule(rows: int, batch: int, steps: int, sampling: str, rng: np.rando
     for epoch in order:
         epoch[:] = rng.permutation(rows)
     return order.reshape(-1)[: steps * batch].reshape(steps, batch)
+
+
+def token_schedule(lengths: Sequence[int], tokens: int, steps: int, rng: np.random.Generator) -> np.ndarray:
+    """Batches of at most `tokens` tokens (one row at least): row indices of shape (steps, N), −1 where a batch is smaller.
+
+    Each epoch is a seeded permutation. Its rows are sorted by length within windows of about `WINDOW` batches, so that rows of
+    one batch are about equally long, and the batches of an epoch come in random order.
+    """
+    if min(lengths) < 0:
+        raise ValueError("lengths below 0")
+    window = max(1, round(WINDOW * tokens * len(lengths) / max(1, sum(lengths))))
+    batches: list[list[int]] = []
+    while len(batches) < steps:
+        order = rng.permutation(len(lengths))
+        epoch: list[list[int]] = []
+        for start in range(0, len(order), window):
+            room = 0
+            for row in sorted(order[start : start + window], key=lambda i: lengths[i]):
+                if lengths[row] > room:
+                    epoch.append([])
+                    room = tokens
+                epoch[-1].append(int(row))
+                room -= lengths[row]
+        batches += (epoch[i] for i in rng.permutation(len(epoch)))
+    out = np.full((steps, max(map(len, batches[:steps]))), -1, np.int32)
+    for batch, rows in zip(out, batches, strict=False):
+        batch[: len(rows)] = rows
+    return out
 
 
 def mismatch(schedule: np.ndarray, completions: Sequence[Completion]) -> tuple[list[Completion], np.ndarray]:

@@ -46,6 +46,12 @@ class Clock:
             if phase == "train_s":
                 self.step_s.append(spent)
 
+    def waive(self) -> None:
+        """Charge the last step, which came to nothing, to preparation."""
+        spent = self.step_s.pop()
+        self.train_s -= spent
+        self.prepare_s += spent
+
     @property
     def step_ms_median(self) -> float | None:
         """Median step in milliseconds, or None before the first step."""

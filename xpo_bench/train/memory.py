@@ -1,4 +1,4 @@
-"""The peak memory of a stretch of work: of the accelerator where there is one, else resident."""
+"""Memory that ran out, and the peak of a stretch of work: of the accelerator where there is one, else resident."""
 
 from __future__ import annotations
 
@@ -7,6 +7,13 @@ from pathlib import Path
 import torch
 
 STATUS, RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out; on a CPU, torch says so in words alone."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
+        isinstance(error, RuntimeError) and "allocate memory" in str(error)
+    )
 
 
 class PeakMemory:

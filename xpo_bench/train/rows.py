@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,7 +11,7 @@ import torch
 from xpo_bench.data.dataset import flip_labels
 from xpo_bench.policy.base import Policy
 from xpo_bench.streams import stream
-from xpo_bench.train.batches import row_schedule, usable
+from xpo_bench.train.batches import row_schedule, token_schedule, usable
 from xpo_bench.train.job import Job, as_accepted
 from xpo_bench.types import Completion, Example, Pair, Single
 
@@ -36,7 +37,7 @@ class Rows:
     def __init__(self, policy: Policy, truncate: str) -> None:
         self.policy, self.truncate = policy, truncate
         self._dropped: dict[int, set[int]] = {}
-        self._schedules: dict[tuple[str, int, int, int, int, bool], np.ndarray | None] = {}
+        self._schedules: dict[tuple[Any, ...], np.ndarray | None] = {}
         # runs of one seed share their lists, so that a sweep does not build them anew for every configuration
         self._pools: dict[tuple[int, int], tuple[list[Example], list[Example]]] = {}
         self._accepted: dict[tuple[int, type], list[Example]] = {}
@@ -65,11 +66,12 @@ class Rows:
         train = job.dataset.train
         noisy = flip_labels(train, job.budget.label_noise, generator(job, "noise"))
         order = generator(job, "order").permutation(len(train))
-        reach = len(train) if job.budget.sampling == "replacement" else job.budget.steps * job.budget.batch_size
+        whole = job.budget.sampling == "replacement" or job.budget.batch_tokens > 0
+        reach = len(train) if whole else job.budget.steps * job.budget.batch_size
         lost = self._too_long(train)
         hard = set(usable(train)) - lost
         kept = [i for i in order if i in hard][:reach]
-        if job.budget.batch_size >= len(hard):  # every row at every step: file order
+        if not job.budget.batch_tokens and job.budget.batch_size >= len(hard):  # every row at every step: file order
             kept = sorted(kept)
         if reach >= len(hard):  # all rows are trained on: the same ones are evaluated at every seed
             order = stream(0, job.task, "order", "evaluation").permutation(len(train))
@@ -88,30 +90,45 @@ class Rows:
         return self._heldout[id(rows)]
 
     def schedule(self, job: Job, rows: Sequence[Example], number: int, steps: int) -> np.ndarray | None:
-        """Indices into the rows of stage `number`, shape (steps, N); None is all of them at every step.
+        """Indices into the rows of stage `number`, shape (steps, N), −1 for absent rows; None is all of them at every step.
 
-        Runs of one seed whose rows are as many get the same array.
+        Runs of one seed whose rows are as many, or as long, get the same array.
         """
         split = halved(job, rows)
         units = len(rows) // 2 if split else len(rows)
-        key = (job.task, job.seed, number, steps, units, split)
+        lengths = self._tokens(rows, units) if job.budget.batch_tokens else None
+        key = (job.task, job.seed, number, steps, units, split, lengths)
         if key not in self._schedules:
             rng = generator(job, "order", f"stage {number}")
-            drawn = row_schedule(units, job.budget.batch_size, steps, job.budget.sampling, rng)
-            if drawn is None and job.budget.micro_batch:  # a full batch that is cut into pieces needs its rows named
+            if lengths is None:
+                drawn = row_schedule(units, job.budget.batch_size, steps, job.budget.sampling, rng)
+            else:
+                drawn = token_schedule(lengths, job.budget.batch_tokens, steps, rng)
+            if drawn is None and (job.budget.micro_batch or not self.policy.enumerable):  # what is cut into pieces needs names
                 drawn = np.arange(units)[None]
             if drawn is not None and split:  # both halves of a pair in one step
                 first = 2 * drawn.astype(np.int32)
-                drawn = np.stack([first, first + 1], -1).reshape(len(drawn), -1)
+                drawn = np.where(np.repeat(drawn, 2, -1) < 0, -1, np.stack([first, first + 1], -1).reshape(len(drawn), -1))
             self._schedules[key] = drawn
         return self._schedules[key]
 
+    def _tokens(self, rows: Sequence[Example], units: int) -> tuple[int, ...]:
+        """Tokens of every row of the data: its prompt once and its completions."""
+        singles = [Completion(e.prompt, e.completion) for e in as_accepted(rows, Single)]  # type: ignore[union-attr]
+        encoded = self.policy.encode(singles, self.truncate)
+        found = [encoded.row(i) for i in range(len(singles))]
+        each = len(singles) // units
+        return tuple(
+            sum(row.length for row in parts if row) + max((row.start for row in parts if row), default=0)
+            for parts in (found[i : i + each] for i in range(0, len(found), each))
+        )
+
     def next_rows(self, job: Job, rows: Sequence[Example], number: int, steps: int, refresh: int) -> Sequence[Example]:
         """The batch of rows whose prompts are sampled at a refresh: the same draws as other algorithms' batches."""
-        if job.budget.batch_size >= len(rows):
+        if not job.budget.batch_tokens and job.budget.batch_size >= len(rows):
             return rows
         drawn = self.schedule(job, rows, number, steps)
-        return rows if drawn is None else [rows[i] for i in drawn[refresh % len(drawn)]]
+        return rows if drawn is None else [rows[i] for i in drawn[refresh % len(drawn)] if i >= 0]
 
     def _too_long(self, rows: Sequence[Example]) -> set[int]:
         """Rows with a completion that `--truncate drop` leaves out; they are neither trained on nor evaluated."""

@@ -71,6 +71,7 @@ class StageData:
     reference: Mapping[str, Scores]
     columns: Mapping[str, Tensor]
     pairs_per_step: float
+    unit: float
     lengths: Tensor | None
     exact_kl: bool
     truncated: int
@@ -142,6 +143,12 @@ class StageData:
         if self.schedule is None or not (self.columns or self.ragged or self.lengths is not None):
             self._constant_totals = totals
         return totals
+
+    def rows_of(self, t: int) -> float:
+        """Rows of the data that step `t` takes, over all runs; a single is half a pair."""
+        if self.schedule is None or not self.ragged or len(self.schedule.orders) == 1:
+            return self.pairs_per_step
+        return float((self.schedule.at(t) >= 0).sum()) * self.unit
 
     @property
     def examples(self) -> int:
@@ -258,6 +265,7 @@ def bind(
         reference,
         {name: values.to(device, dtype) for name, values in columns.items()},
         n * unit,
+        unit,
         None if lengths is None else lengths.to(device, dtype),
         exact_kl,
         truncated,
@@ -298,7 +306,7 @@ def _layout(
     steps = next(len(s) for s in schedules if s is not None)
     full = [np.tile(np.arange(size), (steps, 1)) if s is None else s for s, size in zip(schedules, sizes, strict=True)]
     width = max(s.shape[1] for s in full)
-    ragged = min(s.shape[1] for s in full) < width
+    ragged = min(s.shape[1] for s in full) < width or any(bool((s < 0).any()) for s in {id(s): s for s in full}.values())
     distinct = {id(s): s for s in full}  # runs of one seed share their order
     place = {key: i for i, key in enumerate(distinct)}
     orders = np.full((steps, len(distinct), width), -1, np.result_type(*distinct.values()))

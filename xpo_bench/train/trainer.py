@@ -21,7 +21,7 @@ from xpo_bench.policy.base import Policy
 from xpo_bench.train.budget import evaluation_steps, stage_steps, warmup_scale
 from xpo_bench.train.clock import Clock
 from xpo_bench.train.job import Job, Outcome, Progress, stack_configs
-from xpo_bench.train.memory import PeakMemory
+from xpo_bench.train.memory import PeakMemory, is_out_of_memory
 from xpo_bench.train.optim import ModuleOptimizer, StackedOptimizer, Stepper
 from xpo_bench.train.overhead import BareStep
 from xpo_bench.train.rows import Rows, generator, halved
@@ -83,6 +83,7 @@ class GroupTrainer:
         self.losses: dict[int, np.ndarray] = {}
         self.pairs_seen, self.tokens_seen = 0.0, 0
         self.optimizer: Stepper | None = None
+        self.micro_batch = self.budget.micro_batch
         self.steps_done = 0
         self.rows = Rows(policy, truncate)
 
@@ -208,8 +209,7 @@ class GroupTrainer:
                 self.clock.flops += operations
                 if stage.refresh is not None:  # sampling belongs to the training clock, not to the step's own time
                     sampling_s = self.clock.step_s.pop() / stage.refresh
-            with self.clock.charge("train_s"):
-                losses, bad = self._step(t, warmup_scale(t, steps, self.budget.warmup))
+            losses, bad = self._step_within_memory(t, warmup_scale(t, steps, self.budget.warmup))
             if self.steps_done in points:
                 self.losses[self.steps_done] = losses
             self.steps_done += 1
@@ -240,6 +240,34 @@ class GroupTrainer:
             return StackedOptimizer(name, parameters, lr, self.budget.clip)
         return ModuleOptimizer(name, parameters, self.jobs[0].lr, self.budget.clip)
 
+    def _step_within_memory(self, t: int, scale: float) -> tuple[np.ndarray, Tensor | None]:
+        """One step; where memory runs out, the same step in smaller micro-batches, from then on."""
+        updates = len(self.update_clock.step_s)
+        while True:
+            try:
+                with self.clock.charge("train_s"):
+                    return self._step(t, scale)
+            except Exception as error:
+                begun = len(self.update_clock.step_s) > updates  # half an update cannot be taken back
+                if begun or not is_out_of_memory(error) or not self._halve():
+                    raise
+            # the failed attempt's tensors are gone by now, with its traceback
+            self.clock.waive()
+            if self.clock.device.startswith("cuda"):
+                torch.cuda.empty_cache()
+
+    def _halve(self) -> bool:
+        """Halve the micro-batch of a language model, unless its loss would then be another one."""
+        part = self.slices[0]
+        if part.data is None or part.data.schedule is None or self.policy.stacked or part.plain.batch_coupled:
+            return False
+        rows = part.data.schedule.batch // (2 if halved(part.jobs[0], part.shaped[0]) else 1)
+        now = min(self.micro_batch or rows, rows)
+        if now == 1:
+            return False
+        self.micro_batch = (now + 1) // 2
+        return True
+
     def _step(self, t: int, scale: float) -> tuple[np.ndarray, Tensor | None]:
         """One optimizer step for all slices; (loss per run, runs that have just diverged or None)."""
         assert self.optimizer is not None
@@ -262,7 +290,7 @@ class GroupTrainer:
             with self.update_clock.charge("train_s"):
                 self.optimizer.step(grads, scale, alive)
         self.tokens_seen += self.policy.tokens_processed - tokens
-        self.pairs_seen += sum(part.data.pairs_per_step for part in self.slices if part.data)
+        self.pairs_seen += sum(part.data.rows_of(t) for part in self.slices if part.data)
         return loss.to("cpu", torch.float64).numpy(), bad
 
     def _finite(self, grads: Sequence[Tensor]) -> Tensor:
@@ -274,12 +302,16 @@ class GroupTrainer:
     def _chunks(self, t: int) -> list[slice | None]:
         """Micro-batches of the step's rows; one when the whole batch fits."""
         data = self.slices[0].data
-        size = self.budget.micro_batch
+        size = self.micro_batch
         if not size or data is None or data.schedule is None:
             return [None]
         part = self.slices[0]
         size *= 2 if halved(part.jobs[0], part.shaped[0]) else 1
-        return [slice(i, i + size) for i in range(0, data.schedule.batch, size)]
+        cuts = [slice(i, i + size) for i in range(0, data.schedule.batch, size)]
+        if not data.ragged:
+            return list(cuts)
+        present = (data.schedule.at(t) >= 0).any(0).tolist()
+        return [cut for cut in cuts if any(present[cut])]
 
     def _slice_loss(self, part: Slice, t: int, rows: slice | None, grad: bool = True) -> Tensor:
         """Loss per run of one slice: the weighted sum of per-example values over the step's true total."""
@@ -339,6 +371,8 @@ class GroupTrainer:
             notes["truncated"] = data.truncated
         if self.rows.dropped:
             notes["dropped_rows"] = self.rows.dropped
+        if self.micro_batch != self.budget.micro_batch:
+            notes["micro_batch"] = self.micro_batch
         if any(group.mismatched for group in self.jobs[r].algorithm.groups.values()):
             notes["z0"] = "exact" if self.policy.enumerable else "mismatched"
         timing = {

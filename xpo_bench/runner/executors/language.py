@@ -76,6 +76,7 @@ class LanguageModels:
                     init_seed=derive(job.seed, job.task, "init") if random else 0,
                     dtype=self.setup.budget.dtype,
                     device=self.setup.device,
+                    checkpointing=self.setup.budget.checkpointing,
                 )
             except UnreachableError as error:  # nothing can run without the model that the command names
                 raise UsageError(str(error)) from error

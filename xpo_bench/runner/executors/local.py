@@ -18,6 +18,7 @@ from xpo_bench.runner import environment
 from xpo_bench.runner.plan import Cell
 from xpo_bench.runner.record import cell_record
 from xpo_bench.train.job import Job, Outcome, Progress
+from xpo_bench.train.memory import is_out_of_memory
 from xpo_bench.train.trainer import GroupTrainer
 from xpo_bench.types import Completion, Scores
 
@@ -128,7 +129,6 @@ class LocalExecutor:
             self.finished(cell, record, outcome.curve)
 
     def _failed(self, group: Group, error: BaseException, device: str) -> None:
-        out_of_memory = isinstance(error, MemoryError | torch.OutOfMemoryError)
         first = str(error).splitlines()[0] if str(error) else "no message"
         for cell in group.cells:
             described = {
@@ -139,7 +139,7 @@ class LocalExecutor:
             record = cell_record(
                 cell,
                 None,
-                status="oom" if out_of_memory else "failed",
+                status="oom" if is_out_of_memory(error) else "failed",
                 error=described,
                 model={"name": cell.setup.model.name},
                 environment=environment.describe(device),
