@@ -278,7 +278,7 @@ class GroupTrainer:
         for chunk in self._chunks(t):
             self.policy.begin()
             losses = torch.cat([self._slice_loss(part, t, chunk) for part in self.slices])
-            new = torch.autograd.grad(losses.sum(), parameters)
+            new = torch.autograd.grad(losses.sum(), parameters, materialize_grads=True)  # rows may all be absent
             grads = list(new) if grads is None else [a + b for a, b in zip(grads, new, strict=True)]
             per_run.append(losses.detach())
         assert grads is not None
@@ -307,11 +307,7 @@ class GroupTrainer:
             return [None]
         part = self.slices[0]
         size *= 2 if halved(part.jobs[0], part.shaped[0]) else 1
-        cuts = [slice(i, i + size) for i in range(0, data.schedule.batch, size)]
-        if not data.ragged:
-            return list(cuts)
-        present = (data.schedule.at(t) >= 0).any(0).tolist()
-        return [cut for cut in cuts if any(present[cut])]
+        return [slice(i, i + size) for i in range(0, data.schedule.batch, size)]
 
     def _slice_loss(self, part: Slice, t: int, rows: slice | None, grad: bool = True) -> Tensor:
         """Loss per run of one slice: the weighted sum of per-example values over the step's true total."""
