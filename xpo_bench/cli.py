@@ -173,6 +173,12 @@ BUDGET = "Budget (defaults come from the task)"
 )
 @click.option("--workers", type=click.IntRange(1, 1), default=1, show_default=True, help="Processes; 1 runs in this one.")
 @click.option(
+    "--gpus-per-cell",
+    type=int,
+    metavar="N",
+    help="Train each language model by N processes, each on a device of its own.  [default: 1]",
+)
+@click.option(
     "--out",
     type=click.Path(path_type=Path),
     metavar="DIR",

@@ -134,6 +134,9 @@ def run(
     if isinstance(words.get("seeds"), int):
         words["seeds"] = list(range(words["seeds"]))
     resolved = environment.resolve_device(device)
+    processes = words.get("gpus_per_cell") or 1
+    if device == "auto" and resolved == "cpu" and processes > 1:
+        raise UsageError(f"--gpus-per-cell {processes}: no GPU on this machine; --device cpu runs the processes on the CPU")
     registry = plugins.load(frozenset(plugins.split_names(disable) if isinstance(disable, str) else disable))
     asked = requests(words, Path(file) if file else None, resolved)
     plan = make_plan(asked, registry, reporter.planning if reporter else lambda _: None)
@@ -215,6 +218,7 @@ def execute(
                 reporter.group(group.label, len(group.cells))
             executor.run(group)
     finally:
+        executor.close()
         if reporter:
             reporter.stop()
     records = (store.read_cell(cell.key) for cell in plan.cells)
