@@ -90,10 +90,10 @@ class Team:
                 pipe.send_bytes(message)
         results: dict[int, Any] = {}
         while len(results) < self.count:
-            self._await()
+            ready = wait([pipe for rank, pipe in enumerate(self.pipes) if rank not in results])
             for rank, pipe in enumerate(self.pipes):
-                while rank not in results and pipe.poll():
-                    kind, content = pipe.recv()
+                if pipe in ready:
+                    kind, content = self._received(rank)
                     if kind == "step" and progress:
                         progress(*content)
                     elif kind == "evaluation":
@@ -106,20 +106,23 @@ class Team:
         outcomes, model = results[0]
         return outcomes, model
 
-    def _await(self) -> None:
-        """Wait until a process has something to say, or none is left to say it."""
-        wait([*self.pipes, *(member.sentinel for member in self.members)])
-        if not any(pipe.poll() for pipe in self.pipes if not pipe.closed):
-            self._look_for_the_dead(0)
+    def _received(self, rank: int) -> tuple[str, Any]:
+        """The next message of a process."""
+        try:
+            message: tuple[str, Any] = self.pipes[rank].recv()
+        except (EOFError, ConnectionError):
+            self._look_for_the_dead(10 * GRACE_S)
+            raise ChildProcessError(f"process {rank + 1}/{self.count} is not heard any more") from None
+        return message
 
     def _look_for_the_dead(self, patience_s: float) -> None:
-        if wait([member.sentinel for member in self.members], patience_s):
-            for member in self.members:
-                member.join(0)
-                if member.exitcode is not None:
-                    code = member.exitcode
-                    how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"has exited with status {code}"
-                    raise ChildProcessError(f"process {member.name.split()[-1]} {how}")
+        ending = wait([member.sentinel for member in self.members], patience_s)
+        for member in self.members:
+            if member.sentinel in ending:
+                member.join(10 * GRACE_S)
+                code = member.exitcode or 0
+                how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"has exited with status {code}"
+                raise ChildProcessError(f"process {member.name.split()[-1]} {how}")
 
     def close(self) -> None:
         """End the processes, whatever they are at."""
