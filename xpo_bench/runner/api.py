@@ -134,11 +134,11 @@ def run(
     if isinstance(words.get("seeds"), int):
         words["seeds"] = list(range(words["seeds"]))
     resolved = environment.resolve_device(device)
-    processes = words.get("gpus_per_cell") or 1
-    if device == "auto" and resolved == "cpu" and processes > 1:
-        raise UsageError(f"--gpus-per-cell {processes}: no GPU on this machine; --device cpu runs the processes on the CPU")
     registry = plugins.load(frozenset(plugins.split_names(disable) if isinstance(disable, str) else disable))
     asked = requests(words, Path(file) if file else None, resolved)
+    processes = max((request.gpus_per_cell for request in asked), default=1)
+    if device == "auto" and resolved == "cpu" and processes > 1:
+        raise UsageError(f"--gpus-per-cell {processes}: no GPU on this machine; --device cpu runs the processes on the CPU")
     plan = make_plan(asked, registry, reporter.planning if reporter else lambda _: None)
     if target_kl is not None:
         return _at_target(plan, asked, target_kl, out, fresh=fresh, registry=registry, reporter=reporter)

@@ -273,6 +273,9 @@ def _settings(value: Any) -> Settings:
 
 def _request(words: Mapping[str, Any], suite: str | None, device: str) -> Request:
     seeds = words.get("seeds", 1)
+    processes = words.get("gpus_per_cell", 1)
+    if type(processes) is not int or processes < 1:
+        raise UsageError(f"--gpus-per-cell {processes}: expected a whole number of processes, 1 or more")
     algos = _words(words.get("algos"), "--algos")
     if not algos:
         if suite is None:
@@ -294,7 +297,7 @@ def _request(words: Mapping[str, Any], suite: str | None, device: str) -> Reques
         seeds=tuple(seeds) if isinstance(seeds, list | tuple) else parse_seeds(str(seeds)),
         budget={k: words[k] for k in BUDGET_KEYS if k in words},
         device=device,
-        gpus_per_cell=words.get("gpus_per_cell", 1),
+        gpus_per_cell=processes,
         experiment=words.get("experiment"),
     )
 
@@ -413,13 +416,11 @@ def _setup(
     return TaskSetup(task, name, info, model, budget, dump(task), request.truncate, request.device, request.gpus_per_cell)
 
 
-def check_processes(count: Any, device: str, task: str, model: ModelSpec, budget: Budget) -> None:
+def check_processes(count: int, device: str, task: str, model: ModelSpec, budget: Budget) -> None:
     """Refuse a number of processes per cell that cannot train this model on this machine."""
-    words = f"--gpus-per-cell {count}"
-    if not isinstance(count, int) or isinstance(count, bool) or count < 1:
-        raise UsageError(f"{words}: expected a whole number of processes, 1 or more")
     if count == 1:
         return
+    words = f"--gpus-per-cell {count}"
     if model.tabular:
         raise UsageError(
             f"{words}: the policy of task {task} is {model.name}, which takes one process; it is for language models"
@@ -427,10 +428,12 @@ def check_processes(count: Any, device: str, task: str, model: ModelSpec, budget
     if budget.ensemble > 1:
         raise UsageError(f"{words}: not with task.ensemble={budget.ensemble}; the copies of an ensemble train in one process")
     if budget.batch_size < count:
-        raise UsageError(f"{words}: a step of task {task} has {budget.batch_size} rows; give every process one (--batch-size)")
+        raise UsageError(
+            f"{words}: batches of task {task} have {budget.batch_size} rows, not one for each process (--batch-size)"
+        )
     there = len(devices_from(device, count))
     if there < count:
-        raise UsageError(f"{words}: from {device} on this machine has {there} device{'s' if there != 1 else ''}")
+        raise UsageError(f"{words}: this machine has {there} from {device} on; every process needs one of its own")
 
 
 def devices_from(device: str, count: int) -> list[str]:

@@ -8,6 +8,8 @@ process makes the same update. Collectives are `torch.distributed`'s own: the tr
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -49,6 +51,8 @@ class Processes:
         """
         import torch.distributed as dist
 
+        if sys.platform == "linux":  # all are on this machine: nobody else needs to reach them
+            os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
         cuda = device.startswith("cuda")
         if cuda:
             torch.cuda.set_device(device)
@@ -60,6 +64,12 @@ class Processes:
             timeout=PATIENCE,
         )
         return cls(rank, count)
+
+    def part(self) -> None:
+        """Leave the others."""
+        import torch.distributed as dist
+
+        dist.destroy_process_group()
 
     @property
     def alone(self) -> bool:

@@ -106,7 +106,7 @@ class LocalExecutor:
         self._team: Team | None = None
 
     def close(self) -> None:
-        """End the processes that were started, whatever they are at."""
+        """End the processes that were started."""
         if self._team:
             self._team.close()
         self._team = None

@@ -55,7 +55,7 @@ class Team:
                 self.members.append(member)
                 theirs.close()
         except BaseException:
-            self.close()
+            self.kill()
             raise
 
     def serves(self, setup: TaskSetup) -> bool:
@@ -73,7 +73,7 @@ class Team:
         try:
             return self._train(cells, progress, observed)
         except BaseException:
-            self.close()
+            self.kill()
             raise
 
     def _train(
@@ -125,6 +125,14 @@ class Team:
                 raise ChildProcessError(f"process {member.name.split()[-1]} {how}")
 
     def close(self) -> None:
+        """Let the processes end, which wait for cells."""
+        for pipe in self.pipes:
+            pipe.close()
+        for member in self.members:
+            member.join(10 * GRACE_S)
+        self.kill()
+
+    def kill(self) -> None:
         """End the processes, whatever they are at."""
         for member in self.members:
             member.kill()
@@ -172,7 +180,7 @@ def _rebuilt(pickled: bytes, text: str) -> BaseException:
 
 
 def serve(rank: int, count: int, device: str, meeting: Path, references: Path | None, pipe: Connection) -> None:
-    """Train what arrives by the pipe, until it closes."""
+    """Train what arrives by the pipe, until it closes; what one process of a team runs."""
     threading.Thread(target=_follow, daemon=True).start()
     if rank:  # what a plugin prints is printed once
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.__stdout__.fileno() if sys.__stdout__ else 1)
@@ -181,7 +189,10 @@ def serve(rank: int, count: int, device: str, meeting: Path, references: Path | 
         try:
             message = pipe.recv_bytes()
         except EOFError:
-            return
+            if work:
+                work.processes.part()
+            sys.stdout.flush()
+            os._exit(0)  # the interpreter's own end takes a second or two, with nothing left to do
         try:
             work = work or Work(rank, count, device, meeting, references)
             answer: tuple[str, Any] = ("result", work.train(message, pipe))
