@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -224,7 +225,13 @@ def odd_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return importlib.import_module("odd_ones")
 
 
-def test_what_goes_wrong_in_one_process_fails_its_cell_alone(odd_ones: ModuleType, tmp_path: Path) -> None:
+def test_what_goes_wrong_in_one_process_fails_its_cell_alone(
+    odd_ones: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[tuple[str, str]] = []
+    monkeypatch.setattr(
+        plugins.Registry, "observe", lambda self, hook, cell, **_: told.append((cell["algorithm"], hook[4:])) or []
+    )
     words = {"data": str(write(tmp_path / "rows.jsonl", ROWS)), "model": "tiny", "device": "cpu", "seeds": 1, "steps": 3}
     weights = {"kto.undesirable_weight": 0.0, "local-kto.undesirable_weight": 0.0}
     words |= {"batch_size": 4, "dtype": "float64", "lr": 0.02, "set": weights | {f"task.{k}": v for k, v in SMALL.items()}}
@@ -233,10 +240,13 @@ def test_what_goes_wrong_in_one_process_fails_its_cell_alone(odd_ones: ModuleTyp
     assert time.monotonic() - start < 120
     raises, dies, local, whole = team.cells
     assert [cell["status"] for cell in team.cells] == ["failed", "crashed", "ok", "ok"]
+    assert multiprocessing.active_children() == []
     assert raises["error"]["type"] == "ZeroDivisionError"
     assert "of the second process" in raises["error"]["message"]
     assert "odd_ones.py" in raises["error"]["traceback"]
     assert "process 2/2 was ended by SIGKILL" in dies["error"]["message"]
+    hooks = {name: [hook for algorithm, hook in told if algorithm == name] for name in ("dies", "kto")}
+    assert hooks == {"dies": ["run_start", "step_end", "run_end"], "kto": ["run_start", *["step_end"] * 4, "run_end"]}
     # z0 over the rows of one process is another loss: the comparison above can fail
     alone = xpo_bench.run([odd_ones.LocalKTO, KTO], out="1", **words)
     assert curve(alone, alone.cells[0]) == curve(alone, alone.cells[1])

@@ -50,7 +50,7 @@ class Team:
                 arguments = (rank, self.count, device, Path(self.folder.name) / "meeting", references, theirs)
                 member = context.Process(target=serve, args=arguments, daemon=True, name=f"xpo-bench {rank + 1}/{self.count}")
                 self.pipes.append(ours)
-                with _deaf_to_interrupts():
+                with _as_member():
                     member.start()
                 self.members.append(member)
                 theirs.close()
@@ -145,16 +145,19 @@ class Team:
 
 
 @contextlib.contextmanager
-def _deaf_to_interrupts() -> Iterator[None]:
-    """A process that is started meanwhile never hears Ctrl-C, which the terminal sends to all: this one ends it."""
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+def _as_member() -> Iterator[None]:
+    """Processes that are started meanwhile order sets alike, and never hear Ctrl-C, which a terminal sends to all."""
+    hashing = os.environ.get("PYTHONHASHSEED")
+    os.environ["PYTHONHASHSEED"] = hashing or "0"
+    masks = hasattr(signal, "pthread_sigmask")
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT}) if masks else set()
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        if masks:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        if hashing is None:
+            del os.environ["PYTHONHASHSEED"]
 
 
 def _unsendable(error: BaseException) -> UsageError:
