@@ -211,6 +211,7 @@ class Dies(DPO):
 class LocalKTO(KTO):
     """KTO whose z0 is that of a process's own rows."""
     name: ClassVar[str] = "local-kto"
+    batch_coupled: ClassVar[bool] = False
 
     def loss(self, step):
         return super().loss(replace(step, shared=None))

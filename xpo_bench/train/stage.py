@@ -60,7 +60,7 @@ class StageData:
     `schedule` is None when every step takes every example. `own_schedule` holds that of groups which have their own. In a
     `ragged` stage the runs differ in size: the schedule then has −1 for absent rows, and without a schedule
     `present` (runs, E) is 0 on the padding of the smaller runs. `lengths` (runs, E) in tokens is there when each
-    completion token is a row of its own.
+    completion token is a row of its own. `exchanges` counts what losses have summed over processes.
     """
 
     algorithm: Algorithm
@@ -78,6 +78,7 @@ class StageData:
     truncated: int
     device: torch.device
     processes: Processes = ALONE
+    exchanges: int = 0
     _constant_totals: dict[str, Tensor] | None = None
 
     def step(self, policy: Policy, t: int, piece: Piece = WHOLE, grad: bool = True) -> Step:
@@ -104,9 +105,13 @@ class StageData:
         if self.exact_kl:
             first = next(iter(self.stacked.values()))
             exact_kl = policy.exact_kl(first, index, self.runs)  # type: ignore[attr-defined]
-        shared = None if self.processes.alone else self.processes.total
+        shared = None if self.processes.alone else self._over_processes
         step = Step(scores, reference, columns, weight, self._totals(t), exact_kl, shared)
         return step if self.lengths is None else by_token(step)
+
+    def _over_processes(self, values: Tensor) -> Tensor:
+        self.exchanges += 1
+        return self.processes.total(values)
 
     def requests(self, t: int, rows: slice | None = None) -> tuple[dict[str, Any], dict[str, Any]]:
         """What the policy is to score at step `t`, by group: with a graph, and without."""

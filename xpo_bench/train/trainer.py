@@ -349,6 +349,11 @@ class GroupTrainer:
             raise ValueError(
                 f"{part.plain.name}: loss() returned shape {tuple(values.shape)}, expected per-example {tuple(expected)}"
             )
+        if part.plain.batch_coupled and not self.processes.alone and not part.data.exchanges:
+            raise ValueError(
+                f"{part.plain.name}: declares batch_coupled but sums nothing by step.all_reduce(), without which every process "
+                "would take its own rows for the batch"
+            )
         if grad and not values.requires_grad:  # in company the others' gradients would hide it
             raise ValueError(f"{part.plain.name}: loss() carries no gradient; it must depend on step.policy, not detached")
         if step.weight is not None:
