@@ -176,7 +176,7 @@ BUDGET = "Budget (defaults come from the task)"
     "--gpus-per-cell",
     type=int,
     metavar="N",
-    help="Train each language model by N processes, each on a device of its own.  [default: 1]",
+    help="Train a language model by N processes, each with the whole model on a device of its own (no sharding).  [default: 1]",
 )
 @click.option(
     "--out",

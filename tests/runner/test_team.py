@@ -18,10 +18,13 @@ from typing import Any
 
 import pandas as pd
 import pytest
+import torch
 
 import xpo_bench
-from xpo_bench import plugins
+from xpo_bench import Budget, ModelSpec, plugins
+from xpo_bench.errors import UsageError
 from xpo_bench.runner.api import Result
+from xpo_bench.runner.plan import check_processes, devices_from
 from xpo_bench_plugins.algorithms.kto import KTO
 
 ROWS = [
@@ -173,6 +176,21 @@ def test_costs_are_those_of_all_processes(both: Both) -> None:
         # a prompt that completions of both shares have is processed twice, one that finds no partner not at all
         assert tokens[0] * 0.99 < tokens[1] < tokens[0] * 1.5, a["algorithm"]["name"]
         assert a["metrics"]["total_flops"] * 0.9 < b["metrics"]["total_flops"] < a["metrics"]["total_flops"] * 2
+
+
+def test_processes_take_the_devices_from_the_given_one_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    assert devices_from("cuda:1", 2) == ["cuda:1", "cuda:2"]
+    assert devices_from("cpu", 4) == ["cpu"] * 4
+    check_processes(3, "cuda:0", "t", ModelSpec(name="tiny"), Budget())
+    with pytest.raises(UsageError, match="--gpus-per-cell 3: this machine has 2 from cuda:1 on"):
+        check_processes(3, "cuda:1", "t", ModelSpec(name="tiny"), Budget())
+
+
+def test_several_processes_on_the_cpu_are_asked_for_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(UsageError, match="--gpus-per-cell 2: no GPU on this machine; --device cpu"):
+        xpo_bench.run("dpo", "overfit_pair", device="auto", gpus_per_cell=2)
 
 
 ODD_ONES = '''
