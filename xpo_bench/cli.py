@@ -173,6 +173,12 @@ BUDGET = "Budget (defaults come from the task)"
 )
 @click.option("--workers", type=click.IntRange(1, 1), default=1, show_default=True, help="Processes; 1 runs in this one.")
 @click.option(
+    "--gpus-per-cell",
+    type=int,
+    metavar="N",
+    help="Train a language model by N processes, each with the whole model on a device of its own (no sharding).  [default: 1]",
+)
+@click.option(
     "--out",
     type=click.Path(path_type=Path),
     metavar="DIR",

@@ -127,6 +127,7 @@ class Step:
             that divides by them is exact under gradient accumulation.
         exact_kl: KL(π(.|x) ‖ π_ref(.|x)) in nats for the prompt of each example, without gradient,
             shape `(..., N)`; only on enumerable worlds and only when a group is mismatched.
+        shared: what sums a tensor over the processes that share the batch; see `all_reduce`.
     """
 
     policy: Mapping[str, Scores]
@@ -135,6 +136,16 @@ class Step:
     weight: Tensor | None = None
     totals: Mapping[str, Tensor] = field(default_factory=dict)
     exact_kl: Tensor | None = None
+    shared: Callable[[Tensor], Tensor] | None = field(default=None, repr=False, compare=False)
+
+    def all_reduce(self, values: Tensor) -> Tensor:
+        """The sum of `values` over the processes that share the batch, without gradient; `values` where there is one process.
+
+        A loss passes what it sums over the examples of a batch (KTO's z0). It is called equally often in all processes, in
+        the same order and with the same shape, whatever the values.
+        """
+        values = values.detach()
+        return values if self.shared is None else self.shared(values)
 
     def log_ratio(self, group: str) -> Tensor:
         """Summed log-ratio log π(y|x) − log π_ref(y|x) of a group in nats, shape `(..., N)`."""

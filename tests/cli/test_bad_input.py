@@ -13,6 +13,7 @@ Command = Callable[..., Any]
 
 RUN = ["run", "--tasks", "deterministic", "--steps", "10", "--seeds", "1"]
 DATA = ["run", "--algos", "dpo", "--model", "tabular", "--data"]
+TINY = ["run", "--algos", "dpo", "--data", "good.jsonl", "--model", "tiny", "--device", "cpu"]
 
 
 @pytest.fixture(autouse=True)
@@ -76,6 +77,11 @@ OTHERS = {
     "held-out share": ([*DATA, "good.jsonl", "--heldout", "1"], "heldout"),
     "model is a file": (["run", "--algos", "dpo", "--data", "good.jsonl", "--model", "./a-file"], "is not a directory"),
     "noise": ([*RUN, "--algos", "dpo", "--label-noise", "0.5"], "task.label_noise = 0.5: input should be less than 0.5"),
+    "no processes": ([*TINY, "--gpus-per-cell", "0"], "--gpus-per-cell 0: expected a whole number of processes, 1 or more"),
+    "processes are a word": ([*TINY, "--gpus-per-cell", "two"], "'two' is not a valid integer"),
+    "processes of a table": ([*RUN, "--algos", "dpo", "--device", "cpu", "--gpus-per-cell", "2"], "it is for language models"),
+    "processes without rows": ([*TINY, "--batch-size", "2", "--gpus-per-cell", "3"], "have 2 rows, not one for each process"),
+    "processes of an ensemble": ([*TINY, "--set", "task.ensemble=2", "--gpus-per-cell", "2"], "not with task.ensemble=2"),
     "show nothing": (["show", "missing"], "missing: not a run directory"),
     "status of a file": (["status", "a-file"], "a-file: not a run directory"),
 }  # fmt: skip

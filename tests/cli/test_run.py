@@ -273,6 +273,21 @@ def test_help_of_every_command(warm: Command) -> None:
     assert warm("--version").out.startswith("xpo-bench, version ")
 
 
+def test_one_model_by_two_processes(xpo: Command, warm: Command, tmp_path: Path) -> None:
+    jsonl(tmp_path / "d.jsonl", [("yes", "no"), ("sure", "never"), ("fine", "nah")])
+    small = ["task.kl_prompts=1", "task.kl_samples=1", "task.max_new_tokens=2"]
+    words = ["run", "--algos", "dpo", "--data", "d.jsonl", "--model", "tiny", "--device", "cpu", "--seeds", "2", "--steps", "2"]
+    words += ["--batch-size", "3", "--gpus-per-cell", "2", "--out", "r", *(word for s in small for word in ("--set", s))]
+    done = xpo(*words, "--json")
+    assert done.code == 0, done.err
+    assert done.out.count("\n") == 1
+    assert [(cell["status"], cell["seed"], cell["train"]["processes"]) for cell in done.json["cells"]] == [
+        ("ok", 0, 2),
+        ("ok", 1, 2),
+    ]
+    assert "2 cells, 2 already there" in warm(*words).err
+
+
 # --------------------------------------------------------------------------- interruption
 
 

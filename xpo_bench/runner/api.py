@@ -136,6 +136,9 @@ def run(
     resolved = environment.resolve_device(device)
     registry = plugins.load(frozenset(plugins.split_names(disable) if isinstance(disable, str) else disable))
     asked = requests(words, Path(file) if file else None, resolved)
+    processes = max((request.gpus_per_cell for request in asked), default=1)
+    if device == "auto" and resolved == "cpu" and processes > 1:
+        raise UsageError(f"--gpus-per-cell {processes}: no GPU on this machine; --device cpu runs the processes on the CPU")
     plan = make_plan(asked, registry, reporter.planning if reporter else lambda _: None)
     if target_kl is not None:
         return _at_target(plan, asked, target_kl, out, fresh=fresh, registry=registry, reporter=reporter)
@@ -215,6 +218,7 @@ def execute(
                 reporter.group(group.label, len(group.cells))
             executor.run(group)
     finally:
+        executor.close()
         if reporter:
             reporter.stop()
     records = (store.read_cell(cell.key) for cell in plan.cells)

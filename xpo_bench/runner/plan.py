@@ -47,6 +47,7 @@ class Request:
     seeds: Sequence[int] = (0,)
     budget: Mapping[str, Any] = field(default_factory=dict)
     device: str = "cpu"
+    gpus_per_cell: int = 1
     experiment: str | None = None
 
 
@@ -62,7 +63,12 @@ class TaskSetup:
     options: Mapping[str, Any]
     truncate: str
     device: str
+    processes: int = 1
     _data: dict[int, tuple[Dataset, str]] = field(default_factory=dict)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Rows stay behind: a process that is sent a setup reads them itself."""
+        return vars(self) | {"_data": {}}
 
     def dataset(self, seed: int) -> Dataset:
         """The clean rows at a seed."""
@@ -93,6 +99,7 @@ class TaskSetup:
             "budget": dump(self.budget),
             "truncate": self.truncate,
             "device": self.device.split(":")[0],
+            "processes": self.processes,
             "source": keys.class_source(type(self.task)),
         }
 
@@ -156,7 +163,7 @@ def parse_seeds(text: str) -> tuple[int, ...]:
 FILE_KEYS = (
     "algos", "tasks", "suite", "data", "world", "model", "set", "seeds", "steps", "sampling", "heldout", "batch_size",
     "optimizer", "lr", "loss_over", "label_noise", "dtype", "experiment", "rows", "on_bad_row", "truncate",
-    "lora",
+    "lora", "gpus_per_cell",
 )  # fmt: skip
 BUDGET_KEYS = ("steps", "sampling", "heldout", "batch_size", "optimizer", "lr", "loss_over", "label_noise", "dtype")
 
@@ -266,6 +273,9 @@ def _settings(value: Any) -> Settings:
 
 def _request(words: Mapping[str, Any], suite: str | None, device: str) -> Request:
     seeds = words.get("seeds", 1)
+    processes = words.get("gpus_per_cell", 1)
+    if type(processes) is not int or processes < 1:
+        raise UsageError(f"--gpus-per-cell {processes}: expected a whole number of processes, 1 or more")
     algos = _words(words.get("algos"), "--algos")
     if not algos:
         if suite is None:
@@ -287,6 +297,7 @@ def _request(words: Mapping[str, Any], suite: str | None, device: str) -> Reques
         seeds=tuple(seeds) if isinstance(seeds, list | tuple) else parse_seeds(str(seeds)),
         budget={k: words[k] for k in BUDGET_KEYS if k in words},
         device=device,
+        gpus_per_cell=processes,
         experiment=words.get("experiment"),
     )
 
@@ -406,7 +417,39 @@ def _setup(
         raise UsageError(f"task.{field}: the policy of task {name} is {model.name}; it needs a language model (--model)")
     if budget.batch_tokens and budget.sampling == "replacement":
         raise UsageError("task.batch_tokens: batches cut by tokens are taken from epochs (--sampling epochs)")
-    return TaskSetup(task, name, info, model, budget, dump(task), request.truncate, request.device)
+    check_processes(request.gpus_per_cell, request.device, name, model, budget)
+    return TaskSetup(task, name, info, model, budget, dump(task), request.truncate, request.device, request.gpus_per_cell)
+
+
+def check_processes(count: int, device: str, task: str, model: ModelSpec, budget: Budget) -> None:
+    """Refuse a number of processes per cell that cannot train this model on this machine."""
+    if count == 1:
+        return
+    words = f"--gpus-per-cell {count}"
+    if model.tabular:
+        raise UsageError(
+            f"{words}: the policy of task {task} is {model.name}, which takes one process; it is for language models"
+        )
+    if budget.ensemble > 1:
+        raise UsageError(f"{words}: not with task.ensemble={budget.ensemble}; the copies of an ensemble train in one process")
+    if budget.batch_size < count:
+        raise UsageError(
+            f"{words}: batches of task {task} have {budget.batch_size} rows, not one for each process (--batch-size)"
+        )
+    there = len(devices_from(device, count))
+    if there < count:
+        raise UsageError(f"{words}: this machine has {there} from {device} on; every process needs one of its own")
+
+
+def devices_from(device: str, count: int) -> list[str]:
+    """At most `count` devices, the given one and those after it; `cpu` as often as is asked."""
+    kind, _, number = device.partition(":")
+    if kind != "cuda":
+        return [device] * count
+    import torch
+
+    first = int(number or 0)
+    return [f"cuda:{i}" for i in range(first, min(first + count, torch.cuda.device_count()))]
 
 
 def _model_and_budget(request: Request, task: Task) -> tuple[ModelSpec, Budget]:

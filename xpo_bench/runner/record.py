@@ -63,7 +63,7 @@ def cell_record(
             "budget": dump(setup.budget),
             "expected_divergence": cell.algorithm.name in setup.task.expects_divergence,
         },
-        "train": {"lr": cell.lr, "optimizer": cell.optimizer},
+        "train": {"lr": cell.lr, "optimizer": cell.optimizer} | ({"processes": setup.processes} if setup.processes > 1 else {}),
         "seed": cell.seed,
         "experiment": cell.experiment,
         "metrics": dict(outcome.metrics) if outcome else {},

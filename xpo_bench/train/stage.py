@@ -14,6 +14,7 @@ from xpo_bench.algorithm import Algorithm
 from xpo_bench.errors import DataError
 from xpo_bench.policy.base import Policy
 from xpo_bench.train.batches import mismatch
+from xpo_bench.train.processes import ALONE, WHOLE, Piece, Processes
 from xpo_bench.types import Completion, Example, Scores, Single, Step
 
 
@@ -45,9 +46,10 @@ class Schedule:
         """Rows of a step, absent ones included."""
         return int(self.orders.shape[-1])
 
-    def used(self) -> Tensor:
-        """The distinct rows that some step of some run takes."""
-        rows: Tensor = torch.unique(self.orders[self.orders >= 0])
+    def used(self, places: slice = slice(None)) -> Tensor:
+        """The distinct rows that some step of some run takes, at these places of it."""
+        orders = self.orders[..., places]
+        rows: Tensor = torch.unique(orders[orders >= 0])
         return rows.long()
 
 
@@ -58,7 +60,7 @@ class StageData:
     `schedule` is None when every step takes every example. `own_schedule` holds that of groups which have their own. In a
     `ragged` stage the runs differ in size: the schedule then has −1 for absent rows, and without a schedule
     `present` (runs, E) is 0 on the padding of the smaller runs. `lengths` (runs, E) in tokens is there when each
-    completion token is a row of its own.
+    completion token is a row of its own. `exchanges` counts what losses have summed over processes.
     """
 
     algorithm: Algorithm
@@ -76,12 +78,17 @@ class StageData:
     exact_kl: bool
     truncated: int
     device: torch.device
+    processes: Processes = ALONE
+    exchanges: int = 0
     _constant_totals: dict[str, Tensor] | None = None
 
-    def step(self, policy: Policy, t: int, rows: slice | None = None, grad: bool = True) -> Step:
-        """Score the batch of step `t` (or a slice of its rows) and assemble what the loss sees."""
+    def step(self, policy: Policy, t: int, piece: Piece = WHOLE, grad: bool = True) -> Step:
+        """Score the batch of step `t` (or a piece of it) and assemble what the loss sees."""
+        rows = piece.rows
         index = self._at(t, rows)
         weight = self._weight(index)
+        if piece.padding and index is not None:
+            weight = torch.zeros(index.shape, device=self.device)
         trained, fixed = self.requests(t, rows)
         scores: dict[str, Scores] = {}
         for wanted, with_grad in ((trained, grad), (fixed, False)):
@@ -99,8 +106,13 @@ class StageData:
         if self.exact_kl:
             first = next(iter(self.stacked.values()))
             exact_kl = policy.exact_kl(first, index, self.runs)  # type: ignore[attr-defined]
-        step = Step(scores, reference, columns, weight, self._totals(t), exact_kl)
+        shared = None if self.processes.alone else self._over_processes
+        step = Step(scores, reference, columns, weight, self._totals(t), exact_kl, shared)
         return step if self.lengths is None else by_token(step)
+
+    def _over_processes(self, values: Tensor) -> Tensor:
+        self.exchanges += 1
+        return self.processes.total(values)
 
     def requests(self, t: int, rows: slice | None = None) -> tuple[dict[str, Any], dict[str, Any]]:
         """What the policy is to score at step `t`, by group: with a graph, and without."""
@@ -206,6 +218,7 @@ def by_token(step: Step) -> Step:
         weight,
         step.totals,
         None if step.exact_kl is None else spread(step.exact_kl),
+        step.shared,
     )
 
 
@@ -218,6 +231,8 @@ def bind(
     score_reference: Any,
     token_rows: bool,
     truncate: str,
+    processes: Processes = ALONE,
+    unit_rows: int = 1,
 ) -> StageData:
     """Encode the examples of every run, score their references once, and lay out the schedule.
 
@@ -225,6 +240,7 @@ def bind(
         examples: per run, as `stage_examples` returned them.
         schedules: per run, indices into the examples, (steps, N), or None for all at every step.
         score_reference: (completions, stacked, used rows) -> Scores under the stage's reference policy.
+        processes: those that share a step, in units of `unit_rows`; each scores the reference of its own share.
     """
     per_run = _per_run(algorithm, examples)
     exact_kl = policy.enumerable and any(g.mismatched for g in algorithm.groups.values())
@@ -245,7 +261,9 @@ def bind(
         truncated += 0 if group.mismatched else sum(getattr(e, "truncated", 0) for e in encoded)
         stacked[name] = policy.stack(encoded)
         if group.reference:
-            used = None if index is None or policy.enumerable else index.used()  # a table scores everything at once
+            used = None  # a table scores everything at once
+            if index is not None and not policy.enumerable:
+                used = index.used() if processes.alone else index.used(processes.used(index.batch, unit_rows))
             reference[name] = score_reference(completions, stacked[name], used)
     if not stacked:
         raise DataError(f"{algorithm.name}: declares no group that is scored")
@@ -270,6 +288,7 @@ def bind(
         exact_kl,
         truncated,
         device,
+        processes,
     )
 
 

@@ -7,6 +7,7 @@ of copies.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +25,7 @@ from xpo_bench.train.job import Job, Outcome, Progress, stack_configs
 from xpo_bench.train.memory import PeakMemory, is_out_of_memory
 from xpo_bench.train.optim import ModuleOptimizer, StackedOptimizer, Stepper
 from xpo_bench.train.overhead import BareStep
+from xpo_bench.train.processes import ALONE, WHOLE, Piece, Processes
 from xpo_bench.train.rows import Rows, generator, halved
 from xpo_bench.train.stage import StageData, bind
 from xpo_bench.train.tools import CellTools
@@ -58,6 +60,8 @@ class GroupTrainer:
         truncate: what gives way in rows longer than the context.
         progress: called now and then. on_evaluation: called with (run, step, metrics) at every evaluation
             point; both off the training clock.
+        processes: those that train the policy together, a single model. All build a trainer of their own from equal
+            arguments; the first one alone samples and evaluates.
     """
 
     def __init__(
@@ -70,13 +74,15 @@ class GroupTrainer:
         device: str = "cpu",
         progress: Progress | None = None,
         on_evaluation: Callable[[int, int, dict[str, float]], None] | None = None,
+        processes: Processes = ALONE,
     ) -> None:
         self.policy, self.jobs, self.score_initial, self.truncate = policy, jobs, score_initial, truncate
         self.budget = jobs[0].budget
         self.clock = Clock(device, lambda: float(getattr(policy, "flops", 0.0)))
         self.update_clock = Clock(device)
         self.memory = PeakMemory(device)
-        self.bare = None if policy.stacked else BareStep(policy, self.budget.steps)
+        self.processes = processes
+        self.bare = None if policy.stacked or not processes.first else BareStep(policy, self.budget.steps)
         self.progress, self.on_evaluation = progress, on_evaluation
         self.initial = policy.snapshot()
         self.alive = torch.ones(len(jobs), dtype=torch.bool, device=policy.parameters()[0].device)
@@ -86,11 +92,12 @@ class GroupTrainer:
         self.micro_batch = self.budget.micro_batch
         self.steps_done = 0
         self.rows = Rows(policy, truncate)
+        self.watch: Watch | None = None
 
     # ---------------------------------------------------------------- the whole run
 
     def run(self) -> list[Outcome]:
-        """Train, evaluate at the points of `evaluation_steps`, and return one outcome per job."""
+        """Train, evaluate at the points of `evaluation_steps`, and return one outcome per job, in the first process."""
         with self.clock.charge("prepare_s"):
             pools = [self.rows.pool(job) for job in self.jobs]
             self.tools = [
@@ -98,13 +105,16 @@ class GroupTrainer:
                 for r, job in enumerate(self.jobs)
             ]
             self.slices = self._slices([noisy for _, noisy in pools])
-        with self.clock.charge("evaluate_s"):
-            everything = Slice(self.jobs, slice(0, len(self.jobs)), self.jobs[0].algorithm, [])
-            initial = self._score_initial(everything)
-            clean = [rows for rows, _ in pools]
-            self.watch = Watch(self.policy, self.jobs, clean, self.rows, self.truncate, initial, self.initial, self.on_evaluation)
-            self._evaluate(0)
-            self._owed()  # evaluation is nobody's preparation
+        if self.processes.first:
+            with self.clock.charge("evaluate_s"):
+                everything = Slice(self.jobs, slice(0, len(self.jobs)), self.jobs[0].algorithm, [])
+                initial = self._score_initial(everything)
+                clean = [rows for rows, _ in pools]
+                self.watch = Watch(
+                    self.policy, self.jobs, clean, self.rows, self.truncate, initial, self.initial, self.on_evaluation
+                )
+                self._evaluate(0)
+                self._owed()  # evaluation is nobody's preparation
         plan = self.slices[0].plain.stages()
         points = set(evaluation_steps(self.budget.steps))
         for number, (stage, steps) in enumerate(zip(plan, stage_steps(plan, self.budget.steps), strict=True)):
@@ -118,7 +128,23 @@ class GroupTrainer:
             with self.clock.charge("evaluate_s"):
                 for self.steps_done in sorted(points - {0}):
                     self._evaluate(self.steps_done)
-        return [self._outcome(r, final) for r, final in enumerate(self.watch.finals())]
+        self._settle()
+        if self.watch is None:
+            return []
+        return [self._outcome(r, final, self.watch) for r, final in enumerate(self.watch.finals())]
+
+    def _settle(self) -> None:
+        """Add up what the processes have counted, and see that all hold the same weights."""
+        if self.processes.alone:
+            return
+        norm = float(torch.stack([p.detach().double().norm() for p in self.policy.parameters()]).norm())
+        of_first = self.processes.from_first(norm)
+        if norm != of_first and not (math.isnan(norm) and math.isnan(of_first)):
+            raise RuntimeError(f"the weights of process {self.processes.rank} differ from those of the first")
+        tokens, self.clock.flops = self.processes.total(
+            torch.tensor([self.tokens_seen, self.clock.flops], dtype=torch.float64)
+        ).tolist()
+        self.tokens_seen = round(tokens)
 
     # ---------------------------------------------------------------- data
 
@@ -137,10 +163,18 @@ class GroupTrainer:
                 rows = self.rows.accepted(pools[r], algorithm.accepts)
                 self.tools[r].examples = rows
                 on_policy = any(stage.refresh is not None or stage.solve for stage in algorithm.stages())
-                shaped.append(rows if on_policy else algorithm.shape_data(rows, self.tools[r]))
+                shaped.append(rows if on_policy else self._shape(algorithm, rows, r))
             slices.append(Slice(jobs, slice(start, end), stack_configs([j.algorithm for j in jobs], dtype, device), shaped))
             start = end
         return slices
+
+    def _shape(self, algorithm: Algorithm, rows: Sequence[Example], r: int) -> Sequence[Example]:
+        """What `shape_data` makes of the rows, sampled once for all processes."""
+        if self.processes.alone or type(algorithm).shape_data is Algorithm.shape_data:
+            return algorithm.shape_data(rows, self.tools[r])
+        shaped = algorithm.shape_data(rows, self.tools[r]) if self.processes.first else None
+        found: Sequence[Example] = self.processes.from_first(shaped)
+        return found
 
     def _bind(self, part: Slice, number: int, stage: Stage, steps: int, t: int) -> StageData:
         """Encode a stage's data and draw its schedule; at every refresh, the data of the next batch of rows."""
@@ -148,17 +182,29 @@ class GroupTrainer:
         for r, job in zip(range(part.runs.start, part.runs.stop), part.jobs, strict=True):
             rows = part.shaped[r - part.runs.start]
             if stage.refresh is not None:
-                rows = job.algorithm.shape_data(self.rows.next_rows(job, rows, number, steps, t // stage.refresh), self.tools[r])
+                rows = self._shape(job.algorithm, self.rows.next_rows(job, rows, number, steps, t // stage.refresh), r)
             rows = job.algorithm.stage_examples(number, rows)
             if not rows:
                 raise ValueError(f"{job.algorithm.name}: stage {number} has no examples")
             examples.append(rows)
-            schedules.append(None if stage.refresh is not None else self.rows.schedule(job, rows, number, steps))
+            schedule = None if stage.refresh is not None else self.rows.schedule(job, rows, number, steps)
+            if schedule is None and not self.processes.alone:  # a full batch that is shared needs its rows named
+                schedule = np.arange(len(rows))[None]
+            schedules.append(schedule)
         # before the first step "previous" IS the initial policy, whose scores are shared
         moved = stage.reference == "previous" and self.steps_done > 0
         scorer = self._score_current(part) if moved else self._score_initial(part)
         return bind(
-            part.stacked, self.policy, part.runs, examples, schedules, scorer, self.budget.loss_over == "token", self.truncate
+            part.stacked,
+            self.policy,
+            part.runs,
+            examples,
+            schedules,
+            scorer,
+            self.budget.loss_over == "token",
+            self.truncate,
+            self.processes,
+            self._unit(),
         )
 
     def _score_current(self, part: Slice) -> ReferenceScorer:
@@ -222,7 +268,8 @@ class GroupTrainer:
                 self.progress(self.steps_done, self.budget.steps, float(finite.mean()) if len(finite) else None)
             if self.bare and bad is None and self.steps_done in self.bare.points:
                 with self.clock.charge("evaluate_s"):
-                    requests = [part.data.requests(t, chunk)[0] for part in self.slices if part.data for chunk in self._chunks(t)]
+                    chunks = [chunk.rows for chunk in self._chunks() if not chunk.padding]
+                    requests = [part.data.requests(t, rows)[0] for part in self.slices if part.data for rows in chunks]
                     self.bare.compare(self.clock.step_s[-1] + sampling_s, self.update_clock.step_s[-1], requests)
             if self.steps_done in points:
                 self.memory.stop()
@@ -257,11 +304,13 @@ class GroupTrainer:
                 torch.cuda.empty_cache()
 
     def _halve(self) -> bool:
-        """Halve the micro-batch of a language model, unless its loss would then be another one."""
+        """Halve the micro-batch of a language model, unless its loss would then be another one, or other processes wait."""
         part = self.slices[0]
         if part.data is None or part.data.schedule is None or self.policy.stacked or part.plain.batch_coupled:
             return False
-        rows = part.data.schedule.batch // (2 if halved(part.jobs[0], part.shaped[0]) else 1)
+        if not self.processes.alone:
+            return False
+        rows = part.data.schedule.batch // self._unit()
         now = min(self.micro_batch or rows, rows)
         if now == 1:
             return False
@@ -275,7 +324,7 @@ class GroupTrainer:
         tokens = self.policy.tokens_processed
         per_run: list[Tensor] = []
         grads: list[Tensor] | None = None
-        for chunk in self._chunks(t):
+        for chunk in self._chunks():
             self.policy.begin()
             losses = torch.cat([self._slice_loss(part, t, chunk) for part in self.slices])
             new = torch.autograd.grad(losses.sum(), parameters, materialize_grads=True)  # rows may all be absent
@@ -283,12 +332,18 @@ class GroupTrainer:
             per_run.append(losses.detach())
         assert grads is not None
         loss = torch.stack(per_run).sum(0) if len(per_run) > 1 else per_run[0]
+        exchange_s = 0.0
+        if not self.processes.alone:  # part of the update: a bare supervised step would exchange its gradients as well
+            with self.update_clock.charge("train_s"):
+                loss, *grads = self.processes.sum([loss, *grads])
+            exchange_s = self.update_clock.step_s.pop()
         ok = torch.isfinite(loss) & self._finite(grads)
         bad = None if bool(ok.all()) else ~ok
         alive = None if bad is None and bool(self.alive.all()) else self.alive & ok
         if alive is None or bool(alive.any()):
             with self.update_clock.charge("train_s"):
                 self.optimizer.step(grads, scale, alive)
+            self.update_clock.step_s[-1] += exchange_s
         self.tokens_seen += self.policy.tokens_processed - tokens
         self.pairs_seen += sum(part.data.rows_of(t) for part in self.slices if part.data)
         return loss.to("cpu", torch.float64).numpy(), bad
@@ -299,20 +354,23 @@ class GroupTrainer:
         norms = torch.stack(torch._foreach_norm(list(grads)))
         return torch.isfinite(norms).all().reshape(1)
 
-    def _chunks(self, t: int) -> list[slice | None]:
-        """Micro-batches of the step's rows; one when the whole batch fits."""
+    def _chunks(self) -> list[Piece]:
+        """Micro-batches of this process's rows of a step; one when they fit."""
         data = self.slices[0].data
         size = self.micro_batch
-        if not size or data is None or data.schedule is None:
-            return [None]
-        part = self.slices[0]
-        size *= 2 if halved(part.jobs[0], part.shaped[0]) else 1
-        return [slice(i, i + size) for i in range(0, data.schedule.batch, size)]
+        if data is None or data.schedule is None or (not size and self.processes.alone):
+            return [WHOLE]
+        return self.processes.pieces(data.schedule.batch, self._unit(), size)
 
-    def _slice_loss(self, part: Slice, t: int, rows: slice | None, grad: bool = True) -> Tensor:
+    def _unit(self) -> int:
+        """Rows of a step that stay together."""
+        part = self.slices[0]
+        return 2 if halved(part.jobs[0], part.shaped[0]) else 1
+
+    def _slice_loss(self, part: Slice, t: int, piece: Piece, grad: bool = True) -> Tensor:
         """Loss per run of one slice: the weighted sum of per-example values over the step's true total."""
         assert part.data is not None
-        step = part.data.step(self.policy, t, rows, grad)
+        step = part.data.step(self.policy, t, piece, grad)
         values = part.stacked.loss(step)
         if not isinstance(values, Tensor):
             raise TypeError(f"{part.plain.name}: loss() returned {type(values).__name__}, expected a tensor")
@@ -320,6 +378,11 @@ class GroupTrainer:
         if values.shape != expected:
             raise ValueError(
                 f"{part.plain.name}: loss() returned shape {tuple(values.shape)}, expected per-example {tuple(expected)}"
+            )
+        if part.plain.batch_coupled and not self.processes.alone and not part.data.exchanges:
+            raise ValueError(
+                f"{part.plain.name}: declares batch_coupled but sums nothing by step.all_reduce(), without which every process "
+                "would take its own rows for the batch"
             )
         if grad and not values.requires_grad:  # in company the others' gradients would hide it
             raise ValueError(f"{part.plain.name}: loss() carries no gradient; it must depend on step.policy, not detached")
@@ -331,19 +394,21 @@ class GroupTrainer:
     def _losses_now(self, t: int) -> np.ndarray:
         """The loss of the last batch after the last update."""
         total: Tensor | float = 0.0
-        for chunk in self._chunks(t):
+        for chunk in self._chunks():
             self.policy.begin()
             total = total + torch.cat([self._slice_loss(part, t, chunk, grad=False) for part in self.slices])
         assert isinstance(total, Tensor)
+        total = self.processes.total(total)
         return total.to("cpu", torch.float64).numpy()
 
     # ---------------------------------------------------------------- results
 
     def _evaluate(self, step: int) -> None:
-        self.watch.evaluate(step, self.alive.cpu().numpy(), [(part.stacked, part.runs) for part in self.slices])
+        if self.watch:
+            self.watch.evaluate(step, self.alive.cpu().numpy(), [(part.stacked, part.runs) for part in self.slices])
 
-    def _outcome(self, r: int, final: dict[str, Any]) -> Outcome:
-        rows = self.watch.rows(r, self.losses)
+    def _outcome(self, r: int, final: dict[str, Any], watch: Watch) -> Outcome:
+        rows = watch.rows(r, self.losses)
         # a parameter that stopped being finite at the very last update shows in the evaluation only
         alive = bool(self.alive[r]) and (not rows or rows[-1]["step"] == self.steps_done)
         clock = self.clock
@@ -360,7 +425,7 @@ class GroupTrainer:
             }
             final |= {name: value for name, value in costs.items() if value is not None}
         final |= {name: value for name, value in self.tools[r].noted.items() if find(name)}
-        notes = dict(self.policy.notes) | self.watch.notes(r)
+        notes = dict(self.policy.notes) | watch.notes(r)
         notes |= {name: value for name, value in self.tools[r].noted.items() if not find(name)}
         data = next(part.data for part in self.slices if part.runs.start <= r < part.runs.stop)
         if data is not None and data.truncated:
@@ -379,4 +444,4 @@ class GroupTrainer:
             "step_ms_median": clock.step_ms_median,
             "vectorised_runs": len(self.jobs),
         }
-        return Outcome("ok" if alive else "diverged", final, rows, timing, notes, self.watch.final_policy(r))
+        return Outcome("ok" if alive else "diverged", final, rows, timing, notes, watch.final_policy(r))

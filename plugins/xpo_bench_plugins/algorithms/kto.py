@@ -12,7 +12,7 @@ Args:
     desirable_weight, undesirable_weight: λ_D and λ_U, dimensionless.
 
 Pitfalls: z0 must carry no gradient and must not come from matched rows, nor from the other half of the same
-pair; z0 depends on the whole micro-batch, so micro-batch size changes the loss. At policy = reference the
+pair; z0 depends on the whole micro-batch, of all processes, so micro-batch size changes the loss. At policy = reference the
 gradient is β/4 of a log-ratio's, hence learning rates 2 to 10 times those of DPO.
 
 Source: Ethayarajh et al. 2024, eq. 8.
@@ -62,6 +62,7 @@ class KTO(Algorithm):
 def reference_point(step: Step) -> Tensor:
     """KTO's z0 in nats, shape `(..., 1)`, without gradient: the batch mean of the KL estimate, at least 0.
 
+    The mean is over the rows of all processes that share the batch.
     Rows without weight and rows that found no partner (an empty mismatched completion) do not count;
     where no row counts, z0 is 0.
     """
@@ -74,8 +75,8 @@ def reference_point(step: Step) -> Tensor:
     if step.weight is not None:
         weight = weight * step.weight
     # where() keeps whatever stands on absent rows, inf included, out of the sum
-    total = torch.where(weight > 0, weight * kl, 0.0).sum(-1, keepdim=True)
-    count = weight.sum(-1, keepdim=True)
+    total = step.all_reduce(torch.where(weight > 0, weight * kl, 0.0).sum(-1, keepdim=True))
+    count = step.all_reduce(weight.sum(-1, keepdim=True))
     return torch.where(count > 0, total / count, 0.0).clamp(min=0.0).detach()
 
 

@@ -14,6 +14,7 @@ from xpo_bench.runner.references import References, fingerprint
 from xpo_bench.streams import derive
 from xpo_bench.train.job import Job, Outcome, Progress
 from xpo_bench.train.language import ReferenceScorer, initial_identity, prepare_initial
+from xpo_bench.train.processes import ALONE, Processes
 from xpo_bench.train.trainer import GroupTrainer
 
 
@@ -22,10 +23,11 @@ class LanguageModels:
 
     Args:
         references: where reference scores are kept for later runs; None keeps them in memory alone.
+        processes: those that train the model together; what the first one has scored is kept.
     """
 
-    def __init__(self, setup: TaskSetup, references: Path | None = None) -> None:
-        self.setup, self.references = setup, references
+    def __init__(self, setup: TaskSetup, references: Path | None = None, processes: Processes = ALONE) -> None:
+        self.setup, self.references, self.processes = setup, references, processes
         self.policy: CausalLM | None = None
         self.initial: dict[Any, Any] = {}
         self.cache: dict[Any, References] = {}
@@ -51,11 +53,12 @@ class LanguageModels:
             device=self.setup.device,
             progress=progress,
             on_evaluation=observed,
+            processes=self.processes,
         )
         try:
             return trainer.run(), policy.describe()
         finally:  # scores are whole one by one, whatever became of the cell that asked for them
-            for known in self.cache.values():
+            for known in self.cache.values() if self.processes.first else ():
                 known.save()
 
     def _known(self, start: Any) -> References:
@@ -83,6 +86,8 @@ class LanguageModels:
             self.pristine = self.policy.snapshot()
         if identity not in self.initial:
             self.policy.restore(self.pristine)
-            prepare_initial(self.policy, job, self.setup.truncate)
+            if self.processes.first:
+                prepare_initial(self.policy, job, self.setup.truncate)
+            self.processes.copy_first(self.policy.parameters())
             self.initial[identity] = self.policy.snapshot()
         return identity

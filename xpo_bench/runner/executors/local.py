@@ -1,4 +1,4 @@
-"""The local executor: one process, groups of cells one after the other."""
+"""The local executor: groups of cells one after the other, in this process or in a team of processes for each."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from xpo_bench.errors import UsageError
 from xpo_bench.policy.linear import LinearPolicy
 from xpo_bench.policy.tabular import TabularPolicy
 from xpo_bench.runner import environment
-from xpo_bench.runner.plan import Cell
+from xpo_bench.runner.plan import Cell, TaskSetup
 from xpo_bench.runner.record import cell_record
 from xpo_bench.train.job import Job, Outcome, Progress
 from xpo_bench.train.memory import is_out_of_memory
@@ -24,6 +24,7 @@ from xpo_bench.types import Completion, Scores
 
 if TYPE_CHECKING:
     from xpo_bench.runner.executors.language import LanguageModels
+    from xpo_bench.runner.executors.team import Team
 
 MAX_RUNS = 1024
 """Runs of one vectorised computation at most: beyond it nothing is gained, and an interruption costs all of them."""
@@ -92,7 +93,7 @@ def groups(cells: Sequence[Cell]) -> list[Group]:
 
 
 class LocalExecutor:
-    """Runs groups in this process and hands every finished cell to `finished`; `references` keeps reference scores."""
+    """Runs groups and hands every finished cell to `finished`; `references` keeps reference scores."""
 
     def __init__(
         self,
@@ -103,6 +104,13 @@ class LocalExecutor:
     ) -> None:
         self.finished, self.progress, self.observe, self.references = finished, progress, observe, references
         self._language_models: dict[int, LanguageModels] = {}
+        self._team: Team | None = None
+
+    def close(self) -> None:
+        """End the processes that were started."""
+        if self._team:
+            self._team.close()
+        self._team = None
 
     def run(self, group: Group) -> None:
         """Run one group; a failure is a status of its cells, and costs no neighbour its numbers."""
@@ -139,7 +147,7 @@ class LocalExecutor:
             record = cell_record(
                 cell,
                 None,
-                status="oom" if is_out_of_memory(error) else "failed",
+                status="oom" if is_out_of_memory(error) else "crashed" if isinstance(error, ChildProcessError) else "failed",
                 error=described,
                 model={"name": cell.setup.model.name},
                 environment=environment.describe(device),
@@ -162,13 +170,24 @@ class LocalExecutor:
             linear = setup.model.name == "linear"
             policy: Any = LinearPolicy(*place, rank=setup.model.rank) if linear else TabularPolicy(*place)
             trainer = GroupTrainer(policy, jobs, _no_cache, device=setup.device, progress=self.progress, on_evaluation=observed)
-            with _one_thread():
+            with one_thread():
                 return trainer.run(), policy.describe()
+        if setup.processes > 1:
+            return self._team_of(setup).train(group.cells, self.progress, observed)
         from xpo_bench.runner.executors.language import LanguageModels
 
         models = self._language_models.setdefault(id(setup), LanguageModels(setup, self.references))
-        with _one_thread():
+        with one_thread():
             return models.train(jobs, self.progress, observed)
+
+    def _team_of(self, setup: TaskSetup) -> Team:
+        """The processes for a task; those of the last one if they are as many and well."""
+        from xpo_bench.runner.executors.team import Team
+
+        if self._team is None or not self._team.serves(setup):
+            self.close()
+            self._team = Team(setup, self.references)
+        return self._team
 
 
 def _parts(group: Group) -> Iterator[Group]:
@@ -186,7 +205,7 @@ def _no_cache(completions: Sequence[Sequence[Completion]], stacked: Any, used: T
     raise AssertionError("a table scores its own reference")
 
 
-class _one_thread:
+class one_thread:
     """Tiny computations are faster on one thread than on two; the setting is put back afterwards."""
 
     def __enter__(self) -> None:

@@ -1,0 +1,304 @@
+"""Several processes that train one language model do what one process does."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+
+import xpo_bench
+from xpo_bench import Budget, ModelSpec, plugins
+from xpo_bench.errors import UsageError
+from xpo_bench.runner.api import Result
+from xpo_bench.runner.plan import check_processes, devices_from
+from xpo_bench_plugins.algorithms.kto import KTO
+
+ROWS = [
+    ("ask one", "yes", "no"),
+    ("ask two?", "yes!!", "no way"),
+    ("tell", "sure", "never"),
+    ("say it", "fine", "nah nah"),
+    ("ask one", "ok", "no"),
+    ("go", "well", "stop"),
+    ("come on", "yes yes", "no no no"),
+]
+EQUAL = [("ask one", "yes", "not"), ("tell me", "aye", "nay"), ("go", "on", "no"), ("say", "sure", "nope"), ("and", "ja", "ne")]
+SMALL = {"kl_prompts": 1, "kl_samples": 1, "max_new_tokens": 3, "eval_pairs": 2}
+KTO_ABOVE_0 = {"kto.undesirable_weight": 0.0}
+"""Nothing pushes completions down, so that z0 is above 0, where it matters."""
+SAMPLERS = {"rso.candidates": 4, "rso.kept": 2, "bon.candidates": 4, "bon.kept": 2}
+PLAN = """
+model = "tiny"
+seeds = 1
+steps = 4
+dtype = "float64"
+
+[[runs]]
+experiment = "odd"  # 3 rows a step, the smaller share is one; with singles 3 pairs
+optimizer = "sgd"
+lr = 0.1
+algos = "all"
+data = "{rows}"
+batch_size = 3
+set = {{ {samplers}, {kto}, {small} }}
+
+[[runs]]
+experiment = "full"  # every row at every step, by micro-batches of which one process has more than the other
+algos = ["dpo", "npo", "sdpo", "orpo"]
+data = "{rows}"
+batch_size = 100
+set = {{ {small}, "task.micro_batch" = 2 }}
+
+[[runs]]
+experiment = "tokens"
+algos = ["dpo", "kto", "npo", "simpo"]
+data = "{equal}"
+batch_size = 3
+loss_over = "token"
+set = {{ {kto}, {small} }}
+
+[[runs]]
+experiment = "single"  # fewer rows than processes
+algos = ["dpo", "kto", "online_dpo"]
+data = "{one}"
+batch_size = 2
+set = {{ {kto}, {small} }}
+
+[[runs]]
+experiment = "float32"
+algos = ["dpo", "kto"]
+data = "{rows}"
+batch_size = 5
+sampling = "replacement"
+dtype = "float32"
+set = {{ {kto}, {small}, "task.warm_start" = 2 }}
+"""
+ALGORITHMS = sorted(plugins.load().algorithms)
+
+
+def write(path: Path, rows: list[tuple[str, str, str]]) -> Path:
+    lines = [json.dumps(dict(zip(("prompt", "chosen", "rejected"), row, strict=True))) for row in rows]
+    path.write_text("\n".join(lines), encoding="utf-8")
+    return path
+
+
+def settings(values: dict[str, float]) -> str:
+    return ", ".join(f'"{name}" = {value}' for name, value in values.items())
+
+
+def curve(result: Result, cell: dict[str, Any], column: str = "loss") -> list[float]:
+    values: list[float] = pd.read_parquet(result.out / "curves" / f"{cell['key']}.parquet")[column].tolist()
+    return values
+
+
+@dataclass
+class Both:
+    """The same plan by one process and by two."""
+
+    one: Result
+    two: Result
+
+    def pairs(self, **wanted: str) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+        """Cells of both with that algorithm or experiment."""
+        found = []
+        for a, b in zip(self.one.cells, self.two.cells, strict=True):
+            facts = {"algorithm": a["algorithm"]["name"], "experiment": a["experiment"]}
+            if wanted.items() <= facts.items():
+                found.append((a, b))
+        return found
+
+    def agree(self, a: dict[str, Any], b: dict[str, Any]) -> None:
+        # a network in float64 norms in float32, and Adam turns the rounding of a gradient of 0 into a step
+        tolerance = 1e-7 if a["train"]["optimizer"] == "sgd" else 1e-5
+        assert (a["status"], b["status"], b["error"]) == ("ok", "ok", None)
+        for column in ("loss", "chosen_logp"):
+            first, second = curve(self.one, a, column), curve(self.two, b, column)
+            assert len(first) == 5  # steps 0 to 4
+            assert second == pytest.approx(first, rel=tolerance, abs=tolerance), (a["algorithm"]["name"], a["experiment"])
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory: pytest.TempPathFactory) -> Both:
+    folder = tmp_path_factory.mktemp("team")
+    plan = PLAN.format(
+        rows=write(folder / "rows.jsonl", ROWS),
+        equal=write(folder / "equal.jsonl", EQUAL),
+        one=write(folder / "one.jsonl", ROWS[1:2]),
+        samplers=settings(SAMPLERS),
+        kto=settings(KTO_ABOVE_0),
+        small=settings({f"task.{name}": value for name, value in SMALL.items()}),
+    )
+    (folder / "plan.toml").write_text(plan, encoding="utf-8")
+    words: dict[str, Any] = {"file": folder / "plan.toml", "device": "cpu"}
+    return Both(xpo_bench.run(out=folder / "1", **words), xpo_bench.run(out=folder / "2", gpus_per_cell=2, **words))
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_loss_curves_are_those_of_one_process(both: Both, name: str) -> None:
+    cells = both.pairs(algorithm=name)
+    if not cells:
+        assert name in {entry["algorithm"] for entry in both.one.skipped}
+    for a, b in cells:
+        both.agree(a, b)
+
+
+def test_every_experiment_was_run(both: Both) -> None:
+    assert {a["experiment"] for a, _ in both.pairs()} == {"odd", "full", "tokens", "single", "float32"}
+    assert {"kto", "sdpo", "ppo", "online_dpo", "rso", "bon"} <= {a["algorithm"]["name"] for a, _ in both.pairs()}
+
+
+def test_records_say_how_many_processes_and_have_keys_of_their_own(both: Both) -> None:
+    for a, b in both.pairs():
+        assert (a["train"].get("processes"), b["train"]["processes"]) == (None, 2)
+        assert a["key"] != b["key"]
+
+
+def test_costs_are_those_of_all_processes(both: Both) -> None:
+    for a, b in both.pairs(experiment="odd"):
+        assert b["metrics"]["pairs_per_s"] * b["timing"]["train_s"] == pytest.approx(
+            a["metrics"]["pairs_per_s"] * a["timing"]["train_s"]
+        )
+        tokens = [cell["metrics"]["tokens_per_s"] * cell["timing"]["train_s"] for cell in (a, b)]
+        # a prompt that completions of both shares have is processed twice, one that finds no partner not at all
+        assert tokens[0] * 0.99 < tokens[1] < tokens[0] * 1.5, a["algorithm"]["name"]
+        assert a["metrics"]["total_flops"] * 0.9 < b["metrics"]["total_flops"] < a["metrics"]["total_flops"] * 2
+
+
+def test_processes_take_the_devices_from_the_given_one_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    assert devices_from("cuda:1", 2) == ["cuda:1", "cuda:2"]
+    assert devices_from("cpu", 4) == ["cpu"] * 4
+    check_processes(3, "cuda:0", "t", ModelSpec(name="tiny"), Budget())
+    with pytest.raises(UsageError, match="--gpus-per-cell 3: this machine has 2 from cuda:1 on"):
+        check_processes(3, "cuda:1", "t", ModelSpec(name="tiny"), Budget())
+
+
+def test_several_processes_on_the_cpu_are_asked_for_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(UsageError, match="--gpus-per-cell 2: no GPU on this machine; --device cpu"):
+        xpo_bench.run("dpo", "overfit_pair", device="auto", gpus_per_cell=2)
+
+
+ODD_ONES = '''
+import os, signal
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import torch.distributed
+from xpo_bench_plugins.algorithms.dpo import DPO
+from xpo_bench_plugins.algorithms.kto import KTO
+
+
+@dataclass(frozen=True)
+class Raises(DPO):
+    """The second process raises, the first one waits for it."""
+    name: ClassVar[str] = "raises"
+
+    def loss(self, step):
+        if torch.distributed.get_rank() == 1:
+            raise ZeroDivisionError("of the second process")
+        return super().loss(step)
+
+
+@dataclass(frozen=True)
+class Dies(DPO):
+    """The second process is killed."""
+    name: ClassVar[str] = "dies"
+
+    def loss(self, step):
+        if torch.distributed.get_rank() == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().loss(step)
+
+
+@dataclass(frozen=True)
+class LocalKTO(KTO):
+    """KTO whose z0 is that of a process's own rows."""
+    name: ClassVar[str] = "local-kto"
+    batch_coupled: ClassVar[bool] = False
+
+    def loss(self, step):
+        return super().loss(replace(step, shared=None))
+'''
+
+
+@pytest.fixture
+def odd_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """Algorithms in a module that other processes can import."""
+    (tmp_path / "odd_ones.py").write_text(ODD_ONES, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    return importlib.import_module("odd_ones")
+
+
+def test_what_goes_wrong_in_one_process_fails_its_cell_alone(
+    odd_ones: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[tuple[str, str]] = []
+    monkeypatch.setattr(
+        plugins.Registry, "observe", lambda self, hook, cell, **_: told.append((cell["algorithm"], hook[4:])) or []
+    )
+    words = {"data": str(write(tmp_path / "rows.jsonl", ROWS)), "model": "tiny", "device": "cpu", "seeds": 1, "steps": 3}
+    weights = {"kto.undesirable_weight": 0.0, "local-kto.undesirable_weight": 0.0}
+    words |= {"batch_size": 4, "dtype": "float64", "lr": 0.02, "set": weights | {f"task.{k}": v for k, v in SMALL.items()}}
+    start = time.monotonic()
+    team = xpo_bench.run([odd_ones.Raises, odd_ones.Dies, odd_ones.LocalKTO, KTO], gpus_per_cell=2, out="2", **words)
+    assert time.monotonic() - start < 120
+    raises, dies, local, whole = team.cells
+    assert [cell["status"] for cell in team.cells] == ["failed", "crashed", "ok", "ok"]
+    assert multiprocessing.active_children() == []
+    assert raises["error"]["type"] == "ZeroDivisionError"
+    assert "of the second process" in raises["error"]["message"]
+    assert "odd_ones.py" in raises["error"]["traceback"]
+    assert "process 2/2 was ended by SIGKILL" in dies["error"]["message"]
+    hooks = {name: [hook for algorithm, hook in told if algorithm == name] for name in ("dies", "kto")}
+    assert hooks == {"dies": ["run_start", "step_end", "run_end"], "kto": ["run_start", *["step_end"] * 4, "run_end"]}
+    # z0 over the rows of one process is another loss: the comparison above can fail
+    alone = xpo_bench.run([odd_ones.LocalKTO, KTO], out="1", **words)
+    assert curve(alone, alone.cells[0]) == curve(alone, alone.cells[1])
+    expected = curve(alone, alone.cells[1])
+    assert curve(team, whole) == pytest.approx(expected, abs=1e-5)
+    assert max(abs(x - y) for x, y in zip(curve(team, local), expected, strict=True)) > 1e-4
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGKILL, -9)])
+def test_processes_end_with_the_one_that_started_them(
+    tmp_path: Path, variables: Callable[..., dict[str, str]], number: signal.Signals, status: int
+) -> None:
+    data = write(tmp_path / "rows.jsonl", ROWS)
+    words = f"run --algos dpo --data {data} --model tiny --device cpu --gpus-per-cell 2 --seeds 1 --steps 1000000 --batch-size 4"
+    command = [str(Path(sys.executable).parent / "xpo-bench"), *words.split()]
+    process = subprocess.Popen(
+        command, cwd=tmp_path, env=variables({}), stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    assert process.stderr
+    while "preparing" not in process.stderr.readline():
+        pass
+    time.sleep(4)
+    if number is signal.SIGINT:
+        os.killpg(process.pid, number)  # a terminal sends Ctrl-C to all
+    else:
+        process.send_signal(number)
+    process.stderr.read()
+    assert process.wait(30) == status
+    for _ in range(100):
+        try:
+            os.killpg(process.pid, 0)
+        except ProcessLookupError:
+            return
+        time.sleep(0.1)
+    os.killpg(process.pid, signal.SIGKILL)
+    pytest.fail("a process was left")
