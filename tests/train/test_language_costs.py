@@ -10,7 +10,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from xpo_bench import Budget, Completion, Dataset, ModelSpec, Pair
+from xpo_bench import Budget, Completion, Dataset, ModelSpec, Pair, Single
 from xpo_bench.policy.causal_lm import CausalLM
 from xpo_bench.train.job import Job, Outcome
 from xpo_bench.train.language import GOLD_POINTS, ReferenceScorer
@@ -19,6 +19,7 @@ from xpo_bench.train.overhead import BareStep
 from xpo_bench.train.trainer import GroupTrainer
 from xpo_bench_plugins.algorithms.dpo import DPO
 from xpo_bench_plugins.algorithms.ipo import IPO
+from xpo_bench_plugins.algorithms.kto import KTO
 from xpo_bench_plugins.algorithms.simpo import SimPO
 
 SPEC = ModelSpec(name="tiny", hidden_size=16, intermediate_size=32, layers=1, heads=2, context=64)
@@ -62,6 +63,14 @@ def test_a_sample_costs_what_scoring_it_costs(policy: CausalLM) -> None:
     policy.score({"all": (sampled.encoded, None)}, grad=False)
     assert len(set(sampled.encoded.rows)) == 4  # equal rows would be scored once
     assert sampling == pytest.approx(policy.flops, rel=1e-9)
+
+
+@pytest.mark.parametrize("desirable", [True, False])
+def test_a_set_with_labels_of_one_kind(policy: CausalLM, desirable: bool) -> None:
+    rows = tuple(Single(f"say {x}", f"{x}{x}", desirable=desirable) for x in "abcdefgh")
+    outcome = trained(policy, KTO(), {}, Dataset(train=rows))
+    assert outcome.status == "ok"
+    assert (outcome.metrics.get("chosen_logp") is None) is not desirable
 
 
 def test_shared_reference_scores_are_charged_to_everyone(policy: CausalLM) -> None:
