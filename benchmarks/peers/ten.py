@@ -11,6 +11,7 @@ TRL samples nothing and writes nothing. The figure is seconds per algorithm.
 
 from __future__ import annotations
 
+import importlib
 import random
 import subprocess
 import sys
@@ -55,13 +56,11 @@ def _seconds(words: list[str]) -> float:
 
 def run_theirs(model: str) -> None:
     """Train and evaluate with each of TRL's trainers, and print what they say of the held-out pairs."""
-    library()
+    trl = library()
+    cpo, orpo = (importlib.import_module(f"trl.experimental.{name}") for name in ("cpo", "orpo"))
     import torch
-    import trl
     from datasets import Dataset as HubDataset
     from transformers import AutoModelForCausalLM, AutoTokenizer
-    from trl.experimental.cpo import CPOConfig, CPOTrainer
-    from trl.experimental.orpo import ORPOConfig, ORPOTrainer
 
     torch.set_num_threads(1)
     data = Ukp().data(0, ModelSpec(name=model))
@@ -94,8 +93,8 @@ def run_theirs(model: str) -> None:
             trl.KTOConfig,
             {"per_device_train_batch_size": 2 * BATCH, "train_sampling_strategy": "sequential"},
         ),
-        "cpo": (CPOTrainer, CPOConfig, {}),
-        "orpo": (ORPOTrainer, ORPOConfig, {}),
+        "cpo": (cpo.CPOTrainer, cpo.CPOConfig, {}),
+        "orpo": (orpo.ORPOTrainer, orpo.ORPOConfig, {}),
     }
     for name in FIVE:
         trainer_of, config_of, more = trainers[name]
