@@ -291,7 +291,9 @@ Examples:
 
 @main.command(epilog=REPORT_EXAMPLES)
 @click.argument("run_dir", metavar="RUN", type=click.Path(path_type=Path))
-@click.option("--html", metavar="F", help="Write a page: one file, offline, light and dark.  [default: RUN/report.html, without --md]")
+@click.option(
+    "--html", metavar="F", help="Write a page: one file, offline, light and dark.  [default: RUN/report.html, without --md]"
+)
 @click.option("--md", metavar="F", help="Write Markdown for a pull request; - is stdout.")
 @guarded
 def report(run_dir: Path, html: str | None, md: str | None) -> int:
@@ -318,7 +320,7 @@ def report(run_dir: Path, html: str | None, md: str | None) -> int:
     if md is not None:
         from xpo_bench.report.markdown import markdown
 
-        text = markdown(run_dir.resolve().name, records, document)
+        text = markdown(run_dir, records, document)
         if md == "-":
             click.echo(text, nl=False)
         else:

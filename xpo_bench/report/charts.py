@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from xpo_bench.report.columns import shares_a_clock
@@ -39,7 +41,11 @@ PANELS: Mapping[str, str] = {
 }
 """What a task's curves show, where they hold it."""
 CUT = 500
-"""Axes of nats that reach beyond this are drawn on a symmetric log scale."""
+"""Axes whose lines spread over more than this are drawn on a symmetric log scale."""
+FEW = 50
+"""Runs of at most this many steps are drawn on a linear axis."""
+WIDE = 3
+"""A band this many times wider than its panel says nothing there and is left out."""
 
 Band = tuple[float, float, float]
 """(mean, low, high); low = high = mean of a single run."""
@@ -58,12 +64,11 @@ class Entry:
 
 @dataclass(frozen=True)
 class Chart:
-    """A figure of the page: SVG, its legend, what it shows, and how wide it is in points."""
+    """A figure of the page: SVG, its legend, and what it shows."""
 
     svg: str
     legend: Sequence[Entry]
     caption: str
-    width: int
 
 
 @dataclass(frozen=True)
@@ -81,6 +86,9 @@ class Look:
 
     def line(self, name: str) -> dict[str, Any]:
         return {"color": self.colour(name), "ls": LINES[self.names.index(name) // 6 % len(LINES)]}
+
+    def marker(self, name: str) -> str:
+        return "osD"[self.names.index(name) // 6 % 3]
 
     def entry(self, name: str, index: int) -> Entry:
         dashes = ("", "5 2.5", "1.5 2")[self.names.index(name) // 6 % len(LINES)]
@@ -102,7 +110,7 @@ class Studio:
             if figure is None:
                 return None
             self.drawn += 1
-            return Chart(inline(figure, f"f{self.drawn}-", caption), legend, caption, round(figure.get_figwidth() * 72))
+            return Chart(inline(figure, f"f{self.drawn}-", caption), legend, caption)
 
 
 def canvas(rows: int, columns: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
@@ -136,7 +144,9 @@ def _band(found: Estimate | None) -> Band:
     return (found.mean, *(found.interval or (found.mean, found.mean)))
 
 
-def task_curves(studio: Studio, task: str, groups: Sequence[Group], known: Mapping[Group, dict[str, Series]], look: Look) -> Chart | None:
+def task_curves(
+    studio: Studio, task: str, groups: Sequence[Group], known: Mapping[Group, dict[str, Series]], look: Look
+) -> Chart | None:
     """One panel per quantity, one line per row of the task's table, with 95 % bands over seeds."""
     here = [g for g in groups if known[g]]
     panels = [m for m in PANELS if any(len(known[g].get(m, ())) > 1 for g in here)]
@@ -156,50 +166,53 @@ def task_curves(studio: Studio, task: str, groups: Sequence[Group], known: Mappi
         return figure
 
     legend = [look.entry(g.label, i) for i, g in enumerate(here)]
-    return studio.chart(draw, f"{clean(task)}: curves over optimizer steps; bands are 95 % intervals over seeds", legend)
+    return studio.chart(
+        draw,
+        f"{clean(task)}: curves over optimizer steps; bands are 95 % intervals over seeds, left out where they are far wider than the panel",
+        legend,
+    )
 
 
 def _panel(ax: Axes, metric: str, groups: Sequence[Group], known: Mapping[Group, dict[str, Series]], look: Look) -> None:
-    lows: list[float] = []
-    tops: list[float] = []
-    end = 1.0
-    for i, g in enumerate(groups):
-        at = known[g].get(metric, {})
-        if len(at) < 2:
-            continue
+    shown = [(i, g, known[g][metric]) for i, g in enumerate(groups) if len(known[g].get(metric, ())) > 1]
+    means = [band[0] for _, _, at in shown for band in at.values()]
+    least, most = min(means), max(means)
+    room = 0.25 * (most - least) or 0.1 * abs(most) or 0.1
+    for i, g, at in shown:
         steps = list(at)
         mean, low, high = (list(column) for column in zip(*at.values(), strict=True))
         ax.plot(steps, mean, gid=f"{SERIES}{i}", **look.line(g.label))
-        if low != high:
-            ax.fill([*steps, *steps[::-1]], [*low, *high[::-1]], color=look.colour(g.label), alpha=0.13, lw=0, gid=f"{SERIES}{i}")
-        lows.append(min(mean))
-        tops.append(max(mean))
-        end = max(end, steps[-1])
-    steps_axis(ax, end)
-    if metric == "loss" and lows and min(lows) > 0 and max(tops) > 50 * min(lows):
+        width = statistics.median(top - bottom for top, bottom in zip(high, low, strict=True))
+        if low != high and width < WIDE * 6 * room:
+            style: dict[str, Any] = {"color": look.colour(g.label), "alpha": 0.16 if len(groups) < 8 else 0.08, "lw": 0}
+            ax.fill([*steps, *steps[::-1]], [*low, *high[::-1]], gid=f"{SERIES}{i}", **style)
+    steps_axis(ax, max(at_step for _, _, at in shown for at_step in at))
+    if metric == "loss" and least > 0 and most > 50 * least:
         ax.set_yscale("log")
         decades(ax.yaxis)
-    elif metric == "loss" and tops and max(map(abs, (*tops, *lows))) > CUT:
+    elif (metric == "kl" and most > 20) or (not metric.endswith("accuracy") and most - least > CUT):
         symmetric(ax, 1.0)
-    elif metric == "kl" and tops and max(tops) > 20 or metric.endswith(("logp", "margin")) and tops and max(map(abs, (*tops, *lows))) > CUT:
-        symmetric(ax, 1.0)
-    elif lows:
+    else:
         # an interval of two seeds may be far wider than all means: it is cut, not the means
-        room = 0.25 * (max(tops) - min(lows)) or 0.1 * abs(max(tops)) or 0.1
-        ax.set_ylim(max(min(lows) - room, ax.get_ylim()[0]), min(max(tops) + room, ax.get_ylim()[1]))
+        bottom, top = ax.get_ylim()
+        ax.set_ylim(max(least - room, bottom), min(most + room, top))
     ax.set_title(PANELS[metric])
 
 
 def steps_axis(ax: Axes, end: float) -> None:
     """Steps from 0 on, whose spacing is that of the evaluations: nearly logarithmic."""
-    from matplotlib.ticker import FixedLocator, NullLocator
+    from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 
+    ax.set_xlabel("steps")
+    if end <= FEW:
+        ax.set_xlim(0, end)
+        ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        return
     ax.set_xscale("symlog", linthresh=1)
     ax.set_xlim(0, end)
     ax.xaxis.set_major_locator(FixedLocator([0, *(10.0**k for k in range(int(math.log10(max(end, 1))) + 1))]))
     ax.xaxis.set_minor_locator(NullLocator())
     ax.xaxis.set_major_formatter(lambda v, _: power(v))
-    ax.set_xlabel("steps")
 
 
 def symmetric(ax: Axes, linear: float) -> None:
@@ -214,7 +227,9 @@ def decades(axis: Any) -> None:
     """Powers of ten on a log axis as plain text, few of them and no minor labels."""
     from matplotlib.ticker import LogLocator, NullFormatter
 
-    axis.set_major_locator(LogLocator(numticks=7))
+    low, high = axis.get_view_interval()
+    few = 0 < high < 50 * low
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if few else (1,), numticks=7))
     axis.set_major_formatter(lambda v, _: power(v))
     axis.set_minor_formatter(NullFormatter())
 
@@ -258,6 +273,9 @@ def frontier(
         return None
 
     def draw() -> Figure:
+        import numpy as np
+        from matplotlib.ticker import FixedLocator, NullLocator
+
         figure, (ax,) = canvas(1, 1, 7.5, 4.4)
         top = max(exact[-1][0], 1e-2)
         thinned = [p for i, p in enumerate(exact) if i in (0, len(exact) - 1) or p[0] - exact[i - 1][0] > top / 5000]
@@ -265,22 +283,24 @@ def frontier(
         for i, g in enumerate(here):
             kl, reward = ([band[0] for band in known[g][m].values()] for m in wanted)
             n = min(len(kl), len(reward))
-            ax.plot(kl[:n], reward[:n], gid=f"{SERIES}{i}", lw=0.9, **{k: v for k, v in look.line(g.label).items() if k != "lw"})
-            ax.plot(kl[-1:], reward[-1:], "o", ms=5, color=look.colour(g.label), gid=f"{SERIES}{i}")
+            ax.plot(kl[:n], reward[:n], gid=f"{SERIES}{i}", lw=0.9, alpha=0.7, **look.line(g.label))
+            ax.plot(kl[-1:], reward[-1:], look.marker(g.label), ms=5, color=look.colour(g.label), gid=f"{SERIES}{i}")
         ax.set_xlabel("KL(π‖π_ref) (nats)")
         ax.set_ylabel("E[reward]")
         ax.set_title("thick: the exact frontier, π ∝ π_ref·exp(r/b) at every b; dots: ends of training")
-        ax.set_xscale("symlog", linthresh=0.1)
-        ax.set_xlim(0, None)
-        from matplotlib.ticker import FixedLocator, NullLocator
-
-        ax.xaxis.set_major_locator(FixedLocator([0, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300]))
+        # near the reference the reward that can be had grows as √KL: on this scale a chord of the frontier lies below it
+        ax.set_xscale("function", functions=(lambda x: np.sqrt(np.maximum(x, 0)), np.square))
+        ax.set_xlim(0, ax.get_xlim()[1])
+        ends = [t for t in (0, *(a * 10.0**k for k in range(-3, 4) for a in (1, 3))) if t == 0 or top / 200 < t]
+        ax.xaxis.set_major_locator(FixedLocator(ends))
         ax.xaxis.set_minor_locator(NullLocator())
         ax.xaxis.set_major_formatter(lambda v, _: power(v))
         return figure
 
     legend = [look.entry(g.label, i) for i, g in enumerate(here)]
-    return studio.chart(draw, f"{clean(task)}: reward against KL in the course of training, under the closed-form optimum", legend)
+    return studio.chart(
+        draw, f"{clean(task)}: reward against KL in the course of training, under the closed-form optimum", legend
+    )
 
 
 # --------------------------------------------------------------------------- sweeps
@@ -330,6 +350,9 @@ def _sweep(task: str, place: Mapping[str, Sequence[Group]], look: Look) -> tuple
                         best.sort()
                         ax.plot(*zip(*best, strict=True), color="#000000", lw=1, ls="-.", gid=f"{SERIES}{i}")
             ax.set(xscale="log", yscale="log", xlabel="regulariser (β, τ, …)", title=SWEPT[metric])
+            found = [e for members in place.values() for g in members if (e := g.estimate(metric)) and e.mean > 0]
+            # an interval that reaches down to 0 is cut, not the means
+            ax.set_ylim(min(e.mean for e in found) / 2.5, max(e.mean + min(e.half or 0, e.mean) for e in found) * 1.4)
             _few_ticks(ax, [knob(g) for members in place.values() for g in members])
             decades(ax.yaxis)
         return figure
@@ -372,7 +395,7 @@ def throughput(studio: Studio, groups: Sequence[Group]) -> tuple[list[Chart], li
         for together, into in ((False, own), (True, shared)):
             part = [g for g in here if shares_a_clock([g]) == together]
             if part:
-                chart = studio.chart(lambda part=part, together=together: _bars(part, together), _speed(task, together))  # type: ignore[misc]
+                chart = studio.chart(partial(_bars, part, together), _speed(task, together))
                 into += [chart] if chart else []
     return own, shared
 

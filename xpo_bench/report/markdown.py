@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from xpo_bench.report.columns import unlearns
 from xpo_bench.report.drawing import Column, Sheet
+from xpo_bench.report.experiments import EXPERIMENTS, columns, curve_reader, measure, of_experiments, others
 from xpo_bench.report.findings import findings
 from xpo_bench.report.format import clean
 from xpo_bench.report.scoreboard import board
@@ -29,15 +31,25 @@ def _unlink(found: re.Match[str]) -> str:
     return f"{found[1] or found[3]}<!-- -->{found[2] or found[4]}"
 
 
-def markdown(name: str, records: Sequence[Record], document: Mapping[str, Any]) -> str:
+def markdown(root: Path, records: Sequence[Record], document: Mapping[str, Any]) -> str:
     """The Markdown of a report.
 
     Args:
-        name: of the run. records, document: the run directory's records and its run.json, or an empty dictionary.
+        root: the run directory. records, document: its records and its run.json, or an empty dictionary.
     """
-    shown = without_search(records)
-    groups = group(shown)
+    name, shown = root.resolve().name, without_search(records)
+    rest = others(shown)
+    groups = group(rest)
     out = [f"# xpo-bench: {escape(name)}"]
+    for experiment, cells in of_experiments(shown).items():
+        e = EXPERIMENTS[experiment]
+        data = measure(e, cells, curve_reader(root))
+        tables = [
+            f"**{escape(heading)}**\n\n{_table(Sheet(heading, columns(rows)))}"
+            for heading, table in e.tables
+            if (rows := table(data))
+        ]
+        out += [f"## {escape(experiment)}: {escape(e.title)}", _bullets(e.findings(data)), *tables]
     if ranked := [g for g in groups if not unlearns(g)]:
         sheet = board(ranked)
         note = sheet.note.replace("* best mean of its column.", "**Bold**: best mean of its column.", 1)
@@ -46,7 +58,7 @@ def markdown(name: str, records: Sequence[Record], document: Mapping[str, Any]) 
         out += [f"## {escape(sheet.title)}", _table(sheet), f"Mean ± half its 95 % interval over seeds. {told}"]
     if told_of := findings(groups):
         out += ["## What the numbers show", _bullets(told_of)]
-    if wrong := problems(shown):
+    if wrong := problems(rest):
         out += ["## Not ok", _bullets(wrong)]
     lines = [f"{u.get('task')}: {u.get('reason')}" for u in document.get("unreachable") or []]
     if lines := lines + left_out(document.get("skipped") or []):
@@ -61,7 +73,7 @@ def markdown(name: str, records: Sequence[Record], document: Mapping[str, Any]) 
 
 def _table(sheet: Sheet) -> str:
     columns = sheet.columns
-    header = [escape(c.header.replace("\n", "")) or "algorithm" for c in columns]
+    header = [escape(c.header.replace("_\n", "_")) or "algorithm" for c in columns]
     rule = [":--" if c.left else "--:" for c in columns]
     rows = [[_cell(c, i) for c in columns] for i in range(len(columns[0].cells))]
     return "\n".join(f"| {' | '.join(row)} |" for row in (header, rule, *rows))

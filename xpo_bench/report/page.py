@@ -12,8 +12,9 @@ import inspect
 import re
 import shlex
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from xpo_bench import plugins
 from xpo_bench.report import charts
 from xpo_bench.report.columns import unlearns
 from xpo_bench.report.drawing import Sheet
-from xpo_bench.report.experiments import EXPERIMENTS, Curves, columns, curve_reader, measure, of_experiments
+from xpo_bench.report.experiments import EXPERIMENTS, Curves, Data, columns, curve_reader, measure, of_experiments, others
 from xpo_bench.report.figures import FIGURES
 from xpo_bench.report.findings import findings
 from xpo_bench.report.format import ABSENT, PREFIXES, clean
@@ -45,12 +46,16 @@ def page(root: Path, records: Sequence[Record], document: Mapping[str, Any]) -> 
         root: the run directory, whose curves are read. records: its records. document: its run.json, or empty.
     """
     style, script = (_asset(name) for name in ("report.css", "report.js"))
-    return _environment().get_template("report.html").render(
-        **_content(root, records, document),
-        style=Markup(style),
-        script=Markup(script),
-        style_hash=Markup(_hash(style)),
-        script_hash=Markup(_hash(script)),
+    return (
+        _environment()
+        .get_template("report.html")
+        .render(
+            **_content(root, records, document),
+            style=Markup(style),
+            script=Markup(script),
+            style_hash=Markup(_hash(style)),
+            script_hash=Markup(_hash(script)),
+        )
     )
 
 
@@ -132,7 +137,8 @@ class AlgorithmPart:
 
 def _content(root: Path, records: Sequence[Record], document: Mapping[str, Any]) -> dict[str, Any]:
     shown = without_search(records)
-    groups = group(shown)
+    rest = others(shown)
+    groups = group(rest)
     curves = _careful(curve_reader(root))
     studio, look = charts.Studio(), charts.Look.of(g.label for g in groups)
     registry = plugins.load()
@@ -143,7 +149,7 @@ def _content(root: Path, records: Sequence[Record], document: Mapping[str, Any])
         "counts": _counts(records),
         "created": sorted(str(r.get("created") or "") for r in records)[-1],
         "findings": findings(groups),
-        "problems": problems(shown),
+        "problems": problems(rest),
         "board": board(ranked) if ranked else None,
         "tasks": _tasks(studio, groups, curves, look),
         "experiments": _experiments(studio, shown, curves),
@@ -154,7 +160,9 @@ def _content(root: Path, records: Sequence[Record], document: Mapping[str, Any])
         "ran": _ran(shown),
         "setting": _settings(shown),
         "machines": _machines(records),
-        "commands": [shlex.join(clean(w) for w in c.get("argv", [])) for c in document.get("commands") or [] if isinstance(c, dict)],
+        "commands": [
+            shlex.join(clean(w) for w in c.get("argv", [])) for c in document.get("commands") or [] if isinstance(c, dict)
+        ],
         "left_out": [f"{u.get('task')}: {u.get('reason')}" for u in document.get("unreachable") or []]
         + left_out(document.get("skipped") or []),
     }
@@ -199,17 +207,22 @@ def _experiments(studio: charts.Studio, records: Sequence[Record], curves: Curve
         e = EXPERIMENTS[name]
         data = measure(e, cells, curves)
         sheets = [Sheet(heading, columns(rows)) for heading, table in e.tables if (rows := table(data))]
-        drawn = [studio.chart(lambda draw=draw: _upright(draw(data)), f"{e.title}: {stem}") for stem, draw in FIGURES[name].items()]  # type: ignore[misc]
+        drawn = [studio.chart(partial(_upright, draw, data), f"{e.title}: {stem}") for stem, draw in FIGURES[name].items()]
         out.append(ExperimentPart(f"{name}: {e.title}", sheets, e.findings(data), [f for f in drawn if f]))
     return out
 
 
-def _upright(figure: Any) -> Any:
+def _upright(draw: Callable[[Data], Any], data: Data) -> Any:
     """Powers of ten on logarithmic axes as plain text, since the page reads no markup."""
+    from matplotlib.ticker import NullFormatter
+
+    figure = draw(data)
     for ax in figure.axes if figure is not None else ():
         for axis in (ax.xaxis, ax.yaxis):
-            if axis.get_scale() in ("log", "symlog") and "Log" in type(axis.get_major_formatter()).__name__:
+            if "Log" in type(axis.get_major_formatter()).__name__:
                 axis.set_major_formatter(lambda v, _: charts.power(v))
+            if "Log" in type(axis.get_minor_formatter()).__name__:
+                axis.set_minor_formatter(NullFormatter())
     return figure
 
 
@@ -280,7 +293,12 @@ def _settings(records: Sequence[Record]) -> list[tuple[str, ...]]:
         dropped = sum((data.get("dropped") or {}).values())
         rows = f"{data.get('train', ABSENT)} + {data.get('heldout', ABSENT)} held out{f', {dropped} dropped' if dropped else ''}"
         train = r.get("train") or {}
-        spent = [f"{budget.get('steps')} steps", f"batch {budget.get('batch_size')}", str(train.get("optimizer")), str(budget.get("dtype"))]
+        spent = [
+            f"{budget.get('steps')} steps",
+            f"batch {budget.get('batch_size')}",
+            str(train.get("optimizer")),
+            str(budget.get("dtype")),
+        ]
         options = ", ".join(f"{k}={v}" for k, v in (t.get("options") or {}).items() if v is not None) or ABSENT
         parts = (t["name"], t.get("version"), f"{model.get('name')}{size}", data.get("source"), rows, ", ".join(spent), options)
         found.setdefault(tuple(map(str, parts)), set()).add(str(r["seed"]))

@@ -19,9 +19,14 @@ if TYPE_CHECKING:
 SERIES = "series-"
 """How the gid of an artist begins that belongs to a numbered entry of the legend."""
 ATTRIBUTES = frozenset(
-    "fill fill-opacity fill-rule opacity stroke stroke-dasharray stroke-dashoffset stroke-linecap stroke-linejoin "
-    "stroke-miterlimit stroke-opacity stroke-width text-anchor font-size font-weight font-style".split()
+    {
+        *("fill", "fill-opacity", "fill-rule", "opacity", "stroke", "stroke-dasharray", "stroke-dashoffset", "stroke-linecap"),
+        *("stroke-linejoin", "stroke-miterlimit", "stroke-opacity", "stroke-width"),
+        *("text-anchor", "font-size", "font-weight", "font-style"),
+    }
 )
+SCALE = 106
+"""Pixels of the page per inch of a figure: text of 9 points looks like the tables'."""
 INK = {"#000000": "currentColor", "#ffffff": "none", "#e4e4e4": "currentColor"}
 GRID = "#e4e4e4"
 XLINK = "{http://www.w3.org/1999/xlink}href"
@@ -42,7 +47,8 @@ def inline(figure: Figure, prefix: str, label: str) -> str:
     _convert(root, prefix, used)
     box = root.get("viewBox") or ""
     root.attrib.clear()
-    root.attrib.update({"viewBox": box, "role": "img", "aria-label": clean(label)})
+    width = round(figure.get_figwidth() * SCALE)
+    root.attrib.update({"viewBox": box, "width": str(width), "role": "img", "aria-label": clean(label)})
     root.attrib.update({"stroke-linejoin": "round", "stroke-linecap": "butt"})
     return ET.tostring(root, encoding="unicode")
 
