@@ -8,7 +8,7 @@ import subprocess
 from collections.abc import Callable
 from html import unescape
 from pathlib import Path
-from re import findall
+from re import findall, sub
 from typing import Any
 
 import pytest
@@ -112,13 +112,23 @@ def test_a_browser_runs_the_script_and_complains_of_nothing(warm: Command, tmp_p
     assert warm(*RUN).code == 0
     assert warm("report", "r", "--html", "page.html").code == 0
     flags = ["--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", f"--user-data-dir={tmp_path / 'profile'}"]
-    done = subprocess.run(
-        [BROWSER, *flags, "--virtual-time-budget=2000", "--dump-dom", (tmp_path / "page.html").as_uri()],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert '<button type="button">' in done.stdout  # made by the script, so the policy let it run
-    assert "CONSOLE" not in done.stderr
+
+    def opened(path: Path) -> str:
+        words = [BROWSER, *flags, "--virtual-time-budget=2000", "--dump-dom", path.as_uri()]
+        done = subprocess.run(words, capture_output=True, text=True, timeout=120, check=False)
+        assert done.returncode == 0, done.stderr[-2000:]
+        assert "CONSOLE" not in done.stderr
+        return done.stdout
+
+    assert '<button type="button">' in opened(tmp_path / "page.html")  # made by the script, so the policy let it run
+    # a copy without the policy, which would refuse a second script
+    source = sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", (tmp_path / "page.html").read_text("utf-8"))
+    click = "<script>document.querySelectorAll('#scoreboard thead button')[1].click()</script>"
+    orders = []
+    for clicks in range(3):
+        (tmp_path / "copy.html").write_text(source.replace("</body>", click * clicks + "</body>"), "utf-8")
+        board = opened(tmp_path / "copy.html").split('id="scoreboard"')[1].split("</table>")[0]
+        orders.append(findall(r'<tr><th scope="row">(\w+)</th><td[^>]*data-v="([^"]*)"', board))
+    assert len(orders[0]) == 2
+    assert orders[1] == sorted(orders[0], key=lambda row: float(row[1]))
+    assert orders[2] == orders[1][::-1]

@@ -10,6 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from xpo_bench.report.columns import shares_a_clock
+from xpo_bench.report.drawing import row_label
 from xpo_bench.report.experiments import Curves
 from xpo_bench.report.figures import COLOURS, GREY, LINES, STYLE
 from xpo_bench.report.format import clean
@@ -168,7 +169,7 @@ def task_curves(
     legend = [look.entry(g.label, i) for i, g in enumerate(here)]
     return studio.chart(
         draw,
-        f"{clean(task)}: curves over optimizer steps; bands are 95 % intervals over seeds, left out where they are far wider than the panel",
+        f"{clean(task)}: curves over optimizer steps; bands are 95 % intervals over seeds, where they fit the panel",
         legend,
     )
 
@@ -410,16 +411,20 @@ def _bars(groups: Sequence[Group], together: bool) -> Figure:
     kinds = {"pairs_per_s": "pairs per second"}
     if not together and any(g.estimate("overhead") for g in groups):
         kinds["overhead"] = "overhead: step time over a bare supervised step"
-    order = sorted(groups, key=lambda g: -(e.mean if (e := g.estimate("pairs_per_s")) else 0.0))
+    # what was one computation is one bar
+    one: dict[Any, list[Group]] = {}
+    for g in groups:
+        one.setdefault(g.estimate("pairs_per_s") if together else g, []).append(g)
+    order = sorted(one.values(), key=lambda members: -(e.mean if (e := members[0].estimate("pairs_per_s")) else 0.0))
     figure, axes = canvas(1, len(kinds), 4.2 * len(kinds) + 1.5, 0.21 * len(order) + 0.75)
     for ax, (metric, title) in zip(axes, kinds.items(), strict=True):
-        for i, g in enumerate(order):
-            e = g.estimate(metric)
+        for i, members in enumerate(order):
+            e = members[0].estimate(metric)
             if e is not None:
                 ax.barh(i, e.mean, 0.66, color=GREY if together else COLOURS[0], lw=0)
                 if e.half:
                     ax.plot([max(0.0, e.mean - e.half), e.mean + e.half], [i, i], color="#000000", lw=1)
-        ax.set_yticks(range(len(order)), [clean(g.label) if ax is axes[0] else "" for g in order])
+        ax.set_yticks(range(len(order)), [_who(members) if ax is axes[0] else "" for members in order])
         ax.set_ylim(len(order) - 0.4, -0.6)
         ax.set_xlim(0, None)
         ax.grid(False, axis="y")
@@ -430,6 +435,11 @@ def _bars(groups: Sequence[Group], together: bool) -> Figure:
         if metric == "overhead":
             ax.axvline(1, color="#000000", lw=0.8, ls=":")
     return figure
+
+
+def _who(members: Sequence[Group]) -> str:
+    names = [row_label(g.label) for g in members]
+    return ", ".join(names) if len(names) < 4 else f"{names[0]}, {names[1]} and {len(names) - 2} more"
 
 
 def _five() -> Any:
