@@ -48,6 +48,9 @@ FEW = 50
 WIDE = 3
 """A band this many times wider than its panel says nothing there and is left out."""
 
+ROUNDING = 1e-9
+"""Lines that spread over less than this share of their size are flat."""
+
 Band = tuple[float, float, float]
 """(mean, low, high); low = high = mean of a single run."""
 Series = dict[float, Band]
@@ -178,7 +181,8 @@ def _panel(ax: Axes, metric: str, groups: Sequence[Group], known: Mapping[Group,
     shown = [(i, g, known[g][metric]) for i, g in enumerate(groups) if len(known[g].get(metric, ())) > 1]
     means = [band[0] for _, _, at in shown for band in at.values()]
     least, most = min(means), max(means)
-    room = 0.25 * (most - least) or 0.1 * abs(most) or 0.1
+    flat = most - least < ROUNDING * max(1.0, abs(most))
+    room = (0.1 * abs(most) or 0.1) if flat else 0.25 * (most - least)
     for i, g, at in shown:
         steps = list(at)
         mean, low, high = (list(column) for column in zip(*at.values(), strict=True))
@@ -195,7 +199,7 @@ def _panel(ax: Axes, metric: str, groups: Sequence[Group], known: Mapping[Group,
         symmetric(ax, 1.0)
     else:
         # an interval of two seeds may be far wider than all means: it is cut, not the means
-        bottom, top = ax.get_ylim()
+        bottom, top = (-math.inf, math.inf) if flat else ax.get_ylim()
         ax.set_ylim(max(least - room, bottom), min(most + room, top))
     ax.set_title(PANELS[metric])
 

@@ -52,10 +52,9 @@ def markdown(root: Path, records: Sequence[Record], document: Mapping[str, Any])
         out += [f"## {escape(experiment)}: {escape(e.title)}", _bullets(e.findings(data)), *tables]
     if ranked := [g for g in groups if not unlearns(g)]:
         sheet = board(ranked)
-        note = sheet.note.replace("* best mean of its column.", "**Bold**: best mean of its column.", 1)
-        bold = "**Bold**"
-        told = bold.join(map(escape, note.split(bold)))
-        out += [f"## {escape(sheet.title)}", _table(sheet), f"Mean ± half its 95 % interval over seeds. {told}"]
+        note = "Mean ± half its 95 % interval over seeds; bold: best mean of its column. "
+        note += sheet.note.replace("* best mean of its column.", "").replace("  ", " ")
+        out += [f"## {escape(sheet.title)}", _table(sheet), escape(note)]
     if told_of := findings(groups):
         out += ["## What the numbers show", _bullets(told_of)]
     if wrong := problems(rest):
