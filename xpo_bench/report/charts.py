@@ -182,7 +182,7 @@ def _panel(ax: Axes, metric: str, groups: Sequence[Group], known: Mapping[Group,
     means = [band[0] for _, _, at in shown for band in at.values()]
     least, most = min(means), max(means)
     flat = most - least < ROUNDING * max(1.0, abs(most))
-    room = (0.1 * abs(most) or 0.1) if flat else 0.25 * (most - least)
+    room = 0.25 * (most - least) if not flat else 0.1 * abs(most) if abs(most) > ROUNDING else 0.1
     for i, g, at in shown:
         steps = list(at)
         mean, low, high = (list(column) for column in zip(*at.values(), strict=True))
