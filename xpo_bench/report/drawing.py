@@ -55,6 +55,19 @@ class Column:
         return [f"{c}{'*' if b else ' '}" for c, b in zip(self.cells, self.best, strict=True)]
 
 
+@dataclass(frozen=True)
+class Sheet:
+    """A table before it is drawn.
+
+    `aside`: rows that a part of it does without in which they have nothing but blanks and –.
+    """
+
+    title: str
+    columns: Sequence[Column]
+    note: str = ""
+    aside: Sequence[int] = ()
+
+
 def total_width(columns: Sequence[Column]) -> int:
     """Columns of the terminal that a table of these needs."""
     return sum(c.width + GAP for c in columns) - GAP

@@ -642,6 +642,12 @@ def print_experiments(console: Console, records: Sequence[Record], root: Path) -
         for sentence in e.findings(data):
             bullet(console, sentence)
         console.print()
+    return others(records)
+
+
+def others(records: Sequence[Record]) -> list[Record]:
+    """The records that no experiment tells of: those without one, and cells that went wrong."""
+    told = of_experiments(records)
     fine = [r for cells in told.values() for r in cells if r["status"] == "ok" or r["task"].get("expected_divergence")]
     mine = {id(r) for r in fine if r["status"] in ("ok", "diverged")}
     return [r for r in records if id(r) not in mine]

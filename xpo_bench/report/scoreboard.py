@@ -9,7 +9,7 @@ from rich.console import Console
 
 from xpo_bench.metrics.base import find
 from xpo_bench.report.columns import competes, direction, metric_column, shares_a_clock
-from xpo_bench.report.drawing import Column, broken_header, draw, row_label, say, total_width
+from xpo_bench.report.drawing import Column, Sheet, broken_header, draw, row_label, say, total_width
 from xpo_bench.report.format import clean, mean_pm, narrow
 from xpo_bench.report.stats import Estimate, Group, estimate
 
@@ -55,7 +55,8 @@ def print_scoreboard(console: Console, groups: Sequence[Group]) -> None:
         ]
         if total_width([who, *wide]) <= console.width:
             draw(console, "Scoreboard by task", [who, *wide])
-            _legend(console, dict.fromkeys(present, ""), groups)
+            say(console, _legend(dict.fromkeys(present, ""), groups), "dim")
+            console.print()
             return
     over = {m: [t for t in tasks if any((x, t) in place and place[x, t].estimate(m) for x in labels)] for m in present}
     columns = [_over_tasks(m, labels, over[m], place, plain=False) for m in present]
@@ -64,7 +65,23 @@ def print_scoreboard(console: Console, groups: Sequence[Group]) -> None:
         columns = [_over_tasks(m, labels, over[m], place, plain=True) for m in present]
     draw(console, f"Scoreboard over {', '.join(map(clean, tasks))}" if len(tasks) > 1 else "Scoreboard", [who, *columns])
     said = {m: _over(m, over[m], len(tasks)) for m in present}
-    _legend(console, said, groups, short, any("°" in c for column in columns for c in column.cells))
+    say(console, _legend(said, groups, short, any("°" in c for column in columns for c in column.cells)), "dim")
+    console.print()
+
+
+def board(groups: Sequence[Group]) -> Sheet:
+    """The scoreboard over all tasks with whole names of metrics and intervals, for a page that has the room."""
+    labels = list(dict.fromkeys(g.label for g in groups))
+    tasks = list(dict.fromkeys(g.task for g in groups))
+    place = {(g.label, g.task): g for g in groups}
+    over = {m: [t for t in tasks if any(g.task == t and g.estimate(m) for g in groups)] for m in HEADLINE}
+    over = {m: there for m, there in over.items() if there}
+    columns = [_over_tasks(m, labels, there, place, plain=False) for m, there in over.items()]
+    said = {m: _over(m, there, len(tasks)) for m, there in over.items()}
+    partial = any("°" in c for column in columns for c in column.cells)
+    title = f"Scoreboard over {', '.join(map(clean, tasks))}" if len(tasks) > 1 else "Scoreboard"
+    who = Column("", [row_label(x) for x in labels], left=True)
+    return Sheet(title, [who, *columns], _legend(said, groups, short=False, partial=partial))
 
 
 def _over(name: str, tasks: Sequence[str], of: int) -> str:
@@ -109,9 +126,7 @@ def _aggregate(name: str, groups: Sequence[Group]) -> Estimate | None:
     return replace(per_seed, mean=mean) if per_seed else Estimate(mean, None, 1)
 
 
-def _legend(
-    console: Console, said: Mapping[str, str], groups: Sequence[Group], short: bool = True, partial: bool = False
-) -> None:
+def _legend(said: Mapping[str, str], groups: Sequence[Group], short: bool = True, partial: bool = False) -> str:
     """What the short headers stand for, where they are short, over which tasks the numbers are, and what the marks mean."""
     parts = []
     for m, over in said.items():
@@ -124,5 +139,4 @@ def _legend(
         notes.append("° without one of the tasks, never best.")
     if "pairs_per_s" in said and shares_a_clock(groups):
         notes.append("Runs on tables train as one computation and share its clock: there pairs/s does not compare algorithms.")
-    say(console, " ".join(notes), "dim")
-    console.print()
+    return " ".join(notes)

@@ -38,7 +38,7 @@ def print_run(
         unreachable: {task, reason} of tasks whose data cannot be had.
         targets: what `--target-kl` found, see `print_targets`.
     """
-    records = [r for r in records if not str(r.get("experiment")).endswith(SEARCH)] or records
+    records = without_search(records)
     groups = group(records)
     if groups:
         if board := [g for g in groups if not unlearns(g)]:
@@ -50,20 +50,25 @@ def print_run(
             say(console, "What the numbers show", "bold")
             for sentence in told:
                 bullet(console, sentence)
-    problems = _problems(records)
-    if problems:
+    wrong = problems(records)
+    if wrong:
         say(console, "Not ok", "bold")
-        for line in problems:
+        for line in wrong:
             bullet(console, line)
     lines = [f"{s.get('task')}: {s.get('reason')}" for s in unreachable]
-    lines += _left_out(skipped)
+    lines += left_out(skipped)
     for line in lines:
         say(console, f"not run: {line}", "dim")
     if targets:
         print_targets(console, targets)
 
 
-def _problems(records: Sequence[Record]) -> list[str]:
+def without_search(records: Sequence[Record]) -> Sequence[Record]:
+    """The records without those that `--target-kl` only tried on its way, unless there are no others."""
+    return [r for r in records if not str(r.get("experiment")).endswith(SEARCH)] or records
+
+
+def problems(records: Sequence[Record]) -> list[str]:
     """One line per cell that is not ok; divergence that the task expects is said to be so."""
     lines = []
     for r in records:
@@ -76,7 +81,7 @@ def _problems(records: Sequence[Record]) -> list[str]:
     return lines
 
 
-def _left_out(skipped: Sequence[Mapping[str, str]]) -> list[str]:
+def left_out(skipped: Sequence[Mapping[str, str]]) -> list[str]:
     """Algorithms that share a task and a reason in one line."""
     together: dict[tuple[str, str], list[str]] = {}
     for s in skipped:

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from xpo_bench.report.baseline import LONGER, longer
 from xpo_bench.report.columns import known, metric_column, unlearns
-from xpo_bench.report.drawing import Column, broken_header, draw, row_label, say
+from xpo_bench.report.drawing import Column, Sheet, broken_header, draw, row_label, say
 from xpo_bench.report.format import ABSENT, clean, mean_pm, number
 from xpo_bench.report.stats import Group
 
@@ -72,6 +72,15 @@ LANGUAGE = ("overhead", "peak_memory_mb", "total_flops")
 
 
 def print_task(console: Console, task: str, groups: Sequence[Group]) -> None:
+    """Draw the tables of one task."""
+    for sheet in task_sheets(task, groups):
+        draw(console, sheet.title, sheet.columns, aside=sheet.aside)
+        if sheet.note:
+            say(console, sheet.note, "dim")
+            console.print()
+
+
+def task_sheets(task: str, groups: Sequence[Group]) -> list[Sheet]:
     """One task: algorithms as rows, with the learning rate used, the runs by status, and mean ± half interval.
 
     Forget/retain tasks show forget and retain log-probabilities; costs of language models stand in a second table.
@@ -85,17 +94,15 @@ def print_task(console: Console, task: str, groups: Sequence[Group]) -> None:
     runs = Column("runs", [_status(g) for g in groups], left=True)
     columns = _columns(quality, groups)
     rows = _with_longer([who, lr, runs, *columns.values()], columns, groups)
-    draw(console, title, rows, aside=[len(groups)])
     note = ""
     if forget:
         note = "In nats, changes since step 0. Forgetting is read against retaining, so that neither has a best."
     elif len(rows[0].cells) > len(groups):
         note = f"{LONGER}: the rule that prefers the completion with more tokens, on the same pairs; no algorithm."
-    if note:
-        say(console, note, "dim")
-        console.print()
+    sheets = [Sheet(title, rows, note, aside=[len(groups)])]
     if language:
-        draw(console, f"{clean(task)}: cost", [who, *_columns(COST, groups).values()])
+        sheets.append(Sheet(f"{clean(task)}: cost", [who, *_columns(COST, groups).values()]))
+    return sheets
 
 
 def _columns(names: Sequence[str], groups: Sequence[Group]) -> dict[str, Column]:
