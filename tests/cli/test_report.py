@@ -84,6 +84,7 @@ def test_what_cannot_be_is_one_line(warm: Command, tmp_path: Path, words: list[s
         ],
         ["--algos", "ipo", "--data", "d.jsonl", "--rows", "3", "--heldout", "0.3", "--optimizer", "sgd", "--steps", "5"],
         ["--algos", "dpo", "--data", "d.jsonl", "--model", "tiny", "--steps", "2", "--set", "dpo.train.lr=1e-3"],
+        "--algos dpo --data d.jsonl --model tiny --steps 1 --batch-size 2 --gpus-per-cell 2 --device cpu --set task.checkpointing=true".split(),
     ],
 )
 def test_the_command_of_every_cell_computes_that_cell(warm: Command, tmp_path: Path, words: list[str]) -> None:

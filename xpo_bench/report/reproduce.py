@@ -11,7 +11,7 @@ from xpo_bench.plugins import Registry
 from xpo_bench.report.format import clean
 from xpo_bench.report.stats import Record
 from xpo_bench.runner.config import dump
-from xpo_bench.runner.plan import Request, _policy
+from xpo_bench.runner.plan import Request, policy_and_budget
 from xpo_bench.task import Task
 
 IN_MEMORY = "in-memory"
@@ -39,6 +39,8 @@ def command(record: Record, registry: Registry) -> str:
         words += ["--lora", f"r={rank},alpha={model.get('lora_alpha', 2 * rank)}"]
     words += ["--seeds", f"{record['seed']},"]
     train = dict(record.get("train") or {})
+    if processes := train.pop("processes", None):
+        words += ["--gpus-per-cell", str(processes)]
     if train.get("optimizer") == budget.get("optimizer"):
         train.pop("optimizer", None)
     for target, fields in ((algorithm["name"], algorithm["config"]), (f"{algorithm['name']}.train", train)):
@@ -78,8 +80,8 @@ def _usual(cls: type[Task] | None, model: str, adhoc: bool) -> Mapping[str, Any]
 
     try:
         if cls is None:
-            return dump(_policy(Request(model=model), AdHoc(source=""))[1]) if adhoc else {}
-        return dump(_policy(Request(model=model), cls())[1])
+            return dump(policy_and_budget(Request(model=model), AdHoc(source=""))[1]) if adhoc else {}
+        return dump(policy_and_budget(Request(model=model), cls())[1])
     except (UsageError, TypeError):
         return {}
 

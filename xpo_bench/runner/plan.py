@@ -453,7 +453,7 @@ def devices_from(device: str, count: int) -> list[str]:
 
 
 def _model_and_budget(request: Request, task: Task) -> tuple[ModelSpec, Budget]:
-    model, budget = _policy(request, task)
+    model, budget = policy_and_budget(request, task)
     if request.lora is None:
         return model, budget
     if model.tabular:
@@ -475,7 +475,8 @@ def parse_lora(text: str) -> tuple[int, int]:
     return rank, int(found["alpha"] or 2 * rank)
 
 
-def _policy(request: Request, task: Task) -> tuple[ModelSpec, Budget]:
+def policy_and_budget(request: Request, task: Task) -> tuple[ModelSpec, Budget]:
+    """The policy that a request gives a task, without adapters, and the budget that goes with it before any setting."""
     own = task.model
     if request.model is None:
         return own, task.budget
