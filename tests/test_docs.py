@@ -132,7 +132,7 @@ def test_every_built_in_has_a_row_in_the_readme(what: str) -> None:
 
 
 def test_suites_of_the_readme_are_the_built_in_ones() -> None:
-    from xpo_bench.runner.plan import read_file, suites
+    from xpo_bench.runner.request import read_file, suites
 
     table = dict(re.findall(r"^\| `(\w+)` \|.* \| ([a-z, ]+) \|$", text("README.md"), re.MULTILINE))
     for name, path in suites().items():

@@ -201,8 +201,8 @@ def run(file: Path | None, settings: tuple[str, ...], as_json: bool, quiet: bool
     """
     from xpo_bench.runner import api
     from xpo_bench.runner.config import parse_set
-    from xpo_bench.runner.plan import parse_seeds
     from xpo_bench.runner.progress import Reporter
+    from xpo_bench.runner.request import parse_seeds
 
     del words["executor"], words["workers"]  # one executor and one process so far
     words = {k: v for k, v in words.items() if v is not None}

@@ -18,7 +18,8 @@ from xpo_bench.data import hub
 from xpo_bench.data.dataset import fingerprint
 from xpo_bench.errors import DataError, UnreachableError, UsageError
 from xpo_bench.plugins import load
-from xpo_bench.runner.plan import Request, make_plan
+from xpo_bench.runner.plan import make_plan
+from xpo_bench.runner.request import Request
 from xpo_bench_plugins.tasks import (
     bandit,
     cycle,

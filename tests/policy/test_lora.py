@@ -14,7 +14,7 @@ from xpo_bench import Budget, Completion, Dataset, ModelSpec, Pair
 from xpo_bench.errors import UsageError
 from xpo_bench.policy.causal_lm import CausalLM
 from xpo_bench.policy.ensemble import Ensemble
-from xpo_bench.runner.plan import parse_lora
+from xpo_bench.runner.models import parse_lora
 from xpo_bench.train.job import Job
 from xpo_bench.train.language import ReferenceScorer
 from xpo_bench.train.trainer import GroupTrainer

@@ -13,7 +13,8 @@ import xpo_bench
 from xpo_bench import plugins
 from xpo_bench.report.experiments import EXPERIMENTS, Data, curve_reader, ipo_optimum, measure, reward_margin
 from xpo_bench.runner.api import Result, execute
-from xpo_bench.runner.plan import make_plan, requests
+from xpo_bench.runner.plan import make_plan
+from xpo_bench.runner.request import requests
 from xpo_bench.runner.store import Store
 
 ORDER = ["overfit", "dpo_vs_ipo", "learning_rates", "bandit", "robustness", "choosing_tau"]

@@ -11,7 +11,8 @@ import pytest
 from xpo_bench import plugins
 from xpo_bench.errors import UsageError
 from xpo_bench.runner.config import docs, dump, grid, parse_set, validate
-from xpo_bench.runner.plan import make_plan, parse_seeds, read_file, requests, suites
+from xpo_bench.runner.plan import make_plan
+from xpo_bench.runner.request import parse_seeds, read_file, requests, suites
 from xpo_bench.types import Budget
 from xpo_bench_plugins.algorithms.dpo import DPO
 from xpo_bench_plugins.algorithms.rso import RSO

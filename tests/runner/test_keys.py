@@ -12,7 +12,8 @@ import xpo_bench
 from xpo_bench import plugins
 from xpo_bench.errors import UsageError
 from xpo_bench.runner import keys
-from xpo_bench.runner.plan import Plan, make_plan, requests
+from xpo_bench.runner.plan import Plan, make_plan
+from xpo_bench.runner.request import requests
 from xpo_bench_plugins.algorithms.dpo import DPO
 
 

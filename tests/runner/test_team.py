@@ -24,7 +24,7 @@ import xpo_bench
 from xpo_bench import Budget, ModelSpec, plugins
 from xpo_bench.errors import UsageError
 from xpo_bench.runner.api import Result
-from xpo_bench.runner.plan import check_processes, devices_from
+from xpo_bench.runner.models import check_processes, devices_from
 from xpo_bench_plugins.algorithms.kto import KTO
 
 ROWS = [

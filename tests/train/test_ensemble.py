@@ -13,7 +13,8 @@ from xpo_bench.policy.causal_lm import CausalLM, State
 from xpo_bench.policy.ensemble import Ensemble
 from xpo_bench.runner.api import run
 from xpo_bench.runner.executors.local import fits_ensemble, groups
-from xpo_bench.runner.plan import make_plan, requests
+from xpo_bench.runner.plan import make_plan
+from xpo_bench.runner.request import requests
 from xpo_bench.train.job import Job, Outcome
 from xpo_bench.train.language import ReferenceScorer
 from xpo_bench.train.trainer import GroupTrainer

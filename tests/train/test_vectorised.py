@@ -12,7 +12,8 @@ from xpo_bench import plugins
 from xpo_bench.metrics.base import describe
 from xpo_bench.runner.api import Result, execute
 from xpo_bench.runner.executors.local import LocalExecutor, groups
-from xpo_bench.runner.plan import TABLE_ABILITIES, Cell, Plan, make_plan, requests
+from xpo_bench.runner.plan import TABLE_ABILITIES, Cell, Plan, make_plan
+from xpo_bench.runner.request import requests
 
 WORDS: dict[str, Any] = {
     "tasks": ["bandit"],

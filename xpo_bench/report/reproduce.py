@@ -11,7 +11,8 @@ from xpo_bench.plugins import Registry
 from xpo_bench.report.format import clean
 from xpo_bench.report.stats import Record
 from xpo_bench.runner.config import dump
-from xpo_bench.runner.plan import Request, policy_and_budget
+from xpo_bench.runner.models import policy_and_budget
+from xpo_bench.runner.request import Request
 from xpo_bench.task import Task
 
 IN_MEMORY = "in-memory"

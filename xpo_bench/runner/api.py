@@ -12,8 +12,9 @@ from xpo_bench import plugins
 from xpo_bench.errors import UsageError
 from xpo_bench.report.stats import summarise
 from xpo_bench.runner import environment
-from xpo_bench.runner.plan import Plan, Request, make_plan, requests
+from xpo_bench.runner.plan import Plan, make_plan
 from xpo_bench.runner.record import now
+from xpo_bench.runner.request import Request, requests
 from xpo_bench.runner.store import SCHEMA, Store
 
 if TYPE_CHECKING:
@@ -121,7 +122,7 @@ def run(
         >>> result = xpo_bench.run(algos=["dpo", "ipo"], tasks=["bandit"], seeds=3, set={"dpo.beta": [0.1, 0.5]})
         >>> result.show()
     """
-    from xpo_bench.runner.plan import FILE_KEYS
+    from xpo_bench.runner.request import FILE_KEYS
 
     for word in words:
         if word not in (*FILE_KEYS, "trust_remote_code"):

@@ -16,7 +16,8 @@ from xpo_bench.algorithm import Algorithm
 from xpo_bench.errors import UsageError
 from xpo_bench.plugins import Registry
 from xpo_bench.runner.config import validate
-from xpo_bench.runner.plan import HERE, Cell, Plan, Request, make_plan
+from xpo_bench.runner.plan import HERE, Cell, Plan, make_plan
+from xpo_bench.runner.request import Request
 
 VALUES = 7
 """Values of the regulariser that are tried together: on a table they train as one computation."""

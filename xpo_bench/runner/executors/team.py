@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from xpo_bench.errors import UsageError
-from xpo_bench.runner.plan import Cell, TaskSetup, devices_from
+from xpo_bench.runner.models import devices_from
+from xpo_bench.runner.plan import Cell, TaskSetup
 from xpo_bench.train.job import Outcome, Progress
 
 Observed = Callable[[int, int, dict[str, float]], None]

@@ -1,0 +1,191 @@
+"""Requests: what a user asks for, from flags, plan files and suites, before any task or plugin is looked at."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from xpo_bench.algorithm import Algorithm
+from xpo_bench.errors import UsageError, unknown
+from xpo_bench.runner.config import Settings, add_setting, parse_set
+from xpo_bench.task import Task
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a user asks for, in the words of the flags; None leaves a choice to the task."""
+
+    algos: Sequence[str | type[Algorithm] | Algorithm] = ()
+    tasks: Sequence[str | type[Task] | Task] = ()
+    suite: str | None = None
+    data: str | None = None
+    world: str | None = None
+    rows: int | None = None
+    on_bad_row: str = "error"
+    truncate: str = "prompt"
+    model: str | None = None
+    lora: str | None = None
+    trust_remote_code: bool = False
+    settings: Settings = field(default_factory=dict)
+    seeds: Sequence[int] = (0,)
+    budget: Mapping[str, Any] = field(default_factory=dict)
+    device: str = "cpu"
+    gpus_per_cell: int = 1
+    experiment: str | None = None
+
+
+def parse_seeds(text: str) -> tuple[int, ...]:
+    """`3` is seeds 0, 1, 2; a list or a trailing comma names seeds (`0,7`, `42,`)."""
+    try:
+        seeds = tuple(int(part) for part in text.split(",") if part.strip()) if "," in text else tuple(range(int(text)))
+    except ValueError:
+        seeds = ()
+    if not seeds or min(seeds) < 0 or len(set(seeds)) < len(seeds):
+        raise UsageError(f"--seeds {text}: expected a count such as 3, or distinct seeds such as 0,7 or 42,")
+    return seeds
+
+
+FILE_KEYS = (
+    "algos", "tasks", "suite", "data", "world", "model", "set", "seeds", "steps", "sampling", "heldout", "batch_size",
+    "optimizer", "lr", "loss_over", "label_noise", "dtype", "experiment", "rows", "on_bad_row", "truncate",
+    "lora", "gpus_per_cell",
+)  # fmt: skip
+BUDGET_KEYS = ("steps", "sampling", "heldout", "batch_size", "optimizer", "lr", "loss_over", "label_noise", "dtype")
+
+
+def read_file(path: Path) -> list[dict[str, Any]]:
+    """The blocks of a TOML plan: the top level's words, overridden by each `[[runs]]` block's own."""
+    try:
+        if path.stat().st_size > 1 << 20:
+            raise UsageError(f"{path}: larger than 1 MiB; a plan is a short TOML file")
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read ({error.strerror}); name a TOML file") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: not valid TOML: {error}") from None
+    blocks = document.pop("runs", [{}])
+    if not isinstance(blocks, list) or not all(isinstance(block, dict) for block in blocks):
+        raise UsageError(f"{path}: [[runs]] must be tables of plan words")
+    out = []
+    for block in blocks:
+        merged = {k.replace("-", "_"): v for k, v in (document | block).items()}
+        for key in merged:
+            if key not in FILE_KEYS:
+                raise UsageError(f"{path}: {unknown('word', key, FILE_KEYS)}")
+        out.append(merged)
+    return out
+
+
+def suites() -> dict[str, Path]:
+    """The built-in suites, by name."""
+    root = resources.files("xpo_bench.runner") / "suites"
+    return {entry.name.removesuffix(".toml"): Path(str(entry)) for entry in root.iterdir() if entry.name.endswith(".toml")}
+
+
+def _words(value: Any, where: str) -> tuple[Any, ...]:
+    if value is None:
+        return ()
+    if isinstance(value, str):
+        return tuple(part.strip() for part in value.split(",") if part.strip())
+    if isinstance(value, list | tuple):
+        return tuple(value)
+    if isinstance(value, Algorithm | Task | type):
+        return (value,)
+    raise UsageError(f"{where}: expected names separated by commas, got {value!r}")
+
+
+def requests(words: Mapping[str, Any], file: Path | None = None, device: str = "cpu") -> list[Request]:
+    """Requests from flags or keyword arguments, a plan file and a suite: flags override the file, both the suite."""
+    words = {k: v for k, v in words.items() if v is not None and v != ()}
+    blocks = [_override(block, words) for block in read_file(file)] if file else [dict(words)]
+    out = []
+    for block in blocks:
+        if "data" in block and "tasks" in block:
+            raise UsageError("--data and --tasks exclude each other: --data makes a task of its own")
+        suite = block.get("suite")
+        if suite is None and "tasks" not in block and "data" not in block:
+            suite = "quick"
+        if suite is not None and "tasks" not in block and "data" not in block:
+            if suite not in suites():
+                raise UsageError(unknown("suite", str(suite), suites()))
+            for part in read_file(suites()[suite]):
+                merged = _override(*_narrow(part, block))
+                if merged.get("algos") != ():
+                    out.append(_request(merged, suite, device))
+        else:
+            out.append(_request(block, None, device))
+    return out
+
+
+def _override(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """The words of two sources: the upper one wins, field by field in `set`."""
+    merged = {**below, **above}
+    if "set" in below and "set" in above:
+        settings = {target: dict(fields) for target, fields in _settings(below["set"]).items()}
+        for target, fields in _settings(above["set"]).items():
+            settings.setdefault(target, {}).update(fields)
+        merged["set"] = settings
+    return merged
+
+
+def _narrow(part: dict[str, Any], above: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A suite's block, the words above it; where a block names its algorithms, only those asked for stay, with their settings."""
+    own, asked = _words(part.get("algos"), "--algos"), _words(above.get("algos"), "--algos")
+    if not own or not asked:
+        return part, above
+    called = [getattr(item, "name", item) for item in asked]
+    kept = own if "all" in called else asked if own == ("all",) else tuple(name for name in own if name in called)
+    settings = _settings(part.get("set"))
+    if kept != ("all",):
+        names = [getattr(item, "name", item) for item in kept]
+        settings = {to: v for to, v in settings.items() if to == "task" or to.removesuffix(".train") in names}
+    return {**part, "set": settings}, {**above, "algos": kept}
+
+
+def _settings(value: Any) -> Settings:
+    """Settings from `--set` words, from a flat table of a plan file or call, or as they are."""
+    if not value:
+        return {}
+    if not isinstance(value, Mapping):
+        return parse_set([value] if isinstance(value, str) else value)
+    if all(isinstance(fields, dict) for fields in value.values()):
+        return dict(value)
+    settings: Settings = {}
+    for left, values in value.items():
+        add_setting(settings, left, values if isinstance(values, list | tuple) else [values])
+    return settings
+
+
+def _request(words: Mapping[str, Any], suite: str | None, device: str) -> Request:
+    seeds = words.get("seeds", 1)
+    processes = words.get("gpus_per_cell", 1)
+    if type(processes) is not int or processes < 1:
+        raise UsageError(f"--gpus-per-cell {processes}: expected a whole number of processes, 1 or more")
+    algos = _words(words.get("algos"), "--algos")
+    if not algos:
+        if suite is None:
+            raise UsageError("--algos is missing: name algorithms such as --algos dpo,ipo, or --algos all")
+        algos = ("all",)
+    return Request(
+        algos=algos,
+        tasks=_words(words.get("tasks"), "--tasks"),
+        suite=suite,
+        data=words.get("data"),
+        world=words.get("world"),
+        rows=words.get("rows"),
+        on_bad_row=words.get("on_bad_row", "error"),
+        truncate=words.get("truncate", "prompt"),
+        model=words.get("model"),
+        lora=words.get("lora"),
+        trust_remote_code=bool(words.get("trust_remote_code", False)),
+        settings=_settings(words.get("set")),
+        seeds=tuple(seeds) if isinstance(seeds, list | tuple) else parse_seeds(str(seeds)),
+        budget={k: words[k] for k in BUDGET_KEYS if k in words},
+        device=device,
+        gpus_per_cell=processes,
+        experiment=words.get("experiment"),
+    )
