@@ -1,0 +1,103 @@
+"""The command group, and what all its commands share: one-line errors, exit statuses, JSON.
+
+Heavy modules are imported inside the commands, so that --help is instant.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+import click
+
+from xpo_bench import __version__
+from xpo_bench.errors import Terminated, UnreachableError, UsageError
+
+
+class Main(click.Group):
+    """A command group that turns every mendable error into one line."""
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        kwargs["standalone_mode"] = False
+        try:
+            code = super().main(*args, **kwargs)
+        except click.exceptions.Abort:
+            say("interrupted")
+            code = 130
+        except click.UsageError as error:
+            where = f" (see `{error.ctx.command_path} --help`)" if error.ctx else ""
+            say(f"{error.format_message()}{where}")
+            code = 2
+        except click.ClickException as error:
+            say(error.format_message())
+            code = 2
+        except click.exceptions.Exit as error:
+            code = error.exit_code
+        except BrokenPipeError:
+            # the reader of stdout has gone; nothing more can be said to it
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            code = 0
+        sys.exit(code if isinstance(code, int) else 0)
+
+
+def say(message: str) -> None:
+    """One line on stderr, whatever the message holds."""
+    clean = "".join(c if c.isprintable() else " " for c in str(message))
+    click.echo(f"xpo-bench: {clean}", err=True)
+
+
+@click.group(cls=Main, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="xpo-bench")
+@click.option("--debug", is_flag=True, help="Show tracebacks of errors.")
+@click.pass_context
+def main(context: click.Context, debug: bool) -> None:
+    """Benchmark preference-optimization algorithms: losses proven against their papers, worlds whose
+    optimum is known, exact KL, collapse and displacement, and tables that say what they show.
+
+    \b
+    Start with:
+      xpo-bench run --algos dpo,ipo
+      xpo-bench list algos
+    """
+    context.obj = {"debug": debug}
+
+
+def guarded(function: Any) -> Any:
+    """Exit statuses of the contract: 2 for what a user can mend, 130 for Ctrl-C."""
+    import functools
+
+    @functools.wraps(function)
+    def wrapper(*args: Any, **kwargs: Any) -> int:
+        debug = click.get_current_context().find_root().obj["debug"]
+        try:
+            result = function(*args, **kwargs)
+        except (click.ClickException, click.exceptions.Exit, click.exceptions.Abort, BrokenPipeError):
+            raise
+        except (Exception, KeyboardInterrupt) as error:
+            code, message = _verdict(error)
+            if debug:
+                import traceback
+
+                traceback.print_exc()
+            say(message)
+            return code
+        return result if isinstance(result, int) else 0
+
+    return wrapper
+
+
+def _verdict(error: BaseException) -> tuple[int, str]:
+    """Exit status and message of what stopped a command."""
+    if isinstance(error, UsageError):
+        return 1 if isinstance(error, UnreachableError) else 2, str(error)
+    if isinstance(error, KeyboardInterrupt):
+        return 143 if isinstance(error, Terminated) else 130, "interrupted; finished cells are kept, the same command resumes"
+    return 1, f"{type(error).__name__}: {error} (--debug before the command shows the traceback)"
+
+
+def print_json(document: Any) -> None:
+    from xpo_bench.runner.keys import canonical
+    from xpo_bench.runner.store import finite
+
+    click.echo(canonical(finite(document)))

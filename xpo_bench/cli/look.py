@@ -1,0 +1,108 @@
+"""The commands that look: `list`, `show`, `status` and `doctor`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from xpo_bench.cli.base import guarded, main, print_json
+from xpo_bench.errors import UsageError, unknown
+
+LISTS = ("algos", "tasks", "metrics", "plugins")
+
+
+@main.command("list", epilog="\b\nExamples:\n  xpo-bench list algos\n  xpo-bench list plugins --json\n")
+@click.argument("what", metavar="algos|tasks|metrics|plugins")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+@click.option("--disable", multiple=True, metavar="NAME", help="Leave a plugin out.")
+@guarded
+def list_(what: str, as_json: bool, disable: tuple[str, ...]) -> int:
+    """List what is installed: algorithms, tasks, metrics or plugins, and where each comes from."""
+    from xpo_bench.runner import listing
+
+    if what not in LISTS:
+        raise UsageError(unknown("list", what, LISTS))
+    rows = listing.rows(what, frozenset(disable))
+    if as_json:
+        print_json(rows)
+    else:
+        from rich.console import Console
+
+        from xpo_bench.report.tables import print_list
+
+        print_list(Console(), what, rows)
+    return 0
+
+
+@main.command(epilog="\b\nExample:\n  xpo-bench show results/runs/3f2a9c0d1b7e\n")
+@click.argument("run_dir", metavar="RUN", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+@guarded
+def show(run_dir: Path, as_json: bool) -> int:
+    """Print the tables of a run directory again, from its records alone."""
+    from xpo_bench.report.stats import summarise
+    from xpo_bench.runner.store import SCHEMA, Store
+
+    store = Store.existing(run_dir)
+    records = store.records()
+    if not records:
+        raise UsageError(f"{run_dir}: holds no finished cell yet")
+    if as_json:
+        print_json({"schema": SCHEMA, "run": str(run_dir), "cells": records, "summary": summarise(records)})
+    else:
+        from rich.console import Console
+
+        from xpo_bench.report.experiments import print_experiments
+        from xpo_bench.report.tables import print_run
+
+        console = Console()
+        print_run(console, print_experiments(console, records, run_dir), skipped=store.read_run().get("skipped", []))
+    return 0
+
+
+@main.command(epilog="\b\nExample:\n  xpo-bench status results/runs/3f2a9c0d1b7e\n")
+@click.argument("run_dir", metavar="RUN", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+@guarded
+def status(run_dir: Path, as_json: bool) -> int:
+    """Say how many of the planned cells are finished, by status."""
+    from xpo_bench.runner.store import Store
+
+    store = Store.existing(run_dir)
+    planned = [entry["key"] for entry in store.read_run().get("plan", [])]
+    records = {r["key"]: r for r in store.records()}
+    counts: dict[str, int] = {}
+    for key in planned:
+        state = records[key]["status"] if key in records else "missing"
+        counts[state] = counts.get(state, 0) + 1
+    if as_json:
+        print_json(
+            {"run": str(run_dir), "planned": len(planned), "finished": sum(k in records for k in planned), "status": counts}
+        )
+    else:
+        from rich.console import Console
+
+        from xpo_bench.report.tables import print_status
+
+        print_status(Console(), len(planned), counts)
+    return 0
+
+
+@main.command()
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+@guarded
+def doctor(as_json: bool) -> int:
+    """Say what this machine can do: devices, versions, data, and plugins that cannot be used."""
+    from xpo_bench.runner import doctor as examination
+
+    findings = examination.examine()
+    if as_json:
+        print_json(findings)
+    else:
+        from rich.console import Console
+
+        from xpo_bench.report.tables import print_doctor
+
+        print_doctor(Console(), findings)
+    return 0 if all(finding["status"] != "wrong" for finding in findings) else 1

@@ -1,0 +1,62 @@
+"""`xpo-bench report`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from xpo_bench.cli.base import guarded, main, say
+from xpo_bench.errors import UsageError
+
+REPORT_EXAMPLES = """\b
+Examples:
+  xpo-bench report results/runs/3f2a9c0d1b7e
+  xpo-bench report results/runs/3f2a9c0d1b7e --html report.html --md report.md
+  xpo-bench report results/runs/3f2a9c0d1b7e --md -
+"""
+
+
+@main.command(epilog=REPORT_EXAMPLES)
+@click.argument("run_dir", metavar="RUN", type=click.Path(path_type=Path))
+@click.option(
+    "--html", metavar="F", help="Write a page: one file, offline, light and dark.  [default: RUN/report.html, without --md]"
+)
+@click.option("--md", metavar="F", help="Write Markdown for a pull request; - is stdout.")
+@guarded
+def report(run_dir: Path, html: str | None, md: str | None) -> int:
+    """Write a run's report: tables, findings, curves, and the command of every cell."""
+    from xpo_bench.runner.store import Store, write_atomic
+
+    store = Store.existing(run_dir)
+    records = store.records()
+    if not records:
+        raise UsageError(f"{run_dir}: holds no finished cell yet")
+    if html is None and md is None:
+        html = str(run_dir / "report.html")
+    for option, name in (("--html", html), ("--md", md)):
+        if name is not None and name != "-" and (not name or Path(name).is_dir() or not Path(name).absolute().parent.is_dir()):
+            raise UsageError(f"{option} {name}: cannot be written; name a file in a directory that exists")
+    if html == "-":
+        raise UsageError("--html -: a page goes to a file; only --md - writes to stdout")
+    document = store.read_run()
+    written: dict[str, str] = {}
+    if html is not None:
+        from xpo_bench.report.page import page
+
+        written[html] = page(run_dir, records, document)
+    if md is not None:
+        from xpo_bench.report.markdown import markdown
+
+        text = markdown(run_dir, records, document)
+        if md == "-":
+            click.echo(text, nl=False)
+        else:
+            written[md] = text
+    for name, text in written.items():
+        try:
+            write_atomic(Path(name), text.encode())
+        except OSError as error:
+            raise UsageError(f"{name}: cannot be written ({error.strerror})") from None
+        say(f"wrote {name} ({len(text.encode()) / 1e6:.2f} MB)")
+    return 0
