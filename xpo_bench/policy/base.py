@@ -56,6 +56,10 @@ class Policy(Protocol):
         """Score all stacked completions (or the given rows) without a graph; shape (runs, E, T)."""
         ...
 
+    def score_sets(self, sets: Sequence[Any]) -> list[Scores]:
+        """Score all completions of several stacked sets without a graph; a model computes the prompts that they share once."""
+        ...
+
     def parameters(self) -> list[Tensor]:
         """The trainable tensors."""
         ...

@@ -214,6 +214,11 @@ class CausalLM:
         pad = (0, encoded.width - scores.mask.shape[-1])
         return Scores(F.pad(scores.token_logps, pad), F.pad(scores.mask, pad))
 
+    def score_sets(self, sets: Sequence[Encoded]) -> list[Scores]:
+        """Score all completions of several sets together, without a graph; shapes `(1, E, T)`, T the longest of the set."""
+        scores = self.score({str(i): (encoded, None) for i, encoded in enumerate(sets)}, grad=False)
+        return [scores[str(i)] for i in range(len(sets))]
+
     def _token_logps(self, rows: Sequence[Row]) -> tuple[Tensor, list[int]]:
         """Log-probabilities of all completion tokens, flat, and where each row's begin."""
         offsets = [0] * len(rows)

@@ -115,6 +115,11 @@ class Ensemble:
         """Score all encoded completions without a graph, shape (runs, E, T)."""
         return self.score({"all": (stacked, None)}, grad=False, runs=runs)["all"]
 
+    def score_sets(self, sets: Sequence[Sequence[Encoded]]) -> list[Scores]:
+        """Score all encoded completions of several sets together, without a graph; shapes (runs, E, T)."""
+        scores = self.score({str(i): (stacked, None) for i, stacked in enumerate(sets)}, grad=False)
+        return [scores[str(i)] for i in range(len(sets))]
+
     def _token_logps(self, rows: Sequence[Sequence[Row]], runs: slice) -> tuple[Tensor, list[list[int]]]:
         """Log-probabilities of all completion tokens, shape (runs, K), and where each row's begin."""
         orders = [sorted(range(len(run)), key=lambda i: -len(run[i].ids)) for run in rows]

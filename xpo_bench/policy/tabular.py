@@ -125,6 +125,10 @@ class TabularPolicy:
         """All stacked completions at the current tables; shape (runs, E, 1)."""
         return one_token(self.log_probs()[runs].flatten(1).gather(1, stacked))
 
+    def score_sets(self, sets: Sequence[Tensor]) -> list[Scores]:
+        """All completions of several sets at the current tables; shapes (runs, E, 1)."""
+        return [self.score_all(stacked) for stacked in sets]
+
     # ---------------------------------------------------------------- exact quantities
 
     @torch.no_grad()

@@ -118,7 +118,7 @@ def evaluate(
     if initial:
         chosen, rejected = eval_set.chosen_ref, eval_set.rejected_ref
     else:
-        chosen, rejected = policy.score_all(eval_set.chosen), policy.score_all(eval_set.rejected)
+        chosen, rejected = policy.score_sets([eval_set.chosen, eval_set.rejected])
     return Evaluation(
         step=step,
         chosen_logp=array(chosen.sum),
