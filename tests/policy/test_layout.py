@@ -107,6 +107,22 @@ def test_packed_shared_and_separate_rows_score_alike(family: str, rows: list[Row
 
 
 @pytest.mark.parametrize("family", sorted(PACKED))
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float64"])
+@settings(max_examples=15, deadline=None)
+@given(rows=groups(), tokens=st.sampled_from([8, 40, 10**6]), data=st.data())
+def test_the_company_of_a_row_does_not_change_a_bit(family: str, dtype: str, rows: list[Row], tokens: int, data: Any) -> None:
+    """Otherwise reference scores, and all that follows, would depend on which cell asked for them first."""
+    lm = policy(family, dtype)
+    some = data.draw(st.lists(st.sampled_from(rows), min_size=1, max_size=8))
+    lm.tokens_per_forward = 10**6
+    company = {row: lm.score_all(Encoded.of([row])).token_logps[0, 0] for row in some}
+    lm.tokens_per_forward = tokens
+    together = lm.score_all(Encoded.of(rows)).token_logps[0]
+    for row, alone in company.items():
+        assert torch.equal(together[rows.index(row), : row.length], alone)
+
+
+@pytest.mark.parametrize("family", sorted(PACKED))
 def test_gradients_of_packed_and_separate_rows_agree(family: str) -> None:
     lm = POLICIES[family]
     rows = Encoded.of([Row((1, 2, 3, 4, 5), 3), Row((1, 2, 3, 6, 7, 8), 3), Row((4, 5, 5), 1), Row((4, 9), 1)])

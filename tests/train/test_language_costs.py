@@ -46,13 +46,14 @@ def trained(policy: CausalLM, algorithm: Any, cache: dict[Any, Any], dataset: Da
 
 
 def test_operations_are_those_that_torch_counts(policy: CausalLM) -> None:
-    encoded = policy.encode([Completion("the same length", "twelve signs")])
+    encoded = policy.encode([Completion("exactly sixteen!", "fifteen letters")])  # with BOS and EOS nothing is filled up
     with FlopCounterMode(display=False) as counted, sdpa_kernel(SDPBackend.MATH):
         loss = policy.score({"chosen": (encoded, None)}, grad=True)["chosen"].sum.sum()
         torch.autograd.grad(loss, policy.parameters())
-    # torch counts the whole square of attention, of which a causal model needs the lower triangle
-    fed = len(encoded.rows[0].ids) - 1
-    upper = fed**2 - fed * (fed + 1) // 2
+    # torch counts the squares of attention, prompt and completion apart, of which a causal model needs the lower triangle
+    row = encoded.rows[0]
+    fed = len(row.ids) - 1
+    upper = row.start**2 + (fed - row.start) * fed - fed * (fed + 1) // 2
     assert policy.flops == counted.get_total_flops() - 3 * policy.shape.per_context * upper
 
 

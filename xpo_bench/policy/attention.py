@@ -66,7 +66,7 @@ def attention(
     if repeats > 1:  # a group of heads shares its keys
         key, value = (heads[:, :, None].expand(-1, -1, repeats, -1, -1).flatten(1, 2) for heads in (key, value))
     stretches = [length for _, lengths in packing for length in lengths]
-    pieces = [_pieces(length) for length in stretches]
+    pieces = [cut for start, (first, *more) in packing for cut in (_pieces(start) + _pieces(first - start), *map(_pieces, more))]
     queries = iter(query.split([length for cut in pieces for length in cut], 2))
     keys, values = (iter(heads.split(stretches, 2)) for heads in (key, value))
     cuts = iter(pieces)
@@ -91,6 +91,8 @@ def attention(
 
 def _pieces(length: int) -> list[int]:
     """A stretch cut into about equal pieces of about `QUERIES` tokens."""
+    if not length:
+        return []
     count = max(1, round(length / QUERIES))
     short, rest = divmod(length, count)
     return [short + 1] * rest + [short] * (count - rest)

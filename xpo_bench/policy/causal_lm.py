@@ -23,7 +23,7 @@ from torch.utils.checkpoint import checkpoint
 from xpo_bench.errors import UsageError
 from xpo_bench.policy import attention, sampling
 from xpo_bench.policy.flops import BACKWARD, ModelShape
-from xpo_bench.policy.layout import Block, batches, blocks, lay_out, packs
+from xpo_bench.policy.layout import LANES, Block, batches, blocks, lay_out, packs
 from xpo_bench.policy.lora import add_adapters
 from xpo_bench.policy.pretrained import load_pretrained, quiet
 from xpo_bench.policy.sampling import Sampled, SequenceKL
@@ -98,7 +98,7 @@ class CausalLM:
         self._backward = BACKWARD - 1 + trained / self._size  # frozen weights need no gradient of their own
         self._head = model.get_output_embeddings()
         self._body = model.base_model
-        self.chunk = max(1, LOGITS_PER_CHUNK // int(self._head.weight.shape[0]))
+        self.chunk = max(LANES, LOGITS_PER_CHUNK // int(self._head.weight.shape[0]) // LANES * LANES)
         selected = self._head_is_selectable()
         self.notes["head"] = "selected" if selected else "full"
         self._features_of = self._body if selected else self.model
@@ -292,6 +292,12 @@ class CausalLM:
 
     def _target_logps(self, features: Tensor, targets: Tensor) -> Tensor:
         """Log-probability of each target, shape `(K,)`; large outputs in chunks that the backward pass recomputes."""
+        count = len(targets)
+        if extra := -count % LANES if self.packed else 0:
+            features, targets = F.pad(features, (0, 0, 0, extra)), F.pad(targets, (0, extra))
+        return self._padded_logps(features, targets)[:count]
+
+    def _padded_logps(self, features: Tensor, targets: Tensor) -> Tensor:
         if len(targets) <= self.chunk:
             return self._chunk_logps(features, targets)
         parts = zip(torch.split(features, self.chunk), torch.split(targets, self.chunk), strict=True)

@@ -19,6 +19,10 @@ from torch import Tensor
 from xpo_bench.policy.attention import Packing
 from xpo_bench.policy.tokenize import Row
 
+LANES = 16
+"""torch computes what is left over from whole vectors by other code, and matrix products of a few rows too: a packed row is
+filled up to a multiple, so that the company of a completion does not decide the last bits of its score."""
+
 
 @dataclass(frozen=True)
 class Block:
@@ -94,7 +98,7 @@ def packs(lengths: Sequence[int], tokens: int) -> Iterator[list[int]]:
 
 @dataclass(frozen=True)
 class Layout:
-    """One forward pass: a packed row, or rows padded on the right.
+    """One forward pass: a packed row, filled up to `LANES`, or rows padded on the right.
 
     Attributes:
         ids: shape (B, L). at: for every completion token, the flat position whose features predict it, row after row, shape
@@ -141,7 +145,10 @@ def lay_out(rows: Sequence[Row], parts: Sequence[Block], device: torch.device, *
             attended.append((start, start + more))
             stretches.append(more)
         packing.append((start, [length for length in (stretches[0] + stretches[1], *stretches[2:]) if length]))
-        padding = (b + 1) * width - len(ids)
+        last = b == len(parts) - 1
+        padding = (b + 1) * width - len(ids) if not packed else -len(ids) % LANES if last else 0
+        if packed and padding:
+            packing.append((padding, [padding]))
         ids += [0] * padding
         positions += [0] * padding
         segments += [-1] * padding
