@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socketserver
 import subprocess
 import sys
@@ -18,6 +19,9 @@ from hypothesis import settings
 
 settings.register_profile("suite", deadline=None, derandomize=True)  # machines differ in speed, runs must not differ in verdict
 settings.load_profile("suite")
+
+# a suite started in the background ignores Ctrl-C, and so would the commands that it starts and interrupts
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 COMMAND = Path(sys.executable).parent / "xpo-bench"
 WARM = Path(__file__).parent / "warm.py"
