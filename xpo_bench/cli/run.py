@@ -86,9 +86,19 @@ BUDGET = "Budget (defaults come from the task)"
 @click.option("--dtype", type=click.Choice(["float32", "bfloat16", "float64"]), help="Dtype of the policy.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:1.")
 @click.option(
-    "--executor", type=click.Choice(["local"]), default="local", show_default=True, help="Where cells run: in this process."
+    "--executor", type=click.Choice(["local"]), default="local", show_default=True, help="Where cells run: on this machine."
 )
-@click.option("--workers", type=click.IntRange(1, 1), default=1, show_default=True, help="Processes; 1 runs in this one.")
+@click.option(
+    "--workers",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="Processes side by side, each with its own GPU or share of the cores; 1 runs cells in this process.",
+)
+@click.option(
+    "--cell-timeout", type=click.FloatRange(min=0, min_open=True), metavar="S", help="End a cell after S seconds, as a timeout."
+)
 @click.option(
     "--gpus-per-cell",
     type=int,
@@ -121,7 +131,7 @@ def run(file: Path | None, settings: tuple[str, ...], as_json: bool, quiet: bool
     from xpo_bench.runner.progress import Reporter
     from xpo_bench.runner.request import parse_seeds
 
-    del words["executor"], words["workers"]  # one executor and one process so far
+    del words["executor"]  # one so far
     words = {k: v for k, v in words.items() if v is not None}
     if settings:
         words["set"] = parse_set(settings)

@@ -23,7 +23,7 @@ from torch.utils.checkpoint import checkpoint
 from xpo_bench.errors import UsageError
 from xpo_bench.policy import attention, sampling
 from xpo_bench.policy.flops import BACKWARD, ModelShape
-from xpo_bench.policy.layout import LANES, Block, batches, blocks, lay_out, packs
+from xpo_bench.policy.layout import LANES, Block, attended, batches, blocks, lay_out, packs
 from xpo_bench.policy.lora import add_adapters
 from xpo_bench.policy.pretrained import load_pretrained, quiet
 from xpo_bench.policy.sampling import Sampled, SequenceKL
@@ -251,9 +251,7 @@ class CausalLM:
             Features of shape `(K, width)`, input of `logits`, and targets of shape `(K,)`, K the completion tokens of
             all rows, row after row.
         """
-        within = self.reach > 0 and all(len(row.ids) <= self.reach for row in rows)
-        parts = blocks(rows, self.tokens_per_forward, self.reach if within else 0, self._attention)
-        plan = lay_out(rows, parts, self.device, packed=self.packed and within)
+        plan = lay_out(rows, self._blocks(rows), self.device, packed=self.packed and self._within(rows))
         self.tokens_processed += plan.fed
         forward = self.shape.forward(plan.attended, len(plan.targets))
         self.flops += forward * (1 + self._backward) if torch.is_grad_enabled() else forward
@@ -264,6 +262,23 @@ class CausalLM:
             told = {"position_ids": plan.positions, "attention_mask": plan.ids.new_empty(1, 1, 0, 0), "packing": plan.packing}
         features = self.features(input_ids=plan.ids, use_cache=False, **told)[0]
         return features.flatten(0, 1).index_select(0, plan.at), plan.targets
+
+    def _within(self, rows: Sequence[Row]) -> bool:
+        """Whether all rows are within the reach of shared prompts."""
+        return self.reach > 0 and all(len(row.ids) <= self.reach for row in rows)
+
+    def _blocks(self, rows: Sequence[Row]) -> list[Block]:
+        return blocks(rows, self.tokens_per_forward, self.reach if self._within(rows) else 0, self._attention)
+
+    def operations(self, encoded: Encoded, index: Sequence[int]) -> float:
+        """Floating-point operations of scoring these completions without a graph, and no others with them."""
+        rows = list(dict.fromkeys(row for i in index if (row := encoded.row(i)) is not None))
+        total = 0.0
+        for batch in self.row_batches(rows):
+            picked = [rows[b] for b in batch]
+            parts = self._blocks(picked)
+            total += self.shape.forward(attended(picked, parts), sum(row.length for row in picked))
+        return total
 
     def _mask(self, visible: Tensor) -> Tensor:
         """What the model's attention takes: booleans, or numbers to add to its scores."""

@@ -106,7 +106,7 @@ class Layout:
         positions: shape (B, L). visible: true where a token attends to another, shape (B, 1, L, L). packing: see
             `attention.Packing`. A padded batch has no packing, a packed row no `visible`; all three are None when no prompt
             is shared, and the model's own causal mask does.
-        fed: tokens that are fed, padding excluded. attended: (first, last) position of every stretch that is computed.
+        fed: tokens that are fed, padding excluded. attended: see the function of that name.
     """
 
     ids: Tensor
@@ -126,7 +126,6 @@ def lay_out(rows: Sequence[Row], parts: Sequence[Block], device: torch.device, *
     positions: list[int] = []
     segments: list[int] = []
     at: list[list[int]] = [[] for _ in rows]
-    attended: list[tuple[int, int]] = []
     packing: list[tuple[int, list[int]]] = []
     for b, part in enumerate(parts):
         start = part.start
@@ -134,7 +133,6 @@ def lay_out(rows: Sequence[Row], parts: Sequence[Block], device: torch.device, *
         ids += rows[part.members[0]].ids[:start]
         positions += range(start)
         segments += [0] * start
-        attended.append((0, start))
         stretches = [start]
         for number, i in enumerate(part.members, 1):
             more = rows[i].length - 1
@@ -142,7 +140,6 @@ def lay_out(rows: Sequence[Row], parts: Sequence[Block], device: torch.device, *
             ids += rows[i].ids[start:-1]
             positions += range(start, start + more)
             segments += [number] * more
-            attended.append((start, start + more))
             stretches.append(more)
         packing.append((start, [length for length in (stretches[0] + stretches[1], *stretches[2:]) if length]))
         last = b == len(parts) - 1
@@ -162,8 +159,17 @@ def lay_out(rows: Sequence[Row], parts: Sequence[Block], device: torch.device, *
         _visible(torch.tensor(segments, device=device).view(shape)) if told and not packed else None,
         packing if packed else None,
         sum(part.length for part in parts),
-        attended,
+        attended(rows, parts),
     )
+
+
+def attended(rows: Sequence[Row], parts: Sequence[Block]) -> list[tuple[int, int]]:
+    """(first, last) position of every stretch that is computed: a prompt, or a completion behind it."""
+    return [
+        span
+        for part in parts
+        for span in ((0, part.start), *((part.start, part.start + rows[i].length - 1) for i in part.members))
+    ]
 
 
 def _visible(segments: Tensor) -> Tensor:

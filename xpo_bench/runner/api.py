@@ -12,6 +12,7 @@ from xpo_bench import plugins
 from xpo_bench.errors import UsageError
 from xpo_bench.report.stats import summarise
 from xpo_bench.runner import environment
+from xpo_bench.runner.executors.places import Where
 from xpo_bench.runner.plan import Plan, make_plan
 from xpo_bench.runner.record import now
 from xpo_bench.runner.request import Request, requests
@@ -20,6 +21,7 @@ from xpo_bench.runner.store import SCHEMA, Store
 if TYPE_CHECKING:
     import pandas as pd
 
+    from xpo_bench.runner.executors.pool import Pool
     from xpo_bench.runner.progress import Reporter
 
 
@@ -103,6 +105,8 @@ def run(
     file: str | Path | None = None,
     reporter: Reporter | None = None,
     target_kl: float | None = None,
+    workers: int = 1,
+    cell_timeout: float | None = None,
     **words: Any,
 ) -> Result:
     """Run a benchmark and return its records.
@@ -113,6 +117,8 @@ def run(
         out: run directory; by default `results/runs/` and twelve digits of the plan's hash.
         fresh: recompute cells that are already there.
         target_kl: search, for every algorithm, the value of its regulariser at which the final KL is this many nats.
+        workers: processes that run cells side by side. cell_timeout: seconds after which a cell, or those that train as one
+            computation with it, is ended.
         words: the flags of `xpo-bench run`, with underscores: `set`, `seeds`, `data`, `model`, `steps`, ...
 
     Raises:
@@ -129,6 +135,9 @@ def run(
             from xpo_bench.errors import unknown
 
             raise UsageError(unknown("argument", word, FILE_KEYS))
+    if workers < 1 or (cell_timeout is not None and not cell_timeout > 0):
+        raise UsageError("workers must be at least 1, and cell_timeout more than 0 seconds")
+    where = Where(workers, cell_timeout)
     words = {"algos": algos, "tasks": tasks} | words
     if not file and (tasks or words.get("data")):  # a suite says itself how many
         words.setdefault("seeds", 3)
@@ -142,14 +151,14 @@ def run(
         raise UsageError(f"--gpus-per-cell {processes}: no GPU on this machine; --device cpu runs the processes on the CPU")
     plan = make_plan(asked, registry, reporter.planning if reporter else lambda _: None)
     if target_kl is not None:
-        return _at_target(plan, asked, target_kl, out, fresh=fresh, registry=registry, reporter=reporter)
+        return _at_target(plan, asked, target_kl, out, fresh=fresh, registry=registry, reporter=reporter, where=where)
     if not plan.cells and not plan.unreachable:
         why = "; ".join(f"{s['algorithm']} on {s['task']}: {s['reason']}" for s in plan.skipped[:3])
         raise UsageError(f"nothing to run: {why or 'no algorithm fits the tasks'}")
     root = Path(out) if out else Path("results/runs") / plan.hash
     if not plan.cells:
         return Result(root, [], 0, plan.skipped, plan.unreachable)
-    result = execute(plan, asked, Store(root), fresh=fresh, registry=registry, reporter=reporter)
+    result = execute(plan, asked, Store(root), fresh=fresh, registry=registry, reporter=reporter, where=where)
     if any(request.suite and request.experiment for request in asked):
         from xpo_bench.report.figures import write_figures
 
@@ -166,6 +175,7 @@ def _at_target(
     fresh: bool,
     registry: plugins.Registry,
     reporter: Reporter | None,
+    where: Where,
 ) -> Result:
     """Search the regularisers, then run every algorithm at the value found."""
     from xpo_bench.runner import target
@@ -174,11 +184,11 @@ def _at_target(
     store = Store(Path(out) if out else Path("results/runs") / digest([base.hash, "target_kl", target_kl], 12))
 
     def search(plan: Plan, requests: list[Request]) -> list[dict[str, Any]]:
-        return execute(plan, requests, store, fresh=fresh, registry=registry, reporter=reporter).cells
+        return execute(plan, requests, store, fresh=fresh, registry=registry, reporter=reporter, where=where).cells
 
     plan, finals, found = target.find(asked, target_kl, registry, search, reporter.note if reporter else lambda _: None)
     if plan.cells:
-        result = execute(plan, finals, store, fresh=fresh, registry=registry, reporter=reporter)
+        result = execute(plan, finals, store, fresh=fresh, registry=registry, reporter=reporter, where=where)
     else:
         result = Result(store.root, [], 0, plan.skipped, plan.unreachable)
     result.targets = [f.document() for f in found]
@@ -193,9 +203,10 @@ def execute(
     fresh: bool,
     registry: plugins.Registry,
     reporter: Reporter | None,
+    where: Where,
 ) -> Result:
     """Run the cells that are missing and collect all records of the plan."""
-    from xpo_bench.runner.executors.local import LocalExecutor, groups
+    from xpo_bench.runner.executors.local import Group, LocalExecutor, groups
 
     observe = _observer(registry)
     store.prepare()
@@ -210,14 +221,22 @@ def execute(
         if reporter:
             reporter.finished(cell, record)
 
-    executor = LocalExecutor(finished, reporter.step if reporter else None, observe, store.root / "references")
+    def started(group: Group) -> None:
+        if reporter:
+            reporter.group(group.label, len(group.cells))
+
+    references = store.root / "references"
+    executor: LocalExecutor | Pool
+    if where.in_process:
+        executor = LocalExecutor(finished, reporter.step if reporter else None, observe, references)
+    else:
+        from xpo_bench.runner.executors.pool import Pool
+
+        executor = Pool(where, finished, observe, references, reporter)
     if reporter:
         reporter.start(len(plan.cells), len(todo), store.root)
     try:
-        for group in groups(todo):
-            if reporter:
-                reporter.group(group.label, len(group.cells))
-            executor.run(group)
+        executor.run_all(groups(todo), started)
     finally:
         executor.close()
         if reporter:

@@ -64,6 +64,10 @@ class Reporter:
                 self._line(f"{label}: preparing")
             self._last_line = time.monotonic()
 
+    def working(self, label: str, cells: int) -> None:
+        """The next step is one of this group."""
+        self.label, self.group_cells = label, cells
+
     def step(self, step: int, steps: int, loss: float | None) -> None:
         """A training step is done."""
         now = time.monotonic()

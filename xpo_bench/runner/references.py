@@ -21,7 +21,7 @@ from xpo_bench.train.language import CachedScore
 from xpo_bench.types import Completion
 
 SCHEMA = 1
-COLUMNS = ("completion", "token_logps", "seconds", "flops")
+COLUMNS = ("completion", "token_logps", "seconds")
 
 
 def fingerprint(policy: Any, truncate: str) -> str:
@@ -106,7 +106,6 @@ def _parquet(known: dict[bytes, CachedScore]) -> bytes:
             [score.token_logps.tolist() for score in scores], pa.list_(pa.float64() if double else pa.float32())
         ),
         "seconds": pa.array([score.seconds for score in scores], pa.float64()),
-        "flops": pa.array([score.flops for score in scores], pa.float64()),
     }
     sink = pa.BufferOutputStream()
     pq.write_table(pa.table(columns), sink, write_page_checksum=True)
@@ -123,4 +122,4 @@ def _read(path: Path) -> dict[bytes, CachedScore]:
         raise ValueError(f"columns {table.column_names}")
     dtype = torch.float64 if table.schema.field("token_logps").type.value_type == pa.float64() else torch.float32
     rows = zip(*(table.column(name).to_pylist() for name in COLUMNS), strict=True)
-    return {key: CachedScore(torch.tensor(logps, dtype=dtype), seconds, flops) for key, logps, seconds, flops in rows}
+    return {key: CachedScore(torch.tensor(logps, dtype=dtype), seconds) for key, logps, seconds in rows}

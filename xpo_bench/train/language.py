@@ -52,11 +52,10 @@ def prepare_initial(policy: Any, job: Job, truncate: str) -> None:
 
 @dataclass(frozen=True)
 class CachedScore:
-    """Log-probabilities of one completion, shape (T,), and what scoring it took."""
+    """Log-probabilities of one completion, shape (T,), and the seconds that scoring it took."""
 
     token_logps: Tensor
     seconds: float
-    flops: float
 
 
 class ScoreCache(Protocol):
@@ -70,8 +69,8 @@ class ScoreCache(Protocol):
 class ReferenceScorer:
     """Scores under the initial policy, each completion once per (task, initial policy), whichever cell asks first.
 
-    `owed` adds up the seconds and operations of scores that were found in the cache: what they would have cost a cell
-    that ran alone.
+    `owed` adds up what the scores would have cost a cell that ran alone: the seconds of those that were found in the cache,
+    and the operations of all, which are not counted where they are computed.
     """
 
     def __init__(self, policy: Any, initial: Any, cache: ScoreCache) -> None:
@@ -84,7 +83,8 @@ class ReferenceScorer:
         wanted = range(len(encoded)) if used is None else used.tolist()
         missing = [i for i in wanted if items[i] not in self.cache]
         known = [self.cache[items[i]] for i in wanted if items[i] in self.cache]
-        self.owed = (self.owed[0] + sum(k.seconds for k in known), self.owed[1] + sum(k.flops for k in known))
+        operations = self.policy.operations(encoded, wanted)
+        self.owed = (self.owed[0] + sum(k.seconds for k in known), self.owed[1] + operations)
         if missing:
             self._compute(items, encoded, missing)
         found = {i: self.cache[items[i]].token_logps for i in wanted}
@@ -98,14 +98,14 @@ class ReferenceScorer:
         return Scores(token_logps, mask)
 
     def _compute(self, items: Sequence[Completion], encoded: Any, missing: Sequence[int]) -> None:
-        clock = Clock(str(self.policy.device), lambda: float(self.policy.flops))
+        clock = Clock(str(self.policy.device))
+        counted = self.policy.flops
         with clock.charge("prepare_s"), self.policy.using(self.initial):
             fresh = self.policy.score_all(encoded, torch.tensor(missing))
+        self.policy.flops = counted
         for i in missing:
             length = int(fresh.mask[0, i].sum())
-            self.cache[items[i]] = CachedScore(
-                fresh.token_logps[0, i, :length].clone(), clock.prepare_s / len(missing), clock.flops / len(missing)
-            )
+            self.cache[items[i]] = CachedScore(fresh.token_logps[0, i, :length].clone(), clock.prepare_s / len(missing))
 
 
 class OnPolicy:

@@ -225,7 +225,7 @@ class GroupTrainer:
     def _owed(self) -> tuple[float, float]:
         """Seconds and operations that shared reference scores would have cost this cell alone, since the last asking."""
         seconds, operations = getattr(self.score_initial, "owed", (0.0, 0.0))
-        if seconds:
+        if operations:
             self.score_initial.owed = (0.0, 0.0)  # type: ignore[attr-defined]
         return seconds, operations
 

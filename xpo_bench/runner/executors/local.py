@@ -93,7 +93,11 @@ def groups(cells: Sequence[Cell]) -> list[Group]:
 
 
 class LocalExecutor:
-    """Runs groups and hands every finished cell to `finished`; `references` keeps reference scores."""
+    """Runs groups and hands every finished cell to `finished`.
+
+    Args:
+        references: where reference scores are kept. also: facts for the `environment` of records.
+    """
 
     def __init__(
         self,
@@ -101,8 +105,10 @@ class LocalExecutor:
         progress: Progress | None = None,
         observe: Callable[..., None] = lambda *_, **__: None,
         references: Path | None = None,
+        also: Mapping[str, Any] | None = None,
     ) -> None:
         self.finished, self.progress, self.observe, self.references = finished, progress, observe, references
+        self.also = dict(also or {})
         self._language_models: dict[int, LanguageModels] = {}
         self._team: Team | None = None
 
@@ -112,9 +118,14 @@ class LocalExecutor:
             self._team.close()
         self._team = None
 
+    def run_all(self, groups: Sequence[Group], started: Callable[[Group], None]) -> None:
+        """Run groups one after the other."""
+        for group in groups:
+            started(group)
+            self.run(group)
+
     def run(self, group: Group) -> None:
         """Run one group; a failure is a status of its cells, and costs no neighbour its numbers."""
-        device = group.cells[0].setup.device
         for cell in group.cells:
             self.observe("xpo_run_start", cell=cell)
         try:
@@ -124,19 +135,24 @@ class LocalExecutor:
         except BaseException as error:
             if isinstance(error, GeneratorExit):
                 raise
-            parts = list(_parts(group))
+            parts = list(parts_of(group))
             if len(parts) > 1:  # find the culprit: its neighbours must not pay for it
                 for part in parts:
                     self.run(part)
                 return
-            self._failed(group, error, device)
+            self.failed(group, error)
             return
-        facts = environment.describe(device)
+        facts = self._facts(group)
         for cell, outcome in zip(group.cells, outcomes, strict=True):
             record = cell_record(cell, outcome, status=outcome.status, error=None, model=model, environment=facts)
             self.finished(cell, record, outcome.curve)
 
-    def _failed(self, group: Group, error: BaseException, device: str) -> None:
+    def _facts(self, group: Group) -> dict[str, Any]:
+        with one_thread():  # as the cells were run
+            return environment.describe(group.cells[0].setup.device) | self.also
+
+    def failed(self, group: Group, error: BaseException) -> None:
+        """Record what ended a group as the status of its cells."""
         first = str(error).splitlines()[0] if str(error) else "no message"
         for cell in group.cells:
             described = {
@@ -147,10 +163,10 @@ class LocalExecutor:
             record = cell_record(
                 cell,
                 None,
-                status="oom" if is_out_of_memory(error) else "crashed" if isinstance(error, ChildProcessError) else "failed",
+                status=_status(error),
                 error=described,
                 model={"name": cell.setup.model.name},
-                environment=environment.describe(device),
+                environment=self._facts(group),
             )
             self.finished(cell, record, [])
 
@@ -190,7 +206,17 @@ class LocalExecutor:
         return self._team
 
 
-def _parts(group: Group) -> Iterator[Group]:
+class CellTimeout(Exception):
+    """A group took longer than `--cell-timeout`."""
+
+
+def _status(error: BaseException) -> str:
+    if is_out_of_memory(error):
+        return "oom"
+    return "crashed" if isinstance(error, ChildProcessError) else "timeout" if isinstance(error, CellTimeout) else "failed"
+
+
+def parts_of(group: Group) -> Iterator[Group]:
     """A group cut one level finer: per algorithm, then per cell."""
     by_algorithm: dict[str, list[Cell]] = {}
     for cell in group.cells:

@@ -10,17 +10,16 @@ import contextlib
 import multiprocessing
 import os
 import pickle
-import signal
 import sys
 import tempfile
 import threading
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
-from xpo_bench.errors import UsageError
+from xpo_bench.runner.executors.children import as_child, ending, follow, portable, rebuilt, unsendable
 from xpo_bench.runner.models import devices_from
 from xpo_bench.runner.plan import Cell, TaskSetup
 from xpo_bench.train.job import Outcome, Progress
@@ -51,7 +50,7 @@ class Team:
                 arguments = (rank, self.count, device, Path(self.folder.name) / "meeting", references, theirs)
                 member = context.Process(target=serve, args=arguments, daemon=True, name=f"xpo-bench {rank + 1}/{self.count}")
                 self.pipes.append(ours)
-                with _as_member():
+                with as_child():
                     member.start()
                 self.members.append(member)
                 theirs.close()
@@ -85,7 +84,7 @@ class Team:
         try:
             message = pickle.dumps((id(setup), cells, prints))
         except (pickle.PicklingError, AttributeError, TypeError) as error:
-            raise _unsendable(error) from error
+            raise unsendable(error, "--gpus-per-cell") from error
         with contextlib.suppress(BrokenPipeError):  # a dead process is told of below
             for pipe in self.pipes:
                 pipe.send_bytes(message)
@@ -101,7 +100,7 @@ class Team:
                         observed(*content)
                     elif kind == "error":
                         self._look_for_the_dead(GRACE_S)
-                        raise _rebuilt(*content)
+                        raise rebuilt(*content)
                     elif kind == "result":
                         results[rank] = content
         outcomes, model = results[0]
@@ -117,13 +116,11 @@ class Team:
         return message
 
     def _look_for_the_dead(self, patience_s: float) -> None:
-        ending = wait([member.sentinel for member in self.members], patience_s)
+        ended = wait([member.sentinel for member in self.members], patience_s)
         for member in self.members:
-            if member.sentinel in ending:
+            if member.sentinel in ended:
                 member.join(10 * GRACE_S)
-                code = member.exitcode or 0
-                how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"has exited with status {code}"
-                raise ChildProcessError(f"process {member.name.split()[-1]} {how}")
+                raise ChildProcessError(f"process {member.name.split()[-1]} {ending(member)}")
 
     def close(self) -> None:
         """Let the processes end, which wait for cells."""
@@ -145,47 +142,12 @@ class Team:
         self.folder.cleanup()
 
 
-@contextlib.contextmanager
-def _as_member() -> Iterator[None]:
-    """Processes that are started meanwhile order sets alike, and never hear Ctrl-C, which a terminal sends to all."""
-    hashing = os.environ.get("PYTHONHASHSEED")
-    os.environ["PYTHONHASHSEED"] = hashing or "0"
-    masks = hasattr(signal, "pthread_sigmask")
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT}) if masks else set()
-    try:
-        yield
-    finally:
-        if masks:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        if hashing is None:
-            del os.environ["PYTHONHASHSEED"]
-
-
-def _unsendable(error: BaseException) -> UsageError:
-    reason = str(error).splitlines()[0]
-    return UsageError(f"--gpus-per-cell: other processes cannot import what this run names ({reason}); put it in a module")
-
-
-class RemoteTraceback(Exception):
-    """The traceback of what a process raised, as text."""
-
-    def __str__(self) -> str:
-        return f"\n{self.args[0]}"
-
-
-def _rebuilt(pickled: bytes, text: str) -> BaseException:
-    """What a process raised, with the traceback that it had there."""
-    error: BaseException = pickle.loads(pickled)
-    error.__cause__ = RemoteTraceback(text)
-    return error
-
-
 # --------------------------------------------------------------------------- in the started processes
 
 
 def serve(rank: int, count: int, device: str, meeting: Path, references: Path | None, pipe: Connection) -> None:
     """Train what arrives by the pipe, until it closes; what one process of a team runs."""
-    threading.Thread(target=_follow, daemon=True).start()
+    threading.Thread(target=follow, daemon=True).start()
     if rank:  # what a plugin prints is printed once
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.__stdout__.fileno() if sys.__stdout__ else 1)
     work: Work | None = None
@@ -201,26 +163,8 @@ def serve(rank: int, count: int, device: str, meeting: Path, references: Path | 
             work = work or Work(rank, count, device, meeting, references)
             answer: tuple[str, Any] = ("result", work.train(message, pipe))
         except BaseException as error:
-            answer = ("error", (_portable(error), "".join(traceback.format_exception(error))))
+            answer = ("error", (portable(error), "".join(traceback.format_exception(error))))
         pipe.send(answer)
-
-
-def _follow() -> None:
-    """End with the process that started this one, which may have been killed."""
-    parent = multiprocessing.parent_process()
-    if parent:
-        wait([parent.sentinel])
-        os._exit(1)
-
-
-def _portable(error: BaseException) -> bytes:
-    """The error as it can be sent, another one that says as much where it cannot."""
-    try:
-        pickled = pickle.dumps(error)
-        pickle.loads(pickled)
-    except Exception:
-        return pickle.dumps(RuntimeError(f"{type(error).__name__}: {error}"))
-    return pickled
 
 
 class Work:
@@ -243,7 +187,7 @@ class Work:
         try:
             place, cells, prints = pickle.loads(message)
         except (AttributeError, ImportError) as error:
-            raise _unsendable(error) from error
+            raise unsendable(error, "--gpus-per-cell") from error
         if place not in self.known:
             setup = replace(cells[0].setup, device=self.device)
             self.known[place] = (setup, LanguageModels(setup, self.references, self.processes))

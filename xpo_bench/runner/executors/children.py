@@ -1,0 +1,72 @@
+"""Processes that this one starts: how they begin, end with it, and hand back what they raise."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import pickle
+import signal
+from collections.abc import Iterator
+from multiprocessing.connection import wait
+
+from xpo_bench.errors import UsageError
+
+
+@contextlib.contextmanager
+def as_child() -> Iterator[None]:
+    """Processes that are started meanwhile order sets alike, and never hear Ctrl-C, which a terminal sends to all."""
+    hashing = os.environ.get("PYTHONHASHSEED")
+    os.environ["PYTHONHASHSEED"] = hashing or "0"
+    masks = hasattr(signal, "pthread_sigmask")
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT}) if masks else set()
+    try:
+        yield
+    finally:
+        if masks:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        if hashing is None:
+            del os.environ["PYTHONHASHSEED"]
+
+
+def unsendable(error: BaseException, option: str) -> UsageError:
+    reason = str(error).splitlines()[0]
+    return UsageError(f"{option}: other processes cannot import what this run names ({reason}); put it in a module")
+
+
+class RemoteTraceback(Exception):
+    """The traceback of what a process raised, as text."""
+
+    def __str__(self) -> str:
+        return f"\n{self.args[0]}"
+
+
+def rebuilt(pickled: bytes, text: str) -> BaseException:
+    """What a process raised, with the traceback that it had there."""
+    error: BaseException = pickle.loads(pickled)
+    error.__cause__ = RemoteTraceback(text)
+    return error
+
+
+def ending(process: multiprocessing.process.BaseProcess) -> str:
+    """How a process that is no more has ended, in words."""
+    code = process.exitcode or 0
+    return f"was ended by {signal.Signals(-code).name}" if code < 0 else f"has exited with status {code}"
+
+
+def follow() -> None:
+    """End with the process that started this one, which may have been killed."""
+    parent = multiprocessing.parent_process()
+    if parent:
+        wait([parent.sentinel])
+        os._exit(1)
+
+
+def portable(error: BaseException) -> bytes:
+    """The error as it can be sent, another one that says as much where it cannot."""
+    try:
+        pickled = pickle.dumps(error)
+        pickle.loads(pickled)
+    except Exception:
+        return pickle.dumps(RuntimeError(f"{type(error).__name__}: {error}"))
+    return pickled
