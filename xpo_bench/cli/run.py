@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -138,7 +140,8 @@ def run(file: Path | None, settings: tuple[str, ...], as_json: bool, quiet: bool
     if "seeds" in words:
         words["seeds"] = list(parse_seeds(words["seeds"]))
     signal.signal(signal.SIGTERM, _terminated)
-    result = api.run(file=file, reporter=Reporter(quiet), disable=frozenset(disable), **words)
+    with contextlib.redirect_stdout(sys.stderr):  # what plugins print is no result
+        result = api.run(file=file, reporter=Reporter(quiet), disable=frozenset(disable), **words)
     if as_json or not result.cells:
         for entry in result.unreachable:
             say(f"task {entry['task']} is unreachable: {entry['reason']}")

@@ -22,6 +22,7 @@ from xpo_bench.policy.base import Policy
 from xpo_bench.train.budget import evaluation_steps, stage_steps, warmup_scale
 from xpo_bench.train.clock import Clock
 from xpo_bench.train.job import Job, Outcome, Progress, stack_configs
+from xpo_bench.train.losses import per_example
 from xpo_bench.train.memory import PeakMemory, is_out_of_memory
 from xpo_bench.train.optim import ModuleOptimizer, StackedOptimizer, Stepper
 from xpo_bench.train.overhead import BareStep
@@ -371,21 +372,12 @@ class GroupTrainer:
         """Loss per run of one slice: the weighted sum of per-example values over the step's true total."""
         assert part.data is not None
         step = part.data.step(self.policy, t, piece, grad)
-        values = part.stacked.loss(step)
-        if not isinstance(values, Tensor):
-            raise TypeError(f"{part.plain.name}: loss() returned {type(values).__name__}, expected a tensor")
-        expected = next(iter(step.policy.values())).mask.shape[:-1]
-        if values.shape != expected:
-            raise ValueError(
-                f"{part.plain.name}: loss() returned shape {tuple(values.shape)}, expected per-example {tuple(expected)}"
-            )
+        values = per_example(part.stacked, step, grad)
         if part.plain.batch_coupled and not self.processes.alone and not part.data.exchanges:
             raise ValueError(
                 f"{part.plain.name}: declares batch_coupled but sums nothing by step.all_reduce(), without which every process "
                 "would take its own rows for the batch"
             )
-        if grad and not values.requires_grad:  # in company the others' gradients would hide it
-            raise ValueError(f"{part.plain.name}: loss() carries no gradient; it must depend on step.policy, not detached")
         if step.weight is not None:
             values = torch.where(step.weight > 0, values * step.weight, 0.0)
         return values.sum(-1) / step.totals["examples"].squeeze(-1)

@@ -232,11 +232,14 @@ def _no_cache(completions: Sequence[Sequence[Completion]], stacked: Any, used: T
 
 
 class one_thread:
-    """Tiny computations are faster on one thread than on two; the setting is put back afterwards."""
+    """Tiny computations are faster on one thread than on two; afterwards torch's settings are what they were."""
 
     def __enter__(self) -> None:
-        self.before = torch.get_num_threads()
+        self.before = torch.get_num_threads(), torch.get_default_dtype(), torch.is_grad_enabled()
         torch.set_num_threads(1)
 
     def __exit__(self, *_: object) -> None:
-        torch.set_num_threads(self.before)
+        threads, dtype, grad = self.before
+        torch.set_num_threads(threads)
+        torch.set_default_dtype(dtype)
+        torch.set_grad_enabled(grad)
