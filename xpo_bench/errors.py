@@ -18,6 +18,10 @@ class UnreachableError(DataError):
     """A data set or model cannot be reached from this machine: the task is named, others may run."""
 
 
+class StoreError(Exception):
+    """A record cannot be written, the disk being full for instance (exit status 1): what was written before is whole."""
+
+
 class Terminated(KeyboardInterrupt):
     """The process was asked to end (SIGTERM): like Ctrl-C, but with exit status 143."""
 

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import xpo_bench
-from xpo_bench.errors import UsageError
+from xpo_bench.errors import StoreError, UsageError
 from xpo_bench.runner.api import Result
 from xpo_bench.runner.keys import canonical
 from xpo_bench.runner.store import Store, finite, parquet, write_atomic
@@ -108,7 +108,7 @@ def test_a_crash_leaves_no_half_record(tmp_path: Path, monkeypatch: pytest.Monke
         store.write_cell(record("failed", metrics={"kl": 0.5}), [{"step": 0, "kl": 0.5}])
     with monkeypatch.context() as patch:
         crash_at(patch, call)
-        with pytest.raises(Crash):
+        with pytest.raises(StoreError, match=r"cannot be written \(No space left on device\); finished cells are kept"):
             store.write_cell(record(metrics={"kl": 1.0}), [{"step": 0, "kl": 1.0}])
     # the curve comes first: a crash on it leaves the record as it was
     assert store.read_cell(KEY) == (record("failed", metrics={"kl": 0.5}) if existing else None)
@@ -139,6 +139,12 @@ def test_what_is_no_whole_record_is_not_read(tmp_path: Path, content: bytes) -> 
     assert store.read_cell(KEY) is None
     assert store.records() == []
     assert not store.done(KEY)
+    assert list(store.damaged) == [tmp_path / "cells" / f"{KEY}.json"]
+    ((aside, reason),) = store.set_aside()
+    assert reason
+    assert aside.read_bytes() == content
+    assert not (tmp_path / "cells" / f"{KEY}.json").exists()
+    assert store.damaged == {}
 
 
 def test_other_files_are_let_be(tmp_path: Path) -> None:
@@ -230,8 +236,41 @@ def test_fresh_computes_again(tmp_path: Path, run: Run) -> None:
     assert [c["final_policy"] for c in second.cells] == [c["final_policy"] for c in first.cells]
 
 
-def test_a_half_written_record_is_computed_again(tmp_path: Path, run: Run) -> None:
+def test_a_half_written_record_is_named_set_aside_and_computed_again(
+    tmp_path: Path, run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
     (cell,) = run(out=tmp_path / "r").cells
     path = tmp_path / "r" / "cells" / f"{cell['key']}.json"
-    path.write_bytes(path.read_bytes()[:100])
+    half = path.read_bytes()[:100]
+    path.write_bytes(half)
+    capsys.readouterr()
     assert run(out=tmp_path / "r").computed == 1
+    assert f"{path}: not whole; set aside as {path.name}.damaged, and computed again" in capsys.readouterr().err
+    assert path.with_name(f"{path.name}.damaged").read_bytes() == half
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_a_disk_that_fills_up_in_mid_run(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
+    """Whatever is written before is whole, and the same words go on from there."""
+    words = {"out": tmp_path / "r", "algos": ["dpo", "ipo"], "seeds": 2, "set": {"task.steps": [5, 6]}}
+    expected = run(**words | {"out": tmp_path / "calm"})
+    done: list[str] = []
+    write = Store.write_cell
+
+    def fills_up(self: Store, record: Any, curve: Any) -> None:
+        if len(done) == 3:
+            crash_at(patch, call)
+        write(self, record, curve)
+        done.append(record["key"])
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "write_cell", fills_up)
+        with pytest.raises(StoreError, match="No space left on device"):
+            run(**words)
+    kept = Store(tmp_path / "r").records()
+    # the last calls come after the record is in place
+    assert sorted(done) == sorted(r["key"] for r in kept)
+    again = run(**words)
+    assert again.computed == 8 - 3
+    assert [c["metrics"]["kl"] for c in again.cells] == [c["metrics"]["kl"] for c in expected.cells]
+    assert not list(tmp_path.rglob("*.tmp"))

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from xpo_bench import __version__
-from xpo_bench.errors import Terminated, UnreachableError, UsageError
+from xpo_bench.errors import StoreError, Terminated, UnreachableError, UsageError
+
+if TYPE_CHECKING:
+    from xpo_bench.runner.store import Store
 
 
 class Main(click.Group):
@@ -91,6 +94,8 @@ def _verdict(error: BaseException) -> tuple[int, str]:
     """Exit status and message of what stopped a command."""
     if isinstance(error, UsageError):
         return 1 if isinstance(error, UnreachableError) else 2, str(error)
+    if isinstance(error, StoreError):
+        return 1, str(error)
     if isinstance(error, KeyboardInterrupt):
         return 143 if isinstance(error, Terminated) else 130, "interrupted; finished cells are kept, the same command resumes"
     return 1, f"{type(error).__name__}: {error} (--debug before the command shows the traceback)"
@@ -101,3 +106,9 @@ def print_json(document: Any) -> None:
     from xpo_bench.runner.store import finite
 
     click.echo(canonical(finite(document)))
+
+
+def tell_damaged(store: Store) -> None:
+    """Name the records that have been left out, not being whole."""
+    for path, reason in store.damaged.items():
+        say(f"{path}: {reason}; left out (running the same command again computes it)")

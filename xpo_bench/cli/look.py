@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from xpo_bench.cli.base import guarded, main, print_json
+from xpo_bench.cli.base import guarded, main, print_json, tell_damaged
 from xpo_bench.errors import UsageError, unknown
 
 LISTS = ("algos", "tasks", "metrics", "plugins")
@@ -46,6 +46,7 @@ def show(run_dir: Path, as_json: bool) -> int:
 
     store = Store.existing(run_dir)
     records = store.records()
+    tell_damaged(store)
     if not records:
         raise UsageError(f"{run_dir}: holds no finished cell yet")
     if as_json:
@@ -72,6 +73,7 @@ def status(run_dir: Path, as_json: bool) -> int:
     store = Store.existing(run_dir)
     planned = [entry["key"] for entry in store.read_run().get("plan", [])]
     records = {r["key"]: r for r in store.records()}
+    tell_damaged(store)
     counts: dict[str, int] = {}
     for key in planned:
         state = records[key]["status"] if key in records else "missing"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from xpo_bench.cli.base import guarded, main, say
+from xpo_bench.cli.base import guarded, main, say, tell_damaged
 from xpo_bench.errors import UsageError
 
 REPORT_EXAMPLES = """\b
@@ -30,6 +30,7 @@ def report(run_dir: Path, html: str | None, md: str | None) -> int:
 
     store = Store.existing(run_dir)
     records = store.records()
+    tell_damaged(store)
     if not records:
         raise UsageError(f"{run_dir}: holds no finished cell yet")
     if html is None and md is None:

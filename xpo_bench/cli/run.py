@@ -113,6 +113,8 @@ BUDGET = "Budget (defaults come from the task)"
     metavar="DIR",
     help="Run directory; an existing one is extended.  [default: results/runs/ and the plan's hash]",
 )
+@click.option("--shard", metavar="I/N", help="Run the I-th of N parts of the plan; `xpo-bench merge` joins their directories.")
+@click.option("--wait", is_flag=True, help="Wait for another process that writes the run directory, in place of an error.")
 @click.option("--fresh", is_flag=True, help="Compute cells again that are already there.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout, and nothing else.")
 @click.option("--quiet", is_flag=True, help="No progress on stderr.")

@@ -13,9 +13,10 @@ from xpo_bench.errors import UsageError
 from xpo_bench.report.stats import summarise
 from xpo_bench.runner import environment
 from xpo_bench.runner.executors.places import Where
+from xpo_bench.runner.occupancy import occupied
 from xpo_bench.runner.plan import Plan, make_plan
 from xpo_bench.runner.record import now
-from xpo_bench.runner.request import Request, requests
+from xpo_bench.runner.request import Request, parse_shard, requests
 from xpo_bench.runner.store import SCHEMA, Store
 
 if TYPE_CHECKING:
@@ -107,6 +108,8 @@ def run(
     target_kl: float | None = None,
     workers: int = 1,
     cell_timeout: float | None = None,
+    shard: str | None = None,
+    wait: bool = False,
     **words: Any,
 ) -> Result:
     """Run a benchmark and return its records.
@@ -119,6 +122,8 @@ def run(
         target_kl: search, for every algorithm, the value of its regulariser at which the final KL is this many nats.
         workers: processes that run cells side by side. cell_timeout: seconds after which a cell, or those that train as one
             computation with it, is ended.
+        shard: `3/8` runs the third of eight parts of the plan; `xpo-bench merge` joins their run directories.
+        wait: for another process that writes the run directory, in place of an error.
         words: the flags of `xpo-bench run`, with underscores: `set`, `seeds`, `data`, `model`, `steps`, ...
 
     Raises:
@@ -137,7 +142,6 @@ def run(
             raise UsageError(unknown("argument", word, FILE_KEYS))
     if workers < 1 or (cell_timeout is not None and not cell_timeout > 0):
         raise UsageError("workers must be at least 1, and cell_timeout more than 0 seconds")
-    where = Where(workers, cell_timeout)
     words = {"algos": algos, "tasks": tasks} | words
     if not file and (tasks or words.get("data")):  # a suite says itself how many
         words.setdefault("seeds", 3)
@@ -150,33 +154,46 @@ def run(
     if device == "auto" and resolved == "cpu" and processes > 1:
         raise UsageError(f"--gpus-per-cell {processes}: no GPU on this machine; --device cpu runs the processes on the CPU")
     plan = make_plan(asked, registry, reporter.planning if reporter else lambda _: None)
+    session = Session(registry, reporter, Where(workers, cell_timeout), fresh, wait)
     if target_kl is not None:
-        return _at_target(plan, asked, target_kl, out, fresh=fresh, registry=registry, reporter=reporter, where=where)
+        if shard:
+            raise UsageError("--shard: not with --target-kl, whose cells depend on one another")
+        return _at_target(plan, asked, target_kl, out, session)
     if not plan.cells and not plan.unreachable:
         why = "; ".join(f"{s['algorithm']} on {s['task']}: {s['reason']}" for s in plan.skipped[:3])
         raise UsageError(f"nothing to run: {why or 'no algorithm fits the tasks'}")
-    root = Path(out) if out else Path("results/runs") / plan.hash
+    whole, plan = plan, plan.part(*parse_shard(shard)) if shard else plan
+    root = Path(out) if out else Path("results/runs") / (whole.hash + (f"-{shard.replace('/', 'of')}" if shard else ""))
     if not plan.cells:
         return Result(root, [], 0, plan.skipped, plan.unreachable)
-    result = execute(plan, asked, Store(root), fresh=fresh, registry=registry, reporter=reporter, where=where)
-    if any(request.suite and request.experiment for request in asked):
+    result = execute(plan, Store(root), session)
+    if not shard and any(request.suite and request.experiment for request in asked):
         from xpo_bench.report.figures import write_figures
 
         write_figures(root, result.cells)
     return result
 
 
-def _at_target(
-    base: Plan,
-    asked: list[Request],
-    target_kl: float,
-    out: str | Path | None,
-    *,
-    fresh: bool,
-    registry: plugins.Registry,
-    reporter: Reporter | None,
-    where: Where,
-) -> Result:
+@dataclass(frozen=True)
+class Session:
+    """How a plan is run.
+
+    Args:
+        fresh: compute cells again that are there. wait: for another process that writes the run directory.
+    """
+
+    registry: plugins.Registry
+    reporter: Reporter | None
+    where: Where
+    fresh: bool
+    wait: bool
+
+    def note(self, text: str) -> None:
+        if self.reporter:
+            self.reporter.note(text)
+
+
+def _at_target(base: Plan, asked: list[Request], target_kl: float, out: str | Path | None, session: Session) -> Result:
     """Search the regularisers, then run every algorithm at the value found."""
     from xpo_bench.runner import target
     from xpo_bench.runner.keys import digest
@@ -184,33 +201,29 @@ def _at_target(
     store = Store(Path(out) if out else Path("results/runs") / digest([base.hash, "target_kl", target_kl], 12))
 
     def search(plan: Plan, requests: list[Request]) -> list[dict[str, Any]]:
-        return execute(plan, requests, store, fresh=fresh, registry=registry, reporter=reporter, where=where).cells
+        return execute(plan, store, session).cells
 
-    plan, finals, found = target.find(asked, target_kl, registry, search, reporter.note if reporter else lambda _: None)
-    if plan.cells:
-        result = execute(plan, finals, store, fresh=fresh, registry=registry, reporter=reporter, where=where)
-    else:
-        result = Result(store.root, [], 0, plan.skipped, plan.unreachable)
+    plan, _, found = target.find(asked, target_kl, session.registry, search, session.note)
+    result = execute(plan, store, session) if plan.cells else Result(store.root, [], 0, plan.skipped, plan.unreachable)
     result.targets = [f.document() for f in found]
     return result
 
 
-def execute(
-    plan: Plan,
-    asked: list[Request],
-    store: Store,
-    *,
-    fresh: bool,
-    registry: plugins.Registry,
-    reporter: Reporter | None,
-    where: Where,
-) -> Result:
+def execute(plan: Plan, store: Store, session: Session) -> Result:
     """Run the cells that are missing and collect all records of the plan."""
+    store.prepare()
+    with occupied(store.root, session.wait, session.note):
+        return _execute(plan, store, session)
+
+
+def _execute(plan: Plan, store: Store, session: Session) -> Result:
     from xpo_bench.runner.executors.local import Group, LocalExecutor, groups
 
+    registry, reporter, where = session.registry, session.reporter, session.where
     observe = _observer(registry)
-    store.prepare()
-    todo = [cell for cell in plan.cells if fresh or not store.done(cell.key)]
+    todo = [cell for cell in plan.cells if session.fresh or not store.done(cell.key)]
+    for aside, reason in store.set_aside():
+        print(f"xpo-bench: {aside.with_suffix('')}: {reason}; set aside as {aside.name}, and computed again", file=sys.stderr)
     store.write_run(_run_document(plan, store))
     fresh_records: dict[str, dict[str, Any]] = {}
 

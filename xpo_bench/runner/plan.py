@@ -118,6 +118,10 @@ class Plan:
     def hash(self) -> str:
         return keys.digest(sorted(cell.key for cell in self.cells), 12)
 
+    def part(self, number: int, count: int) -> Plan:
+        """Every `count`-th cell from the `number`-th on: parts that differ by one cell at most and have some of everything."""
+        return Plan(self.cells[number - 1 :: count], self.skipped, self.unreachable)
+
 
 def make_plan(asked: Sequence[Request], registry: Registry, progress: Callable[[str], None] = lambda _: None) -> Plan:
     """Cross algorithms, tasks, hyperparameters and seeds.

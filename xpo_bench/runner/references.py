@@ -61,8 +61,11 @@ class References:
         """Write what was added since the last time next to what others have written, whole or not at all."""
         if self.path is not None and self._unsaved:
             self._known = self._load() | self._known
-            self.path.parent.mkdir(exist_ok=True)
-            write_atomic(self.path, _parquet(self._known))
+            try:
+                self.path.parent.mkdir(exist_ok=True)
+                write_atomic(self.path, _parquet(self._known))
+            except OSError as error:  # they can be computed again; a record that cannot be written is told of by itself
+                print(f"xpo-bench: {self.path}: cannot be written ({error.strerror or error})", file=sys.stderr)
         self._unsaved = False
 
     def _load(self) -> dict[bytes, CachedScore]:

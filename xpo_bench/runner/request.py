@@ -49,6 +49,14 @@ def parse_seeds(text: str) -> tuple[int, ...]:
     return seeds
 
 
+def parse_shard(text: str) -> tuple[int, int]:
+    """`3/8` is the third of eight parts."""
+    number, slash, count = text.partition("/")
+    if not (slash and number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
+        raise UsageError(f"--shard {text}: expected a part such as 3/8, the third of eight")
+    return int(number), int(count)
+
+
 FILE_KEYS = (
     "algos", "tasks", "suite", "data", "world", "model", "set", "seeds", "steps", "sampling", "heldout", "batch_size",
     "optimizer", "lr", "loss_over", "label_noise", "dtype", "experiment", "rows", "on_bad_row", "truncate",

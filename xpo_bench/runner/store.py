@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from xpo_bench.errors import UsageError
+from xpo_bench.errors import StoreError, UsageError
 from xpo_bench.runner.keys import canonical
 
 SCHEMA = 1
@@ -52,6 +52,8 @@ class Store:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self.damaged: dict[Path, str] = {}
+        """Files that have the name of a record and are none, and why; known once they have been looked at."""
 
     def prepare(self) -> None:
         """Create the directories; UsageError when they cannot be written."""
@@ -72,7 +74,7 @@ class Store:
         return cls(root)
 
     def write_run(self, document: Mapping[str, Any]) -> None:
-        write_atomic(self.root / "run.json", canonical(finite(document)).encode())
+        self._write(self.root / "run.json", canonical(finite(document)).encode())
 
     def read_run(self) -> dict[str, Any]:
         """run.json, or an empty dictionary where it is missing or unreadable."""
@@ -87,8 +89,26 @@ class Store:
         key = record["key"]
         curve_path = self.root / "curves" / f"{key}.parquet"
         if curve:
-            write_atomic(curve_path, parquet(curve))
-        write_atomic(self.root / "cells" / f"{key}.json", canonical(finite(record)).encode())
+            self._write(curve_path, parquet(curve))
+        self._write(self.root / "cells" / f"{key}.json", canonical(finite(record)).encode())
+
+    def copy_cell(self, source: Store, key: str, record: Mapping[str, Any]) -> None:
+        """Take a cell from another run directory: its curve as it is, then its record."""
+        try:
+            curve = (source.root / "curves" / f"{key}.parquet").read_bytes()
+        except FileNotFoundError:
+            curve = b""
+        if curve:
+            self._write(self.root / "curves" / f"{key}.parquet", curve)
+        self._write(self.root / "cells" / f"{key}.json", canonical(finite(record)).encode())
+
+    def _write(self, path: Path, content: bytes) -> None:
+        try:
+            write_atomic(path, content)
+        except OSError as error:
+            raise StoreError(
+                f"{path}: cannot be written ({error.strerror or error}); finished cells are kept, the same command resumes"
+            ) from error
 
     def read_cell(self, key: str) -> dict[str, Any] | None:
         """The record of a key, or None when there is no whole one of this schema."""
@@ -102,12 +122,28 @@ class Store:
     def _read(self, path: Path) -> dict[str, Any] | None:
         try:
             record = json.loads(path.read_bytes())
-        except (OSError, ValueError):
+        except FileNotFoundError:
             return None
-        whole = (
-            isinstance(record, dict) and record.get("schema") == SCHEMA and record.get("key") == path.stem and "status" in record
-        )
-        return record if whole else None
+        except (OSError, ValueError, RecursionError) as error:
+            self.damaged[path] = getattr(error, "strerror", None) or "not whole"
+            return None
+        reason = _fault(record, path.stem)
+        if reason:
+            self.damaged[path] = reason
+        return None if reason else record
+
+    def set_aside(self) -> list[tuple[Path, str]]:
+        """Rename the damaged files that have been looked at, so that they are computed again; their new names, and why."""
+        out = []
+        for path, reason in self.damaged.items():
+            aside = path.with_name(f"{path.name}.damaged")
+            try:
+                os.replace(path, aside)
+            except OSError as error:
+                raise StoreError(f"{path}: {reason}, and cannot be set aside ({error.strerror})") from error
+            out.append((aside, reason))
+        self.damaged = {}
+        return out
 
     def done(self, key: str) -> bool:
         """Whether the key's cell needs no further run."""
@@ -126,3 +162,15 @@ def parquet(rows: Sequence[Mapping[str, Any]]) -> bytes:
     sink = pa.BufferOutputStream()
     pq.write_table(pa.table(columns), sink)
     return bytes(sink.getvalue().to_pybytes())
+
+
+def _fault(record: Any, key: str) -> str | None:
+    """Why a document is not the record of a key, or None."""
+    if not isinstance(record, dict) or "schema" not in record:
+        return "no record"
+    if record["schema"] != SCHEMA:
+        newer = isinstance(record["schema"], int) and record["schema"] > SCHEMA
+        return f"of schema {record['schema']!r}, {'newer than' if newer else 'not'} {SCHEMA}"
+    if record.get("key") != key:
+        return f"the record of another key, {str(record.get('key'))[:32]!r}"
+    return None if "status" in record else "a record without a status"

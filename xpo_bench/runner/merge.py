@@ -1,0 +1,88 @@
+"""Run directories joined into one: the union of their records, none of which may contradict another."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from xpo_bench.errors import UsageError
+from xpo_bench.runner.store import DONE, SCHEMA, Store
+
+MEASURED = frozenset({"pairs_per_s", "tokens_per_s", "overhead", "prepare_s", "peak_memory_mb", "mfu"})
+"""Metrics that a second run of a cell measures anew; all others it computes again, bit for bit on the same machine."""
+ABOUT = ("timing", "created", "environment")
+"""What a record says of when and where."""
+
+
+def computed(record: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a record is the same at every run of its cell."""
+    out = {name: value for name, value in record.items() if name not in ABOUT}
+    return out | {"metrics": {name: value for name, value in record["metrics"].items() if name not in MEASURED}}
+
+
+def merge(sources: Sequence[Store], target: Store) -> tuple[int, list[str]]:
+    """Copy the records of several run directories, and their curves, into one, which may hold some already.
+
+    A cell that is done in one directory and failed in another is taken from where it is done; nothing is written before all
+    have been compared.
+
+    Returns:
+        How many cells the target holds then, and what is left out: records that are not whole.
+
+    Raises:
+        UsageError: two directories contradict each other over a cell, or there is none. StoreError: the target cannot be written.
+    """
+    chosen: dict[str, tuple[dict[str, Any], Store]] = {}
+    for store in (target, *sources):
+        for record in store.records():
+            known = chosen.get(record["key"])
+            if known is None or (record["status"] in DONE and known[0]["status"] not in DONE):
+                chosen[record["key"]] = (record, store)
+            elif record["status"] in DONE and (where := _difference(computed(known[0]), computed(record))):
+                raise UsageError(
+                    f"{known[1].root} and {store.root} contradict each other: {_cell(record)} differs in {where}; "
+                    "both are of one key, so one was made on another machine or has been changed. Merge either without it"
+                )
+    left_out = [f"{path}: {reason}" for store in (target, *sources) for path, reason in store.damaged.items()]
+    if not chosen:
+        raise UsageError(f"{', '.join(str(store.root) for store in sources)}: no finished cell to merge")
+    for key, (record, store) in chosen.items():
+        if store is not target:
+            target.copy_cell(store, key, record)
+    target.write_run(_document([target.read_run(), *(store.read_run() for store in sources)]))
+    return len(chosen), left_out
+
+
+def _cell(record: Mapping[str, Any]) -> str:
+    return f"{record['algorithm']['name']} on {record['task']['name']}, seed {record['seed']} ({record['key']})"
+
+
+def _difference(a: Any, b: Any, at: str = "") -> str | None:
+    """The first place where two documents differ, as a dotted path, or None."""
+    if isinstance(a, dict) and isinstance(b, dict):
+        for name in sorted(a.keys() | b.keys()):
+            if name not in a or name not in b:
+                return f"{at}{name}"
+            if found := _difference(a[name], b[name], f"{at}{name}."):
+                return found
+        return None
+    return None if a == b else at.rstrip(".") or "everything"
+
+
+def _document(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """run.json of all: every command, and every planned cell once."""
+    known = [run for run in runs if run]
+    plan = {entry["key"]: entry for run in known for entry in run.get("plan", [])}
+    skipped = {tuple(sorted(entry.items())): entry for run in known for entry in run.get("skipped", [])}
+    commands = sorted(
+        (command for run in known for command in run.get("commands", [])), key=lambda command: str(command.get("at"))
+    )
+    return {
+        "schema": SCHEMA,
+        "commands": commands,
+        "plan": list(plan.values()),
+        "skipped": sorted(skipped.values(), key=lambda entry: (entry["task"], entry["algorithm"])),
+        "unreachable": [entry for run in known for entry in run.get("unreachable", [])],
+        "environment": next((run["environment"] for run in known if "environment" in run), {}),
+        "created": min((str(run["created"]) for run in known if "created" in run), default=""),
+    }
