@@ -1,0 +1,58 @@
+"""Fifty kills at random moments lose no finished cell, and leave nothing that is read as whole and is not."""
+
+from __future__ import annotations
+
+import multiprocessing
+import random
+import time
+from pathlib import Path
+from typing import Any
+
+import xpo_bench
+from xpo_bench.runner.merge import computed
+from xpo_bench.runner.store import Store
+
+KILLS = 50
+WORDS: dict[str, Any] = {"algos": ["dpo"], "tasks": ["one_pair"], "seeds": 1, "set": {"task.steps": list(range(3, 123))}}
+"""As many computations as settings, of one cell each."""
+
+
+def work(out: Path) -> None:
+    xpo_bench.run(**WORDS, out=out)
+
+
+def test_kills_at_random_moments(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["xpo_bench.runner.executors.local", "xpo_bench.runner.api"])
+    rng = random.Random(0)
+    run = tmp_path / "r"
+    finished: dict[str, bytes] = {}
+    killed = 0
+    while True:
+        process = context.Process(target=work, args=(run,))
+        process.start()
+        if killed < KILLS:
+            if killed % 5:  # while it writes cells; else while it starts
+                while process.is_alive() and len(list((run / "cells").glob("*.json"))) <= len(finished):
+                    time.sleep(0.002)
+            process.join(rng.uniform(0.0, 0.05))
+            process.kill()
+        process.join()
+        killed += process.exitcode == -9
+        store = Store(run)
+        if run.exists():
+            now = {path.name: path.read_bytes() for path in (run / "cells").glob("*.json")}
+            assert finished.items() <= now.items()  # what was finished is there, byte for byte
+            assert {f"{record['key']}.json" for record in store.records()} == set(now)
+            assert store.damaged == {}
+            for name in now:
+                assert (run / "curves" / name.replace(".json", ".parquet")).exists()
+            finished = now
+        if process.exitcode == 0:
+            break
+        assert process.exitcode == -9
+    assert killed == KILLS  # the run was not over before
+    work(tmp_path / "calm")
+    found, calm = ({r["key"]: computed(r) for r in Store(tmp_path / name).records()} for name in ("r", "calm"))
+    assert len(found) == 120
+    assert found == calm
