@@ -16,6 +16,7 @@ from xpo_bench.runner.config import Settings, TrainOverrides, dump, grid, names,
 from xpo_bench.runner.models import check_processes, model_and_budget
 from xpo_bench.runner.request import Request
 from xpo_bench.task import Task
+from xpo_bench.train.batches import usable
 from xpo_bench.types import Budget, Dataset, ModelSpec, Optimizer, Pair
 
 HERE = PluginInfo("in-memory", "in-memory", "0", "__main__")
@@ -55,6 +56,10 @@ class TaskSetup:
             dataset = self.task.data(seed, self.model)
             if not dataset.train:
                 raise UsageError(f"task {self.name}: no training rows in {dataset.source}")
+            if not usable(dataset.train):
+                raise UsageError(
+                    f"task {self.name}: every training row of {dataset.source} is a tie (p_chosen 0.5): nothing to learn"
+                )
             print_ = fingerprint(dataset)
             # seeds that draw nothing share one copy in memory
             same = next((known for known in self._data.values() if known[1] == print_), None)
