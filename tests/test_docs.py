@@ -175,3 +175,12 @@ def test_constraints_name_every_dependency_and_every_tool_once() -> None:
     wanted = [*project["dependencies"], *(need for extra in project["optional-dependencies"].values() for need in extra), "tox"]
     for need in wanted:
         assert re.split(r"[<>=\[;! ]", need)[0] in pinned, need
+
+
+def test_every_fault_of_the_reliability_page_has_its_test() -> None:
+    rows = [line for line in text("docs/reliability.md").splitlines() if line.startswith("| ") and "what happens" not in line]
+    assert len(rows) > 15
+    for row in rows:
+        named = re.findall(r"`(tests/[a-z_/]+\.py)`", row)
+        assert named, row
+        assert all((ROOT / path).exists() for path in named), row

@@ -14,6 +14,8 @@ from xpo_bench.runner.keys import canonical
 
 SCHEMA = 1
 DONE = ("ok", "diverged")
+SIZE_LIMIT = 1 << 26
+"""Bytes of a record at most; 4,096 entries of a final policy take a tenth of it."""
 KEY = re.compile(r"[0-9a-f]{24}")
 
 
@@ -121,6 +123,9 @@ class Store:
 
     def _read(self, path: Path) -> dict[str, Any] | None:
         try:
+            if path.stat().st_size > SIZE_LIMIT:
+                self.damaged[path] = f"larger than {SIZE_LIMIT >> 20} MiB"
+                return None
             record = json.loads(path.read_bytes())
         except FileNotFoundError:
             return None
