@@ -70,6 +70,9 @@ def run_ab(
         except Undecided as error:
             say(str(error))
             return 4
+        except KeyboardInterrupt as error:
+            say("interrupted: nothing is kept of a comparison")
+            return 143 if isinstance(error, Terminated) else 130
     if md is not None or not as_json:
         from rich.console import Console
 

@@ -53,22 +53,22 @@ def look(name: str) -> Side | Revision:
         UsageError: neither; or a directory without an interpreter.
     """
     path = Path(name)
-    if path.is_dir():
+    if name and path.is_dir():
         python = path.absolute() / SCRIPTS / PYTHON
         if python.is_file():
             return Side(name, python)
-        if not name or os.sep in name or path.is_absolute():
+        if os.sep in name or path.is_absolute():
             raise UsageError(f"{name}: no virtual environment, it has no {SCRIPTS}/{PYTHON}")
     wanted = "want a virtual environment (a directory with bin/python) or a git revision"
     try:
         top = _git(Path.cwd(), "rev-parse", "--show-toplevel")
         commit = _git(Path.cwd(), "rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}")
     except FileNotFoundError:
-        raise UsageError(f"{name}: {wanted}, and git is not installed") from None
+        raise UsageError(f"{name or repr(name)}: {wanted}, and git is not installed") from None
     if top is None:
-        raise UsageError(f"{name}: {wanted}, and the current directory is in no git repository")
+        raise UsageError(f"{name or repr(name)}: {wanted}, and the current directory is in no git repository")
     if commit is None:
-        raise UsageError(f"{name}: {wanted}, and this repository has no such revision")
+        raise UsageError(f"{name or repr(name)}: {wanted}, and this repository has no such revision")
     return Revision(name, commit, Path(top))
 
 
@@ -110,7 +110,7 @@ def prepare(found: Side | Revision, folder: Path, note: Callable[[str], None]) -
     built = sorted(map(str, wheels.glob("*.whl")))
     _execute([*pip, "--python", str(python), "install", "--no-deps", "--no-index", *built], found)
     # after the installation, which would otherwise take the present packages for its own
-    _purelib(home).joinpath("present.pth").write_text("\n".join(present()) + "\n", "utf-8")
+    purelib(home).joinpath("present.pth").write_text("\n".join(present()) + "\n", "utf-8")
     return Side(found.name, python, found.commit)
 
 
@@ -119,7 +119,8 @@ def present() -> list[str]:
     return [path for path in sys.path if Path(path).name in SITES and Path(path).is_dir()]
 
 
-def _purelib(home: Path) -> Path:
+def purelib(home: Path) -> Path:
+    """Where packages of a virtual environment lie."""
     scheme = "venv" if "venv" in sysconfig.get_scheme_names() else sysconfig.get_default_scheme()
     return Path(sysconfig.get_path("purelib", scheme, vars={"base": str(home), "platbase": str(home)}))
 

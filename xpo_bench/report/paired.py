@@ -27,14 +27,14 @@ def sheet(document: Mapping[str, Any]) -> Sheet:
     clock = CLOCKS[protocol["gate"]]
     columns = [
         Column("", [clean(f"{row['algorithm']} on {row['workload']}") for row in rows], left=True),
-        Column("old ms", [number(1e3 * row["step_s"]["old"]) for row in rows]),
-        Column("new ms", [number(1e3 * row["step_s"]["new"]) for row in rows]),
+        Column("verdict", [WORDS[row["verdict"]] for row in rows], left=True),
         Column("new/old", [_ratio(row["test"]["estimate"]) for row in rows]),
         Column("at least", [_ratio(row["test"]["lower"]) for row in rows]),
         Column("detectable", [_ratio(row["test"]["detectable"]) for row in rows]),
         Column("fresh pairs", [_confirmation(row["confirmation"]) for row in rows]),
         Column("wall", [_ratio(row["wall"]["estimate"]) for row in rows]),
-        Column("verdict", [WORDS[row["verdict"]] for row in rows], left=True),
+        Column("old ms", [number(1e3 * row["step_s"]["old"]) for row in rows]),
+        Column("new ms", [number(1e3 * row["step_s"]["new"]) for row in rows]),
     ]
     return Sheet(f"{clock} of a training step, new against old", columns)
 
