@@ -36,7 +36,7 @@ def test_equal_sides_are_status_0_with_table_and_progress(fake: Fake, warm: Call
     fake("new", noise=0.03)
     done = warm(*AB, "old", "new")
     assert done.code == 0, done.err
-    for text in ("dpo on table", "ipo on language", "no regression", "4 comparisons", "smallest ratio", "old (python 3"):
+    for text in ("dpo on table", "ipo on language", "pass", "4 comparisons", "smallest ratio", "old (python 3"):
         assert text in " ".join(done.out.split())
     assert "pair 8 of 8" in done.err
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -54,14 +55,14 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 Step = Callable[[int, worker.Meter], float]
 
 
-def measured(clock: Clock, blocks: int, took: Step) -> list[dict[str, Any]]:
+def measured(clock: Clock, blocks: int, took: Step, device: str = "cpu") -> list[dict[str, Any]]:
     """What a meter sends: the calibration and the blocks.
 
     Args:
         took: seconds of the step of that number, which may tell the meter of an evaluation.
     """
     wire = Wire(blocks, clock)
-    meter = worker.Meter(wire, "cpu", 0.1, 0.5)  # type: ignore[arg-type]
+    meter = worker.Meter(wire, device, 0.1, 0.5)  # type: ignore[arg-type]
     with contextlib.suppress(worker.Enough):
         for number in range(10_000):
             meter.step()
@@ -94,6 +95,29 @@ def test_evaluations_pauses_and_warm_up_are_not_counted(clock: Clock) -> None:
         return 5.0 if meter.evaluated else 0.001
 
     for block in measured(clock, 4, took)[1:]:
+        assert block["cpu_s"] == pytest.approx(0.001 * block["steps"])
+
+
+def test_blocks_of_a_gpu_are_timed_by_its_events(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Event:
+        """Three times as much work as on the CPU."""
+
+        def __init__(self, enable_timing: bool) -> None:
+            assert enable_timing
+
+        def record(self) -> None:
+            self.at = 3 * clock.now
+
+        def elapsed_time(self, other: Event) -> float:
+            return 1e3 * (other.at - self.at)
+
+    chosen: list[str] = []
+    cuda = SimpleNamespace(Event=Event, synchronize=lambda: None, set_device=chosen.append)
+    monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(cuda=cuda))
+    _, *blocks = measured(clock, 2, lambda number, meter: 0.001, "cuda:1")
+    assert chosen == ["cuda:1"]
+    for block in blocks:
+        assert 0.1 <= block["gpu_s"] == pytest.approx(0.003 * block["steps"])
         assert block["cpu_s"] == pytest.approx(0.001 * block["steps"])
 
 

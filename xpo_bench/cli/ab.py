@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import signal
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -40,12 +41,6 @@ def run_ab(
     Raises:
         UsageError: no such environment or revision, or it cannot run a workload.
     """
-    from xpo_bench.measure.ab import compare
-    from xpo_bench.measure.pairs import Protocol, Undecided
-    from xpo_bench.measure.sides import look, prepare
-    from xpo_bench.runner.environment import resolve_device
-    from xpo_bench.runner.store import write_atomic
-
     for name in workloads:
         if name not in WORKLOADS:
             raise UsageError(unknown("workload", name, WORKLOADS))
@@ -55,41 +50,48 @@ def run_ab(
         raise UsageError("--json and --md - both write to stdout; give --md a file")
     if md is not None and md != "-" and (not md or Path(md).is_dir() or not Path(md).absolute().parent.is_dir()):
         raise UsageError(f"--md {md}: cannot be written; name a file in a directory that exists")
-    asked = {"old": look(old), "new": look(new)}
-    protocol = Protocol(pairs, blocks, resolve_device(device))
-
-    def note(text: str) -> None:
-        if not quiet:
-            say(text)
-
     signal.signal(signal.SIGTERM, _terminated)
-    with tempfile.TemporaryDirectory(prefix="xpo-bench-ab-") as folder:
-        try:
-            sides = {name: prepare(found, Path(folder, name), note) for name, found in asked.items()}
-            document = compare(sides, list(dict.fromkeys(algos)), list(dict.fromkeys(workloads)), protocol, seed, note)
-        except Undecided as error:
-            say(str(error))
-            return 4
-        except KeyboardInterrupt as error:
-            say("interrupted: nothing is kept of a comparison")
-            return 143 if isinstance(error, Terminated) else 130
-    if md is not None or not as_json:
-        from rich.console import Console
+    try:
+        from xpo_bench.measure.ab import compare
+        from xpo_bench.measure.pairs import Protocol, Undecided
+        from xpo_bench.measure.sides import look, prepare
+        from xpo_bench.runner.environment import resolve_device
 
-        from xpo_bench.report.paired import markdown, print_paired
-
-        if md == "-":
-            click.echo(markdown(document), nl=False)
-        elif not as_json:
-            print_paired(Console(), document)
-        if md is not None and md != "-":
+        asked = {"old": look(old), "new": look(new)}
+        protocol = Protocol(pairs, blocks, resolve_device(device))
+        note = (lambda _: None) if quiet else say
+        with tempfile.TemporaryDirectory(prefix="xpo-bench-ab-") as folder:
             try:
-                write_atomic(Path(md), markdown(document).encode())
-            except OSError as error:
-                raise UsageError(f"{md}: cannot be written ({error.strerror})") from None
+                sides = {name: prepare(found, Path(folder, name), note) for name, found in asked.items()}
+                document = compare(sides, list(dict.fromkeys(algos)), list(dict.fromkeys(workloads)), protocol, seed, note)
+            except Undecided as error:
+                say(str(error))
+                return 4
+    except KeyboardInterrupt as error:
+        say("interrupted: nothing is kept of a comparison")
+        return 143 if isinstance(error, Terminated) else 130
+    _show(document, as_json, md)
+    return STATUS[document["verdict"]]
+
+
+def _show(document: Mapping[str, Any], as_json: bool, md: str | None) -> None:
+    """Print the document, and write its Markdown."""
+    from rich.console import Console
+
+    from xpo_bench.report.paired import markdown, print_paired
+    from xpo_bench.runner.store import write_atomic
+
+    if md is not None and md != "-":
+        try:
+            write_atomic(Path(md), markdown(document).encode())
+        except OSError as error:
+            raise UsageError(f"{md}: cannot be written ({error.strerror})") from None
     if as_json:
         print_json(document)
-    return STATUS[document["verdict"]]
+    elif md == "-":
+        click.echo(markdown(document), nl=False)
+    else:
+        print_paired(Console(), document)
 
 
 def _terminated(*_: object) -> None:

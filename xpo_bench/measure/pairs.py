@@ -121,7 +121,8 @@ def pair_of(sides: Mapping[str, Side], order: Sequence[str], patience_s: float) 
     """Both workers, started in an order; they are ended with the block, and nothing of them stays."""
     with tempfile.TemporaryDirectory(prefix="xpo-bench-ab-") as folder, contextlib.ExitStack() as stack:
         workers: dict[str, Worker] = {}
-        variables = {"OMP_NUM_THREADS": "1"} | dict(os.environ)  # a second thread that waits for work counts as work
+        # a second thread that waits for work would count as work
+        variables = {"OMP_NUM_THREADS": "1"} | os.environ | {"TMPDIR": folder}
         for name in order:
             errors = Path(folder, f"{name}.stderr")
             with errors.open("wb") as stderr:

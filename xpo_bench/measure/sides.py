@@ -94,10 +94,11 @@ def prepare(found: Side | Revision, folder: Path, note: Callable[[str], None]) -
         return found
     short = found.commit[:9]
     note(f"building {found.name} ({short})")
-    source, wheels, home = (folder / part for part in ("source", "wheels", "environment"))
+    source, wheels, home, scratch = (folder / part for part in ("source", "wheels", "environment", "temporary"))
     source.mkdir(parents=True)
+    scratch.mkdir()
     archive = folder / "source.tar"
-    _execute(["git", "-C", str(found.top), "archive", "--format=tar", f"--output={archive}", found.commit], found)
+    _execute(["git", "-C", str(found.top), "archive", "--format=tar", f"--output={archive}", found.commit], found, scratch)
     with tarfile.open(archive) as tar:
         tar.extractall(source, filter="data")
     venv.EnvBuilder(with_pip=False, symlinks=os.name != "nt").create(home)
@@ -106,9 +107,9 @@ def prepare(found: Side | Revision, folder: Path, note: Callable[[str], None]) -
     if importlib.util.find_spec("pip") is None:
         raise UsageError(f"{found.name}: a revision is built by pip, which {sys.executable} lacks; name environments instead")
     isolated = [] if importlib.util.find_spec("hatchling") is None else ["--no-build-isolation"]
-    _execute([*pip, "wheel", "--no-deps", *isolated, "--wheel-dir", str(wheels), str(source)], found)
+    _execute([*pip, "wheel", "--no-deps", *isolated, "--wheel-dir", str(wheels), str(source)], found, scratch)
     built = sorted(map(str, wheels.glob("*.whl")))
-    _execute([*pip, "--python", str(python), "install", "--no-deps", "--no-index", *built], found)
+    _execute([*pip, "--python", str(python), "install", "--no-deps", "--no-index", *built], found, scratch)
     # after the installation, which would otherwise take the present packages for its own
     purelib(home).joinpath("present.pth").write_text("\n".join(present()) + "\n", "utf-8")
     return Side(found.name, python, found.commit)
@@ -125,9 +126,10 @@ def purelib(home: Path) -> Path:
     return Path(sysconfig.get_path("purelib", scheme, vars={"base": str(home), "platbase": str(home)}))
 
 
-def _execute(argv: Sequence[str], found: Revision) -> None:
-    """Run a step of the build in a session of its own, which ends with this command whatever happens."""
-    with group(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
+def _execute(argv: Sequence[str], found: Revision, scratch: Path) -> None:
+    """Run a step of the build, whose temporary files lie in `scratch`."""
+    streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    with group(argv, env=os.environ | {"TMPDIR": str(scratch)}, **streams) as process:
         said, _ = process.communicate()
     if process.returncode:
         lines = [line for line in said.decode(errors="replace").splitlines() if line.strip()]

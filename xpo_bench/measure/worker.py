@@ -72,6 +72,10 @@ class Meter:
         self.seconds, self.needed = warm_s, 1
         self.evaluated = False
         self.last: Mark | None = None
+        if self.cuda:
+            import torch
+
+            torch.cuda.set_device(device)  # where events are recorded
         self._clear()
 
     def _clear(self) -> None:

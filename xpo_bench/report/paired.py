@@ -14,7 +14,7 @@ from xpo_bench.report.ratios import BLIND, SLOWER
 
 CLOCKS = {"cpu_s": "CPU time", "gpu_s": "GPU time"}
 WORDS = {
-    "pass": "no regression",
+    "pass": "pass",
     "improvement": "improvement",
     "regression": "REGRESSION",
     "inconclusive": "inconclusive",
@@ -31,11 +31,11 @@ def sheet(document: Mapping[str, Any]) -> Sheet:
         Column("new/old", [_ratio(row["test"]["estimate"]) for row in rows]),
         Column("at least", [_ratio(row["test"]["lower"]) for row in rows]),
         Column("detectable", [_ratio(row["test"]["detectable"]) for row in rows]),
-        Column("fresh pairs", [_confirmation(row["confirmation"]) for row in rows]),
         Column("wall", [_ratio(row["wall"]["estimate"]) for row in rows]),
-        Column("old ms", [number(1e3 * row["step_s"]["old"]) for row in rows]),
-        Column("new ms", [number(1e3 * row["step_s"]["new"]) for row in rows]),
+        Column("ms a step", [f"{number(1e3 * row['step_s']['old'])} → {number(1e3 * row['step_s']['new'])}" for row in rows]),
     ]
+    if any(row["confirmation"] for row in rows):
+        columns.insert(5, Column("fresh pairs", [_confirmation(row["confirmation"]) for row in rows]))
     return Sheet(f"{clock} of a training step, new against old", columns)
 
 
@@ -46,7 +46,7 @@ def lines(document: Mapping[str, Any]) -> list[str]:
     out.append(
         f"{protocol['pairs']} fresh process pairs, {protocol['blocks']} alternating blocks of at least "
         f"{1e3 * protocol['block_s']:.0f} ms per side and pair, on {protocol['device']} ({document['platform']}), seed "
-        f"{protocol['seed']}. `at least` is a one-sided 99 % bound over pairs; wall time decides nothing."
+        f"{protocol['seed']}; at least: a one-sided 99 % bound over pairs; wall time decides nothing."
     )
     n = document["comparisons"]
     out.append(
@@ -55,9 +55,9 @@ def lines(document: Mapping[str, Any]) -> list[str]:
     )
     largest = max(row["test"]["detectable"] for row in document["rows"])
     out.append(
-        f"The smallest ratio that the data could have shown is {_ratio(largest)} (`detectable`)"
+        f"The smallest ratio that the data could have shown is {_ratio(largest)}, detectable above"
         + (
-            f", and where it is above {BLIND:g} nothing is decided: fewer other programs, or more --pairs."
+            f", and where it is above {BLIND:g} nothing is decided: end other programs, or more --pairs."
             if largest > BLIND
             else "."
         )
