@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import venv
@@ -12,6 +13,8 @@ import pytest
 
 from xpo_bench.errors import UsageError
 from xpo_bench.measure.sides import Revision, Side, look, prepare
+
+pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
 
 PROJECT = """
 [build-system]
