@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import sysconfig
-import tarfile
 import venv
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -97,13 +97,12 @@ def prepare(found: Side | Revision, folder: Path, note: Callable[[str], None]) -
     source, wheels, home, scratch = (folder / part for part in ("source", "wheels", "environment", "temporary"))
     source.mkdir(parents=True)
     scratch.mkdir()
-    archive = folder / "source.tar"
-    _execute(["git", "-C", str(found.top), "archive", "--format=tar", f"--output={archive}", found.commit], found, scratch)
-    with tarfile.open(archive) as tar:
-        tar.extractall(source, filter="data")
+    archive = folder / "source.zip"
+    _execute(["git", "-C", str(found.top), "archive", f"--output={archive}", found.commit], found, scratch)
+    shutil.unpack_archive(archive, source)
     venv.EnvBuilder(with_pip=False, symlinks=os.name != "nt").create(home)
     python = home / SCRIPTS / PYTHON
-    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input", "--quiet"]
+    pip = [sys.executable, "-I", "-m", "pip", "--disable-pip-version-check", "--no-input", "--quiet"]
     if importlib.util.find_spec("pip") is None:
         raise UsageError(f"{found.name}: a revision is built by pip, which {sys.executable} lacks; name environments instead")
     isolated = [] if importlib.util.find_spec("hatchling") is None else ["--no-build-isolation"]
