@@ -53,15 +53,10 @@ def lines(document: Mapping[str, Any]) -> list[str]:
         f"{n} comparison{'s' if n != 1 else ''}: a regression is a bound above 1 and an estimate above {SLOWER:g}, in "
         f"two independent sets of pairs; the probability of a false one is at most {100 * document['false_alarm_bound']:.2g} %."
     )
-    largest = max(row["test"]["detectable"] for row in document["rows"])
-    out.append(
-        f"The smallest ratio that the data could have shown is {_ratio(largest)}, detectable above"
-        + (
-            f", and where it is above {BLIND:g} nothing is decided: end other programs, or more --pairs."
-            if largest > BLIND
-            else "."
-        )
-    )
+    tests = [test for row in document["rows"] for test in (row["test"], row["confirmation"]) if test]
+    largest = max(test["detectable"] for test in tests)
+    told = f"The smallest ratio that the data could have shown is {_ratio(largest)}{' at worst' if len(tests) > 1 else ''}"
+    out.append(told + (f"; above {BLIND:g} nothing is decided: end other programs, or more --pairs." if largest > BLIND else "."))
     return out
 
 
