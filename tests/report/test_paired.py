@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from io import StringIO
 from typing import Any
 
 from rich.console import Console
@@ -9,13 +10,13 @@ from rich.console import Console
 from xpo_bench.report.paired import lines, markdown, print_paired, sheet
 
 
-def tested(estimate: float, detectable: float = 1.05) -> dict[str, Any]:
+def ratio_of(estimate: float, detectable: float = 1.05) -> dict[str, Any]:
     return {"estimate": estimate, "lower": estimate / 1.02, "upper": estimate * 1.02, "detectable": detectable, "pairs": 8}
 
 
 def document(*rows: dict[str, Any], gate: str = "cpu_s") -> dict[str, Any]:
     side = {"name": "a|b[bold]", "commit": None, "versions": {"torch": "2", "python": "3"}}
-    whole = {"algorithm": "dpo", "workload": "table", "wall": tested(1.3), "step_s": {"old": 1e-3, "new": 1.2e-3}}
+    whole = {"algorithm": "dpo", "workload": "table", "wall": ratio_of(1.3), "step_s": {"old": 1e-3, "new": 1.2e-3}}
     return {
         "sides": {"old": side, "new": side | {"commit": "0123456789abcdef"}},
         "protocol": {"pairs": 8, "blocks": 12, "block_s": 0.1, "device": "cpu", "gate": gate, "seed": 0},
@@ -27,9 +28,9 @@ def document(*rows: dict[str, Any], gate: str = "cpu_s") -> dict[str, Any]:
     }
 
 
-PASS = {"verdict": "pass", "test": tested(1.01), "confirmation": None}
-REGRESSION = {"verdict": "regression", "test": tested(1.2), "confirmation": tested(1.19)}
-BLIND_AGAIN = {"verdict": "inconclusive", "test": tested(1.2), "confirmation": tested(1.3, 1.4)}
+PASS = {"verdict": "pass", "test": ratio_of(1.01), "confirmation": None}
+REGRESSION = {"verdict": "regression", "test": ratio_of(1.2), "confirmation": ratio_of(1.19)}
+BLIND_AGAIN = {"verdict": "inconclusive", "test": ratio_of(1.2), "confirmation": ratio_of(1.3, 1.4)}
 
 
 def headers(found: dict[str, Any]) -> list[str]:
@@ -60,7 +61,7 @@ def test_the_clock_that_decides_is_named() -> None:
 
 def test_names_stay_text() -> None:
     assert r"OLD: a\|b\[bold\] (python 3, torch 2)" in markdown(document(PASS))
-    console = Console(width=100, record=True, quiet=True)
+    console = Console(width=100, record=True, file=StringIO())
     print_paired(console, document(REGRESSION))
     text = console.export_text()
     assert "a|b[bold], commit 012345678 (python 3, torch 2)" in text
