@@ -86,9 +86,11 @@ def test_hooks_are_documented_with_their_arguments(name: str) -> None:
     assert f"def {name}({arguments}):" in used
 
 
-def test_every_option_of_run_is_documented() -> None:
-    documented = re.findall(r"^\| `(--[a-z-]+)", text("docs/cli.md"), re.MULTILINE)
-    missing = [p.opts[0] for p in parameters("run") if p.opts[0] not in documented]
+@pytest.mark.parametrize("command", ["run", "compare"])
+def test_every_option_is_documented(command: str) -> None:
+    section = re.split(r"^## ", text("docs/cli.md"), flags=re.MULTILINE)
+    documented = re.findall(r"^\| `(--[a-z-]+)", next(part for part in section if part.startswith(command)), re.MULTILINE)
+    missing = [p.opts[0] for p in parameters(command) if p.opts[0] not in documented]
     assert not missing
 
 
@@ -160,7 +162,7 @@ def test_names_of_class_variables_exist() -> None:
 
 
 def test_links_between_pages_resolve() -> None:
-    for page in (*PAGES, "docs/cli.md", "docs/metrics.md", "CHANGELOG.md"):
+    for page in (*PAGES, "docs/ab.md", "docs/cli.md", "docs/metrics.md", "CHANGELOG.md"):
         for target in re.findall(r"\]\(([^)#]+)\)", text(page)):
             if not target.startswith("http"):
                 assert (ROOT / page).parent.joinpath(target).exists(), (page, target)

@@ -45,7 +45,7 @@ def markdown(root: Path, records: Sequence[Record], document: Mapping[str, Any])
         e = EXPERIMENTS[experiment]
         data = measure(e, cells, curve_reader(root))
         tables = [
-            f"**{escape(heading)}**\n\n{_table(Sheet(heading, columns(rows)))}"
+            f"**{escape(heading)}**\n\n{sheet_table(Sheet(heading, columns(rows)))}"
             for heading, table in e.tables
             if (rows := table(data))
         ]
@@ -54,7 +54,7 @@ def markdown(root: Path, records: Sequence[Record], document: Mapping[str, Any])
         sheet = board(ranked)
         note = "Mean ± half its 95 % interval over seeds; bold: best mean of its column. "
         note += sheet.note.replace("* best mean of its column.", "").replace("  ", " ")
-        out += [f"## {escape(sheet.title)}", _table(sheet), escape(note)]
+        out += [f"## {escape(sheet.title)}", sheet_table(sheet), escape(note)]
     if told_of := findings(groups):
         out += ["## What the numbers show", _bullets(told_of)]
     if wrong := problems(rest):
@@ -65,12 +65,13 @@ def markdown(root: Path, records: Sequence[Record], document: Mapping[str, Any])
     for task in dict.fromkeys(g.task for g in groups):
         tables = []
         for sheet in task_sheets(task, [g for g in groups if g.task == task]):
-            tables += [f"**{escape(sheet.title)}**", _table(sheet), escape(sheet.note)]
+            tables += [f"**{escape(sheet.title)}**", sheet_table(sheet), escape(sheet.note)]
         out += ["\n\n".join(["<details>", f"<summary>{escape(task)}</summary>", *filter(None, tables), "</details>"])]
     return "\n\n".join(out) + "\n"
 
 
-def _table(sheet: Sheet) -> str:
+def sheet_table(sheet: Sheet) -> str:
+    """A table of Markdown, all cells escaped."""
     columns = sheet.columns
     header = [escape(c.header.replace("_\n", "_")) or "algorithm" for c in columns]
     rule = [":--" if c.left else "--:" for c in columns]

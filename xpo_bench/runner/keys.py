@@ -33,9 +33,10 @@ def _hash_files(paths: Iterable[Path], root: Path) -> str:
 
 @lru_cache(maxsize=1)
 def host_source() -> str:
-    """Hash of the host's sources that can change numbers: everything but reports and the command line."""
+    """Hash of the host's sources that can change numbers: not those that print, compare or test."""
     root = Path(__file__).resolve().parents[1]
-    paths = [p for p in root.rglob("*.py") if p.relative_to(root).parts[0] not in ("report", "cli.py", "testing", "__init__.py")]
+    without = ("report", "cli", "measure", "testing", "__init__.py")
+    paths = [p for p in root.rglob("*.py") if p.relative_to(root).parts[0] not in without]
     return _hash_files(paths, root)
 
 

@@ -1,0 +1,1 @@
+"""Measuring two installations against each other on this machine."""
