@@ -1,55 +1,135 @@
-"""`xpo-bench compare`."""
+"""`xpo-bench compare` and `xpo-bench baseline`."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
 import click
 
-from xpo_bench.cli.base import guarded, main
+from xpo_bench.cli.base import guarded, main, print_json, say
 from xpo_bench.errors import UsageError
 
 COMPARE_EXAMPLES = """\b
 Examples:
+  xpo-bench compare results/runs/3f2a9c0d1b7e results/runs/90ab12cd34ef
+  xpo-bench compare results/baselines/quick-cpu.json RUN --md compare.md
+  xpo-bench compare BASE NEW --margin kl=0.1
   xpo-bench compare --ab .venv-old .venv-new
-  xpo-bench compare --ab v0.1.0 HEAD --algos dpo,kto --workloads table
-  xpo-bench compare --ab main HEAD --md compare.md
+  xpo-bench compare --ab main HEAD --algos dpo,kto --workloads table
 """
+STATUS = {"pass": 0, "regression": 3, "undecided": 4}
+AB = {
+    "algos": ("dpo", "ipo"),
+    "workloads": ("table", "language"),
+    "pairs": 8,
+    "blocks": 12,
+    "seed": 0,
+    "device": "auto",
+    "quiet": False,
+}
+"""Options of `--ab` alone, and what they are where they are not given."""
 
 
-def _names(_: click.Context, __: click.Parameter, value: str) -> tuple[str, ...]:
-    return tuple(part.strip() for part in value.split(",") if part.strip())
+def _names(_: click.Context, __: click.Parameter, value: str | None) -> tuple[str, ...] | None:
+    return None if value is None else tuple(part.strip() for part in value.split(",") if part.strip())
 
 
 @main.command(epilog=COMPARE_EXAMPLES)
-@click.argument("old", metavar="OLD")
+@click.argument("old", metavar="BASE|OLD")
 @click.argument("new", metavar="NEW")
+@click.option("--margin", multiple=True, metavar="METRIC=VALUE", help="How far a metric may move; docs/compare.md has the table.")
 @click.option("--ab", is_flag=True, help="Measure the time of a training step of both on this machine, in turns.")
-@click.option("--algos", default="dpo,ipo", show_default=True, callback=_names, help="Algorithms, separated by commas.")
-@click.option(
-    "--workloads", default="table,language", show_default=True, callback=_names, help="What they train: table, language."
-)
-@click.option(
-    "--pairs",
-    type=click.IntRange(3),
-    default=8,
-    show_default=True,
-    help="Fresh process pairs; as many again for what is suspect.",
-)
-@click.option("--blocks", type=click.IntRange(12), default=12, show_default=True, help="Alternating blocks per side and pair.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the random order of everything.")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:1.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout, with every block.")
+@click.option("--algos", callback=_names, help="With --ab: algorithms, separated by commas.  [default: dpo,ipo]")
+@click.option("--workloads", callback=_names, help="With --ab: what they train.  [default: table,language]")
+@click.option("--pairs", type=click.IntRange(3), help="With --ab: fresh process pairs; as many again for suspects.  [default: 8]")
+@click.option("--blocks", type=click.IntRange(12), help="With --ab: alternating blocks per side and pair.  [default: 12]")
+@click.option("--seed", type=int, help="With --ab: of the random order of everything.  [default: 0]")
+@click.option("--device", help="With --ab: auto, cpu, cuda or cuda:1.  [default: auto]")
+@click.option("--quiet", is_flag=True, default=None, help="With --ab: no progress on stderr.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout, with every test or every block.")
 @click.option("--md", metavar="F", help="Write Markdown for a pull request; - is stdout.")
-@click.option("--quiet", is_flag=True, help="No progress on stderr.")
 @guarded
-def compare(ab: bool, **options: object) -> int:
-    """Tell whether training has become slower: OLD and NEW are virtual environments or git revisions.
+def compare(old: str, new: str, margin: tuple[str, ...], ab: bool, as_json: bool, md: str | None, **options: Any) -> int:
+    """Tell whether NEW is worse than BASE: run directories, or baselines; with --ab, whether training has become slower,
+    of virtual environments or git revisions.
 
     \b
     Exit status: 0 no regression, 2 something in the command or a side is wrong, 3 a regression,
     4 nothing could be decided, 130 interrupted.
     """
-    from xpo_bench.cli.ab import run_ab
+    if as_json and md == "-":
+        raise UsageError("--json and --md - both write to stdout; give --md a file")
+    if ab:
+        from xpo_bench.cli.ab import run_ab
 
-    if not ab:
-        raise UsageError("comparing run directories needs their records and is not there yet; --ab compares throughput")
-    return run_ab(**options)  # type: ignore[arg-type]
+        if margin:
+            raise UsageError("--margin: not with --ab, which has no margins")
+        given = {name: default if options[name] is None else options[name] for name, default in AB.items()}
+        return run_ab(old, new, as_json=as_json, md=md, **given)  # type: ignore[arg-type]
+    odd = [name for name, value in options.items() if value is not None]
+    if odd:
+        raise UsageError(f"--{odd[0]}: goes with --ab; two run directories are compared as they are")
+    return _records(Path(old), Path(new), margin, as_json, md)
+
+
+def _records(old: Path, new: Path, margin: tuple[str, ...], as_json: bool, md: str | None) -> int:
+    from xpo_bench.report.compare import compare as judge
+    from xpo_bench.report.compared import markdown, print_compared
+    from xpo_bench.report.margins import with_changes
+    from xpo_bench.report.sides import read_side
+
+    margins = with_changes(margin)
+    base, other = read_side(old), read_side(new)
+    for line in (*base.damaged, *other.damaged):
+        say(f"left out: {line}")
+    document = judge(base, other, margins)
+    if md is not None and md != "-":
+        _write(Path(md), markdown(document).encode(), "--md")
+    if as_json:
+        print_json(document)
+    elif md == "-":
+        click.echo(markdown(document), nl=False)
+    else:
+        from rich.console import Console
+
+        print_compared(Console(), document)
+    return STATUS[document["verdict"]]
+
+
+def _write(path: Path, content: bytes, option: str) -> None:
+    from xpo_bench.runner.store import write_atomic
+
+    try:
+        write_atomic(path, content)
+    except OSError as error:
+        raise UsageError(
+            f"{option} {path}: cannot be written ({error.strerror}); name a file in a directory that exists"
+        ) from None
+
+
+BASELINE_EXAMPLES = """\b
+Examples:
+  xpo-bench run --algos dpo,ipo,kto --suite quick --seeds 5 --out RUN
+  xpo-bench baseline RUN -o results/baselines/quick-cpu.json
+  xpo-bench compare results/baselines/quick-cpu.json RUN
+"""
+
+
+@main.command(epilog=BASELINE_EXAMPLES)
+@click.argument("run_dir", metavar="RUN", type=click.Path(path_type=Path))
+@click.option("-o", "--out", required=True, metavar="F", help="Where to.")
+@guarded
+def baseline(run_dir: Path, out: str) -> int:
+    """Write what later runs are compared with: the finished cells of a run in one small file, to be committed."""
+    from xpo_bench.report.sides import baseline as document
+    from xpo_bench.report.sides import read_side
+    from xpo_bench.runner.keys import canonical
+    from xpo_bench.runner.store import finite
+
+    found: Mapping[str, Any] = document(read_side(run_dir))
+    content = canonical(finite(found)).encode()
+    _write(Path(out), content, "--out")
+    say(f"wrote {out}: {len(found['records'])} cells ({len(content) / 1e6:.2f} MB)")
+    return 0
