@@ -1,6 +1,6 @@
 """The command line: a module per command; importing them is what registers them."""
 
-from xpo_bench.cli import look, report, run
+from xpo_bench.cli import check, look, new_plugin, report, run
 from xpo_bench.cli.base import main
 
-__all__ = ["look", "main", "report", "run"]
+__all__ = ["check", "look", "main", "new_plugin", "report", "run"]

@@ -35,7 +35,7 @@ def _hash_files(paths: Iterable[Path], root: Path) -> str:
 def host_source() -> str:
     """Hash of the host's sources that can change numbers: everything but reports and the command line."""
     root = Path(__file__).resolve().parents[1]
-    paths = [p for p in root.rglob("*.py") if p.relative_to(root).parts[0] not in ("report", "cli.py", "testing", "__init__.py")]
+    paths = [p for p in root.rglob("*.py") if p.relative_to(root).parts[0] not in ("report", "cli", "testing", "__init__.py")]
     return _hash_files(paths, root)
 
 
