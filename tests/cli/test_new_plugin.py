@@ -67,6 +67,9 @@ def test_the_package_is_built_installed_checked_and_run(tmp_path: Path, warm: Co
         "tests/test_xpo_bench_apo_zero.py",
         "xpo_bench_apo_zero.py",
     }
+    workflow = (project / ".github" / "workflows" / "ci.yml").read_text("utf-8")
+    assert "${{ matrix.python }}" in workflow
+    assert "xpo-bench check apo-zero" in workflow
     fresh.install(project)
     listed = fresh("xpo-bench", "list", "plugins", "--json")
     assert '"distribution":"xpo-bench-apo-zero"' in listed

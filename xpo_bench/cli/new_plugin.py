@@ -34,6 +34,7 @@ def new_plugin(name: str, folder: Path | None) -> int:
     click.echo("Next:")
     for line in (
         f"cd {made.folder}",
+        f"# put your equation into {made.module}.py, and a number of your paper into tests/",
         'python -m pip install -e ".[test]"',
         f"xpo-bench check {name}",
         f"xpo-bench run --algos dpo,{name} --tasks bandit",
