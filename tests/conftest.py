@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import os
 import signal
+import site
 import socketserver
 import subprocess
 import sys
+import sysconfig
 import threading
+import venv
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -165,3 +168,42 @@ def distribution(tmp_path: Path) -> Callable[..., Path]:
         return site
 
     return write
+
+
+class Fresh:
+    """A virtual environment that borrows third-party packages from this one, and nothing of the suite."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        venv.create(folder / "env", with_pip=False, symlinks=True)
+        self.bin = folder / "env" / "bin"
+        self.site = Path(sysconfig.get_path("purelib", vars={"base": str(folder / "env")}))
+        borrowed = [p for p in sys.path if Path(p).name in ("site-packages", "dist-packages")]
+        (self.site / "zz_borrowed.pth").write_text("\n".join(dict.fromkeys([*borrowed, *site.getsitepackages()])) + "\n", "utf-8")
+
+    def install(self, project: Path) -> None:
+        """Build a project's wheel with what is installed, and install it."""
+        dist = self.folder / f"dist-{project.name}"
+        self._run(sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(dist), str(project))
+        (wheel,) = dist.glob("*.whl")
+        words = ("install", "--quiet", "--no-index", "--no-deps", "--no-build-isolation", "--force-reinstall", str(wheel))
+        self._run(str(self.bin / "python"), "-m", "pip", *words)
+
+    def __call__(self, command: str, *words: str) -> str:
+        """Run a command of the environment in its folder; stdout."""
+        return self._run(str(self.bin / command), *words)
+
+    def _run(self, *words: str) -> str:
+        env = {k: v for k, v in os.environ.items() if not k.startswith(("XPO_BENCH_", "PYTEST_")) and k != "PYTHONPATH"}
+        env |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "COLUMNS": "100", "TERM": "dumb"}
+        done = subprocess.run(words, cwd=self.folder, env=env, capture_output=True, text=True, timeout=300, check=False)
+        assert done.returncode == 0, (words, done.stdout[-3000:] + done.stderr[-3000:])
+        return done.stdout
+
+
+@pytest.fixture(scope="session")
+def fresh(tmp_path_factory: pytest.TempPathFactory) -> Fresh:
+    """A fresh environment with the suite's own wheel, for packages of third parties."""
+    made = Fresh(tmp_path_factory.mktemp("fresh"))
+    made.install(Path(__file__).parents[1])
+    return made

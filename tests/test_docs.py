@@ -108,6 +108,21 @@ def test_no_option_is_documented_that_is_not_there() -> None:
         assert not used - known, page
 
 
+def test_every_check_of_the_kit_is_documented_with_its_statement() -> None:
+    from xpo_bench.testing import CHECKS
+
+    table = re.search(r"\| check \| what holds \|\n\|[-|]+\|\n(.*?)\n\n", text("docs/plugins.md"), re.DOTALL)
+    assert table is not None
+    assert table[1].splitlines() == [f"| `{check.name}` | {check.statement} |" for check in CHECKS]
+    assert f"{len(CHECKS)} checks" in text("CHANGELOG.md")
+
+
+def test_every_option_of_check_and_new_plugin_is_documented() -> None:
+    for command in ("check", "new-plugin"):
+        section = text("docs/cli.md").split(f"\n## {command}\n")[1].split("\n## ")[0]
+        assert all(option.opts[0] in section for option in parameters(command))
+
+
 def test_every_command_is_documented() -> None:
     for page in ("README.md", "docs/cli.md"):
         for command in cli.main.commands:

@@ -183,7 +183,7 @@ def _collect(registry: Registry, kind: str, hook: str, base: type) -> None:
         try:
             classes = list(implementation.function())
             for cls in classes:
-                _check_class(cls, kind, hook, base)
+                check_class(cls, kind, hook, base)
         except (Exception, SystemExit) as error:
             _broken(info, error)
             continue
@@ -205,7 +205,7 @@ def _collect(registry: Registry, kind: str, hook: str, base: type) -> None:
             table.update({cls.name: (cls, info) for cls in implementation.function()})
 
 
-def _check_class(cls: Any, kind: str, hook: str, base: type) -> None:
+def check_class(cls: Any, kind: str, hook: str, base: type) -> None:
     if not (isinstance(cls, type) and issubclass(cls, base)):
         raise TypeError(f"{hook}() must return subclasses of xpo_bench.{base.__name__}, got {cls!r}")
     name = getattr(cls, "name", None)

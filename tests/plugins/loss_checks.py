@@ -1,22 +1,22 @@
-"""Checks that catch the known mistakes of preference losses. Each takes an algorithm and raises AssertionError.
+"""Checks that catch the known mistakes of single losses. Each takes an algorithm and raises AssertionError.
 
-A check states a property in terms of what a `Step` holds, so it runs on any algorithm that claims the property.
+What every loss has to satisfy is checked by the conformance kit, `xpo_bench.testing`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
-from dataclasses import fields, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from decimal import Decimal, localcontext
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from xpo_bench import Algorithm, Scores, Step
-from xpo_bench.types import Group
+from xpo_bench.testing.steps import with_totals
 
 
 def random_scores(shape: tuple[int, ...], generator: torch.Generator, mask: Tensor, dtype: torch.dtype) -> Scores:
@@ -41,144 +41,6 @@ def random_step(algorithm: Algorithm, n: int = 6, tokens: int = 5, seed: int = 0
         "old_logp": next(iter(policy.values())).sum + torch.randn(n, generator=g, dtype=torch.float64).to(dtype),
     }
     return with_totals(Step(policy, reference, columns))
-
-
-def with_totals(step: Step) -> Step:
-    n = next(iter(step.policy.values())).mask.shape[-2]
-    weight = torch.ones(n, dtype=torch.float64) if step.weight is None else step.weight
-    totals = {name: (values * weight).sum(-1, keepdim=True) for name, values in step.columns.items()}
-    return replace(step, totals={**totals, "examples": weight.sum(-1, keepdim=True)})
-
-
-def take(step: Step, rows: slice) -> Step:
-    """Some rows of a step, with the totals of the whole."""
-
-    def part(scores: Mapping[str, Scores]) -> dict[str, Scores]:
-        return {g: Scores(s.token_logps[rows], s.mask[rows]) for g, s in scores.items()}
-
-    weight = None if step.weight is None else step.weight[rows]
-    columns = {name: values[rows] for name, values in step.columns.items()}
-    return Step(part(step.policy), part(step.reference), columns, weight, step.totals)
-
-
-class Recorder(Mapping[str, Any]):
-    """A mapping that remembers which keys were read."""
-
-    def __init__(self, items: Mapping[str, Any]) -> None:
-        self.items_, self.read = items, set[str]()
-
-    def __getitem__(self, key: str) -> Any:
-        self.read.add(key)
-        return self.items_[key]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.items_)
-
-    def __len__(self) -> int:
-        return len(self.items_)
-
-
-# --------------------------------------------------------------------------- any loss
-
-
-def check_shape(algorithm: Algorithm) -> None:
-    """One finite value per example."""
-    step = random_step(algorithm)
-    values = algorithm.loss(step)
-    assert values.shape == next(iter(step.policy.values())).mask.shape[:-1]
-    assert bool(torch.isfinite(values).all())
-
-
-def check_groups_are_read(algorithm: Algorithm) -> None:
-    """The loss reads the groups it declares, and the reference of exactly those that declare one."""
-    everything = random_step(replace_groups(algorithm, Group(reference=True)))
-    policy, reference = Recorder(everything.policy), Recorder(everything.reference)
-    algorithm.loss(replace(everything, policy=policy, reference=reference))
-    declared = {name for name, group in algorithm.groups.items() if group.reference}
-    assert policy.read == set(algorithm.groups), f"declares groups {sorted(algorithm.groups)}, reads {sorted(policy.read)}"
-    assert reference.read == declared, f"declares the reference of {sorted(declared)}, reads {sorted(reference.read)}"
-
-
-def replace_groups(algorithm: Algorithm, group: Group) -> Algorithm:
-    """The same algorithm asking for a reference everywhere, to build a step that holds more than is declared."""
-    kind: Any = type("Asking", (type(algorithm),), {"groups": dict.fromkeys(algorithm.groups, group)})
-    return kind(**{f.name: getattr(algorithm, f.name) for f in fields(algorithm)})  # type: ignore[no-any-return]
-
-
-def check_padding(algorithm: Algorithm) -> None:
-    """What stands off the mask, infinities included, changes nothing."""
-    step = random_step(algorithm)
-
-    def padded(scores: Mapping[str, Scores]) -> dict[str, Scores]:
-        junk = torch.full((*next(iter(scores.values())).mask.shape[:-1], 3), -math.inf, dtype=torch.float64) if scores else None
-        return {
-            g: Scores(torch.cat([s.token_logps, junk], -1), torch.cat([s.mask, torch.zeros_like(junk, dtype=torch.bool)], -1))
-            for g, s in scores.items()
-            if junk is not None
-        }
-
-    longer = replace(step, policy=padded(step.policy), reference=padded(step.reference))
-    torch.testing.assert_close(algorithm.loss(longer), algorithm.loss(step))
-
-
-def check_accumulation(algorithm: Algorithm) -> None:
-    """Per-example values of micro-batches, uneven ones too, are those of the full step."""
-    step = random_step(algorithm, n=7)
-    parts = [algorithm.loss(take(step, rows)) for rows in (slice(0, 3), slice(3, 4), slice(4, 7))]
-    torch.testing.assert_close(torch.cat(parts), algorithm.loss(step))
-
-
-def check_stacking(algorithm: Algorithm) -> None:
-    """Float fields of shape (runs, 1) give the losses of the runs, each with its own value."""
-    step = random_step(algorithm)
-    names = [f.name for f in fields(algorithm) if isinstance(getattr(algorithm, f.name), float)]
-    runs = [replace(algorithm, **{n: getattr(algorithm, n) * factor for n in names}) for factor in (0.5, 1.0, 1.3)]
-    stacked: dict[str, Any] = {n: torch.tensor([[getattr(run, n)] for run in runs], dtype=torch.float64) for n in names}
-    got = replace(algorithm, **stacked).loss(step)
-    torch.testing.assert_close(got.expand(3, -1), torch.stack([run.loss(step) for run in runs]))
-
-
-def check_extremes(algorithm: Algorithm) -> None:
-    """Log-ratios of ±2,000 nats in float32 give finite values and gradients: no log(sigmoid(x))."""
-    for chosen in (-2000.0, -1e-3):
-        for rejected in (-2000.0, -1e-3):
-            step = random_step(algorithm, n=2, tokens=1, dtype=torch.float32)
-            leaves = {g: torch.full((2, 1), rejected if g == "rejected" else chosen, requires_grad=True) for g in step.policy}
-            mask = torch.ones(2, 1, dtype=torch.bool)
-            reference = {g: Scores(torch.full((2, 1), -1000.0), mask) for g in step.reference}
-            values = algorithm.loss(replace(step, policy={g: Scores(t, mask) for g, t in leaves.items()}, reference=reference))
-            assert bool(torch.isfinite(values).all()), f"loss {values.tolist()} at log-probabilities {chosen}, {rejected}"
-            gradients = torch.autograd.grad(values.sum(), list(leaves.values()), allow_unused=True)
-            assert all(bool(torch.isfinite(g).all()) for g in gradients if g is not None), f"gradient at {chosen}, {rejected}"
-
-
-def variations(algorithm: Algorithm) -> Iterator[tuple[str, Algorithm]]:
-    """The algorithm with one field changed, for every field."""
-    for name, hint in get_type_hints(type(algorithm)).items():
-        if name not in {f.name for f in fields(algorithm)}:
-            continue
-        value = getattr(algorithm, name)
-        if isinstance(value, bool):
-            other: Any = not value
-        elif isinstance(value, int):
-            other = value + 1
-        elif isinstance(value, float):
-            other = value * 3 or 0.5
-        else:
-            assert get_origin(hint) is not None, f"cannot vary the field {name!r}"
-            other = next(choice for choice in get_args(hint) if choice != value)
-        yield name, replace(algorithm, **{name: other})
-
-
-def check_options_matter(algorithm: Algorithm, outcome: Any) -> None:
-    """Every field changes something: no option is accepted and then ignored.
-
-    Args:
-        outcome: maps an algorithm to all that it decides (losses, stages, shaped data), comparable by ==.
-    """
-    base = outcome(algorithm)
-    ignored = [name for name, other in variations(algorithm) if outcome(other) == base]
-    assert not ignored, f"ignored options: {ignored}"
 
 
 # --------------------------------------------------------------------------- single algorithms

@@ -7,10 +7,11 @@ from dataclasses import replace
 
 import pytest
 import torch
-from loss_checks import random_step, take, with_totals
+from loss_checks import random_step
 from torch import Tensor
 
 from xpo_bench import Scores, Step
+from xpo_bench.testing.steps import pick, with_totals
 from xpo_bench_plugins.algorithms.kto import KTO, reference_point
 from xpo_bench_plugins.algorithms.npo import NPO
 
@@ -78,7 +79,7 @@ def test_npo_averages_each_set_over_its_own_rows(weight: float) -> None:
 @pytest.mark.parametrize("rows", [slice(0, 1), slice(1, 3)])
 def test_npo_is_finite_with_an_empty_set(rows: slice) -> None:
     algorithm = NPO(0.1, 1.0)
-    step = with_totals(take(random_step(algorithm), rows))
+    step = with_totals(pick(random_step(algorithm), rows))
     assert len(set(step.columns["desirable"].tolist())) == 1
     values = algorithm.loss(step)
     assert bool(torch.isfinite(values).all())

@@ -1,0 +1,126 @@
+"""The small world on which algorithms are checked, and policies whose scores are known in advance.
+
+Eight prompts with four completions each, of one to five tokens; twelve pairs that a reward decides. Nothing here comes
+from global random state: a policy's log-probabilities are drawn from a stream that the completion names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Protocol
+
+import numpy as np
+
+from xpo_bench.policy.reward import fit_ranker, fit_table
+from xpo_bench.streams import stream
+from xpo_bench.types import Completion, Example, Pair, Ranker, RewardModel, World
+
+NAME = "conformance"
+LENGTHS = (1, 2, 3, 5)
+"""Tokens of a prompt's completions; which of them is how good changes from prompt to prompt."""
+
+
+def _world() -> World:
+    actions = {f"p{i}": tuple(" ".join([letter] * LENGTHS[(k + i) % 4]) for k, letter in enumerate("abcd")) for i in range(8)}
+    return World(
+        actions=actions,
+        reference={prompt: dict(zip(texts, (0.4, 0.3, 0.2, 0.1), strict=True)) for prompt, texts in actions.items()},
+        reward={prompt: {text: 0.5 * k for k, text in enumerate(texts)} for prompt, texts in actions.items()},
+    )
+
+
+WORLD = _world()
+_CHOICES = ((3, 0), (2, 1), (1, 0), (3, 2), (2, 0), (3, 1), (3, 0), (1, 0), (2, 1), (3, 2), (2, 0), (3, 1))
+PAIRS: tuple[Pair, ...] = tuple(
+    Pair(prompt, WORLD.actions[prompt][chosen], WORLD.actions[prompt][rejected])
+    for prompt, (chosen, rejected) in zip([f"p{i % 8}" for i in range(12)], _CHOICES, strict=True)
+)
+
+
+class TextPolicy(Protocol):
+    """Token log-probabilities of any completion."""
+
+    def tokens(self, completion: Completion, *, rising: bool = False) -> np.ndarray:
+        """Nats, one per token; `rising`: none below the reference, so that an estimated KL is above zero."""
+        ...
+
+
+def length(completion: Completion) -> int:
+    """Tokens of a completion: its words."""
+    return max(1, len(completion.text.split()))
+
+
+@dataclass(frozen=True)
+class Drifted:
+    """A policy whose token log-probabilities lie within ± `drift` nats of the reference, which has drift 0."""
+
+    drift: float = 0.9
+    seed: int = 0
+
+    def tokens(self, completion: Completion, *, rising: bool = False) -> np.ndarray:
+        return _drifted(self.drift, self.seed, completion, rising)
+
+
+@lru_cache(maxsize=4096)
+def _drifted(drift: float, seed: int, completion: Completion, rising: bool) -> np.ndarray:
+    n = length(completion)
+    reference = stream(0, NAME, "data", completion.prompt, completion.text)
+    own = stream(seed, NAME, "init", completion.prompt, completion.text)
+    away = drift * (2 * own.random(n) - 1)
+    return np.minimum(2 * reference.random(n) - 3 + (np.abs(away) if rising else away), -1e-3)
+
+
+REFERENCE = Drifted(0.0)
+
+
+@dataclass(frozen=True)
+class Level:
+    """A policy that gives every completion the same log-probability, `nats` in total."""
+
+    nats: float
+
+    def tokens(self, completion: Completion, *, rising: bool = False) -> np.ndarray:
+        return np.full(length(completion), self.nats / length(completion))
+
+
+class KitTools:
+    """`xpo_bench.types.Tools` over a current and a reference policy of the small world."""
+
+    def __init__(self, current: TextPolicy, reference: TextPolicy, examples: Sequence[Example], rows: int) -> None:
+        self.current, self.reference = current, reference
+        self.rng = np.random.default_rng(0)
+        self.examples = examples
+        self.rows = rows
+        self.notes: dict[str, float] = {}
+
+    def generate(self, prompts: Sequence[str], samples: int, temperature: float = 1.0, top_k: int = 0) -> list[list[Completion]]:
+        drawn = []
+        for prompt in prompts:
+            actions = self.actions(prompt)
+            logits = np.array(self.logps(actions)) / temperature
+            if top_k:
+                logits = np.where(logits >= np.sort(logits)[-min(top_k, len(actions))], logits, -np.inf)
+            p = np.exp(logits - logits.max())
+            drawn.append([actions[i] for i in self.rng.choice(len(actions), samples, p=p / p.sum())])
+        return drawn
+
+    def logps(self, completions: Sequence[Completion], *, reference: bool = False, average: bool = False) -> list[float]:
+        policy = self.reference if reference else self.current
+        tokens = [policy.tokens(c) for c in completions]
+        return [float(t.mean() if average else t.sum()) for t in tokens]
+
+    def fit_reward(self, pairs: Sequence[Pair], weight_decay: float) -> RewardModel:
+        fitted: RewardModel = fit_table(pairs, float(weight_decay))  # type: ignore[assignment]
+        return fitted
+
+    def fit_ranker(self, pairs: Sequence[Pair], weight_decay: float) -> Ranker:
+        fitted: Ranker = fit_ranker(pairs, float(weight_decay))  # type: ignore[assignment]
+        return fitted
+
+    def actions(self, prompt: str) -> list[Completion]:
+        return [Completion(prompt, text) for text in WORLD.actions[prompt]]
+
+    def note(self, name: str, value: float) -> None:
+        self.notes[name] = float(value)
