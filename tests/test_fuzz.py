@@ -151,3 +151,6 @@ def test_plans_of_a_size_that_no_plan_has_are_refused(tmp_path: Path) -> None:
     (tmp_path / "plan.toml").write_text("#" * (1 << 21), "utf-8")
     with pytest.raises(UsageError, match="larger than 1 MiB"):
         read_file(tmp_path / "plan.toml")
+    (tmp_path / "deep.toml").write_text(f"seeds = {'[' * 10**5}", "utf-8")
+    with pytest.raises(UsageError, match="nested too deeply"):
+        read_file(tmp_path / "deep.toml")
