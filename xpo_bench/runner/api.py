@@ -145,8 +145,6 @@ def run(
     words = {"algos": algos, "tasks": tasks} | words
     if not file and (tasks or words.get("data")):  # a suite says itself how many
         words.setdefault("seeds", 3)
-    if isinstance(words.get("seeds"), int):
-        words["seeds"] = list(range(words["seeds"]))
     resolved = environment.resolve_device(device)
     registry = plugins.load(frozenset(plugins.split_names(disable) if isinstance(disable, str) else disable))
     asked = requests(words, Path(file) if file else None, resolved)

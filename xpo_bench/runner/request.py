@@ -38,15 +38,23 @@ class Request:
     experiment: str | None = None
 
 
-def parse_seeds(text: str) -> tuple[int, ...]:
+MOST_SEEDS = 100_000
+
+
+def parse_seeds(asked: Any) -> tuple[int, ...]:
     """`3` is seeds 0, 1, 2; a list or a trailing comma names seeds (`0,7`, `42,`)."""
+    text = ",".join(map(str, asked)) + "," if isinstance(asked, list | tuple) else str(asked)
     try:
-        seeds = tuple(int(part) for part in text.split(",") if part.strip()) if "," in text else tuple(range(int(text)))
+        numbers = [int(part) for part in text.split(",") if part.strip()]
     except ValueError:
-        seeds = ()
-    if not seeds or min(seeds) < 0 or len(set(seeds)) < len(seeds):
-        raise UsageError(f"--seeds {text}: expected a count such as 3, or distinct seeds such as 0,7 or 42,")
-    return seeds
+        numbers = []
+    if numbers and "," not in text:
+        numbers = list(range(min(numbers[0], MOST_SEEDS + 1)))
+    if not numbers or min(numbers) < 0 or max(numbers) >= 2**63 or len(set(numbers)) < len(numbers):
+        raise UsageError(f"--seeds {text[:80]}: expected a count such as 3, or distinct seeds such as 0,7 or 42,")
+    if len(numbers) > MOST_SEEDS:
+        raise UsageError(f"--seeds {text[:80]}: more than {MOST_SEEDS:,} seeds; name them in parts, such as 0,1,2")
+    return tuple(numbers)
 
 
 def parse_shard(text: str) -> tuple[int, int]:
@@ -171,7 +179,6 @@ def _settings(value: Any) -> Settings:
 
 
 def _request(words: Mapping[str, Any], suite: str | None, device: str) -> Request:
-    seeds = words.get("seeds", 1)
     processes = words.get("gpus_per_cell", 1)
     if type(processes) is not int or processes < 1:
         raise UsageError(f"--gpus-per-cell {processes}: expected a whole number of processes, 1 or more")
@@ -193,7 +200,7 @@ def _request(words: Mapping[str, Any], suite: str | None, device: str) -> Reques
         lora=words.get("lora"),
         trust_remote_code=bool(words.get("trust_remote_code", False)),
         settings=_settings(words.get("set")),
-        seeds=tuple(seeds) if isinstance(seeds, list | tuple) else parse_seeds(str(seeds)),
+        seeds=parse_seeds(words.get("seeds", 1)),
         budget={k: words[k] for k in BUDGET_KEYS if k in words},
         device=device,
         gpus_per_cell=processes,
