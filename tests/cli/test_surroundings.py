@@ -43,6 +43,8 @@ def test_odd_environments(xpo: Any, env: dict[str, str]) -> None:
     shown = xpo("show", "r", **env)
     assert shown.code == 0, shown.err
     assert "dpo" in shown.out
+    assert xpo("show", "r", "--baseline", "dpo", **env).code == 0
+    assert xpo("list", "metrics", **env).code == 0
 
 
 def test_a_locale_that_is_set_by_a_library_changes_no_number(tmp_path: Path, xpo: Any) -> None:

@@ -5,6 +5,7 @@ Heavy modules are imported inside the commands, so that --help is instant.
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,9 @@ class Main(click.Group):
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         kwargs["standalone_mode"] = False
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="replace")  # a terminal that lacks a character still gets the table
         try:
             code = super().main(*args, **kwargs)
         except click.exceptions.Abort:

@@ -35,13 +35,22 @@ def list_(what: str, as_json: bool, disable: tuple[str, ...]) -> int:
     return 0
 
 
-@main.command(epilog="\b\nExample:\n  xpo-bench show results/runs/3f2a9c0d1b7e\n")
+SHOW_EXAMPLES = """\b
+Examples:
+  xpo-bench show results/runs/3f2a9c0d1b7e
+  xpo-bench show results/runs/3f2a9c0d1b7e --baseline dpo --metric frontier_gap
+"""
+
+
+@main.command(epilog=SHOW_EXAMPLES)
 @click.argument("run_dir", metavar="RUN", type=click.Path(path_type=Path))
+@click.option("--baseline", metavar="ALGO", help="Test every other algorithm against this one.")
+@click.option("--metric", metavar="NAME", help="With --baseline: by what.  [default: the headline of each task]")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 @guarded
-def show(run_dir: Path, as_json: bool) -> int:
-    """Print the tables of a run directory again, from its records alone."""
-    from xpo_bench.report.stats import summarise
+def show(run_dir: Path, baseline: str | None, metric: str | None, as_json: bool) -> int:
+    """Print the tables of a run directory again, from its records alone, with the courses of its curves."""
+    from xpo_bench.report.stats import group, summarise
     from xpo_bench.runner.store import SCHEMA, Store
 
     store = Store.existing(run_dir)
@@ -49,16 +58,30 @@ def show(run_dir: Path, as_json: bool) -> int:
     tell_damaged(store)
     if not records:
         raise UsageError(f"{run_dir}: holds no finished cell yet")
+    if metric is not None and baseline is None:
+        raise UsageError("--metric: goes with --baseline, it says by what algorithms are tested against it")
+    from xpo_bench.report.against import against, documents, print_against
+
     if as_json:
-        print_json({"schema": SCHEMA, "run": str(run_dir), "cells": records, "summary": summarise(records)})
-    else:
-        from rich.console import Console
+        document = {"schema": SCHEMA, "run": str(run_dir), "cells": records, "summary": summarise(records)}
+        if baseline is not None:
+            document["against"] = documents(against(group(records), baseline, metric))
+        print_json(document)
+        return 0
+    from rich.console import Console
 
-        from xpo_bench.report.experiments import print_experiments
-        from xpo_bench.report.tables import print_run
+    from xpo_bench.report.curves import print_equal_kl, print_sparks
+    from xpo_bench.report.experiments import curve_reader, print_experiments
+    from xpo_bench.report.tables import print_run, without_search
 
-        console = Console()
-        print_run(console, print_experiments(console, records, run_dir), skipped=store.read_run().get("skipped", []))
+    console = Console()
+    rest = print_experiments(console, records, run_dir)
+    print_run(console, rest, skipped=store.read_run().get("skipped", []))
+    groups, curves = group(without_search(rest)), curve_reader(run_dir)
+    print_equal_kl(console, groups, curves)
+    print_sparks(console, groups, curves)
+    if baseline is not None:
+        print_against(console, group(without_search(records)), baseline, metric)
     return 0
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from scipy.stats import t as student
 
 from xpo_bench.metrics.kl import control as control_slope
+from xpo_bench.report.bootstrap import iqm
 
 Record = Mapping[str, Any]
 Regularisers = Mapping[str, tuple[str, int] | None]
@@ -21,6 +22,8 @@ COUNTED = ("ok", "diverged")
 """Statuses whose metrics count; those of a run that diverged are of its last finite evaluation."""
 CENSORED = ("collapse_step", "heldout_collapse_step")
 LEVEL = 0.95
+MANY = 20
+"""Seeds from which on a bootstrap interval covers what it should: 93.6 % at 10, 95.4 % at 20 in simulation."""
 
 # --------------------------------------------------------------------------- numbers
 
@@ -219,7 +222,7 @@ def summarise(records: Sequence[Record], regularisers: Regularisers | None = Non
             if name in CENSORED:
                 metrics[name] = censored(g.values(name).values())
             else:
-                metrics[name] = _as_json(g.estimate(name))
+                metrics[name] = _as_json(g.estimate(name)) | _robust(g.values(name).values())
         if g in sweeps:
             metrics["control"] = sweeps[g]
         out.append(
@@ -243,6 +246,15 @@ def _as_json(found: Estimate | None) -> dict[str, Any]:
     if found is None:
         return {"mean": None, "ci95": None, "n": 0}
     return {"mean": found.mean, "ci95": list(found.interval) if found.interval else None, "n": found.n}
+
+
+def _robust(values: Iterable[float | None]) -> dict[str, Any]:
+    """From `MANY` seeds on: the interquartile mean, which single odd runs do not move, with its 95 % bootstrap interval."""
+    known = [float(v) for v in values if v is not None and math.isfinite(v)]
+    if len(known) < MANY:
+        return {}
+    middle, low, high = iqm(known)
+    return {"iqm": middle, "iqm_ci95": [low, high]}
 
 
 # --------------------------------------------------------------------------- control
