@@ -8,6 +8,7 @@ import statistics
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from scipy.stats import t as student
@@ -42,6 +43,12 @@ class Estimate:
         return None if self.half is None else (self.mean - self.half, self.mean + self.half)
 
 
+@lru_cache(maxsize=1024)
+def quantile(freedom: int) -> float:
+    """Of Student's t, for a two-sided interval at `LEVEL`."""
+    return float(student.ppf(0.5 + LEVEL / 2, freedom))
+
+
 def estimate(values: Iterable[float | None]) -> Estimate | None:
     """Mean and Student-t interval of the values that are known; None when none is.
 
@@ -53,7 +60,7 @@ def estimate(values: Iterable[float | None]) -> Estimate | None:
     n, mean = len(known), statistics.fmean(known)
     if n == 1:
         return Estimate(mean, None, 1)
-    half = float(student.ppf(0.5 + LEVEL / 2, n - 1)) * statistics.stdev(known, xbar=mean) / math.sqrt(n)
+    half = quantile(n - 1) * statistics.stdev(known, xbar=mean) / math.sqrt(n)
     return Estimate(mean, half, n)
 
 
@@ -296,7 +303,7 @@ def _control(members: Sequence[tuple[Group, float, int]]) -> dict[str, Any]:
         return nothing
     knob = [value for value, _ in runs]
     mean, se = control_slope(kl, knob, direction)
-    half = float(student.ppf(0.5 + LEVEL / 2, len(runs) - 2)) * se if len(runs) > 2 else None
+    half = quantile(len(runs) - 2) * se if len(runs) > 2 else None
     exact = _positive((r.get("notes") or {}).get("optimum_kl") for _, r in runs)
     optimum = control_slope(exact, knob, direction)[0] if exact else None
     return nothing | {"mean": mean, "ci95": None if half is None else [mean - half, mean + half], "optimum": optimum}

@@ -28,6 +28,7 @@ class TrainOverrides:
 
 
 _ADAPTERS: dict[type, TypeAdapter[Any]] = {}
+_NAMES: dict[type, tuple[str, ...]] = {}
 
 
 def adapter(cls: type) -> TypeAdapter[Any]:
@@ -37,10 +38,12 @@ def adapter(cls: type) -> TypeAdapter[Any]:
     return _ADAPTERS[cls]
 
 
-def names(cls: type) -> list[str]:
+def names(cls: type) -> tuple[str, ...]:
     """Field names as a user writes them (aliases where a field has one)."""
-    schema = adapter(cls).json_schema(by_alias=True)
-    return list(schema.get("properties", {}))
+    if cls not in _NAMES:
+        schema = adapter(cls).json_schema(by_alias=True)
+        _NAMES[cls] = tuple(schema.get("properties", {}))
+    return _NAMES[cls]
 
 
 def validate(cls: type[T], values: Mapping[str, Any], where: str) -> T:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from xpo_bench.algorithm import Algorithm
@@ -66,7 +67,7 @@ class TaskSetup:
             self._data[seed] = same or (dataset, print_)
         return self._data[seed]
 
-    @property
+    @cached_property
     def identity(self) -> dict[str, Any]:
         """What the key says of the task, data apart."""
         return {
