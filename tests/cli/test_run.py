@@ -127,7 +127,8 @@ def test_the_same_command_again_only_prints_the_tables(xpo: Command, warm: Comma
     assert snapshot(run) == before
     assert "12 already there" in again.err
     shown = warm("show", run)
-    assert (shown.code, shown.out) == (0, first.out)
+    assert shown.code == 0
+    assert shown.out.startswith(first.out.rstrip())  # and the courses after it
     for name in ("dpo", "ipo", "kto", "bandit", "deterministic", "Scoreboard"):
         assert name in shown.out
     document = warm("show", run, "--json").json

@@ -12,7 +12,7 @@ import pytest
 import xpo_bench
 from xpo_bench import plugins
 from xpo_bench.report.experiments import EXPERIMENTS, Data, curve_reader, ipo_optimum, measure, reward_margin
-from xpo_bench.runner.api import Result, execute
+from xpo_bench.runner.api import Result, Session, execute
 from xpo_bench.runner.plan import make_plan
 from xpo_bench.runner.request import requests
 from xpo_bench.runner.store import Store
@@ -24,7 +24,7 @@ def run_experiment(root: Path, name: str, **words: Any) -> Result:
     """One experiment of the suite, as the suite runs it unless `words` say otherwise."""
     registry = plugins.load()
     asked = [r for r in requests({"suite": "article", **words}) if r.experiment == name]
-    result = execute(make_plan(asked, registry), asked, Store(root), fresh=False, registry=registry, reporter=None)
+    result = execute(make_plan(asked, registry), Store(root), Session(registry))
     assert result.ok
     assert {c["experiment"] for c in result.cells} == {name}
     return result

@@ -10,7 +10,7 @@ import pytest
 
 from xpo_bench import plugins
 from xpo_bench.metrics.base import describe
-from xpo_bench.runner.api import Result, execute
+from xpo_bench.runner.api import Result, Session, execute
 from xpo_bench.runner.executors.local import LocalExecutor, groups
 from xpo_bench.runner.plan import TABLE_ABILITIES, Cell, Plan, make_plan
 from xpo_bench.runner.request import requests
@@ -127,7 +127,7 @@ def test_order_of_the_plan_changes_nothing(tmp_path: Path) -> None:
 
     forwards, backwards = plan(["dpo", "ipo"], seeds=[0, 1]), plan(["ipo", "dpo"], seeds=[1, 0])
     results: list[Result] = [
-        execute(p, [], Store(tmp_path / str(i)), fresh=False, registry=plugins.load(), reporter=None)
+        execute(p, Store(tmp_path / str(i)), Session(plugins.load()))
         for i, p in enumerate((forwards, backwards))
     ]
     policies = [{cell["key"]: cell["final_policy"] for cell in result.cells} for result in results]

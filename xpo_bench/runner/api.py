@@ -181,10 +181,10 @@ class Session:
     """
 
     registry: plugins.Registry
-    reporter: Reporter | None
-    where: Where
-    fresh: bool
-    wait: bool
+    reporter: Reporter | None = None
+    where: Where = Where()
+    fresh: bool = False
+    wait: bool = False
 
     def note(self, text: str) -> None:
         if self.reporter:
