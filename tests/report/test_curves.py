@@ -1,4 +1,4 @@
-"""Courses in the terminal, and read-outs at equal KL that never extrapolate."""
+"""Courses in the terminal."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from xpo_bench.report.curves import BLOCKS, PLAIN, at_kl, equal_kl, mean_curve, print_equal_kl, print_sparks, spark
+from xpo_bench.report.curves import BLOCKS, PLAIN, mean_curve, print_sparks, spark
 from xpo_bench.report.stats import group
 
 
@@ -63,35 +63,6 @@ def test_a_mean_over_seeds_is_taken_where_all_have_been_evaluated() -> None:
     assert mean_curve([], "kl") == []
 
 
-@pytest.mark.parametrize(
-    ("points", "kl", "expected"),
-    [
-        ([(0, 0.0, 0.0), (1, 2.0, 4.0)], 1.0, 2.0),  # linear in KL
-        ([(0, 0.0, 0.0), (1, 0.5, 4.0)], 1.0, None),  # never gets there
-        ([(0, 2.0, 1.0), (1, 3.0, 4.0)], 1.0, None),  # was never below it
-        ([(0, 0.0, 0.0), (1, 1.0, 3.0), (2, 0.2, 9.0), (3, 2.0, 9.0)], 1.0, 3.0),  # the first time counts
-        ([(0, 0.0, 0.0), (1, None, None), (2, 2.0, 4.0)], 1.0, 2.0),  # not evaluated in between
-        ([(0, 0.0, 0.0), (1, 1.0, None), (2, 2.0, 4.0)], 1.0, 2.0),
-        ([(0, 1.0, 7.0)], 1.0, 7.0),
-        ([], 1.0, None),
-    ],
-)
-def test_read_outs_at_a_kl(points: list[tuple[int, float | None, float | None]], kl: float, expected: float | None) -> None:
-    assert at_kl(rows(*points), "gold_reward", kl) == expected
-
-
-def test_no_read_out_where_one_seed_does_not_get_there() -> None:
-    (g,) = group([record(0), record(1)])
-    curves = {"k0": rows((0, 0.0, 0.0), (1, 2.0, 4.0)), "k1": rows((0, 0.0, 0.0), (1, 0.5, 1.0))}
-    found = equal_kl(g, lambda r: curves[r["key"]])
-    assert found is not None
-    name, values = found
-    assert name == "gold_reward"
-    assert values[0.1] is not None
-    assert values[0.1].mean == pytest.approx(0.2)
-    assert (values[1.0], values[10.0]) == (None, None)
-
-
 @pytest.mark.parametrize(("encoding", "blocks"), [("utf-8", BLOCKS), ("ascii", PLAIN)])
 def test_tables_in_the_encoding_of_the_terminal(encoding: str, blocks: str) -> None:
     raw = io.BytesIO()
@@ -99,19 +70,14 @@ def test_tables_in_the_encoding_of_the_terminal(encoding: str, blocks: str) -> N
     groups = group([record()])
     course = rows(*((s, s / 4, s / 2) for s in range(9)))
     print_sparks(console, groups, lambda _: course)
-    if encoding == "utf-8":
-        print_equal_kl(console, groups, lambda _: course)
     console.file.flush()
     out = raw.getvalue().decode(encoding)
     assert "dpo" in out
     assert blocks[0] in out
     assert blocks[-1] in out
-    if encoding == "utf-8":
-        assert "at KL 0.1" in out
 
 
 def test_nothing_to_draw_is_nothing_said() -> None:
     console = Console(file=io.StringIO())
     print_sparks(console, group([record()]), lambda _: [])
-    print_equal_kl(console, group([record()]), lambda _: [])
     assert console.file.getvalue() == ""  # type: ignore[attr-defined]

@@ -61,24 +61,30 @@ def show(run_dir: Path, baseline: str | None, metric: str | None, as_json: bool)
     if metric is not None and baseline is None:
         raise UsageError("--metric: goes with --baseline, it says by what algorithms are tested against it")
     from xpo_bench.report.against import against, documents, print_against
+    from xpo_bench.report.experiments import curve_reader
+    from xpo_bench.report.readouts import print_read_outs, read_outs
+    from xpo_bench.report.tables import without_search
+
+    curves = curve_reader(run_dir)
 
     if as_json:
         document = {"schema": SCHEMA, "run": str(run_dir), "cells": records, "summary": summarise(records)}
+        document["readouts"] = [out.document() for out in read_outs(group(without_search(records)), curves)]
         if baseline is not None:
             document["against"] = documents(against(group(records), baseline, metric))
         print_json(document)
         return 0
     from rich.console import Console
 
-    from xpo_bench.report.curves import print_equal_kl, print_sparks
-    from xpo_bench.report.experiments import curve_reader, print_experiments
-    from xpo_bench.report.tables import print_run, without_search
+    from xpo_bench.report.curves import print_sparks
+    from xpo_bench.report.experiments import print_experiments
+    from xpo_bench.report.tables import print_run
 
     console = Console()
     rest = print_experiments(console, records, run_dir)
     print_run(console, rest, skipped=store.read_run().get("skipped", []))
-    groups, curves = group(without_search(rest)), curve_reader(run_dir)
-    print_equal_kl(console, groups, curves)
+    groups = group(without_search(rest))
+    print_read_outs(console, read_outs(groups, curves))
     print_sparks(console, groups, curves)
     if baseline is not None:
         print_against(console, group(without_search(records)), baseline, metric)

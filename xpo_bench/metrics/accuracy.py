@@ -86,5 +86,31 @@ def generalization_gap(reward_accuracy: float, heldout_reward_accuracy: float) -
     return reward_accuracy - heldout_reward_accuracy
 
 
+@metric("–", better="higher", kind="run")
+def validation_accuracy(ev: Evaluation) -> Array:
+    """reward_accuracy on every other held-out pair, from the first on.
+
+    By it the best evaluation of a curve is chosen; it stands in curves only.
+
+    Source: the usual practice of early stopping; the halves are this suite's.
+    """
+    return accuracy_of_halves(ev)[0]
+
+
+@metric("–", better="higher", kind="run")
+def test_accuracy(ev: Evaluation) -> Array:
+    """reward_accuracy on the held-out pairs that validation_accuracy leaves: what is reported of that evaluation. Curves only.
+
+    Source: as validation_accuracy.
+    """
+    return accuracy_of_halves(ev)[1]
+
+
+def accuracy_of_halves(ev: Evaluation) -> tuple[Array, Array]:
+    """reward_accuracy on the even and on the odd rows, shape (R,) each, NaN where a half is empty."""
+    wins, even = _wins(ev.margin), np.arange(ev.valid.shape[-1]) % 2 == 0
+    return masked_mean(wins, ev.chosen_rows & even), masked_mean(wins, ev.chosen_rows & ~even)
+
+
 def _wins(difference: Array) -> Array:
     return np.where(np.abs(difference) <= TIE, 0.5, (difference > 0).astype(np.float64))

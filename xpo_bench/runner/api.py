@@ -182,7 +182,7 @@ class Session:
 
     registry: plugins.Registry
     reporter: Reporter | None = None
-    where: Where = Where()
+    where: Where = field(default_factory=Where)
     fresh: bool = False
     wait: bool = False
 

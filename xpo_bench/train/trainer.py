@@ -396,8 +396,13 @@ class GroupTrainer:
     # ---------------------------------------------------------------- results
 
     def _evaluate(self, step: int) -> None:
+        flops = None
+        if not self.policy.stacked:  # step 0 is the first process's alone
+            spent = torch.tensor([self.clock.flops], dtype=torch.float64)
+            flops = float(spent if step == 0 or self.processes.alone else self.processes.total(spent))
         if self.watch:
-            self.watch.evaluate(step, self.alive.cpu().numpy(), [(part.stacked, part.runs) for part in self.slices])
+            parts = [(part.stacked, part.runs) for part in self.slices]
+            self.watch.evaluate(step, self.alive.cpu().numpy(), parts, flops)
 
     def _outcome(self, r: int, final: dict[str, Any], watch: Watch) -> Outcome:
         rows = watch.rows(r, self.losses)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from xpo_bench.metrics.accuracy import accuracy_of_halves
 from xpo_bench.metrics.base import Curve, WorldEvaluation
 from xpo_bench.metrics.regret import optimum_kl
 from xpo_bench.policy.base import Policy
@@ -48,6 +49,8 @@ class Watch:
         self.policy, self.jobs, self.on_evaluation = policy, jobs, on_evaluation
         self.steps = jobs[0].budget.steps
         self.curve, self.heldout_curve = Curve(self.steps), Curve(self.steps)
+        self.flops: dict[int, float] = {}
+        self.halves: dict[int, tuple[np.ndarray, np.ndarray]] = {}
         self.eval_set = EvalSet.build(policy, list(clean), truncate, score_initial)
         heldout: list[Sequence[Example]] = [rows.heldout(job) for job in jobs]
         self.heldout_set = EvalSet.build(policy, heldout, truncate, score_initial) if self._seen(heldout) else None
@@ -85,12 +88,15 @@ class Watch:
             return self.enumerated.evaluation()
         return None if self.prompt_weight is None else world_evaluation(self.policy, self.prompt_weight, self.seen)
 
-    def evaluate(self, step: int, alive: np.ndarray, slices: Sequence[tuple[Any, slice]]) -> None:
+    def evaluate(self, step: int, alive: np.ndarray, slices: Sequence[tuple[Any, slice]], flops: float | None = None) -> None:
         """Evaluate every run at one point.
 
         Args:
             alive: runs that have not diverged, shape (R,). slices: (stacked algorithm, its runs).
+            flops: what the cell has been charged so far, where its operations are counted.
         """
+        if flops is not None:
+            self.flops[step] = flops
         world = self._world()
         sampled: dict[str, np.ndarray] = {}
         if self.on_policy and step in self.on_policy[0].points:
@@ -99,7 +105,10 @@ class Watch:
             found = evaluate(self.policy, self.eval_set, step, slices, self.kl_strength, world, step == 0)
             self.curve.add(found, alive, sampled)
         if self.heldout_set and self._heldout_due(step):
-            self.heldout_curve.add(evaluate(self.policy, self.heldout_set, step, slices, None, None, step == 0), alive)
+            found = evaluate(self.policy, self.heldout_set, step, slices, None, None, step == 0)
+            self.heldout_curve.add(found, alive)
+            if found.paired:
+                self.halves[step] = accuracy_of_halves(found)
         if self.on_evaluation and self.eval_set:
             for r, metrics in enumerate(self.curve.last()):
                 if metrics:
@@ -145,6 +154,13 @@ class Watch:
         if self.heldout_set:
             for row in self.heldout_curve.rows(r):
                 by_step[row["step"]].update({f"heldout_{k}": v for k, v in row.items() if k != "step"})
+        for step, halves in self.halves.items():
+            for name, values in zip(("validation_accuracy", "test_accuracy"), halves, strict=True):
+                if step in by_step and math.isfinite(values[r]):
+                    by_step[step][name] = float(values[r])
+        for step, flops in self.flops.items():
+            if step in by_step:
+                by_step[step]["total_flops"] = flops
         for step, values in losses.items():
             if step in by_step and math.isfinite(values[r]):
                 by_step[step]["loss"] = float(values[r])
