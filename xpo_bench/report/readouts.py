@@ -176,7 +176,7 @@ def _print_best(console: Console, outs: Sequence[ReadOut]) -> None:
     draw(console, "Last, and best on validation", columns)
     say(
         console,
-        "Best: each seed's earliest evaluation of highest accuracy on half of the held-out pairs; test_accuracy is on the others.",
+        "Best: each seed's earliest evaluation of highest accuracy on half of the held-out pairs; test_accuracy is on the rest.",
         "dim",
     )
     console.print()
