@@ -12,12 +12,18 @@ from multiprocessing.connection import wait
 
 from xpo_bench.errors import UsageError
 
+ALIKE = {"PYTHONHASHSEED": "0", "PYTHONSAFEPATH": "1"}
+
 
 @contextlib.contextmanager
 def as_child() -> Iterator[None]:
-    """Processes that are started meanwhile order sets alike, and never hear Ctrl-C, which a terminal sends to all."""
-    hashing = os.environ.get("PYTHONHASHSEED")
-    os.environ["PYTHONHASHSEED"] = hashing or "0"
+    """Processes that are started meanwhile order sets alike, and never hear Ctrl-C, which a terminal sends to all.
+
+    Nor do they import from the working directory what this process does not: modules of a user's own called as those of
+    the standard library are.
+    """
+    before_env = {name: os.environ.get(name) for name in ALIKE}
+    os.environ.update({name: before_env[name] or value for name, value in ALIKE.items()})
     masks = hasattr(signal, "pthread_sigmask")
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT}) if masks else set()
     try:
@@ -25,8 +31,9 @@ def as_child() -> Iterator[None]:
     finally:
         if masks:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        if hashing is None:
-            del os.environ["PYTHONHASHSEED"]
+        for name, value in before_env.items():
+            if value is None:
+                del os.environ[name]
 
 
 def unsendable(error: BaseException, option: str) -> UsageError:

@@ -126,7 +126,7 @@ class Pool:
 
     def _start(self, bundle: list[Task], place: Place) -> None:
         cells = [cell for task in bundle for cell in task.group.cells]
-        prints = [{cell.seed: cell.setup.data_fingerprint(cell.seed) for cell in task.group.cells} for task in bundle]
+        prints = [[cell.setup.data_fingerprint(cell.seed) for cell in task.group.cells] for task in bundle]
         try:
             message = pickle.dumps(([task.group for task in bundle], prints))
         except (pickle.PicklingError, AttributeError, TypeError) as error:
@@ -261,9 +261,9 @@ def _serve(message: bytes, device: str, references: Path | None, facts: Mapping[
     for number, (group, expected) in enumerate(zip(groups, prints, strict=True)):
         pipe.send(("start", number))
         group = Group(tuple(replace(cell, setup=_at(cell.setup, device, known)) for cell in group.cells))
-        for seed, print_ in expected.items():
-            if group.cells[0].setup.data_fingerprint(seed) != print_:
-                raise UsageError(f"task {group.cells[0].setup.name}: its data has changed since the run was planned")
+        for cell, print_ in zip(group.cells, expected, strict=True):
+            if cell.setup.data_fingerprint(cell.seed) != print_:
+                raise UsageError(f"task {cell.setup.name}: its data has changed since the run was planned")
         executor.run(group)
     executor.close()
 
