@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 from rich import box
@@ -15,6 +16,8 @@ from xpo_bench.report.format import ABSENT, clean
 
 LABEL_WIDTH = 40
 HEADER_WIDTH = 12
+ROWS = 500
+"""Rows of a table that are drawn; a terminal does not hold more, and `--json` has all."""
 GAP = 2
 """Blank columns between the columns of a table."""
 
@@ -32,13 +35,13 @@ class Column:
     better: Literal["higher", "lower"] | None = None
     left: bool = False
 
-    @property
+    @cached_property
     def width(self) -> int:
         """Columns of the terminal that the widest cell needs, the mark included."""
         text = [*self.header.split("\n"), *self.marked]
         return max(Text(t).cell_len for t in text)
 
-    @property
+    @cached_property
     def best(self) -> list[bool]:
         """Which rows are best: none of fewer than two that compete, nor when all are equal."""
         known = [v for v in self.values if v is not None]
@@ -47,7 +50,7 @@ class Column:
         top = max(known) if self.better == "higher" else min(known)
         return [v == top for v in self.values]
 
-    @property
+    @cached_property
     def marked(self) -> list[str]:
         """The cells with `*` behind the best, the others aligned with it."""
         if not any(self.best):
@@ -80,16 +83,20 @@ def draw(console: Console, title: str, columns: Sequence[Column], aside: Sequenc
         aside: rows that a table in which they have nothing but blanks and – does without.
     """
     say(console, title, "bold")
+    rows = range(min(len(columns[0].cells), ROWS))
     for block in _blocks(columns, console.width):
         table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, GAP - 1, 0, 0), header_style="")
         for column in block:
             justify: Literal["left", "right"] = "left" if column.left else "right"
             table.add_column(Text(column.header, justify=justify), justify=justify, no_wrap=True, vertical="bottom")
-        for i in range(len(columns[0].cells)):
+        for i in rows:
             if i in aside and all(c.cells[i] in ("", ABSENT) for c in block[1:]):
                 continue
             table.add_row(*(Text(c.marked[i], style="bold" if c.best and c.best[i] else "") for c in block))
         console.print(table)
+        console.print()
+    if len(columns[0].cells) > ROWS:
+        say(console, f"… and {len(columns[0].cells) - ROWS} rows more, which --json has.", "dim")
         console.print()
 
 

@@ -8,7 +8,7 @@ import statistics
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 from scipy.stats import t as student
@@ -60,7 +60,8 @@ def estimate(values: Iterable[float | None]) -> Estimate | None:
     n, mean = len(known), statistics.fmean(known)
     if n == 1:
         return Estimate(mean, None, 1)
-    half = quantile(n - 1) * statistics.stdev(known, xbar=mean) / math.sqrt(n)
+    deviation = math.hypot(*(v - mean for v in known)) / math.sqrt(n - 1)  # neither overflows nor takes fractions' time
+    half = quantile(n - 1) * deviation / math.sqrt(n)
     return Estimate(mean, half, n)
 
 
@@ -89,12 +90,12 @@ class Group:
     task: str
     records: tuple[Record, ...]
 
-    @property
+    @cached_property
     def counted(self) -> tuple[Record, ...]:
         """Records whose metrics count."""
         return tuple(r for r in self.records if r["status"] in COUNTED)
 
-    @property
+    @cached_property
     def status(self) -> dict[str, int]:
         """How many records there are of each status."""
         return dict(Counter(str(r["status"]) for r in self.records))
@@ -110,7 +111,13 @@ class Group:
 
     def estimate(self, name: str) -> Estimate | None:
         """Mean and interval of a metric over seeds."""
-        return estimate(self.values(name).values())
+        if name not in self._estimates:
+            self._estimates[name] = estimate(self.values(name).values())
+        return self._estimates[name]
+
+    @cached_property
+    def _estimates(self) -> dict[str, Estimate | None]:
+        return {}
 
 
 def group(records: Sequence[Record]) -> list[Group]:
@@ -163,7 +170,12 @@ def _canonical(value: Any) -> str:
 def _varying(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """Keys whose values are not the same in all rows."""
     keys = list(dict.fromkeys(k for row in rows for k in row))
-    return [k for k in keys if len({_canonical(row.get(k)) for row in rows}) > 1]
+    return [k for k in keys if len({_hashable(row.get(k)) for row in rows}) > 1]
+
+
+def _hashable(value: Any) -> Any:
+    plain = value is None or isinstance(value, str | int | float)
+    return (type(value), value) if plain else _canonical(value)
 
 
 def _labels(records: Sequence[Record]) -> list[str]:

@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pydantic_core import from_json
+
 from xpo_bench.errors import StoreError, UsageError
 from xpo_bench.runner.keys import canonical
 
@@ -134,7 +136,7 @@ class Store:
             if path.stat().st_size > SIZE_LIMIT:
                 self.damaged[path] = f"larger than {SIZE_LIMIT >> 20} MiB"
                 return None
-            record = json.loads(path.read_bytes())
+            record = from_json(path.read_bytes(), allow_inf_nan=False)
         except FileNotFoundError:
             return None
         except (OSError, ValueError, RecursionError) as error:

@@ -96,7 +96,7 @@ def _rendered(name: str, made: Made) -> dict[str, str]:
         variable_end_string=">>",
         keep_trailing_newline=True,
         undefined=jinja2.StrictUndefined,
-        autoescape=False,  # noqa: S701: source code and Markdown, from a name of letters, digits and . _ -
+        autoescape=False,  # source code and Markdown, from a name of letters, digits and . _ -
     )
     words = {
         "name": name,
