@@ -49,8 +49,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="soak-") as scratch:
         told = Path(scratch) / "resident.jsonl"
         words = [sys.executable, "-m", "benchmarks.soak", "--minutes", str(asked.minutes), "--resident", str(told)]
+        found: dict[str, Any] = {"minutes": asked.minutes, "suite": SUITE}
         with subprocess.Popen(words, stdout=subprocess.DEVNULL) as other:
-            found: dict[str, Any] = {"minutes": asked.minutes, "suite": SUITE, "killed": killed(Path(scratch), until, asked.seed)}
+            try:
+                found["killed"] = killed(Path(scratch), until, asked.seed)
+            except BaseException:
+                other.kill()
+                raise
             if other.wait():
                 raise SystemExit(f"the resident process has ended with status {other.returncode}")
         found["resident"] = growth([json.loads(line) for line in told.read_text("utf-8").splitlines()])
@@ -110,8 +115,9 @@ def attempt(run: Path, rng: random.Random, counts: dict[str, int]) -> None:
                 continue
             process.kill()
             counts["commands_killed"] += 1
-            alive = psutil.wait_procs(family, LAST_BREATH_S)[1]
-            assert not alive, f"{len(alive)} processes have outlived the command"
+            left = psutil.wait_procs(family, LAST_BREATH_S)[1]
+            alive = [" ".join(p.cmdline()) for p in left if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
+            assert not alive, f"outlived the command: {alive}"
 
 
 def whole(run: Path, before: Mapping[str, bytes]) -> dict[str, bytes]:

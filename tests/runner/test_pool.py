@@ -20,6 +20,7 @@ import pytest
 import xpo_bench
 from xpo_bench.errors import UsageError
 from xpo_bench.runner.executors.places import Place, places
+from xpo_bench.runner.executors.preload import EVERY_S
 
 TIMED = {"pairs_per_s", "tokens_per_s", "overhead", "prepare_s", "peak_memory_mb", "mfu"}
 ODD = '''
@@ -330,8 +331,27 @@ def test_no_process_outlives_the_one_that_asked(
     assert not list(tmp_path.glob("r/**/*.tmp"))
 
 
+def test_nor_does_the_server_that_is_still_importing(long_run: subprocess.Popen[str]) -> None:
+    """As on a busy machine, where that takes longer than the five seconds."""
+    command = psutil.Process(long_run.pid)
+    while not (servers := [p for p in command.children() if "forkserver" in " ".join(p.cmdline())]):
+        assert long_run.poll() is None
+        time.sleep(0.005)
+    (server,) = servers
+    time.sleep(0.3)
+    for _ in range(20):  # a slow machine: three quarters of the time it stands still
+        server.suspend()
+        time.sleep(0.03)
+        server.resume()
+        time.sleep(0.01)
+    assert not server.children()
+    long_run.kill()
+    left = psutil.wait_procs([server], 2 * EVERY_S)[1]
+    assert all(process.status() == psutil.STATUS_ZOMBIE for process in left)  # ended, and not fetched yet
+
+
 def test_workers_that_are_killed_at_random_lose_nothing(xpo: Any, rows: Path, tmp_path: Path) -> None:
-    """Their cells are begun again; a third death of one would be recorded, so each is killed at most once."""
+    """Their cells are begun again; a second death of one is recorded, and the same command computes it."""
     words = ["run", "--algos", "dpo,ipo", "--data", rows, "--model", "tiny", "--seeds", 2, "--steps", 60, *SMALL]
     assert xpo(*words, "--out", "calm").code == 0
     rng = random.Random(0)
@@ -346,6 +366,8 @@ def test_workers_that_are_killed_at_random_lose_nothing(xpo: Any, rows: Path, tm
             victim.kill()
             killed.add(victim.pid)
     process.communicate(timeout=120)
+    assert len(killed) == 2
+    assert xpo(*words, "--out", "r").code == 0
     assert same(content(tmp_path / "calm"), content(tmp_path / "r"))
 
 

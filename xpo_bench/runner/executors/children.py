@@ -13,6 +13,8 @@ from multiprocessing.connection import wait
 from xpo_bench.errors import UsageError
 
 ALIKE = {"PYTHONHASHSEED": "0", "PYTHONSAFEPATH": "1"}
+ASKED = "XPO_BENCH_ASKED_BY"
+"""The variable that tells a process that is started who asked for it, by pid."""
 
 
 @contextlib.contextmanager
@@ -22,8 +24,8 @@ def as_child() -> Iterator[None]:
     Nor do they import from the working directory what this process does not: modules of a user's own called as those of
     the standard library are.
     """
-    before_env = {name: os.environ.get(name) for name in ALIKE}
-    os.environ.update({name: before_env[name] or value for name, value in ALIKE.items()})
+    before_env = {name: os.environ.get(name) for name in (*ALIKE, ASKED)}
+    os.environ.update({name: before_env[name] or value for name, value in ALIKE.items()} | {ASKED: str(os.getpid())})
     masks = hasattr(signal, "pthread_sigmask")
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT}) if masks else set()
     try:

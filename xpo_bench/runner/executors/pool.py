@@ -101,7 +101,8 @@ class Pool:
         self.context: Any = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
         if "forkserver" in methods:
             language = [] if all(s.model.tabular for s in setups) else ["transformers", "xpo_bench.runner.executors.language"]
-            self.context.set_forkserver_preload(["torch", __name__, *language])
+            here = __package__
+            self.context.set_forkserver_preload([f"{here}.preload", "torch", __name__, *language, f"{here}.preloaded"])
         while self.queue or self.active:
             while self.queue and free:
                 self._start(self.queue.pop(0), free.pop(0))
