@@ -14,17 +14,21 @@ Examples:
   xpo-bench report results/runs/3f2a9c0d1b7e
   xpo-bench report results/runs/3f2a9c0d1b7e --html report.html --md report.md
   xpo-bench report results/runs/3f2a9c0d1b7e --md -
+  xpo-bench report results/runs/3f2a9c0d1b7e --json report.json
 """
 
 
 @main.command(epilog=REPORT_EXAMPLES)
 @click.argument("run_dir", metavar="RUN", type=click.Path(path_type=Path))
 @click.option(
-    "--html", metavar="F", help="Write a page: one file, offline, light and dark.  [default: RUN/report.html, without --md]"
+    "--html",
+    metavar="F",
+    help="Write a page: one file, offline, light and dark.  [default: RUN/report.html, without --md and --json]",
 )
 @click.option("--md", metavar="F", help="Write Markdown for a pull request; - is stdout.")
+@click.option("--json", "as_json", metavar="F", help="Write what the page says as one JSON document; - is stdout.")
 @guarded
-def report(run_dir: Path, html: str | None, md: str | None) -> int:
+def report(run_dir: Path, html: str | None, md: str | None, as_json: str | None) -> int:
     """Write a run's report: tables, findings, curves, and the command of every cell."""
     from xpo_bench.runner.store import Store, write_atomic
 
@@ -33,13 +37,15 @@ def report(run_dir: Path, html: str | None, md: str | None) -> int:
     tell_damaged(store)
     if not records:
         raise UsageError(f"{run_dir}: holds no finished cell yet")
-    if html is None and md is None:
+    if html is None and md is None and as_json is None:
         html = str(run_dir / "report.html")
-    for option, name in (("--html", html), ("--md", md)):
+    for option, name in (("--html", html), ("--md", md), ("--json", as_json)):
         if name is not None and name != "-" and (not name or Path(name).is_dir() or not Path(name).absolute().parent.is_dir()):
             raise UsageError(f"{option} {name}: cannot be written; name a file in a directory that exists")
     if html == "-":
-        raise UsageError("--html -: a page goes to a file; only --md - writes to stdout")
+        raise UsageError("--html -: a page goes to a file; --md - and --json - write to stdout")
+    if md == as_json == "-":
+        raise UsageError("--md - --json -: only one of them can go to stdout")
     document = store.read_run()
     written: dict[str, str] = {}
     if html is not None:
@@ -49,11 +55,15 @@ def report(run_dir: Path, html: str | None, md: str | None) -> int:
     if md is not None:
         from xpo_bench.report.markdown import markdown
 
-        text = markdown(run_dir, records, document)
-        if md == "-":
-            click.echo(text, nl=False)
-        else:
-            written[md] = text
+        written[md] = markdown(run_dir, records, document)
+    if as_json is not None:
+        from xpo_bench.report.document import report_document
+        from xpo_bench.runner.keys import canonical
+        from xpo_bench.runner.store import finite
+
+        written[as_json] = canonical(finite(report_document(run_dir, records, document))) + "\n"
+    if "-" in written:
+        click.echo(written.pop("-"), nl=False)
     for name, text in written.items():
         try:
             write_atomic(Path(name), text.encode())

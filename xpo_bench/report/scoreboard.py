@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from rich.console import Console
 
@@ -82,6 +83,30 @@ def board(groups: Sequence[Group]) -> Sheet:
     title = f"Scoreboard over {', '.join(map(clean, tasks))}" if len(tasks) > 1 else "Scoreboard"
     who = Column("", [row_label(x) for x in labels], left=True)
     return Sheet(title, [who, *columns], _legend(said, groups, short=False, partial=partial))
+
+
+def board_document(groups: Sequence[Group]) -> dict[str, Any]:
+    """The scoreboard as JSON: `metrics` with the tasks each is over and how, and a row per algorithm.
+
+    A number of a row is {"mean", "ci95", "n", "tasks", "best"}; `best` where it would be marked.
+    """
+    labels = list(dict.fromkeys(g.label for g in groups))
+    place = {(g.label, g.task): g for g in groups}
+    metrics: list[dict[str, Any]] = []
+    rows: list[dict[str, Any]] = [{"label": label, "metrics": {}} for label in labels]
+    for name in HEADLINE:
+        tasks = list(dict.fromkeys(g.task for g in groups if g.estimate(name)))
+        if not tasks:
+            continue
+        how = EXTREME[name][0] if name in EXTREME else "mean"
+        column = _over_tasks(name, labels, tasks, place, plain=False)
+        metrics.append({"name": name, "tasks": tasks, "over_tasks": how, "better": column.better})
+        for row, best in zip(rows, column.best, strict=True):
+            have = [g for t in tasks if (g := place.get((row["label"], t))) and g.estimate(name)]
+            if found := _aggregate(name, have):
+                interval = list(found.interval) if found.interval else None
+                row["metrics"][name] = {"mean": found.mean, "ci95": interval, "n": found.n, "tasks": len(have), "best": best}
+    return {"metrics": metrics, "rows": rows}
 
 
 def _over(name: str, tasks: Sequence[str], of: int) -> str:

@@ -21,6 +21,7 @@ from xpo_bench.runner.store import SCHEMA, Store
 
 if TYPE_CHECKING:
     import pandas as pd
+    from datasets import Dataset
 
     from xpo_bench.runner.executors.pool import Pool
     from xpo_bench.runner.progress import Reporter
@@ -65,6 +66,13 @@ class Result:
             row |= {f"config.{k}": v for k, v in r["algorithm"]["config"].items()}
             rows.append(row | r["metrics"])
         return pd.DataFrame(rows)
+
+    def to_datasets(self) -> dict[str, Dataset]:
+        """Hugging Face data sets `cells`, a row per cell, and `curves`, a row per evaluation: what `xpo-bench export` writes."""
+        from xpo_bench.report.experiments import curve_reader
+        from xpo_bench.report.publish import datasets_of
+
+        return datasets_of(self.cells, curve_reader(self.out))
 
     def show(self, width: int | None = None) -> None:
         """Print the tables."""
