@@ -111,7 +111,11 @@ class Scores:
 
     def detach(self) -> Scores:
         """The same scores outside the graph."""
-        return Scores(self.token_logps.detach(), self.mask)
+        out = Scores(self.token_logps.detach(), self.mask)
+        for name in ("sum", "length", "mean"):  # keep what is already derived
+            if name in self.__dict__:
+                out.__dict__[name] = self.__dict__[name].detach()
+        return out
 
 
 @dataclass(frozen=True)
@@ -128,6 +132,7 @@ class Step:
         exact_kl: KL(π(.|x) ‖ π_ref(.|x)) in nats for the prompt of each example, without gradient,
             shape `(..., N)`; only on enumerable worlds and only when a group is mismatched.
         shared: what sums a tensor over the processes that share the batch; see `all_reduce`.
+        state: what the algorithm carries from step to step (`Algorithm.state`), each of shape `(..., 1)`, without gradient.
     """
 
     policy: Mapping[str, Scores]
@@ -137,6 +142,7 @@ class Step:
     totals: Mapping[str, Tensor] = field(default_factory=dict)
     exact_kl: Tensor | None = None
     shared: Callable[[Tensor], Tensor] | None = field(default=None, repr=False, compare=False)
+    state: Mapping[str, Tensor] = field(default_factory=dict)
 
     def all_reduce(self, values: Tensor) -> Tensor:
         """The sum of `values` over the processes that share the batch, without gradient; `values` where there is one process.
@@ -163,7 +169,7 @@ class Stage:
     Args:
         share: share of the step budget; the shares of an algorithm's stages sum to 1.
         reference: `"initial"` is the task's initial policy, `"previous"` the policy at the stage's start.
-        restart: start with fresh optimizer state and learning-rate schedule.
+        restart: start with fresh optimizer state, learning-rate schedule and `Algorithm.state`.
         refresh: when set, `shape_data` is called every `refresh` steps with the next batch of rows, so that it
             can sample from the CURRENT policy (on-policy training); what it returns is used in full at each step.
         solve: no steps: the policy is set to π_ref·exp(tilt) with the tilt of `Algorithm.solve`.
