@@ -25,6 +25,7 @@ from xpo_bench.testing.steps import (
     views,
     with_absent_rows,
     with_junk_off_mask,
+    with_state,
 )
 from xpo_bench.testing.variations import float_fields, three_runs
 from xpo_bench.testing.verdicts import CheckFailed, NotApplicable, require, require_close
@@ -229,6 +230,8 @@ def runs_axis(algorithm: Algorithm) -> None:
             name: torch.tensor([[getattr(run, name)] for run in runs], dtype=torch.float64) for name in float_fields(algorithm)
         }
         stacked: Any = replace(algorithm, **columns)
+        if algorithm.state():
+            steps = [with_state(run, step, view.later) for run, step in zip(runs, steps, strict=True)]
         got = stacked.loss(side_by_side(steps))
         alone = torch.stack([run.loss(step) for run, step in zip(runs, steps, strict=True)])
         require_close(got, alone, "runs side by side differ from the same runs one at a time")

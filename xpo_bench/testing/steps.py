@@ -32,6 +32,7 @@ class View:
         sampler: what `shape_data` samples from when the algorithm refreshes its data; the initial policy otherwise.
         exact: give `exact_kl` in place of the mismatched groups, as tables do.
         visits: `Tools.rows`, the rows that training can visit. kl: the exact KL, nats.
+        later: the algorithm's state is that after an equal step, and not the initial one.
     """
 
     policy: TextPolicy | Mapping[str, TextPolicy] = MOVED
@@ -41,6 +42,7 @@ class View:
     dtype: torch.dtype = torch.float64
     visits: int = len(PAIRS)
     kl: float = EXACT_KL
+    later: bool = False
 
 
 PLAIN = View()
@@ -48,8 +50,9 @@ AT_REFERENCE = View(policy=REFERENCE, sampler=REFERENCE, kl=0.0)
 
 
 def views(algorithm: Algorithm, view: View = PLAIN) -> list[View]:
-    """The view, and where a group is mismatched also the one with the exact KL."""
-    return [view, replace(view, exact=True)] if any(g.mismatched for g in algorithm.groups.values()) else [view]
+    """The view, where a group is mismatched also the one with the exact KL, and where there is a state also later ones."""
+    out = [view, replace(view, exact=True)] if any(g.mismatched for g in algorithm.groups.values()) else [view]
+    return out + [replace(one, later=True) for one in out] if algorithm.state() else out
 
 
 def rows(algorithm: Algorithm) -> list[Example]:
@@ -92,7 +95,17 @@ def make_step(algorithm: Algorithm, view: View = PLAIN) -> Step:
         name: torch.tensor([float(v) for v in values], dtype=view.dtype) for name, values in algorithm.columns(examples).items()
     }
     kl = torch.full((len(examples),), view.kl, dtype=view.dtype) if view.exact else None
-    return with_totals(Step(policy, reference, columns, exact_kl=kl))
+    step = with_totals(Step(policy, reference, columns, exact_kl=kl))
+    return with_state(algorithm, step, view.later) if algorithm.state() else step
+
+
+def with_state(algorithm: Algorithm, step: Step, later: bool = False) -> Step:
+    """The step with the algorithm's initial state, or with the one after it."""
+    dtype = next(iter(step.policy.values())).token_logps.dtype
+    dtype = torch.float32 if dtype == torch.bfloat16 else dtype  # a policy's scores are at least float32
+    state = {name: torch.as_tensor(value, dtype=dtype).reshape(1) for name, value in algorithm.state().items()}
+    step = replace(step, state=state)
+    return replace(step, state={k: v.detach() for k, v in algorithm.next_state(step).items()}) if later else step
 
 
 def _of(policy: TextPolicy | Mapping[str, TextPolicy], group: str) -> TextPolicy:
@@ -187,6 +200,7 @@ def side_by_side(steps: Sequence[Step]) -> Step:
         tensors([s.columns for s in steps]),
         totals=tensors([s.totals for s in steps]),
         exact_kl=None if first.exact_kl is None else torch.stack([s.exact_kl for s in steps if s.exact_kl is not None]),
+        state=tensors([s.state for s in steps]),
     )
 
 
@@ -209,7 +223,7 @@ def tensors_of(step: Step) -> dict[str, Tensor]:
     for side in ("policy", "reference"):
         for group, scores in getattr(step, side).items():
             out[f"step.{side}[{group!r}].token_logps"], out[f"step.{side}[{group!r}].mask"] = scores.token_logps, scores.mask
-    for side in ("columns", "totals"):
+    for side in ("columns", "totals", "state"):
         out |= {f"step.{side}[{name!r}]": values for name, values in getattr(step, side).items()}
     return out if step.exact_kl is None else out | {"step.exact_kl": step.exact_kl}
 
