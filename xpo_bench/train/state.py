@@ -64,7 +64,10 @@ def _rows(parts: Sequence[Scores]) -> Scores:
     def cat(tensors: Sequence[Tensor]) -> Tensor:
         return torch.cat([pad(values.detach(), (0, width - values.shape[-1])) for values in tensors], -2)
 
-    return Scores(cat([scores.token_logps for scores in parts]), cat([scores.mask for scores in parts]))
+    kls = [scores.token_kl for scores in parts if scores.token_kl is not None]
+    return Scores(
+        cat([scores.token_logps for scores in parts]), cat([scores.mask for scores in parts]), cat(kls) if kls else None
+    )
 
 
 def _weight(step: Step) -> Tensor:

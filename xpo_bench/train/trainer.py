@@ -204,6 +204,9 @@ class GroupTrainer:
         # before the first step "previous" IS the initial policy, whose scores are shared
         moved = stage.reference == "previous" and self.steps_done > 0
         scorer = self._score_current(part) if moved else self._score_initial(part)
+        against = None
+        if any(group.token_kl for group in part.plain.groups.values()):
+            against = self.policy.snapshot() if moved else self.initial
         return bind(
             part.stacked,
             self.policy,
@@ -215,6 +218,7 @@ class GroupTrainer:
             self.truncate,
             self.processes,
             self._unit(),
+            against,
         )
 
     def _score_current(self, part: Slice) -> ReferenceScorer:
