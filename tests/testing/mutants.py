@@ -302,3 +302,41 @@ class StateOfOneProcess(Remembering):
 class StateWithAbsentRows(Remembering):
     def next_state(self, step: Step) -> Mapping[str, Tensor]:
         return super().next_state(replace(step, weight=None))
+
+
+KL: Mapping[str, Group] = {name: Group(reference=True, token_kl=True) for name in ("chosen", "rejected")}
+
+
+class Anchored(Sound):
+    """Sound with a price of the KL at every token: passes every check."""
+
+    spec: ClassVar[int] = 2
+    groups: ClassVar[Mapping[str, Group]] = KL
+
+    def loss(self, step: Step) -> Tensor:
+        return super().loss(step) + 0.01 * (step.policy["chosen"].sequence_kl + step.policy["rejected"].sequence_kl)
+
+
+class TokenKLWithoutSpec(Anchored):
+    spec: ClassVar[int] = 1
+
+
+class UnreadTokenKL(Anchored):
+    def loss(self, step: Step) -> Tensor:
+        return Sound.loss(self, step) + 0.01 * step.policy["chosen"].sequence_kl
+
+
+class UndeclaredTokenKL(Anchored):
+    groups: ClassVar[Mapping[str, Group]] = {**KL, "rejected": Group(reference=True)}
+
+
+class SumsTokenKLOfPadding(Anchored):
+    def loss(self, step: Step) -> Tensor:
+        kl = step.policy["chosen"].token_kl
+        assert kl is not None
+        return super().loss(step) + 0.01 * kl.sum(-1)
+
+
+class ClaimsTokenKL(Anchored):
+    def implied_preference(self, step: Step) -> Tensor | None:
+        return (self.logit(step) + step.policy["rejected"].sequence_kl - step.policy["chosen"].sequence_kl).sigmoid()

@@ -72,6 +72,11 @@ CAUGHT: dict[type[Algorithm], str] = {
     m.StateOfAllRuns: "state-runs-broadcast",
     m.StateOfOneProcess: "state-of-the-whole-step",
     m.StateWithAbsentRows: "state-of-the-whole-step",
+    m.TokenKLWithoutSpec: "declaration",
+    m.UnreadTokenKL: "declared-is-read",
+    m.UndeclaredTokenKL: "undeclared-is-not-read",
+    m.SumsTokenKLOfPadding: "off-mask-invariant",
+    m.ClaimsTokenKL: "implied-preference",
 }
 
 
@@ -90,6 +95,8 @@ ALSO: dict[type[Algorithm], frozenset[str]] = {
     m.Counts: frozenset({"same-seed-same-curve"}),
     m.GlobalShuffle: frozenset({"deterministic", "resume-equals-uninterrupted"}),
     m.LooksAtOtherRuns: frozenset({"runs-broadcast"}),
+    m.UndeclaredTokenKL: TRAINED,
+    m.ClaimsTokenKL: TRAINED,
     m.StateOfAllRuns: frozenset({"resume-equals-uninterrupted"}),
 }
 
@@ -110,7 +117,7 @@ def test_every_check_has_a_mutant() -> None:
     assert {*CAUGHT.values(), SLOW} == {check.name for check in CHECKS}
 
 
-@pytest.mark.parametrize("sound", [m.Sound, m.Remembering], ids=lambda sound: sound.__name__)
+@pytest.mark.parametrize("sound", [m.Sound, m.Remembering, m.Anchored], ids=lambda sound: sound.__name__)
 def test_a_sound_algorithm_passes(sound: type[Algorithm]) -> None:
     assert failing(sound) == {}
 

@@ -62,6 +62,8 @@ def _needed_spec(cls: type[Algorithm]) -> tuple[int, str]:
     """The first version of the contract that has all that the class uses, and what that is."""
     if cls.state is not Algorithm.state or cls.next_state is not Algorithm.next_state:
         return 2, "state()"
+    if any(group.token_kl for group in cls.groups.values()):
+        return 2, "Group.token_kl"
     return 1, ""
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -89,8 +89,11 @@ def make_step(algorithm: Algorithm, view: View = PLAIN) -> Step:
         policy[name] = _scores(completions, _of(view.policy, name), view.dtype, rising=group.mismatched)
         # every group, also those that do not ask for it: reading what is not declared is one check's matter, not every one's
         reference[name] = _scores(completions, _of(view.reference, name), view.dtype)
+        policy[name] = _with_kl(policy[name], reference[name])
         if group.grad:
             policy[name].token_logps.requires_grad_(True)
+            if group.token_kl:
+                policy[name].token_kl.requires_grad_(True)  # type: ignore[union-attr]
     columns = {
         name: torch.tensor([float(v) for v in values], dtype=view.dtype) for name, values in algorithm.columns(examples).items()
     }
@@ -119,6 +122,21 @@ def _scores(completions: Sequence[Completion], policy: TextPolicy, dtype: torch.
     return Scores(torch.stack([pad(t, (0, width - len(t))) for t in tokens]), mask)
 
 
+def _with_kl(policy: Scores, reference: Scores) -> Scores:
+    """The scores with a KL at every token: not below 0, and 0 where policy and reference agree, as a KL is."""
+    return replace(policy, token_kl=0.5 * (policy.token_logps - reference.token_logps).abs())
+
+
+def without_kl(step: Step, groups: Collection[str]) -> Step:
+    """The step without the KL at every token of these groups."""
+    return replace(step, policy={g: replace(s, token_kl=None) if g in groups else s for g, s in step.policy.items()})
+
+
+def changed(scores: Scores, change: Callable[[Tensor], Tensor], mask: Tensor) -> Scores:
+    """Scores with another mask, whose numbers per token went through `change`."""
+    return Scores(change(scores.token_logps), mask, None if scores.token_kl is None else change(scores.token_kl))
+
+
 def with_totals(step: Step) -> Step:
     """The step with the sums of its columns and of its rows, over the rows that it holds."""
     weight = torch.ones(size(step), dtype=torch.float64) if step.weight is None else step.weight
@@ -135,7 +153,7 @@ def pick(step: Step, index: slice | Tensor) -> Step:
     """Some rows of a step without runs axis, with the totals of the whole."""
 
     def part(scores: Mapping[str, Scores]) -> dict[str, Scores]:
-        return {g: Scores(s.token_logps[index], s.mask[index]) for g, s in scores.items()}
+        return {g: changed(s, lambda values: values[index], s.mask[index]) for g, s in scores.items()}
 
     return replace(
         step,
@@ -156,7 +174,7 @@ def with_absent_rows(step: Step, more: int = 2) -> Step:
     """The step with rows of weight 0 behind its own, as the runner pads ragged batches."""
 
     def scores(groups: Mapping[str, Scores]) -> dict[str, Scores]:
-        return {g: Scores(longer(s.token_logps, more, -9.0), longer(s.mask, more, False)) for g, s in groups.items()}
+        return {g: changed(s, lambda v: longer(v, more, -9.0), longer(s.mask, more, False)) for g, s in groups.items()}
 
     return replace(
         step,
@@ -175,7 +193,7 @@ def with_junk_off_mask(step: Step, junk: float) -> Step:
         out = {}
         for g, s in groups.items():
             mask = pad(s.mask, (0, 3))
-            out[g] = Scores(pad(s.token_logps, (0, 3)).masked_fill(~mask, junk), mask)
+            out[g] = changed(s, lambda values, mask=mask: pad(values, (0, 3)).masked_fill(~mask, junk), mask)  # type: ignore[misc]
         return out
 
     return replace(step, policy=scores(step.policy), reference=scores(step.reference))
@@ -186,10 +204,12 @@ def side_by_side(steps: Sequence[Step]) -> Step:
     first = steps[0]
 
     def scores(groups: Sequence[Mapping[str, Scores]]) -> dict[str, Scores]:
-        return {
-            g: Scores(torch.stack([s[g].token_logps for s in groups]), torch.stack([s[g].mask for s in groups]))
-            for g in groups[0]
-        }
+        out = {}
+        for g in groups[0]:
+            kls = [kl for s in groups if (kl := s[g].token_kl) is not None]
+            stacked = (torch.stack([s[g].token_logps for s in groups]), torch.stack([s[g].mask for s in groups]))
+            out[g] = Scores(*stacked, torch.stack(kls) if kls else None)
+        return out
 
     def tensors(maps: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
         return {name: torch.stack([m[name] for m in maps]) for name in maps[0]}
@@ -205,8 +225,9 @@ def side_by_side(steps: Sequence[Step]) -> Step:
 
 
 def leaves(step: Step) -> list[Tensor]:
-    """The policy scores that ask for their gradient."""
-    return [s.token_logps for s in step.policy.values() if s.token_logps.requires_grad]
+    """What of the policy's scores asks for its gradient: log-probabilities by group, then KLs."""
+    kls = [s.token_kl for s in step.policy.values() if s.token_kl is not None]
+    return [t for t in ([s.token_logps for s in step.policy.values()] + kls) if t.requires_grad]
 
 
 def gradients(values: Tensor, step: Step) -> list[Tensor | None]:
@@ -223,6 +244,8 @@ def tensors_of(step: Step) -> dict[str, Tensor]:
     for side in ("policy", "reference"):
         for group, scores in getattr(step, side).items():
             out[f"step.{side}[{group!r}].token_logps"], out[f"step.{side}[{group!r}].mask"] = scores.token_logps, scores.mask
+            if scores.token_kl is not None:
+                out[f"step.{side}[{group!r}].token_kl"] = scores.token_kl
     for side in ("columns", "totals", "state"):
         out |= {f"step.{side}[{name!r}]": values for name, values in getattr(step, side).items()}
     return out if step.exact_kl is None else out | {"step.exact_kl": step.exact_kl}
