@@ -151,6 +151,28 @@ def test_absent_rows_have_none() -> None:
     assert not any(bool(g.any()) for g in gradient)
 
 
+@pytest.mark.parametrize("grad", [True, False])
+def test_distributions_exist_for_a_chunk_at_a_time(grad: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    lm = policy()
+    lm.chunk = 4
+    state = moved(lm.snapshot())
+    heights: list[int] = []
+    logits = lm.logits
+    monkeypatch.setattr(lm, "logits", lambda features: heights.append(len(features)) or logits(features))
+    scores = asked(lm, state, grad)
+    assert sum(heights) >= 2 * 12  # 12 tokens, under the policy and under the reference
+    assert max(heights) <= 4
+    if grad:
+        held: list[torch.Size] = []
+        with torch.autograd.graph.saved_tensors_hooks(lambda t: held.append(t.shape) or t, lambda t: t):
+            asked(lm, state, True)
+        assert not [shape for shape in held if len(shape) == 2 and shape[1] == VOCAB and shape[0] > 4]
+        forward = len(heights)
+        torch.autograd.grad(scores.sequence_kl.sum(), lm.parameters())
+        assert len(heights) > forward  # computed again where they are needed
+        assert max(heights) <= 4
+
+
 def test_layers_may_be_recomputed() -> None:
     gradients = []
     for recompute in (False, True):
