@@ -8,13 +8,15 @@ import sys
 import textwrap
 import tomllib
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
+import xpo_bench
 from xpo_bench import hookspecs, plugins
-from xpo_bench.algorithm import SPEC
+from xpo_bench.algorithm import SPEC, Algorithm
 from xpo_bench.errors import UsageError
 
 ROOT = Path(__file__).parents[1]
@@ -227,6 +229,16 @@ def test_a_plugin_made_for_a_later_contract_is_broken_and_says_what_to_do(distri
     asked = warm("run", "--algos", "later", "--tasks", "bandit", PYTHONPATH=str(site))
     assert asked.code == 2
     assert "plugin later (from-the-future 9) is broken" in asked.lines[0]
+
+
+def test_a_class_made_for_a_later_contract_is_not_run_either() -> None:
+    @dataclass(frozen=True)
+    class Later(Algorithm):
+        name: ClassVar[str] = "later"
+        spec: ClassVar[int] = SPEC + 1
+
+    with pytest.raises(UsageError, match=rf"Later is made for version {SPEC + 1} of the contract"):
+        xpo_bench.run(algos=[Later], tasks=["bandit"])
 
 
 @pytest.mark.parametrize("spec", range(1, SPEC + 1))

@@ -209,7 +209,7 @@ def check_class(cls: Any, kind: str, hook: str, base: type) -> None:
     if not (isinstance(cls, type) and issubclass(cls, base)):
         raise TypeError(f"{hook}() must return subclasses of xpo_bench.{base.__name__}, got {cls!r}")
     if issubclass(cls, Algorithm):
-        _check_spec(cls)
+        check_spec(cls)
     name = getattr(cls, "name", None)
     if not isinstance(name, str) or not NAME.fullmatch(name) or name in RESERVED:
         raise ValueError(f"the {kind} name {name!r} must match {NAME.pattern} and not be one of {', '.join(sorted(RESERVED))}")
@@ -218,7 +218,8 @@ def check_class(cls: Any, kind: str, hook: str, base: type) -> None:
         raise TypeError(f"{cls.__name__} must be a frozen dataclass (@dataclass(frozen=True))")
 
 
-def _check_spec(cls: type[Algorithm]) -> None:
+def check_spec(cls: type[Algorithm]) -> None:
+    """TypeError or ValueError unless this suite knows the version of the contract that the class was made for."""
     if not isinstance(cls.spec, int) or isinstance(cls.spec, bool) or cls.spec < 1:
         raise TypeError(f"{cls.__name__}.spec must be a version of the contract, a whole number from 1 on, got {cls.spec!r}")
     if cls.spec > SPEC:

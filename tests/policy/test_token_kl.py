@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import product
 from typing import Any
 
@@ -191,6 +192,18 @@ def test_the_weights_are_the_policys_own_afterwards() -> None:
     scores = asked(lm, moved(before), True)
     torch.autograd.grad(scores.sequence_kl.sum(), lm.parameters())
     assert all(torch.equal(p, before[name]) for name, p in lm.snapshot().items())
+
+
+def test_the_reference_of_adapters_is_the_model_with_those_of_the_snapshot() -> None:
+    lm = CausalLM.load(replace(SPEC, lora_rank=2), init_seed=0, dtype="float64")
+    start = lm.snapshot()
+    assert not asked(lm, start).token_kl.any()
+    lm.restore(moved({name: p + 0.05 for name, p in start.items()}))
+    scores = asked(lm, start)
+    for n, completion in enumerate(COMPLETIONS):
+        kl = naive(lm, start, completion)
+        assert float(kl.detach().max()) > 1e-6
+        torch.testing.assert_close(scores.token_kl[0, n][scores.mask[0, n]], kl.detach(), rtol=1e-6, atol=1e-9)
 
 
 def test_the_chain_rule_over_all_completions() -> None:

@@ -41,10 +41,15 @@ def following(algorithm: Algorithm, pieces: Sequence[Step], processes: Processes
     return out
 
 
+def detached(step: Step) -> Step:
+    """The step without its graph."""
+    return replace(step, policy={group: scores.detach() for group, scores in step.policy.items()})
+
+
 def joined(pieces: Sequence[Step]) -> Step:
-    """The micro-batches of one step as the step that they were cut from, without gradient."""
+    """The micro-batches of one step as the step that they were cut from."""
     if len(pieces) == 1:
-        return replace(pieces[0], policy={g: scores.detach() for g, scores in pieces[0].policy.items()})
+        return pieces[0]
     first = pieces[0]
     weighted = any(piece.weight is not None for piece in pieces)
     return replace(
@@ -62,7 +67,7 @@ def _rows(parts: Sequence[Scores]) -> Scores:
     width = max(scores.mask.shape[-1] for scores in parts)
 
     def cat(tensors: Sequence[Tensor]) -> Tensor:
-        return torch.cat([pad(values.detach(), (0, width - values.shape[-1])) for values in tensors], -2)
+        return torch.cat([pad(values, (0, width - values.shape[-1])) for values in tensors], -2)
 
     kls = [scores.token_kl for scores in parts if scores.token_kl is not None]
     return Scores(

@@ -29,7 +29,7 @@ from xpo_bench.train.overhead import BareStep
 from xpo_bench.train.processes import ALONE, WHOLE, Piece, Processes
 from xpo_bench.train.rows import Rows, generator, halved
 from xpo_bench.train.stage import StageData, bind
-from xpo_bench.train.state import begin, following
+from xpo_bench.train.state import begin, detached, following
 from xpo_bench.train.tools import CellTools
 from xpo_bench.train.watch import Watch
 from xpo_bench.types import Completion, Example, Scores, Stage, Step
@@ -365,6 +365,7 @@ class GroupTrainer:
             self.update_clock.step_s[-1] += exchange_s
         for part, state in zip(self.slices, states, strict=True):
             part.state = state
+            part.seen.clear()
         self.tokens_seen += self.policy.tokens_processed - tokens
         self.pairs_seen += sum(part.data.rows_of(t) for part in self.slices if part.data)
         return loss.to("cpu", torch.float64).numpy(), bad
@@ -395,7 +396,7 @@ class GroupTrainer:
         if part.state:
             step = replace(step, state=part.state)
             if grad:
-                part.seen.append(step)
+                part.seen.append(detached(step))
         values = per_example(part.stacked, step, grad)
         if part.plain.batch_coupled and not self.processes.alone and not part.data.exchanges:
             raise ValueError(
