@@ -11,6 +11,8 @@ import pytest
 EXAMPLES = Path(__file__).parents[1] / "examples"
 COMMANDS = {
     "aot": ["--algos", "dpo,aot", "--tasks", "bandit,deterministic", "--set", "aot.pairing=unpaired,paired"],
+    "beta_dpo": ["--algos", "dpo,beta-dpo", "--tasks", "bandit", "--batch-size", "32", "--set", "beta-dpo.alpha=0,0.6"],
+    "tdpo": ["--algos", "dpo,tdpo1,tdpo2", "--tasks", "bandit,tokens"],
     "csv_task": ["--algos", "dpo,ipo", "--tasks", "tea"],
 }
 

@@ -8,12 +8,15 @@ import sys
 import textwrap
 import tomllib
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
+import xpo_bench
 from xpo_bench import hookspecs, plugins
+from xpo_bench.algorithm import SPEC, Algorithm
 from xpo_bench.errors import UsageError
 
 ROOT = Path(__file__).parents[1]
@@ -209,6 +212,45 @@ def test_a_broken_plugin_fails_only_a_run_that_asks_for_it(distribution: Distrib
     examined = warm("doctor", PYTHONPATH=site)
     assert examined.code == 1
     assert "bad-luck 2.5" in examined.out
+
+
+def versioned(spec: str) -> str:
+    return plain("later").replace("    beta:", f"    spec: ClassVar[object] = {spec}\n    beta:")
+
+
+def test_a_plugin_made_for_a_later_contract_is_broken_and_says_what_to_do(distribution: Distribution, warm: Command) -> None:
+    site = distribution("from-the-future", {"later": versioned(str(SPEC + 1))}, version="9")
+    listed = {p["name"]: p for p in warm("list", "plugins", "--json", PYTHONPATH=str(site)).json}
+    assert listed["later"]["status"] == "broken"
+    assert listed["later"]["error"] == (
+        f"ValueError: Plain is made for version {SPEC + 1} of the contract of algorithms, this xpo-bench knows 1 to {SPEC}: "
+        "upgrade xpo-bench"
+    )
+    asked = warm("run", "--algos", "later", "--tasks", "bandit", PYTHONPATH=str(site))
+    assert asked.code == 2
+    assert "plugin later (from-the-future 9) is broken" in asked.lines[0]
+
+
+def test_a_class_made_for_a_later_contract_is_not_run_either() -> None:
+    @dataclass(frozen=True)
+    class Later(Algorithm):
+        name: ClassVar[str] = "later"
+        spec: ClassVar[int] = SPEC + 1
+
+    with pytest.raises(UsageError, match=rf"Later is made for version {SPEC + 1} of the contract"):
+        xpo_bench.run(algos=[Later], tasks=["bandit"])
+
+
+@pytest.mark.parametrize("spec", range(1, SPEC + 1))
+def test_a_plugin_made_for_any_known_contract_is_taken(load: Load, distribution: Distribution, spec: int) -> None:
+    assert info(load(distribution("today", {"later": versioned(str(spec))})), "later").status == "ok"
+
+
+@pytest.mark.parametrize("spec", ["0", "'2'", "True", "None"])
+def test_what_is_no_version_is_refused(load: Load, distribution: Distribution, spec: str) -> None:
+    found = info(load(distribution("odd", {"later": versioned(spec)})), "later")
+    assert found.status == "broken"
+    assert "Plain.spec must be a version of the contract, a whole number from 1 on" in str(found.error)
 
 
 def test_a_broken_task_plugin_names_itself(load: Load, distribution: Distribution) -> None:

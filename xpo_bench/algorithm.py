@@ -11,6 +11,10 @@ from xpo_bench.types import Completion, Example, Group, Pair, Single, Stage, Ste
 if TYPE_CHECKING:
     from torch import Tensor
 
+SPEC = 2
+"""Version of the contract between the suite and algorithms; plugins made for it or for any earlier one, from 1 on, are taken.
+docs/plugins.md lists what each version added."""
+
 PAIR_GROUPS: Mapping[str, Group] = {"chosen": Group(reference=True), "rejected": Group(reference=True)}
 REFERENCE_FREE_PAIR_GROUPS: Mapping[str, Group] = {"chosen": Group(), "rejected": Group()}
 
@@ -34,6 +38,8 @@ class Algorithm:
 
     name: ClassVar[str]
     """Unique name, `[a-z0-9][a-z0-9._-]{0,63}`."""
+    spec: ClassVar[int] = 1
+    """Version of the contract that it needs; a suite that does not know the version lists the plugin as broken."""
     accepts: ClassVar[type] = Pair
     """`Pair` or `Single`; pairs are split into singles for algorithms that accept singles."""
     groups: ClassVar[Mapping[str, Group]] = PAIR_GROUPS
@@ -94,6 +100,22 @@ class Algorithm:
     def loss(self, step: Step) -> Tensor:
         """Per-example loss, shape `(..., N)`; pure. The runner reduces it."""
         raise TypeError(f"{type(self).__name__} does not define loss()")
+
+    def state(self) -> Mapping[str, float | Tensor]:
+        """What the algorithm carries from step to step: name -> initial value, a finite number (spec 2). Nothing by default.
+
+        It arrives in `Step.state`, each value of shape `(..., 1)`: one per run. A float field, or what is computed from
+        fields, may be a value. The state begins anew where the optimizer's does: at every stage with `restart=True`.
+        """
+        return {}
+
+    def next_state(self, step: Step) -> Mapping[str, Tensor]:
+        """The state after a step: the names of `step.state`, each of shape `(..., 1)`; pure (spec 2).
+
+        Called once per optimizer step, before the update, on the rows of the WHOLE step (of this process: sums over the rows
+        go through `step.all_reduce`) and on scores without gradient. What it returns is the `state` of the next step.
+        """
+        return step.state
 
     def implied_preference(self, step: Step) -> Tensor | None:
         """Probability that the algorithm claims for chosen over rejected, shape `(..., N)`, or None."""

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import pluggy
 
 from xpo_bench import hookspecs
-from xpo_bench.algorithm import Algorithm
+from xpo_bench.algorithm import SPEC, Algorithm
 from xpo_bench.errors import UsageError, unknown
 from xpo_bench.task import Task
 
@@ -208,12 +208,25 @@ def _collect(registry: Registry, kind: str, hook: str, base: type) -> None:
 def check_class(cls: Any, kind: str, hook: str, base: type) -> None:
     if not (isinstance(cls, type) and issubclass(cls, base)):
         raise TypeError(f"{hook}() must return subclasses of xpo_bench.{base.__name__}, got {cls!r}")
+    if issubclass(cls, Algorithm):
+        check_spec(cls)
     name = getattr(cls, "name", None)
     if not isinstance(name, str) or not NAME.fullmatch(name) or name in RESERVED:
         raise ValueError(f"the {kind} name {name!r} must match {NAME.pattern} and not be one of {', '.join(sorted(RESERVED))}")
     params = getattr(cls, "__dataclass_params__", None)
     if params is None or not params.frozen or "__dataclass_fields__" not in vars(cls):
         raise TypeError(f"{cls.__name__} must be a frozen dataclass (@dataclass(frozen=True))")
+
+
+def check_spec(cls: type[Algorithm]) -> None:
+    """TypeError or ValueError unless this suite knows the version of the contract that the class was made for."""
+    if not isinstance(cls.spec, int) or isinstance(cls.spec, bool) or cls.spec < 1:
+        raise TypeError(f"{cls.__name__}.spec must be a version of the contract, a whole number from 1 on, got {cls.spec!r}")
+    if cls.spec > SPEC:
+        raise ValueError(
+            f"{cls.__name__} is made for version {cls.spec} of the contract of algorithms, this xpo-bench knows 1 to {SPEC}: "
+            "upgrade xpo-bench"
+        )
 
 
 def summary_line(cls: type) -> str:

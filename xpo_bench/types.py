@@ -75,11 +75,13 @@ class Group:
         grad: score them under the policy with a graph; `False` scores them without.
         mismatched: the runner pairs each completion with the prompt of ANOTHER example (KTO's z0).
             On enumerable worlds nothing is scored for such a group: `Step.exact_kl` is given instead.
+        token_kl: also give `Scores.token_kl`, for which the reference is run beside the policy at every step (spec 2).
     """
 
     reference: bool = False
     grad: bool = True
     mismatched: bool = False
+    token_kl: bool = False
 
 
 @dataclass(frozen=True)
@@ -89,10 +91,14 @@ class Scores:
     Args:
         token_logps: log π(token | prefix), nats, shape `(..., N, T)`; what stands off the mask is ignored.
         mask: true on completion tokens, shape `(..., N, T)`.
+        token_kl: KL(π_ref(.|prefix) ‖ π(.|prefix)) of the full distributions of the next token, nats, shape `(..., N, T)`, with
+            the policy's gradient; None unless the group declares it. A completion of a table is one token, and this the KL
+            of the distributions over all completions of its prompt.
     """
 
     token_logps: Tensor
     mask: Tensor
+    token_kl: Tensor | None = None
 
     @cached_property
     def sum(self) -> Tensor:
@@ -109,9 +115,24 @@ class Scores:
         """Average log-probability per completion token in nats, shape `(..., N)`."""
         return self.sum / self.length.clamp(min=1.0)
 
+    @cached_property
+    def sequence_kl(self) -> Tensor:
+        """Σ_t of `token_kl`, nats, shape `(..., N)`.
+
+        Raises:
+            TypeError: the group does not declare `token_kl=True`.
+        """
+        if self.token_kl is None:
+            raise TypeError("there is no token_kl here: the group has to declare Group(token_kl=True)")
+        return self.token_kl.masked_fill(~self.mask.bool(), 0.0).sum(-1)
+
     def detach(self) -> Scores:
         """The same scores outside the graph."""
-        return Scores(self.token_logps.detach(), self.mask)
+        out = Scores(self.token_logps.detach(), self.mask, None if self.token_kl is None else self.token_kl.detach())
+        for name in ("sum", "length", "mean"):  # keep what is already derived
+            if name in self.__dict__:
+                out.__dict__[name] = self.__dict__[name].detach()
+        return out
 
 
 @dataclass(frozen=True)
@@ -128,6 +149,7 @@ class Step:
         exact_kl: KL(π(.|x) ‖ π_ref(.|x)) in nats for the prompt of each example, without gradient,
             shape `(..., N)`; only on enumerable worlds and only when a group is mismatched.
         shared: what sums a tensor over the processes that share the batch; see `all_reduce`.
+        state: what the algorithm carries from step to step (`Algorithm.state`), each of shape `(..., 1)`, without gradient.
     """
 
     policy: Mapping[str, Scores]
@@ -137,6 +159,7 @@ class Step:
     totals: Mapping[str, Tensor] = field(default_factory=dict)
     exact_kl: Tensor | None = None
     shared: Callable[[Tensor], Tensor] | None = field(default=None, repr=False, compare=False)
+    state: Mapping[str, Tensor] = field(default_factory=dict)
 
     def all_reduce(self, values: Tensor) -> Tensor:
         """The sum of `values` over the processes that share the batch, without gradient; `values` where there is one process.
@@ -163,7 +186,7 @@ class Stage:
     Args:
         share: share of the step budget; the shares of an algorithm's stages sum to 1.
         reference: `"initial"` is the task's initial policy, `"previous"` the policy at the stage's start.
-        restart: start with fresh optimizer state and learning-rate schedule.
+        restart: start with fresh optimizer state, learning-rate schedule and `Algorithm.state`.
         refresh: when set, `shape_data` is called every `refresh` steps with the next batch of rows, so that it
             can sample from the CURRENT policy (on-policy training); what it returns is used in full at each step.
         solve: no steps: the policy is set to π_ref·exp(tilt) with the tilt of `Algorithm.solve`.

@@ -199,6 +199,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch.distributed
+from xpo_bench import Group
 from xpo_bench_plugins.algorithms.dpo import DPO
 from xpo_bench_plugins.algorithms.kto import KTO
 
@@ -223,6 +224,36 @@ class Dies(DPO):
         if torch.distributed.get_rank() == 1:
             os.kill(os.getpid(), signal.SIGKILL)
         return super().loss(step)
+
+
+@dataclass(frozen=True)
+class Remembers(DPO):
+    """DPO against a moving average of the margin, with a price of the KL at every token."""
+    name: ClassVar[str] = "remembers"
+    spec: ClassVar[int] = 2
+    groups = {name: Group(reference=True, token_kl=True) for name in ("chosen", "rejected")}
+
+    def state(self):
+        return {"mean": 1.0}
+
+    def next_state(self, step):
+        margin = step.log_ratio("chosen") - step.log_ratio("rejected")
+        weight = torch.ones_like(margin) if step.weight is None else step.weight
+        total = step.all_reduce(torch.where(weight > 0, weight * margin, 0.0).sum(-1, keepdim=True))
+        return {"mean": 0.5 * step.state["mean"] + 0.5 * total / step.all_reduce(weight.sum(-1, keepdim=True))}
+
+    def loss(self, step):
+        kl = step.policy["chosen"].sequence_kl + step.policy["rejected"].sequence_kl
+        return -torch.nn.functional.logsigmoid(self._logit(step) - step.state["mean"]) + kl
+
+
+@dataclass(frozen=True)
+class RemembersItsOwn(Remembers):
+    """The moving average of a process's own rows."""
+    name: ClassVar[str] = "remembers-its-own"
+
+    def next_state(self, step):
+        return super().next_state(replace(step, shared=None))
 
 
 @dataclass(frozen=True)
@@ -272,6 +303,23 @@ def test_what_goes_wrong_in_one_process_fails_its_cell_alone(
     expected = curve(alone, alone.cells[1])
     assert curve(team, whole) == pytest.approx(expected, abs=1e-5)
     assert max(abs(x - y) for x, y in zip(curve(team, local), expected, strict=True)) > 1e-4
+
+
+def test_what_is_carried_from_step_to_step_is_that_of_all_processes(odd_ones: ModuleType, tmp_path: Path) -> None:
+    words = {"data": str(write(tmp_path / "rows.jsonl", ROWS)), "model": "tiny", "device": "cpu", "seeds": 1, "steps": 4}
+    words |= {
+        "batch_size": 3,
+        "dtype": "float64",
+        "lr": 0.1,
+        "optimizer": "sgd",
+        "set": {f"task.{k}": v for k, v in SMALL.items()},
+    }
+    alone = xpo_bench.run([odd_ones.Remembers], out=tmp_path / "1", **words)
+    team = xpo_bench.run([odd_ones.Remembers, odd_ones.RemembersItsOwn], gpus_per_cell=2, out=tmp_path / "2", **words)
+    same, own = team.cells
+    assert (alone.cells[0]["status"], same["status"], own["status"]) == ("ok", "ok", "failed")
+    assert curve(team, same) == pytest.approx(curve(alone, alone.cells[0]), abs=1e-7)
+    assert "the state 'mean' differs between processes" in own["error"]["message"]
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGKILL, -9)])

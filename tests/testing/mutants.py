@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
@@ -241,3 +241,102 @@ class LooksAtOtherRuns(Sound):
     def loss(self, step: Step) -> Tensor:
         values = super().loss(step)
         return values if values.ndim == 1 else values / values.shape[0]
+
+
+class Remembering(Sound):
+    """Sound with a moving average of the margin: passes every check; further mutants change one thing about it."""
+
+    spec: ClassVar[int] = 2
+
+    def state(self) -> Mapping[str, float | Tensor]:
+        return {"mean": 0.0}
+
+    def next_state(self, step: Step) -> Mapping[str, Tensor]:
+        weight = torch.ones_like(self.margin(step)) if step.weight is None else step.weight
+        total = step.all_reduce(torch.where(weight > 0, weight * self.margin(step), 0.0).sum(-1, keepdim=True))
+        mean = total / step.all_reduce(weight.sum(-1, keepdim=True))
+        return {"mean": 0.9 * step.state["mean"] + 0.1 * mean}
+
+    def logit(self, step: Step) -> Tensor:
+        return self.beta * (self.margin(step) - 0.1 * step.state["mean"])
+
+    def implied_preference(self, step: Step) -> Tensor | None:
+        return (self.beta * self.margin(step)).sigmoid()
+
+
+class StateWithoutSpec(Remembering):
+    spec: ClassVar[int] = 1
+
+
+class StateOfTensors(Remembering):
+    def state(self) -> Mapping[str, float | Tensor]:
+        return {"mean": torch.zeros(1)}
+
+
+class UnreadState(Remembering):
+    def logit(self, step: Step) -> Tensor:
+        return self.beta * self.margin(step)
+
+
+class ConstantState(Remembering):
+    def next_state(self, step: Step) -> Mapping[str, Tensor]:
+        return step.state
+
+
+class StateInPlace(Remembering):
+    def next_state(self, step: Step) -> Mapping[str, Tensor]:
+        step.state["mean"].copy_(super().next_state(step)["mean"])
+        return step.state
+
+
+class StateOfAllRuns(Remembering):
+    def next_state(self, step: Step) -> Mapping[str, Tensor]:
+        return {name: values.mean().expand(values.shape) for name, values in super().next_state(step).items()}
+
+
+class StateOfOneProcess(Remembering):
+    def next_state(self, step: Step) -> Mapping[str, Tensor]:
+        return super().next_state(replace(step, shared=None))
+
+
+class StateWithAbsentRows(Remembering):
+    def next_state(self, step: Step) -> Mapping[str, Tensor]:
+        return super().next_state(replace(step, weight=None))
+
+
+KL: Mapping[str, Group] = {name: Group(reference=True, token_kl=True) for name in ("chosen", "rejected")}
+
+
+class Anchored(Sound):
+    """Sound with a price of the KL at every token: passes every check."""
+
+    spec: ClassVar[int] = 2
+    groups: ClassVar[Mapping[str, Group]] = KL
+
+    def loss(self, step: Step) -> Tensor:
+        return super().loss(step) + 0.01 * (step.policy["chosen"].sequence_kl + step.policy["rejected"].sequence_kl)
+
+
+class TokenKLWithoutSpec(Anchored):
+    spec: ClassVar[int] = 1
+
+
+class UnreadTokenKL(Anchored):
+    def loss(self, step: Step) -> Tensor:
+        return Sound.loss(self, step) + 0.01 * step.policy["chosen"].sequence_kl
+
+
+class UndeclaredTokenKL(Anchored):
+    groups: ClassVar[Mapping[str, Group]] = {**KL, "rejected": Group(reference=True)}
+
+
+class SumsTokenKLOfPadding(Anchored):
+    def loss(self, step: Step) -> Tensor:
+        kl = step.policy["chosen"].token_kl
+        assert kl is not None
+        return super().loss(step) + 0.01 * kl.sum(-1)
+
+
+class ClaimsTokenKL(Anchored):
+    def implied_preference(self, step: Step) -> Tensor | None:
+        return (self.logit(step) + step.policy["rejected"].sequence_kl - step.policy["chosen"].sequence_kl).sigmoid()

@@ -48,8 +48,8 @@ class Policy(Protocol):
         """Start a step: whatever all algorithms of the step share is computed here, with a graph."""
         ...
 
-    def score(self, requests: Mapping[str, Request], *, grad: bool, runs: slice = ...) -> dict[str, Scores]:
-        """Score several groups in one forward pass; shapes (runs, N, T)."""
+    def score(self, requests: Mapping[str, Request], *, grad: bool, runs: slice = ..., against: Any = None) -> dict[str, Scores]:
+        """Score several groups in one forward pass; shapes (runs, N, T). With `against`, a snapshot, also `token_kl` from it."""
         ...
 
     def score_all(self, stacked: Any, rows: Tensor | None = None, *, runs: slice = ...) -> Scores:

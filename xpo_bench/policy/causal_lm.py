@@ -28,6 +28,7 @@ from xpo_bench.policy.lora import add_adapters
 from xpo_bench.policy.pretrained import load_pretrained, quiet
 from xpo_bench.policy.sampling import Sampled, SequenceKL
 from xpo_bench.policy.tiny import tiny_model, tiny_tokenizer
+from xpo_bench.policy.token_kl import token_kl
 from xpo_bench.policy.tokenize import Encoded, Row, Tokenizer, encode
 from xpo_bench.types import Completion, ModelSpec, Scores
 
@@ -173,13 +174,19 @@ class CausalLM:
         return torch.tensor([[0 if row is None else row.length for row in rows]])
 
     def score(
-        self, requests: Mapping[str, tuple[Encoded, Tensor | None]], *, grad: bool, runs: slice = slice(None)
+        self,
+        requests: Mapping[str, tuple[Encoded, Tensor | None]],
+        *,
+        grad: bool,
+        runs: slice = slice(None),
+        against: State | None = None,
     ) -> dict[str, Scores]:
         """Score several groups together, in batches sorted by length; rows that groups share are computed once.
 
         Args:
             requests: group -> (encoded, index); the index has shape `(1, N)`, −1 is an absent row, None takes all.
             grad: keep the graph.
+            against: a snapshot, from which `token_kl` is also computed; it is run on the same rows, without a graph.
 
         Returns:
             Scores per group, shape `(1, N, T)` with T the group's longest requested completion, at least 1. The mask is
@@ -193,8 +200,8 @@ class CausalLM:
             picked[group] = [-1 if row is None else order.setdefault(row, len(order)) for row in found]
         rows = list(order)
         with torch.set_grad_enabled(grad and torch.is_grad_enabled()):
-            flat, offsets = self._token_logps(rows)
-            return {group: _scores(flat, offsets, rows, picks) for group, picks in picked.items()}
+            flat, kl, offsets = self._token_logps(rows, against)
+            return {group: _scores(flat, kl, offsets, rows, picks) for group, picks in picked.items()}
 
     def score_all(self, encoded: Encoded, rows: Tensor | None = None, *, runs: slice = slice(None)) -> Scores:
         """Score every encoded completion without a graph, in batches sorted by length.
@@ -219,20 +226,26 @@ class CausalLM:
         scores = self.score({str(i): (encoded, None) for i, encoded in enumerate(sets)}, grad=False)
         return [scores[str(i)] for i in range(len(sets))]
 
-    def _token_logps(self, rows: Sequence[Row]) -> tuple[Tensor, list[int]]:
-        """Log-probabilities of all completion tokens, flat, and where each row's begin."""
+    def _token_logps(self, rows: Sequence[Row], against: State | None) -> tuple[Tensor, Tensor | None, list[int]]:
+        """Log-probabilities of all completion tokens, flat, the KL from a snapshot at each, and where each row's begin."""
         offsets = [0] * len(rows)
         parts: list[Tensor] = []
+        kls: list[Tensor] = []
         total = 0
         for batch in self.row_batches(rows):
             for b in batch:
                 offsets[b] = total
                 total += rows[b].length
-            features, targets = self.completion_features([rows[b] for b in batch])
-            parts.append(self._target_logps(features, targets))
+            if against is None:
+                parts.append(self._target_logps(*self.completion_features([rows[b] for b in batch])))
+            else:
+                logps, kl = token_kl(self, [rows[b] for b in batch], against)
+                parts.append(logps)
+                kls.append(kl)
         if not parts:  # nothing to score; still part of a graph, so that a step of absent rows has a zero gradient
-            return next(iter(self._named.values())).reshape(-1)[:1] * 0, offsets
-        return torch.cat(parts), offsets
+            nothing = next(iter(self._named.values())).reshape(-1)[:1] * 0
+            return nothing, None if against is None else nothing, offsets
+        return torch.cat(parts), torch.cat(kls) if kls else None, offsets
 
     def row_batches(self, rows: Sequence[Row]) -> Iterator[list[int]]:
         """Indices of rows for one forward pass each: those that share a prompt together, cut at `tokens_per_forward`."""
@@ -514,15 +527,18 @@ class CausalLM:
             )
 
 
-def _scores(flat: Tensor, offsets: Sequence[int], rows: Sequence[Row], picks: Sequence[int]) -> Scores:
-    """Arrange flat log-probabilities as `(1, N, T)`."""
+def _scores(flat: Tensor, kl: Tensor | None, offsets: Sequence[int], rows: Sequence[Row], picks: Sequence[int]) -> Scores:
+    """Arrange flat log-probabilities, and the KL where there is one, as `(1, N, T)`."""
     length = torch.tensor([rows[i].length if i >= 0 else 0 for i in picks], dtype=torch.long, device=flat.device)
     offset = torch.tensor([offsets[i] if i >= 0 else 0 for i in picks], dtype=torch.long, device=flat.device)
     t = torch.arange(max((rows[i].length for i in picks if i >= 0), default=1), device=flat.device)
     mask = t < length[:, None]
     at = (offset[:, None] + t).masked_fill(~mask, 0)
-    token_logps = flat.index_select(0, at.reshape(-1)).view(at.shape).masked_fill(~mask, 0.0)
-    return Scores(token_logps[None], mask[None])
+
+    def arranged(values: Tensor) -> Tensor:
+        return values.index_select(0, at.reshape(-1)).view(at.shape).masked_fill(~mask, 0.0)[None]
+
+    return Scores(arranged(flat), mask[None], None if kl is None else arranged(kl))
 
 
 # --------------------------------------------------------------------------- loading

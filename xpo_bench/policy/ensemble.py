@@ -18,6 +18,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from xpo_bench.policy.causal_lm import CausalLM, State
 from xpo_bench.policy.layout import batches
+from xpo_bench.policy.token_kl import forward_kl
 from xpo_bench.policy.tokenize import Encoded, Row
 from xpo_bench.types import Completion, Scores
 
@@ -35,6 +36,14 @@ class _TargetLogps(torch.nn.Module):
     def forward(self, ids: Tensor, at: Tensor, targets: Tensor) -> Tensor:
         features = self._single.features(input_ids=ids, use_cache=False)[0].flatten(0, 1).index_select(0, at)
         return -torch.nn.functional.cross_entropy(self._single.logits(features), targets, reduction="none")
+
+
+class _Logps(_TargetLogps):
+    """The log-probabilities of all tokens at the given positions."""
+
+    def forward(self, ids: Tensor, at: Tensor) -> Tensor:  # type: ignore[override]
+        features = self._single.features(input_ids=ids, use_cache=False)[0].flatten(0, 1).index_select(0, at)
+        return self._single.logits(features).log_softmax(-1)
 
 
 class Ensemble:
@@ -57,7 +66,7 @@ class Ensemble:
         self.tokens_processed = 0
         self.device = single.device
         self._stacked = {name: torch.stack([state[name] for state in states]).requires_grad_() for name in states[0]}
-        self._module = _TargetLogps(single)
+        self._module, self._everything = _TargetLogps(single), _Logps(single)
 
     # ----------------------------------------------------------------------- scoring
 
@@ -83,12 +92,18 @@ class Ensemble:
         """Nothing is shared between the algorithms of a step."""
 
     def score(
-        self, requests: Mapping[str, tuple[Sequence[Encoded], Tensor | None]], *, grad: bool, runs: slice = ALL
+        self,
+        requests: Mapping[str, tuple[Sequence[Encoded], Tensor | None]],
+        *,
+        grad: bool,
+        runs: slice = ALL,
+        against: State | None = None,
     ) -> dict[str, Scores]:
         """Score several groups for several runs; rows that the groups of a run share are computed once.
 
         Args:
             requests: group -> (encoded per run, index of shape (runs, N), −1 for absent rows, or None for all).
+            against: a snapshot of all copies, from which `token_kl` is also computed.
 
         Returns:
             Scores per group, shape (runs, N, T).
@@ -108,8 +123,8 @@ class Ensemble:
             ]
         with torch.set_grad_enabled(grad and torch.is_grad_enabled()):
             distinct = [list(known) for known in rows]
-            flat, offsets = self._token_logps(distinct, runs)
-            return {group: self._arrange(flat, offsets, distinct, picks) for group, picks in picked.items()}
+            flat, kl, offsets = self._token_logps(distinct, runs, against)
+            return {group: self._arrange(flat, kl, offsets, distinct, picks) for group, picks in picked.items()}
 
     def score_all(self, stacked: Sequence[Encoded], rows: Tensor | None = None, *, runs: slice = ALL) -> Scores:
         """Score all encoded completions without a graph, shape (runs, E, T)."""
@@ -120,8 +135,10 @@ class Ensemble:
         scores = self.score({str(i): (stacked, None) for i, stacked in enumerate(sets)}, grad=False)
         return [scores[str(i)] for i in range(len(sets))]
 
-    def _token_logps(self, rows: Sequence[Sequence[Row]], runs: slice) -> tuple[Tensor, list[list[int]]]:
-        """Log-probabilities of all completion tokens, shape (runs, K), and where each row's begin."""
+    def _token_logps(
+        self, rows: Sequence[Sequence[Row]], runs: slice, against: State | None
+    ) -> tuple[Tensor, Tensor | None, list[list[int]]]:
+        """Log-probabilities of all completion tokens, the KL from a snapshot, shape (runs, K), and where each row's begin."""
         orders = [sorted(range(len(run)), key=lambda i: -len(run[i].ids)) for run in rows]
         most = max(map(len, rows))
         longest = [
@@ -129,6 +146,7 @@ class Ensemble:
         ]
         offsets = [[0] * len(run) for run in rows]
         parts: list[Tensor] = []
+        kls: list[Tensor] = []
         total = 0
         for batch in batches(longest, max(1, self.single.tokens_per_forward // len(rows))):
             chosen = [[order[k] for k in batch if k < len(order)] for order in orders]
@@ -137,16 +155,17 @@ class Ensemble:
                 for i in order:
                     offsets[run][i] = here
                     here += rows[run][i].length
-            scored = self._forward([[rows[run][i] for i in order] for run, order in enumerate(chosen)], runs)
+            scored, kl = self._forward([[rows[run][i] for i in order] for run, order in enumerate(chosen)], runs, against)
             total += scored.shape[1]
             parts.append(scored)
+            kls += [] if kl is None else [kl]
         if not parts:  # nothing to score; still part of a graph, so that a step of absent rows has a zero gradient
-            first = next(iter(self._stacked.values()))[runs]
-            return first.flatten(1)[:, :1] * 0, offsets
-        return torch.cat(parts, 1), offsets
+            nothing = next(iter(self._stacked.values()))[runs].flatten(1)[:, :1] * 0
+            return nothing, None if against is None else nothing, offsets
+        return torch.cat(parts, 1), torch.cat(kls, 1) if kls else None, offsets
 
-    def _forward(self, rows: Sequence[Sequence[Row]], runs: slice) -> Tensor:
-        """One pass over a batch of rows per run, padded on the right to one shape; shape (runs, K)."""
+    def _forward(self, rows: Sequence[Sequence[Row]], runs: slice, against: State | None) -> tuple[Tensor, Tensor | None]:
+        """One pass over a batch of rows per run, padded on the right to one shape; shapes (runs, K)."""
         height = max(map(len, rows))
         width = max(len(row.ids) for run in rows for row in run) - 1
         tokens = max(sum(row.length for row in run) for run in rows)
@@ -160,23 +179,42 @@ class Ensemble:
             at[r, : len(places)] = torch.tensor(places)
             targets[r, : len(places)] = torch.tensor([i for row in run for i in row.ids[row.start :]])
             self.tokens_processed += sum(len(row.ids) - 1 for row in run)
-        stacked = {f"model.{name}": p[runs] if runs != ALL else p for name, p in self._stacked.items()}
-        inputs = (values.to(self.device) for values in (ids, at, targets))
+        ids, at, targets = (values.to(self.device) for values in (ids, at, targets))
+        if against is None:
+            return self._mapped(self._module, self._stacked, runs, ids, at, targets), None
+        own = self._mapped(self._everything, self._stacked, runs, ids, at)
+        with torch.no_grad():
+            other = self._mapped(self._everything, against, runs, ids, at)
+            self.tokens_processed += sum(len(row.ids) - 1 for run in rows for row in run)
+        return own.gather(-1, targets[..., None]).squeeze(-1), forward_kl(other, own)
+
+    def _mapped(self, module: torch.nn.Module, state: State, runs: slice, *inputs: Tensor) -> Tensor:
+        """A module's outputs for every copy, with the weights of `state`."""
+        stacked = {f"model.{name}": p[runs] if runs != ALL else p for name, p in state.items()}
         with sdpa_kernel(SDPBackend.MATH):  # the others have no rule for a mapped axis and fall back to a loop
-            out: Tensor = vmap(lambda weights, *args: functional_call(self._module, weights, args))(stacked, *inputs)
+            out: Tensor = vmap(lambda weights, *args: functional_call(module, weights, args))(stacked, *inputs)
         return out
 
     @staticmethod
-    def _arrange(flat: Tensor, offsets: Sequence[list[int]], rows: Sequence[list[Row]], picks: Sequence[list[int]]) -> Scores:
-        """Flat log-probabilities as (runs, N, T); the mask is false on absent rows."""
+    def _arrange(
+        flat: Tensor,
+        kl: Tensor | None,
+        offsets: Sequence[list[int]],
+        rows: Sequence[list[Row]],
+        picks: Sequence[list[int]],
+    ) -> Scores:
+        """Flat log-probabilities, and the KL where there is one, as (runs, N, T); the mask is false on absent rows."""
         device = flat.device
         length = torch.tensor([[known[i].length if i >= 0 else 0 for i in at] for known, at in zip(rows, picks, strict=True)])
         start = torch.tensor([[begin[i] if i >= 0 else 0 for i in at] for begin, at in zip(offsets, picks, strict=True)])
         t = torch.arange(max(1, int(length.max())))
         mask = (t < length[..., None]).to(device)
         places = (start[..., None] + t).to(device).masked_fill(~mask, 0)
-        token_logps = flat.gather(1, places.flatten(1)).reshape(places.shape).masked_fill(~mask, 0.0)
-        return Scores(token_logps, mask)
+
+        def arranged(values: Tensor) -> Tensor:
+            return values.gather(1, places.flatten(1)).reshape(places.shape).masked_fill(~mask, 0.0)
+
+        return Scores(arranged(flat), mask, None if kl is None else arranged(kl))
 
     # ----------------------------------------------------------------------- copies
 

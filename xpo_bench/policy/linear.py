@@ -84,9 +84,10 @@ class LinearPolicy(TabularPolicy):
                 "--model linear: this task knows no features of its actions; use a task that has them, such as travel, or tabular"
             ) from None
 
-    def _logits(self) -> Tensor:
+    def _logits(self, parameter: Tensor | None = None) -> Tensor:
+        weights = self.parameter if parameter is None else parameter
         # a product and a sum instead of a matrix product, whose rounding depends on the number of runs
-        scores = (self.parameter[:, None, None, :] * self.features).sum(-1)
+        scores = (weights[:, None, None, :] * self.features).sum(-1)
         return self.log_reference + scores
 
     def describe(self) -> dict[str, object]:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from xpo_bench.errors import DataError
 from xpo_bench.policy.base import Request
+from xpo_bench.policy.token_kl import forward_kl
 from xpo_bench.types import Completion, Scores, World
 
 ALL = slice(None)
@@ -87,9 +88,9 @@ class TabularPolicy:
         """The trained tensor at the reference distribution, shape (runs, ...)."""
         return self.log_reference.expand(self.runs, -1, -1).clone().requires_grad_(True)
 
-    def _logits(self) -> Tensor:
-        """Logits of all actions, shape (runs, P, A), −inf on absent ones."""
-        return self.parameter
+    def _logits(self, parameter: Tensor | None = None) -> Tensor:
+        """Logits of all actions, shape (runs, P, A), −inf on absent ones; of another parameter where one is given."""
+        return self.parameter if parameter is None else parameter
 
     # ---------------------------------------------------------------- completions
 
@@ -110,16 +111,29 @@ class TabularPolicy:
         """Compute log π for all tables once, with a graph."""
         self._flat = torch.log_softmax(self._logits(), -1).flatten(1)
 
-    def score(self, requests: Mapping[str, Request], *, grad: bool, runs: slice = ALL) -> dict[str, Scores]:
-        """Gather from the log-probabilities of `begin`; shapes (runs, N, 1)."""
+    def score(
+        self, requests: Mapping[str, Request], *, grad: bool, runs: slice = ALL, against: Tensor | None = None
+    ) -> dict[str, Scores]:
+        """Gather from the log-probabilities of `begin`; shapes (runs, N, 1).
+
+        With `against`, a snapshot, the KL of the whole distribution of each completion's prompt is its one token's.
+        """
         assert self._flat is not None, "begin() comes before score()"
         flat = self._flat[runs] if runs != ALL else self._flat
         if not grad:
             flat = flat.detach()
-        return {
-            group: one_token(flat.gather(1, stacked if index is None else stacked.gather(1, index.clamp(min=0))))
-            for group, (stacked, index) in requests.items()
-        }
+        kl = None if against is None else self._kl_from(against[runs], flat)
+        out = {}
+        for group, (stacked, index) in requests.items():
+            at = stacked if index is None else stacked.gather(1, index.clamp(min=0))
+            out[group] = one_token(flat.gather(1, at), None if kl is None else kl.gather(1, at // self.layout.width))
+        return out
+
+    def _kl_from(self, parameter: Tensor, flat: Tensor) -> Tensor:
+        """KL(π' ‖ π) of every prompt, π' the tables of another parameter and π those of `flat`, nats, shape (runs, P)."""
+        with torch.no_grad():
+            there = torch.log_softmax(self._logits(parameter), -1)
+        return forward_kl(there, flat.reshape(there.shape))
 
     def score_all(self, stacked: Tensor, rows: Tensor | None = None, *, runs: slice = ALL) -> Scores:
         """All stacked completions at the current tables; shape (runs, E, 1)."""
@@ -219,9 +233,9 @@ class TabularPolicy:
         }
 
 
-def one_token(logps: Tensor) -> Scores:
-    """Scores of one-token completions; the derived quantities are known without arithmetic."""
+def one_token(logps: Tensor, kl: Tensor | None = None) -> Scores:
+    """Scores of one-token completions, and their `token_kl`; the derived quantities are known without arithmetic."""
     ones = torch.ones((), dtype=logps.dtype, device=logps.device).expand(logps.shape)
-    scores = Scores(logps.unsqueeze(-1), ones.bool().unsqueeze(-1))
+    scores = Scores(logps.unsqueeze(-1), ones.bool().unsqueeze(-1), None if kl is None else kl.unsqueeze(-1))
     scores.__dict__.update(sum=logps, mean=logps, length=ones)
     return scores

@@ -11,7 +11,7 @@ from xpo_bench.algorithm import Algorithm
 from xpo_bench.data.adhoc import AdHoc, task_name
 from xpo_bench.data.dataset import fingerprint
 from xpo_bench.errors import UsageError, unknown
-from xpo_bench.plugins import NAME, PluginInfo, Registry
+from xpo_bench.plugins import NAME, PluginInfo, Registry, check_spec
 from xpo_bench.runner import keys
 from xpo_bench.runner.config import Settings, TrainOverrides, dump, grid, names, validate
 from xpo_bench.runner.models import check_processes, model_and_budget
@@ -164,6 +164,12 @@ def _algorithms(request: Request, registry: Registry) -> list[Chosen]:
             out += [(cls, info, {}, False) for _, (cls, info) in sorted(registry.algorithms.items())]
         else:
             out.append((*registry.algorithm(str(item)), {}, True))
+    for cls, info, *_ in out:
+        if info is HERE:
+            try:
+                check_spec(cls)
+            except (TypeError, ValueError) as error:
+                raise UsageError(str(error)) from None
     unique: dict[Any, Chosen] = {}
     for chosen in out:
         unique.setdefault((chosen[0], keys.canonical(chosen[2])), chosen)

@@ -40,6 +40,8 @@ def declaration(algorithm: Algorithm) -> None:
     known = {f.name for f in fields(algorithm)}
     require(cls.accepts in (Pair, Single), f"accepts is {cls.accepts!r}")
     require(bool(cls.groups) and all(isinstance(g, Group) for g in cls.groups.values()), "groups holds no Group")
+    needed, why = _needed_spec(cls)
+    require(cls.spec >= needed, f"declares spec {cls.spec}, but {why} is of version {needed} of the contract")
     require(cls.requires <= ABILITIES, f"requires names {sorted(cls.requires - ABILITIES)}")
     require(bool(cls.source.strip()), "source is empty")
     if cls.regulariser is not None:
@@ -54,6 +56,15 @@ def declaration(algorithm: Algorithm) -> None:
                 adapter(cls).validate_python({written[field]: end})
             except ValidationError:
                 raise CheckFailed(f"search_space: {field} = {end} is refused by the field's own bounds") from None
+
+
+def _needed_spec(cls: type[Algorithm]) -> tuple[int, str]:
+    """The first version of the contract that has all that the class uses, and what that is."""
+    if cls.state is not Algorithm.state or cls.next_state is not Algorithm.next_state:
+        return 2, "state()"
+    if any(group.token_kl for group in cls.groups.values()):
+        return 2, "Group.token_kl"
+    return 1, ""
 
 
 def config_round_trip(algorithm: Algorithm) -> None:
@@ -115,7 +126,7 @@ def _outcome(algorithm: Algorithm) -> Any:
     ]
     stages = tuple(algorithm.stages())
     solved = str(algorithm.solve(rows(algorithm), tools)) if any(stage.solve for stage in stages) else ""
-    return losses, stages, list(map(str, examples)), solved, tools.notes
+    return losses, stages, list(map(str, examples)), solved, tools.notes, dict(algorithm.state())
 
 
 def stage_shares(algorithm: Algorithm) -> None:

@@ -10,7 +10,7 @@ from typing import Literal
 
 from xpo_bench.algorithm import Algorithm
 from xpo_bench.errors import UsageError
-from xpo_bench.testing import declared, loss, training
+from xpo_bench.testing import declared, loss, state, training
 from xpo_bench.testing.verdicts import CheckFailed, NotApplicable
 
 Verdict = Literal["ok", "failed", "skipped"]
@@ -92,6 +92,21 @@ CHECKS: tuple[Check, ...] = (
         "Set batch_coupled = True if examples are meant to depend on one another, else divide by step.totals only.",
     ),
     Check("future-fields-ignored", loss.future_fields, "Read fields, groups and columns of the step by name, never all of them."),
+    Check(
+        "state-well-formed",
+        state.well_formed,
+        "Return plain finite numbers by name from state(), and for the same names one number per run from next_state().",
+    ),
+    Check("state-is-read", state.is_read, "Make what never changes a field, and remove what nothing reads."),
+    Check(
+        "state-pure", state.pure, "Compute the next state from the step alone: x + y, no method that ends in _, no self.x = y."
+    ),
+    Check("state-runs-broadcast", state.runs_axis, "Reduce along the last axis only, with keepdim=True."),
+    Check(
+        "state-of-the-whole-step",
+        state.whole_step,
+        "Weigh sums over the rows by step.weight, and take each of them through step.all_reduce.",
+    ),
     Check("implied-preference", loss.implied_preference, "Return σ of the margin between chosen and rejected, or None."),
     Check(
         "learns",

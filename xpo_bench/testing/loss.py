@@ -25,6 +25,8 @@ from xpo_bench.testing.steps import (
     views,
     with_absent_rows,
     with_junk_off_mask,
+    with_state,
+    without_kl,
 )
 from xpo_bench.testing.variations import float_fields, three_runs
 from xpo_bench.testing.verdicts import CheckFailed, NotApplicable, require, require_close
@@ -134,40 +136,59 @@ def _reads(algorithm: Algorithm) -> tuple[set[str], set[str], bool]:
 
 
 def declared_is_read(algorithm: Algorithm) -> None:
-    """The loss reads every group that it declares, and every reference."""
+    """The loss reads every group that it declares, every reference and every `token_kl`."""
     policy, reference, missing = _reads(algorithm)
     if missing:
         raise NotApplicable("the loss reads what it does not declare")
     for name, group in algorithm.groups.items():
         require(name in policy, f"declares the group {name!r} and does not read it")
         require(not group.reference or name in reference, f"declares the reference of {name!r} and does not read it")
+        require(not group.token_kl or _reads_kl(algorithm, name), f"declares token_kl of {name!r} and does not read it")
+
+
+def _reads_kl(algorithm: Algorithm, group: str) -> bool:
+    for view in views(algorithm):
+        step = make_step(algorithm, view)
+        scores = step.policy.get(group)
+        if scores is not None and scores.token_kl is not None:
+            more = {**step.policy, group: replace(scores, token_kl=scores.token_kl + 0.5)}
+            if not torch.equal(algorithm.loss(replace(step, policy=more)), algorithm.loss(step)):
+                return True
+    return False
 
 
 def undeclared_is_not_read(algorithm: Algorithm) -> None:
-    """The loss reads no group and no reference that it does not declare."""
+    """The loss reads no group, no reference and no `token_kl` that it does not declare."""
     policy, reference, _ = _reads(algorithm)
     for name in sorted(policy - set(algorithm.groups)):
         raise CheckFailed(f"reads step.policy[{name!r}], which groups does not declare")
     for name in sorted(reference):
         declared = name in algorithm.groups and algorithm.groups[name].reference
         require(declared, f"reads step.reference[{name!r}], for which groups declares no reference=True")
+    step = make_step(algorithm)
+    for name in (name for name, group in algorithm.groups.items() if not group.token_kl):
+        try:
+            algorithm.loss(without_kl(step, [name]))
+        except (TypeError, AttributeError):
+            raise CheckFailed(f"reads token_kl of {name!r}, for which groups declares no token_kl=True") from None
 
 
 def gradient(algorithm: Algorithm) -> None:
     """The gradient reaches every group that is scored with a graph, and nothing else."""
     step = make_step(algorithm)
+    own = leaves(step)
     values = algorithm.loss(step)
     require(values.requires_grad, "the loss carries no gradient: something detaches the policy's scores")
     found = gradients(values, step)
     graphed = [name for name, scores in step.policy.items() if scores.token_logps.requires_grad]
-    for name, reached in zip(graphed, found, strict=True):
+    for name, reached in zip(graphed, found, strict=False):  # whether the KLs behind them train is the loss's own matter
         require(
             reached is not None,
             f"no gradient reaches {name!r}, which is scored with a graph; if that is meant, declare Group(grad=False)",
         )
     require(any(bool(g.any()) for g in found if g is not None), "the gradient is zero everywhere")
     for where, tensor in tensors_of(step).items():
-        expected = any(tensor is leaf for leaf in leaves(step)[: len(graphed)]) and where.startswith("step.policy")
+        expected = any(tensor is leaf for leaf in own)
         require(expected or not tensor.requires_grad, f"makes {where} ask for a gradient")
 
 
@@ -229,6 +250,8 @@ def runs_axis(algorithm: Algorithm) -> None:
             name: torch.tensor([[getattr(run, name)] for run in runs], dtype=torch.float64) for name in float_fields(algorithm)
         }
         stacked: Any = replace(algorithm, **columns)
+        if algorithm.state():
+            steps = [with_state(run, step, view.later) for run, step in zip(runs, steps, strict=True)]
         got = stacked.loss(side_by_side(steps))
         alone = torch.stack([run.loss(step) for run, step in zip(runs, steps, strict=True)])
         require_close(got, alone, "runs side by side differ from the same runs one at a time")
@@ -291,7 +314,8 @@ def future_fields(algorithm: Algorithm) -> None:
 def implied_preference(algorithm: Algorithm) -> None:
     """What the algorithm implies, if anything, is a probability per pair, shape (..., N)."""
     pairs = _Pairs()
-    step = make_step(pairs)
+    # what evaluation has: no KL at every token
+    step = with_state(algorithm, without_kl(make_step(pairs), pairs.groups))
     claimed = algorithm.implied_preference(step)
     if claimed is None:
         raise NotApplicable("it implies no preference probability")

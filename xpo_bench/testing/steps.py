@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -32,6 +32,7 @@ class View:
         sampler: what `shape_data` samples from when the algorithm refreshes its data; the initial policy otherwise.
         exact: give `exact_kl` in place of the mismatched groups, as tables do.
         visits: `Tools.rows`, the rows that training can visit. kl: the exact KL, nats.
+        later: the algorithm's state is that after an equal step, and not the initial one.
     """
 
     policy: TextPolicy | Mapping[str, TextPolicy] = MOVED
@@ -41,6 +42,7 @@ class View:
     dtype: torch.dtype = torch.float64
     visits: int = len(PAIRS)
     kl: float = EXACT_KL
+    later: bool = False
 
 
 PLAIN = View()
@@ -48,8 +50,9 @@ AT_REFERENCE = View(policy=REFERENCE, sampler=REFERENCE, kl=0.0)
 
 
 def views(algorithm: Algorithm, view: View = PLAIN) -> list[View]:
-    """The view, and where a group is mismatched also the one with the exact KL."""
-    return [view, replace(view, exact=True)] if any(g.mismatched for g in algorithm.groups.values()) else [view]
+    """The view, where a group is mismatched also the one with the exact KL, and where there is a state also later ones."""
+    out = [view, replace(view, exact=True)] if any(g.mismatched for g in algorithm.groups.values()) else [view]
+    return out + [replace(one, later=True) for one in out] if algorithm.state() else out
 
 
 def rows(algorithm: Algorithm) -> list[Example]:
@@ -86,13 +89,26 @@ def make_step(algorithm: Algorithm, view: View = PLAIN) -> Step:
         policy[name] = _scores(completions, _of(view.policy, name), view.dtype, rising=group.mismatched)
         # every group, also those that do not ask for it: reading what is not declared is one check's matter, not every one's
         reference[name] = _scores(completions, _of(view.reference, name), view.dtype)
+        policy[name] = _with_kl(policy[name], reference[name])
         if group.grad:
             policy[name].token_logps.requires_grad_(True)
+            if group.token_kl:
+                policy[name].token_kl.requires_grad_(True)  # type: ignore[union-attr]
     columns = {
         name: torch.tensor([float(v) for v in values], dtype=view.dtype) for name, values in algorithm.columns(examples).items()
     }
     kl = torch.full((len(examples),), view.kl, dtype=view.dtype) if view.exact else None
-    return with_totals(Step(policy, reference, columns, exact_kl=kl))
+    step = with_totals(Step(policy, reference, columns, exact_kl=kl))
+    return with_state(algorithm, step, view.later) if algorithm.state() else step
+
+
+def with_state(algorithm: Algorithm, step: Step, later: bool = False) -> Step:
+    """The step with the algorithm's initial state, or with the one after it."""
+    dtype = next(iter(step.policy.values())).token_logps.dtype
+    dtype = torch.float32 if dtype == torch.bfloat16 else dtype  # a policy's scores are at least float32
+    state = {name: torch.as_tensor(value, dtype=dtype).reshape(1) for name, value in algorithm.state().items()}
+    step = replace(step, state=state)
+    return replace(step, state={k: v.detach() for k, v in algorithm.next_state(step).items()}) if later else step
 
 
 def _of(policy: TextPolicy | Mapping[str, TextPolicy], group: str) -> TextPolicy:
@@ -104,6 +120,21 @@ def _scores(completions: Sequence[Completion], policy: TextPolicy, dtype: torch.
     width = max(map(len, tokens))
     mask = torch.arange(width) < torch.tensor([[len(t)] for t in tokens])
     return Scores(torch.stack([pad(t, (0, width - len(t))) for t in tokens]), mask)
+
+
+def _with_kl(policy: Scores, reference: Scores) -> Scores:
+    """The scores with a KL at every token: not below 0, and 0 where policy and reference agree, as a KL is."""
+    return replace(policy, token_kl=0.5 * (policy.token_logps - reference.token_logps).abs())
+
+
+def without_kl(step: Step, groups: Collection[str]) -> Step:
+    """The step without the KL at every token of these groups."""
+    return replace(step, policy={g: replace(s, token_kl=None) if g in groups else s for g, s in step.policy.items()})
+
+
+def changed(scores: Scores, change: Callable[[Tensor], Tensor], mask: Tensor) -> Scores:
+    """Scores with another mask, whose numbers per token went through `change`."""
+    return Scores(change(scores.token_logps), mask, None if scores.token_kl is None else change(scores.token_kl))
 
 
 def with_totals(step: Step) -> Step:
@@ -122,7 +153,7 @@ def pick(step: Step, index: slice | Tensor) -> Step:
     """Some rows of a step without runs axis, with the totals of the whole."""
 
     def part(scores: Mapping[str, Scores]) -> dict[str, Scores]:
-        return {g: Scores(s.token_logps[index], s.mask[index]) for g, s in scores.items()}
+        return {g: changed(s, lambda values: values[index], s.mask[index]) for g, s in scores.items()}
 
     return replace(
         step,
@@ -143,7 +174,7 @@ def with_absent_rows(step: Step, more: int = 2) -> Step:
     """The step with rows of weight 0 behind its own, as the runner pads ragged batches."""
 
     def scores(groups: Mapping[str, Scores]) -> dict[str, Scores]:
-        return {g: Scores(longer(s.token_logps, more, -9.0), longer(s.mask, more, False)) for g, s in groups.items()}
+        return {g: changed(s, lambda v: longer(v, more, -9.0), longer(s.mask, more, False)) for g, s in groups.items()}
 
     return replace(
         step,
@@ -162,7 +193,7 @@ def with_junk_off_mask(step: Step, junk: float) -> Step:
         out = {}
         for g, s in groups.items():
             mask = pad(s.mask, (0, 3))
-            out[g] = Scores(pad(s.token_logps, (0, 3)).masked_fill(~mask, junk), mask)
+            out[g] = changed(s, lambda values, mask=mask: pad(values, (0, 3)).masked_fill(~mask, junk), mask)  # type: ignore[misc]
         return out
 
     return replace(step, policy=scores(step.policy), reference=scores(step.reference))
@@ -173,10 +204,12 @@ def side_by_side(steps: Sequence[Step]) -> Step:
     first = steps[0]
 
     def scores(groups: Sequence[Mapping[str, Scores]]) -> dict[str, Scores]:
-        return {
-            g: Scores(torch.stack([s[g].token_logps for s in groups]), torch.stack([s[g].mask for s in groups]))
-            for g in groups[0]
-        }
+        out = {}
+        for g in groups[0]:
+            kls = [kl for s in groups if (kl := s[g].token_kl) is not None]
+            stacked = (torch.stack([s[g].token_logps for s in groups]), torch.stack([s[g].mask for s in groups]))
+            out[g] = Scores(*stacked, torch.stack(kls) if kls else None)
+        return out
 
     def tensors(maps: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
         return {name: torch.stack([m[name] for m in maps]) for name in maps[0]}
@@ -187,12 +220,14 @@ def side_by_side(steps: Sequence[Step]) -> Step:
         tensors([s.columns for s in steps]),
         totals=tensors([s.totals for s in steps]),
         exact_kl=None if first.exact_kl is None else torch.stack([s.exact_kl for s in steps if s.exact_kl is not None]),
+        state=tensors([s.state for s in steps]),
     )
 
 
 def leaves(step: Step) -> list[Tensor]:
-    """The policy scores that ask for their gradient."""
-    return [s.token_logps for s in step.policy.values() if s.token_logps.requires_grad]
+    """What of the policy's scores asks for its gradient: log-probabilities by group, then KLs."""
+    kls = [s.token_kl for s in step.policy.values() if s.token_kl is not None]
+    return [t for t in ([s.token_logps for s in step.policy.values()] + kls) if t.requires_grad]
 
 
 def gradients(values: Tensor, step: Step) -> list[Tensor | None]:
@@ -209,7 +244,9 @@ def tensors_of(step: Step) -> dict[str, Tensor]:
     for side in ("policy", "reference"):
         for group, scores in getattr(step, side).items():
             out[f"step.{side}[{group!r}].token_logps"], out[f"step.{side}[{group!r}].mask"] = scores.token_logps, scores.mask
-    for side in ("columns", "totals"):
+            if scores.token_kl is not None:
+                out[f"step.{side}[{group!r}].token_kl"] = scores.token_kl
+    for side in ("columns", "totals", "state"):
         out |= {f"step.{side}[{name!r}]": values for name, values in getattr(step, side).items()}
     return out if step.exact_kl is None else out | {"step.exact_kl": step.exact_kl}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,8 @@ from xpo_bench.policy.base import Policy
 from xpo_bench.types import Completion, Example, Pair, Scores, Single, Step
 
 Array = np.ndarray
+EvaluatedSlice = tuple[Any, slice, Mapping[str, Tensor]]
+"""A stacked algorithm, its runs, and what it carries from step to step."""
 LANES = 32
 """torch computes what is left over from whole vectors by other code, and `sigmoid` then differs in the last bit: rows
 are padded to a multiple, so that the company of a run does not decide which of its rows are left over."""
@@ -104,7 +106,7 @@ def evaluate(
     policy: Policy,
     eval_set: EvalSet,
     step: int,
-    slices: Sequence[tuple[Any, slice]],
+    slices: Sequence[EvaluatedSlice],
     kl_strength: Array | None,
     world: WorldEvaluation | None,
     initial: bool = False,
@@ -112,7 +114,7 @@ def evaluate(
     """Score an evaluation set under the current policy of every run.
 
     Args:
-        slices: (stacked algorithm, its runs), for the implied preferences.
+        slices: (stacked algorithm, its runs, its state), for the implied preferences.
         initial: the policy is the initial one, whose scores are already known.
     """
     if initial:
@@ -138,7 +140,7 @@ def evaluate(
 
 
 @torch.no_grad()
-def _implied(eval_set: EvalSet, chosen: Scores, rejected: Scores, slices: Sequence[tuple[Any, slice]]) -> Array | None:
+def _implied(eval_set: EvalSet, chosen: Scores, rejected: Scores, slices: Sequence[EvaluatedSlice]) -> Array | None:
     """The probabilities that the algorithms claim, shape (runs, E); NaN rows where one claims none."""
     out = np.full(eval_set.valid.shape, np.nan)
     rows = eval_set.valid.shape[1]
@@ -146,8 +148,10 @@ def _implied(eval_set: EvalSet, chosen: Scores, rejected: Scores, slices: Sequen
         {"chosen": _padded(chosen), "rejected": _padded(rejected)},
         {"chosen": _padded(eval_set.chosen_ref), "rejected": _padded(eval_set.rejected_ref)},
     )
-    for algorithm, runs in slices:
-        step = Step({g: _runs(s, runs) for g, s in policy.items()}, {g: _runs(s, runs) for g, s in reference.items()})
+    for algorithm, runs, state in slices:
+        step = Step(
+            {g: _runs(s, runs) for g, s in policy.items()}, {g: _runs(s, runs) for g, s in reference.items()}, state=state
+        )
         claimed = algorithm.implied_preference(step)
         if claimed is not None:
             out[runs] = array(claimed)[:, :rows]

@@ -59,7 +59,8 @@ class StageData:
 
     `schedule` is None when every step takes every example. `own_schedule` holds that of groups which have their own. In a
     `ragged` stage the runs differ in size: the schedule then has −1 for absent rows, and without a schedule
-    `present` (runs, E) is 0 on the padding of the smaller runs. `lengths` (runs, E) in tokens is there when each
+    `present` (runs, E) is 0 on the padding of the smaller runs. `against` is a snapshot of the stage's reference where a group
+    declares `token_kl`. `lengths` (runs, E) in tokens is there when each
     completion token is a row of its own. `exchanges` counts what losses have summed over processes.
     """
 
@@ -79,6 +80,7 @@ class StageData:
     truncated: int
     device: torch.device
     processes: Processes = ALONE
+    against: Any = None
     exchanges: int = 0
     _constant_totals: dict[str, Tensor] | None = None
 
@@ -92,8 +94,12 @@ class StageData:
         trained, fixed = self.requests(t, rows)
         scores: dict[str, Scores] = {}
         for wanted, with_grad in ((trained, grad), (fixed, False)):
-            if wanted:
-                scores |= policy.score(wanted, grad=with_grad, runs=self.runs)
+            asking = {name: request for name, request in wanted.items() if self.algorithm.groups[name].token_kl}
+            plain = {name: request for name, request in wanted.items() if name not in asking} if asking else wanted
+            if plain:
+                scores |= policy.score(plain, grad=with_grad, runs=self.runs)
+            if asking:
+                scores |= policy.score(asking, grad=with_grad, runs=self.runs, against=self.against)
         reference = {
             name: take(self.reference[name], self._at(t, rows, name), scores[name].mask.shape[-1])
             for name in scores
@@ -201,7 +207,8 @@ def by_token(step: Step) -> Step:
     def rows(scores: Scores) -> Scores:
         short = width - scores.mask.shape[-1]
         token_logps, mask = (pad(values, (0, short)).flatten(-2).unsqueeze(-1) for values in (scores.token_logps, scores.mask))
-        return Scores(token_logps, mask)
+        kl = None if scores.token_kl is None else pad(scores.token_kl, (0, short)).flatten(-2).unsqueeze(-1)
+        return Scores(token_logps, mask, kl)
 
     def spread(values: Tensor) -> Tensor:
         return values.unsqueeze(-1).expand(*values.shape, width).flatten(-2)
@@ -233,6 +240,7 @@ def bind(
     truncate: str,
     processes: Processes = ALONE,
     unit_rows: int = 1,
+    against: Any = None,
 ) -> StageData:
     """Encode the examples of every run, score their references once, and lay out the schedule.
 
@@ -241,6 +249,7 @@ def bind(
         schedules: per run, indices into the examples, (steps, N), or None for all at every step.
         score_reference: (completions, stacked, used rows) -> Scores under the stage's reference policy.
         processes: those that share a step, in units of `unit_rows`; each scores the reference of its own share.
+        against: a snapshot of the stage's reference policy, for groups that declare `token_kl`.
     """
     per_run = _per_run(algorithm, examples)
     exact_kl = policy.enumerable and any(g.mismatched for g in algorithm.groups.values())
@@ -289,6 +298,7 @@ def bind(
         truncated,
         device,
         processes,
+        against,
     )
 
 

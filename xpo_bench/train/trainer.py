@@ -8,8 +8,8 @@ of copies.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -29,22 +29,29 @@ from xpo_bench.train.overhead import BareStep
 from xpo_bench.train.processes import ALONE, WHOLE, Piece, Processes
 from xpo_bench.train.rows import Rows, generator, halved
 from xpo_bench.train.stage import StageData, bind
+from xpo_bench.train.state import begin, detached, following
 from xpo_bench.train.tools import CellTools
 from xpo_bench.train.watch import Watch
-from xpo_bench.types import Completion, Example, Scores, Stage
+from xpo_bench.types import Completion, Example, Scores, Stage, Step
 
 ReferenceScorer = Callable[[Sequence[Sequence[Completion]], Any, "Tensor | None"], Scores]
 
 
 @dataclass
 class Slice:
-    """Consecutive runs of one algorithm whose configurations differ in float fields only."""
+    """Consecutive runs of one algorithm whose configurations differ in float fields only.
+
+    `state` is what the algorithm carries from step to step, empty for most. `seen` holds what a step has scored so far, and
+    nothing where there is no state.
+    """
 
     jobs: Sequence[Job]
     runs: slice
     stacked: Algorithm
     shaped: list[Sequence[Example]]
     data: StageData | None = None
+    state: Mapping[str, Tensor] = field(default_factory=dict)
+    seen: list[Step] = field(default_factory=list)
 
     @property
     def plain(self) -> Algorithm:
@@ -165,7 +172,9 @@ class GroupTrainer:
                 self.tools[r].examples = rows
                 on_policy = any(stage.refresh is not None or stage.solve for stage in algorithm.stages())
                 shaped.append(rows if on_policy else self._shape(algorithm, rows, r))
-            slices.append(Slice(jobs, slice(start, end), stack_configs([j.algorithm for j in jobs], dtype, device), shaped))
+            stacked = stack_configs([j.algorithm for j in jobs], dtype, device)
+            state = begin(stacked, end - start, dtype, device)
+            slices.append(Slice(jobs, slice(start, end), stacked, shaped, state=state))
             start = end
         return slices
 
@@ -195,6 +204,9 @@ class GroupTrainer:
         # before the first step "previous" IS the initial policy, whose scores are shared
         moved = stage.reference == "previous" and self.steps_done > 0
         scorer = self._score_current(part) if moved else self._score_initial(part)
+        against = None
+        if any(group.token_kl for group in part.plain.groups.values()):
+            against = self.policy.snapshot() if moved else self.initial
         return bind(
             part.stacked,
             self.policy,
@@ -206,6 +218,7 @@ class GroupTrainer:
             self.truncate,
             self.processes,
             self._unit(),
+            against,
         )
 
     def _score_current(self, part: Slice) -> ReferenceScorer:
@@ -243,6 +256,8 @@ class GroupTrainer:
     def _train_stage(self, number: int, stage: Stage, steps: int, points: set[int]) -> None:
         if stage.restart or self.optimizer is None:
             self.optimizer = self._make_optimizer()
+            for part in self.slices:
+                part.state = begin(part.stacked, len(part.jobs), self.policy.value_dtype, self.policy.parameters()[0].device)
         sampling_s = 0.0
         self.memory.start()
         for t in range(steps):
@@ -325,6 +340,8 @@ class GroupTrainer:
         tokens = self.policy.tokens_processed
         per_run: list[Tensor] = []
         grads: list[Tensor] | None = None
+        for part in self.slices:
+            part.seen.clear()
         for chunk in self._chunks():
             self.policy.begin()
             losses = torch.cat([self._slice_loss(part, t, chunk) for part in self.slices])
@@ -338,6 +355,7 @@ class GroupTrainer:
             with self.update_clock.charge("train_s"):
                 loss, *grads = self.processes.sum([loss, *grads])
             exchange_s = self.update_clock.step_s.pop()
+        states = [following(part.stacked, part.seen, self.processes) if part.state else part.state for part in self.slices]
         ok = torch.isfinite(loss) & self._finite(grads)
         bad = None if bool(ok.all()) else ~ok
         alive = None if bad is None and bool(self.alive.all()) else self.alive & ok
@@ -345,6 +363,9 @@ class GroupTrainer:
             with self.update_clock.charge("train_s"):
                 self.optimizer.step(grads, scale, alive)
             self.update_clock.step_s[-1] += exchange_s
+        for part, state in zip(self.slices, states, strict=True):
+            part.state = state
+            part.seen.clear()
         self.tokens_seen += self.policy.tokens_processed - tokens
         self.pairs_seen += sum(part.data.rows_of(t) for part in self.slices if part.data)
         return loss.to("cpu", torch.float64).numpy(), bad
@@ -372,6 +393,10 @@ class GroupTrainer:
         """Loss per run of one slice: the weighted sum of per-example values over the step's true total."""
         assert part.data is not None
         step = part.data.step(self.policy, t, piece, grad)
+        if part.state:
+            step = replace(step, state=part.state)
+            if grad:
+                part.seen.append(detached(step))
         values = per_example(part.stacked, step, grad)
         if part.plain.batch_coupled and not self.processes.alone and not part.data.exchanges:
             raise ValueError(
@@ -401,7 +426,7 @@ class GroupTrainer:
             spent = torch.tensor([self.clock.flops], dtype=torch.float64)
             flops = float(spent if step == 0 or self.processes.alone else self.processes.total(spent))
         if self.watch:
-            parts = [(part.stacked, part.runs) for part in self.slices]
+            parts = [(part.stacked, part.runs, part.state) for part in self.slices]
             self.watch.evaluate(step, self.alive.cpu().numpy(), parts, flops)
 
     def _outcome(self, r: int, final: dict[str, Any], watch: Watch) -> Outcome:

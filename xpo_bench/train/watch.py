@@ -14,7 +14,7 @@ from xpo_bench.metrics.regret import optimum_kl
 from xpo_bench.policy.base import Policy
 from xpo_bench.policy.tabular import TabularPolicy
 from xpo_bench.train.enumerate import Enumerated, exhaustive
-from xpo_bench.train.evaluate import EvalSet, evaluate, prompt_weights, seen_actions, world_evaluation
+from xpo_bench.train.evaluate import EvalSet, EvaluatedSlice, evaluate, prompt_weights, seen_actions, world_evaluation
 from xpo_bench.train.job import Job
 from xpo_bench.train.language import OnPolicy
 from xpo_bench.train.rows import Rows
@@ -88,11 +88,11 @@ class Watch:
             return self.enumerated.evaluation()
         return None if self.prompt_weight is None else world_evaluation(self.policy, self.prompt_weight, self.seen)
 
-    def evaluate(self, step: int, alive: np.ndarray, slices: Sequence[tuple[Any, slice]], flops: float | None = None) -> None:
+    def evaluate(self, step: int, alive: np.ndarray, slices: Sequence[EvaluatedSlice], flops: float | None = None) -> None:
         """Evaluate every run at one point.
 
         Args:
-            alive: runs that have not diverged, shape (R,). slices: (stacked algorithm, its runs).
+            alive: runs that have not diverged, shape (R,). slices: (stacked algorithm, its runs, its state).
             flops: what the cell has been charged so far, where its operations are counted.
         """
         if flops is not None:
