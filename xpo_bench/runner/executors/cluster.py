@@ -8,10 +8,10 @@ import os
 import secrets
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache
 from types import ModuleType
 from typing import Any
 
@@ -118,6 +118,8 @@ def connected(address: str, workers: int) -> Iterator[Cluster]:
     """
     if "://" in address:
         raise UsageError(f"--address {address}: give auto, local or HOST:PORT; Ray's client protocol does not carry streams")
+    if address == "local":
+        _lock()
     ray = imported()
     if ray.is_initialized():
         yield Cluster(address)
@@ -128,19 +130,28 @@ def connected(address: str, workers: int) -> Iterator[Cluster]:
     elif address != "auto":
         _reach(address)
     try:
-        with _handlers(), _locked(address):
+        with _handlers():
             try:
                 ray.init(**words)
             except (ConnectionError, OSError, RuntimeError, ValueError) as error:
                 reason = (str(error).splitlines() or ["no answer"])[0].rstrip(".")
                 raise UsageError(
                     f"--address {address}: no Ray cluster to connect to ({reason}); `ray start --head` begins one, "
-                    "--address local one of this machine's own"
+                    "--address local one of this machine's own; one with a token needs RAY_AUTH_MODE=token here too"
                 ) from error
         yield Cluster(address)
     finally:
         with _handlers():
             ray.shutdown()
+
+
+def _lock() -> None:
+    """Have a cluster of this machine's own obey nobody else, although it listens on every interface.
+
+    Ray reads these once, when it is imported: they stay as long as this process, whose next cluster has the same token.
+    """
+    if "ray" not in sys.modules and "RAY_AUTH_MODE" not in os.environ:
+        os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
 
 
 def _cores() -> int:
@@ -168,22 +179,3 @@ def _handlers() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-@contextlib.contextmanager
-def _locked(address: str) -> Iterator[None]:
-    """A cluster of this machine's own obeys nobody else, although it listens on every interface."""
-    mine = address == "local" and "RAY_AUTH_MODE" not in os.environ
-    if mine:
-        os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": _token()}
-    try:
-        yield
-    finally:
-        for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN") if mine else ():
-            os.environ.pop(name, None)
-
-
-@cache
-def _token() -> str:
-    """One for the life of this process, since Ray keeps the first one that it reads."""
-    return secrets.token_hex(32)

@@ -49,13 +49,13 @@ class RayPool(Dispatcher):
         import ray
 
         needs = [need(group.cells[0].setup) for group in groups]
-        self.most = self.where.workers or min(self.cluster.room(need) for need in needs)
+        self.most = self.where.workers or max(self.cluster.room(need) for need in needs)
         self.facts = self.where.facts | ({"workers": self.most} if self.most > 1 else {})
         variables = {name: os.environ[name] for name in TOLD if name in os.environ}
         variables["PYTHONHASHSEED"] = os.environ.get("PYTHONHASHSEED", "0")
         # a fresh process for every task, as the pool has; which task is begun again is decided here
         self.task = ray.remote(num_returns="streaming", max_retries=0, max_calls=1)(serve)
-        self.task = self.task.options(runtime_env={"env_vars": variables})
+        self.runtime = {"env_vars": variables}
         return self.most
 
     def room(self) -> bool:
@@ -69,8 +69,10 @@ class RayPool(Dispatcher):
         self.cluster.room(asked)
         rows = self._put(groups)
         references = self.references and self.references.absolute()
-        options = {"num_cpus": asked["CPU"], "num_gpus": asked.get("GPU", 0), "name": f"xpo-bench: {setup.name}"}
-        stream = self.task.options(**options).remote(
+        task = self.task.options(
+            num_cpus=asked["CPU"], num_gpus=asked.get("GPU", 0), name=f"xpo-bench: {setup.name}", runtime_env=self.runtime
+        )
+        stream = task.remote(
             message, sources(groups), setup.device, os.getcwd(), references, self.facts, list(rows), *rows.values()
         )
         return Worker(None, stream, bundle, began=math.inf)
@@ -215,7 +217,7 @@ def _run(
 
         torch.set_num_threads(1)
         groups, fingerprints = unpack(message, OPTION)
-        _compare(expected, sources(groups))
+        compare(expected, sources(groups))
         shared = references if references and references.parent.is_dir() else None
         work(groups, fingerprints, "cuda:0" if device == "cuda" else device, shared, facts, tell, rows)
     except BaseException as error:
@@ -224,7 +226,7 @@ def _run(
         tell("done", None)
 
 
-def _compare(expected: Mapping[str, str | None], found: Mapping[str, str | None]) -> None:
+def compare(expected: Mapping[str, str | None], found: Mapping[str, str | None]) -> None:
     """Refuse a node whose code or model files are not those that the run was planned with."""
     for what, digest in expected.items():
         there = found.get(what)
