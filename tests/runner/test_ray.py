@@ -65,8 +65,8 @@ def free_port() -> int:
 
 
 @pytest.fixture(scope="module")
-def address() -> Iterator[str]:
-    """A real cluster of one node with two CPUs, and no GPU whatever the machine has."""
+def cluster() -> Iterator[tuple[str, int]]:
+    """A real cluster of one node with two CPUs, and no GPU whatever the machine has: its address and its process."""
     pytest.importorskip("ray")
     folder = tempfile.mkdtemp(prefix="r", dir="/tmp")  # its sockets have a path of 107 characters at most
     port = free_port()
@@ -82,7 +82,7 @@ def address() -> Iterator[str]:
     )
     try:
         wait_for(lambda: list(Path(folder).glob("session_latest/sockets/raylet*")), process)
-        yield f"127.0.0.1:{port}"
+        yield f"127.0.0.1:{port}", process.pid
     finally:
         family = [*psutil.Process(process.pid).children(recursive=True)]
         process.terminate()
@@ -96,6 +96,36 @@ def address() -> Iterator[str]:
         patch.undo()
 
 
+@pytest.fixture
+def begin(tmp_path: Path, variables: Callable[..., dict[str, str]]) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Begins a run, in a process group of its own, which is ended with the test."""
+    begun: list[subprocess.Popen[str]] = []
+
+    def start(*words: str) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [str(Path(sys.executable).parent / "xpo-bench"), "run", *words],
+            cwd=tmp_path,
+            env=variables({}),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        begun.append(process)
+        return process
+
+    yield start
+    for process in begun:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+
+@pytest.fixture
+def address(cluster: tuple[str, int]) -> str:
+    return cluster[0]
+
+
 def wait_for(condition: Callable[[], Any], process: subprocess.Popen[Any]) -> None:
     deadline = time.monotonic() + 120
     while not condition():
@@ -104,20 +134,33 @@ def wait_for(condition: Callable[[], Any], process: subprocess.Popen[Any]) -> No
         time.sleep(0.1)
 
 
-def test_tasks_have_the_numbers_of_this_process(xpo: Any, rows: Path, tmp_path: Path, address: str) -> None:
-    """On tables, on a language model, and on one that two processes train."""
-    small = 'set = { "task.kl_prompts" = 2, "task.kl_samples" = 2, "task.max_new_tokens" = 4 }\n'
+def test_tasks_have_the_numbers_of_this_process_and_lose_nothing_when_a_worker_is_killed(
+    xpo: Any, rows: Path, tmp_path: Path, cluster: tuple[str, int], begin: Callable[..., subprocess.Popen[str]]
+) -> None:
+    """On tables, on a language model, whose process is killed in mid-cell, and on one that two processes train."""
+    address, head = cluster
+    model = (
+        f'data = "{rows}"\nmodel = "tiny"\nbatch_size = 2\nseeds = 1\n'
+        'set = { "task.kl_prompts" = 2, "task.kl_samples" = 2, "task.max_new_tokens" = 4 }\n'
+    )
     (tmp_path / "plan.toml").write_text(
-        f'seeds = 2\nsteps = 8\n[[runs]]\nalgos = "dpo,rso"\ntasks = "bandit"\n'
-        f'[[runs]]\nalgos = "kto"\ndata = "{rows}"\nmodel = "tiny"\nbatch_size = 2\n{small}'
-        f'[[runs]]\nalgos = "ipo"\ndata = "{rows}"\nmodel = "tiny"\nbatch_size = 2\nseeds = 1\ngpus_per_cell = 2\n{small}',
+        'seeds = 2\n[[runs]]\nalgos = "dpo,rso"\ntasks = "bandit"\nsteps = 8\n'
+        f'[[runs]]\nalgos = "kto"\nsteps = 100\n{model}'
+        f'[[runs]]\nalgos = "ipo"\nsteps = 8\ngpus_per_cell = 2\n{model}',
         encoding="utf-8",
     )
+    process = begin("plan.toml", "--out", "ray", "--executor", "ray", "--address", address, "--device", "cpu")
+    assert process.stderr
+    assert any("rows: kto: preparing" in line for line in process.stderr)
+    working = [p for p in psutil.Process(head).children(recursive=True) if p.name().startswith("ray::xpo-bench")]
+    assert working
+    for worker in working:
+        worker.kill()
+    _, said = process.communicate(timeout=300)
+    assert process.returncode == 0, said
     assert xpo("run", "plan.toml", "--out", "one", "--device", "cpu").code == 0
-    found = xpo("run", "plan.toml", "--out", "ray", "--executor", "ray", "--address", address, "--device", "cpu")
-    assert found.code == 0, found.err
     one = content(tmp_path / "one")
-    assert len(one) == 7
+    assert len(one) == 6
     assert same(one, content(tmp_path / "ray"))
     told = [json.loads(path.read_text("utf-8"))["environment"] for path in (tmp_path / "ray" / "cells").glob("*.json")]
     assert {(e["executor"], e["workers"], e["threads"]) for e in told} == {("ray", 2, 1)}
@@ -140,61 +183,20 @@ def test_a_worker_that_dies_or_hangs_costs_its_own_cell(
     assert same(company["dpo"], by_name(tmp_path / "alone")["dpo"])
 
 
-@pytest.fixture
-def long_run(rows: Path, tmp_path: Path, variables: Callable[..., dict[str, str]]) -> Iterator[Callable[..., Any]]:
-    """Starts a run on Ray: one cell is done at once, two take a while."""
-    begun: list[subprocess.Popen[str]] = []
-
-    def start(address: str, steps: int) -> subprocess.Popen[str]:
-        (tmp_path / "plan.toml").write_text(
-            f'algos = "dpo"\nseeds = 1\ndata = "{rows}"\nmodel = "tiny"\n'
-            f'set = {{ "task.kl_prompts" = 1, "task.kl_samples" = 1, "task.steps" = [3, {steps}, {steps + 1}] }}\n',
-            encoding="utf-8",
-        )
-        words = ["run", "plan.toml", "--out", "r", "--executor", "ray", "--address", address, "--workers", "2"]
-        process = subprocess.Popen(
-            [str(Path(sys.executable).parent / "xpo-bench"), *words],
-            cwd=tmp_path,
-            env=variables({}),
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
-        begun.append(process)
-        return process
-
-    yield start
-    for process in begun:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
-
-
-def test_a_worker_killed_in_mid_cell_loses_nothing(xpo: Any, tmp_path: Path, address: str, long_run: Callable[..., Any]) -> None:
-    process = long_run(address, 150)
-    for line in process.stderr:
-        if "preparing" in line:
-            break
-    working = [p for p in psutil.process_iter(["name", "cmdline"]) if "serve" in " ".join(p.info["cmdline"] or [])]
-    assert working
-    working[0].kill()
-    process.communicate(timeout=200)
-    assert process.returncode == 0
-    assert xpo("run", "plan.toml", "--out", "calm").code == 0
-    assert same(content(tmp_path / "calm"), content(tmp_path / "r"))
-
-
 def test_ctrl_c_keeps_what_is_finished_and_ends_the_cluster_of_its_own(
-    tmp_path: Path, long_run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+    rows: Path, tmp_path: Path, begin: Callable[..., subprocess.Popen[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("ray")
     for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN"):
         monkeypatch.delenv(name, raising=False)
-    process = long_run("local", 1_000_000)
-    for line in process.stderr:
-        if "[1/3]" in line:
-            break
+    (tmp_path / "plan.toml").write_text(
+        f'algos = "dpo"\nseeds = 1\ndata = "{rows}"\nmodel = "tiny"\n'
+        'set = { "task.kl_prompts" = 1, "task.kl_samples" = 1, "task.steps" = [3, 1000000] }\n',
+        encoding="utf-8",
+    )
+    process = begin("plan.toml", "--out", "r", "--device", "cpu", "--executor", "ray", "--address", "local", "--workers", "2")
+    assert process.stderr
+    assert any("[1/2]" in line for line in process.stderr)
     family = psutil.Process(process.pid).children(recursive=True)
     assert any("raylet" in p.name() for p in family)
     os.killpg(process.pid, signal.SIGINT)
@@ -250,7 +252,7 @@ def test_a_node_without_the_model_or_with_other_code_is_named() -> None:
     [("ray://here:10001", "give auto, local or HOST:PORT"), ("here", "give auto, local or HOST:PORT")],
 )
 def test_an_address_that_is_none_is_refused(warm: Any, address: str, message: str) -> None:
-    found = warm("run", "--algos", "dpo", "--tasks", "one_pair", "--executor", "ray", "--address", address, "--device", "cpu")
+    found = warm("run", "--algos", "dpo", "--tasks", "one_pair", "--executor", "ray", "--address", address)
     assert found.code == 2
     assert message in found.err
     assert len(found.lines) == 1

@@ -152,7 +152,8 @@ def run(
         asked = requests(words, Path(file) if file else None, resolved)
         processes = max((request.gpus_per_cell for request in asked), default=1)
         if device == "auto" and resolved == "cpu" and processes > 1:
-            raise UsageError(f"--gpus-per-cell {processes}: there is no GPU; --device cpu runs the processes on the CPU")
+            here = "in the cluster" if where.cluster else "on this machine"
+            raise UsageError(f"--gpus-per-cell {processes}: no GPU {here}; --device cpu runs the processes on the CPU")
         if where.cluster:
             where.cluster.check(resolved, processes)
         return _run(asked, Session(registry, reporter, where, fresh, wait), target_kl, shard, out)

@@ -10,6 +10,7 @@ import json
 import math
 import os
 import socket
+import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -73,7 +74,7 @@ class RayPool(Dispatcher):
             num_cpus=asked["CPU"], num_gpus=asked.get("GPU", 0), name=f"xpo-bench: {setup.name}", runtime_env=self.runtime
         )
         stream = task.remote(
-            message, sources(groups), setup.device, os.getcwd(), references, self.facts, list(rows), *rows.values()
+            message, sources(groups), setup.device, (os.getcwd(), sys.path), references, self.facts, list(rows), *rows.values()
         )
         return Worker(None, stream, bundle, began=math.inf)
 
@@ -169,7 +170,7 @@ def serve(
     message: bytes,
     expected: Mapping[str, str | None],
     device: str,
-    folder: str,
+    home: tuple[str, Sequence[str]],
     references: Path | None,
     facts: Mapping[str, Any],
     prints: Sequence[str],
@@ -178,7 +179,7 @@ def serve(
     """Run the groups of a message; batches of what becomes of them, as JSON.
 
     Args:
-        expected: see `sources`. folder: the working directory of the driver, which paths are relative to where it is there.
+        expected: see `sources`. home: working directory and module path of the driver, used as far as they are here too.
         prints: fingerprints of the rows that follow.
     """
     yield json.dumps([("begun", None)])
@@ -188,7 +189,7 @@ def serve(
         said.put((kind, content))
 
     def run() -> None:
-        _run(message, expected, device, folder, references, facts, dict(zip(prints, rows, strict=True)), tell)
+        _run(message, expected, device, home, references, facts, dict(zip(prints, rows, strict=True)), tell)
 
     threading.Thread(target=run, daemon=True).start()
     while True:
@@ -204,15 +205,17 @@ def _run(
     message: bytes,
     expected: Mapping[str, str | None],
     device: str,
-    folder: str,
+    home: tuple[str, Sequence[str]],
     references: Path | None,
     facts: Mapping[str, Any],
     rows: Mapping[str, Dataset],
     tell: Callable[[str, Any], None],
 ) -> None:
     try:
+        folder, modules = home
         if Path(folder).is_dir():
             os.chdir(folder)
+        sys.path += [place for place in modules if place not in sys.path and Path(place).exists()]
         import torch
 
         torch.set_num_threads(1)
