@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
 import os
 import secrets
@@ -64,36 +66,45 @@ def free_port() -> int:
         return int(found.getsockname()[1])
 
 
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[tuple[str, int]]:
-    """A real cluster of one node with two CPUs, and no GPU whatever the machine has: its address and its process."""
-    pytest.importorskip("ray")
-    folder = tempfile.mkdtemp(prefix="r", dir="/tmp")  # its sockets have a path of 107 characters at most
-    port = free_port()
-    patch = pytest.MonkeyPatch()  # commands under test take the token from here
-    patch.setenv("RAY_AUTH_MODE", "token")
-    patch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
-    words = ["start", "--head", "--block", "--num-cpus=2", "--num-gpus=0", f"--port={port}", "--include-dashboard=false"]
+@contextlib.contextmanager
+def node(*words: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A node of Ray without a GPU, whatever the machine has; its processes end with it."""
     process = subprocess.Popen(
-        [str(Path(sys.executable).parent / "ray"), *words, f"--temp-dir={folder}", "--disable-usage-stats"],
+        [str(Path(sys.executable).parent / "ray"), "start", "--block", "--num-gpus=0", "--disable-usage-stats", *words],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
     try:
-        wait_for(lambda: list(Path(folder).glob("session_latest/sockets/raylet*")), process)
-        yield f"127.0.0.1:{port}", process.pid
+        yield process
     finally:
-        family = [*psutil.Process(process.pid).children(recursive=True)]
+        family = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
         process.terminate()
-        psutil.wait_procs([process_ for process_ in family if process_.is_running()], 10)
-        for left in family:
-            if left.is_running():
-                left.kill()
+        for left in psutil.wait_procs(family, 10)[1]:
+            left.kill()
         process.kill()
         process.wait()
-        shutil.rmtree(folder, ignore_errors=True)
-        patch.undo()
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[tuple[str, int]]:
+    """A real cluster of one node with two CPUs: its address and its process. The commands under test have its token."""
+    pytest.importorskip("ray")
+    folder = tempfile.mkdtemp(prefix="r", dir="/tmp")  # its sockets have a path of 107 characters at most
+    port = free_port()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_AUTH_MODE", "token")
+        patch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
+        head = ["--head", "--num-cpus=2", f"--port={port}", "--include-dashboard=false", f"--temp-dir={folder}"]
+        with node(*head) as process:
+            wait_for(lambda: list(Path(folder).glob("session_latest/sockets/raylet*")), process)
+            yield f"127.0.0.1:{port}", process.pid
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def address(cluster: tuple[str, int]) -> str:
+    return cluster[0]
 
 
 @pytest.fixture
@@ -121,11 +132,6 @@ def begin(tmp_path: Path, variables: Callable[..., dict[str, str]]) -> Iterator[
         process.communicate()
 
 
-@pytest.fixture
-def address(cluster: tuple[str, int]) -> str:
-    return cluster[0]
-
-
 def wait_for(condition: Callable[[], Any], process: subprocess.Popen[Any]) -> None:
     deadline = time.monotonic() + 120
     while not condition():
@@ -134,36 +140,49 @@ def wait_for(condition: Callable[[], Any], process: subprocess.Popen[Any]) -> No
         time.sleep(0.1)
 
 
-def test_tasks_have_the_numbers_of_this_process_and_lose_nothing_when_a_worker_is_killed(
-    xpo: Any, rows: Path, tmp_path: Path, cluster: tuple[str, int], begin: Callable[..., subprocess.Popen[str]]
-) -> None:
-    """On tables, on a language model, whose process is killed in mid-cell, and on one that two processes train."""
-    address, head = cluster
-    model = (
-        f'data = "{rows}"\nmodel = "tiny"\nbatch_size = 2\nseeds = 1\n'
-        'set = { "task.kl_prompts" = 2, "task.kl_samples" = 2, "task.max_new_tokens" = 4 }\n'
-    )
+MODEL = 'model = "tiny"\nbatch_size = 2\nset = { "task.kl_prompts" = 2, "task.kl_samples" = 2, "task.max_new_tokens" = 4 }\n'
+
+
+def test_tasks_have_the_numbers_of_this_process(xpo: Any, rows: Path, tmp_path: Path, address: str) -> None:
+    """On tables, and on a language model that two processes train."""
     (tmp_path / "plan.toml").write_text(
-        'seeds = 2\n[[runs]]\nalgos = "dpo,rso"\ntasks = "bandit"\nsteps = 8\n'
-        f'[[runs]]\nalgos = "kto"\nsteps = 100\n{model}'
-        f'[[runs]]\nalgos = "ipo"\nsteps = 8\ngpus_per_cell = 2\n{model}',
+        'seeds = 2\nsteps = 8\n[[runs]]\nalgos = "dpo,rso"\ntasks = "bandit"\n'
+        f'[[runs]]\nalgos = "ipo"\ndata = "{rows}"\nseeds = 1\ngpus_per_cell = 2\n{MODEL}',
         encoding="utf-8",
     )
-    process = begin("plan.toml", "--out", "ray", "--executor", "ray", "--address", address, "--device", "cpu")
-    assert process.stderr
-    assert any("rows: kto: preparing" in line for line in process.stderr)
-    working = [p for p in psutil.Process(head).children(recursive=True) if p.name().startswith("ray::xpo-bench")]
-    assert working
-    for worker in working:
-        worker.kill()
-    _, said = process.communicate(timeout=300)
-    assert process.returncode == 0, said
-    assert xpo("run", "plan.toml", "--out", "one", "--device", "cpu").code == 0
+    words = ["run", "plan.toml", "--device", "cpu"]
+    assert xpo(*words, "--out", "one").code == 0
+    found = xpo(*words, "--out", "ray", "--executor", "ray", "--address", address)
+    assert found.code == 0, found.err
     one = content(tmp_path / "one")
-    assert len(one) == 6
+    assert len(one) == 5
     assert same(one, content(tmp_path / "ray"))
     told = [json.loads(path.read_text("utf-8"))["environment"] for path in (tmp_path / "ray" / "cells").glob("*.json")]
     assert {(e["executor"], e["workers"], e["threads"]) for e in told} == {("ray", 2, 1)}
+
+
+def test_a_worker_and_a_node_that_are_killed_in_mid_cell_lose_nothing(
+    xpo: Any, rows: Path, tmp_path: Path, cluster: tuple[str, int], begin: Callable[..., subprocess.Popen[str]]
+) -> None:
+    """Three cells on three CPUs, one of them on another node: that node and a worker of the first one are killed."""
+    address, head = cluster
+    (tmp_path / "plan.toml").write_text(f'seeds = 1\nsteps = 100\nalgos = "dpo,ipo,kto"\ndata = "{rows}"\n{MODEL}', "utf-8")
+    with node(f"--address={address}", "--num-cpus=1") as other:
+        words = ["--executor", "ray", "--address", address, "--workers", "3"]
+        process = begin("plan.toml", "--out", "ray", "--device", "cpu", *words)
+        assert process.stderr
+        preparing = (line for line in process.stderr if ": preparing" in line)
+        assert len(list(itertools.islice(preparing, 3))) == 3
+        working = [p for p in psutil.Process(head).children(recursive=True) if p.name().startswith("ray::xpo-bench")]
+        assert len(working) == 2
+        working[0].kill()
+        (raylet,) = (p for p in psutil.Process(other.pid).children(recursive=True) if p.name() == "raylet")
+        raylet.kill()
+        _, said = process.communicate(timeout=300)
+    assert process.returncode == 0, said
+    assert said.count(": preparing") == 2
+    assert xpo("run", "plan.toml", "--out", "one", "--device", "cpu").code == 0
+    assert same(content(tmp_path / "one"), content(tmp_path / "ray"))
 
 
 def test_a_worker_that_dies_or_hangs_costs_its_own_cell(
