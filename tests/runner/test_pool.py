@@ -146,6 +146,7 @@ def xpo_algorithms():
 def test_any_number_of_workers_order_and_resume_give_the_same_bits(xpo: Any, rows: Path, tmp_path: Path) -> None:
     (tmp_path / "plan.toml").write_text(
         f'seeds = 2\nsteps = 12\n[[runs]]\nalgos = "dpo,ipo,rso"\ntasks = "bandit,deterministic"\n'
+        '[[runs]]\nalgos = "dpo"\ntasks = "bandit"\nset = { "task.coverage" = [0.5, 0.75] }\n'  # one computation, other rows
         f'[[runs]]\nalgos = "kto,online_dpo,dpo"\ndata = "{rows}"\nmodel = "tiny"\nbatch_size = 2\n'
         'set = { "task.kl_prompts" = 2, "task.kl_samples" = 2, "task.max_new_tokens" = 4 }\n',
         encoding="utf-8",
@@ -158,7 +159,7 @@ def test_any_number_of_workers_order_and_resume_give_the_same_bits(xpo: Any, row
     assert xpo("run", "--algos", "dpo", *words, "--out", "part").code == 0
     assert xpo("run", "plan.toml", "--out", "part").code == 0
     one = content(tmp_path / "one")
-    assert len(one) == 18
+    assert len(one) == 22
     assert same(one, content(tmp_path / "two"))
     assert same(one, content(tmp_path / "part"))
     told = [json.loads(path.read_text("utf-8"))["environment"] for path in (tmp_path / "two" / "cells").glob("*.json")]
