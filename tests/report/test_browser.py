@@ -1,4 +1,4 @@
-"""The page of a report in a real browser: nothing goes wrong, tables are sorted, columns and lines are hidden, both schemes drawn."""
+"""The page of a report in a real browser: nothing goes wrong, tables are sorted, columns and lines are hidden."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""Runs in this process, in a folder of their own."""
+"""Runs in a folder of their own, and a few rows for them."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ import torch
 
 import xpo_bench
 from xpo_bench.runner.api import Result
+
+ROWS = [("ask", "yes", "no"), ("ask two?", "yes!!", "no way"), ("tell", "sure", "never"), ("say it", "fine", "nah nah")]
 
 
 @pytest.fixture(autouse=True)
@@ -34,3 +37,11 @@ def run() -> Callable[..., Result]:
         return xpo_bench.run(algos, **({"seeds": 1, "steps": 20} | words))
 
     return small
+
+
+@pytest.fixture
+def rows(tmp_path: Path) -> Path:
+    path = tmp_path / "rows.jsonl"
+    lines = (json.dumps({"prompt": p, "chosen": c, "rejected": r}) for p, c, r in ROWS)
+    path.write_text("\n".join(lines), encoding="utf-8")
+    return path

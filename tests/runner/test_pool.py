@@ -13,16 +13,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import psutil
 import pytest
+from runs import SMALL, by_name, content, ended, same
 
 import xpo_bench
 from xpo_bench.errors import UsageError
 from xpo_bench.runner.executors.places import Place, places
 from xpo_bench.runner.executors.preload import EVERY_S
 
-TIMED = {"pairs_per_s", "tokens_per_s", "overhead", "prepare_s", "peak_memory_mb", "mfu"}
 ODD = '''
 import os, random, signal, sys, time
 from dataclasses import dataclass
@@ -143,47 +142,12 @@ class NotANumber(Algorithm):
 def xpo_algorithms():
     return [Killed, Leaves, Unlucky, Hangs, Exits, Talks, Shakes, Widens, Blinds, Shapes, Elsewhere, Whole, NotANumber]
 '''
-ROWS = [("ask", "yes", "no"), ("ask two?", "yes!!", "no way"), ("tell", "sure", "never"), ("say it", "fine", "nah nah")]
-SMALL = ["--set", "task.kl_prompts=2", "--set", "task.kl_samples=2", "--set", "task.max_new_tokens=4"]
-
-
-@pytest.fixture
-def rows(tmp_path: Path) -> Path:
-    path = tmp_path / "rows.jsonl"
-    lines = (json.dumps({"prompt": p, "chosen": c, "rejected": r}) for p, c, r in ROWS)
-    path.write_text("\n".join(lines), encoding="utf-8")
-    return path
-
-
-def stripped(record: dict[str, Any]) -> dict[str, Any]:
-    """What of a record has to be the same on every run of the same machine."""
-    out = {k: v for k, v in record.items() if k not in ("timing", "created", "environment")}
-    out["metrics"] = {k: v for k, v in record["metrics"].items() if k not in TIMED}
-    return out
-
-
-def content(run: Path) -> dict[str, Any]:
-    """Records and curves by key, without what is timed."""
-    out = {}
-    for path in sorted((run / "cells").glob("*.json")):
-        curve = run / "curves" / f"{path.stem}.parquet"
-        table = pd.read_parquet(curve).drop(columns=list(TIMED), errors="ignore") if curve.exists() else pd.DataFrame()
-        out[path.stem] = (stripped(json.loads(path.read_text("utf-8"))), table.to_dict("list"))
-    return out
-
-
-def by_name(run: Path) -> dict[str, dict[str, Any]]:
-    return {record["algorithm"]["name"]: record for record, _ in content(run).values()}
-
-
-def same(a: Any, b: Any) -> bool:
-    """Equal to the bit; NaN equals NaN."""
-    return json.dumps(a, sort_keys=True) == json.dumps(b, sort_keys=True)
 
 
 def test_any_number_of_workers_order_and_resume_give_the_same_bits(xpo: Any, rows: Path, tmp_path: Path) -> None:
     (tmp_path / "plan.toml").write_text(
         f'seeds = 2\nsteps = 12\n[[runs]]\nalgos = "dpo,ipo,rso"\ntasks = "bandit,cycle,deterministic"\n'
+        '[[runs]]\nalgos = "dpo"\ntasks = "bandit"\nset = { "task.coverage" = [0.5, 0.75] }\n'  # one computation, other rows
         f'[[runs]]\nalgos = "kto,online_dpo,dpo"\ndata = "{rows}"\nmodel = "tiny"\nbatch_size = 2\n'
         'set = { "task.kl_prompts" = 2, "task.kl_samples" = 2, "task.max_new_tokens" = 4 }\n',
         encoding="utf-8",
@@ -197,7 +161,7 @@ def test_any_number_of_workers_order_and_resume_give_the_same_bits(xpo: Any, row
     assert xpo("run", "--algos", "dpo", *words, "--out", "part").code == 0
     assert xpo("run", "plan.toml", "--out", "part").code == 0
     one = content(tmp_path / "one")
-    assert len(one) == 24
+    assert len(one) == 28
     assert same(one, content(tmp_path / "two"))
     assert same(one, content(tmp_path / "part"))
     told = [json.loads(path.read_text("utf-8"))["environment"] for path in (tmp_path / "two" / "cells").glob("*.json")]
@@ -273,19 +237,6 @@ def test_a_cell_that_does_not_end_is_ended(xpo: Any, distribution: Callable[...,
     assert "longer than 8 s (--cell-timeout)" in by_name(tmp_path / "r")["hangs"]["error"]["message"]
 
 
-def ended(group: int, within_s: float) -> bool:
-    """Whether all processes of a group are gone within some seconds."""
-    deadline = time.monotonic() + within_s
-    while time.monotonic() < deadline:
-        try:
-            os.killpg(group, 0)
-        except ProcessLookupError:
-            return True
-        time.sleep(0.05)
-    os.killpg(group, signal.SIGKILL)
-    return False
-
-
 @pytest.fixture
 def long_run(rows: Path, tmp_path: Path, variables: Callable[..., dict[str, str]]) -> Iterator[subprocess.Popen[str]]:
     """A run of two workers in a process group of its own: one cell is done at once, two take an hour."""
@@ -351,23 +302,20 @@ def test_nor_does_the_server_that_is_still_importing(long_run: subprocess.Popen[
 
 
 def test_workers_that_are_killed_at_random_lose_nothing(xpo: Any, rows: Path, tmp_path: Path) -> None:
-    """Their cells are begun again; a second death of one is recorded, and the same command computes it."""
+    """Their cells are begun again; a second death of one would be recorded, so two are killed that run at one moment."""
     words = ["run", "--algos", "dpo,ipo", "--data", rows, "--model", "tiny", "--seeds", 2, "--steps", 60, *SMALL]
     assert xpo(*words, "--out", "calm").code == 0
     rng = random.Random(0)
     command = [str(Path(sys.executable).parent / "xpo-bench"), *map(str, words), "--out", "r", "--workers", "2"]
     process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
-    killed: set[int] = set()
-    while process.poll() is None and len(killed) < 2:
+    workers: list[psutil.Process] = []
+    while process.poll() is None and len(workers) < 2:
         time.sleep(rng.uniform(0.2, 0.6))
         workers = [worker for server in psutil.Process(process.pid).children() for worker in server.children()]
-        if workers:
-            victim = rng.choice(workers)
-            victim.kill()
-            killed.add(victim.pid)
+    for victim in workers:
+        victim.kill()
     process.communicate(timeout=120)
-    assert len(killed) == 2
-    assert xpo(*words, "--out", "r").code == 0
+    assert len(workers) == 2
     assert same(content(tmp_path / "calm"), content(tmp_path / "r"))
 
 

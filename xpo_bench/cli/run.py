@@ -20,6 +20,7 @@ Examples:
   xpo-bench run --algos dpo,ipo --tasks bandit --set dpo.beta=0.05,0.1,0.5
   xpo-bench run --algos dpo --data prefs.jsonl --model tabular --world world.json
   xpo-bench run --algos kto --tasks ukp --model path/to/model --steps 100
+  xpo-bench run --suite full --executor ray --address auto
   xpo-bench run plan.toml
 """
 
@@ -88,15 +89,24 @@ BUDGET = "Budget (defaults come from the task)"
 @click.option("--dtype", type=click.Choice(["float32", "bfloat16", "float64"]), help="Dtype of the policy.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:1.")
 @click.option(
-    "--executor", type=click.Choice(["local"]), default="local", show_default=True, help="Where cells run: on this machine."
+    "--executor",
+    type=click.Choice(["local", "ray"]),
+    default="local",
+    show_default=True,
+    help="Where cells run: on this machine, or as tasks of a Ray cluster (needs the extra ray).",
+)
+@click.option(
+    "--address",
+    metavar="auto|local|HOST:PORT",
+    help="With --executor ray: the cluster that this machine is part of, one of its own for this run, or another.  "
+    "[default: auto]",
 )
 @click.option(
     "--workers",
     type=click.IntRange(min=1),
-    default=1,
-    show_default=True,
     metavar="N",
-    help="Processes side by side, each with its own GPU or share of the cores; 1 runs cells in this process.",
+    help="Processes side by side, each with its own GPU or share of the cores; 1 runs cells in this process.  "
+    "[default: 1; with --executor ray all that the cluster has room for]",
 )
 @click.option(
     "--cell-timeout", type=click.FloatRange(min=0, min_open=True), metavar="S", help="End a cell after S seconds, as a timeout."
@@ -135,7 +145,6 @@ def run(file: Path | None, settings: tuple[str, ...], as_json: bool, quiet: bool
     from xpo_bench.runner.progress import Reporter
     from xpo_bench.runner.request import parse_seeds
 
-    del words["executor"]  # one so far
     words = {k: v for k, v in words.items() if v is not None}
     if settings:
         words["set"] = parse_set(settings)

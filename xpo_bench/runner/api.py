@@ -12,7 +12,7 @@ from xpo_bench import plugins
 from xpo_bench.errors import UsageError
 from xpo_bench.report.stats import summarise
 from xpo_bench.runner import environment
-from xpo_bench.runner.executors.places import Where
+from xpo_bench.runner.executors.places import Where, spread
 from xpo_bench.runner.occupancy import occupied
 from xpo_bench.runner.plan import Plan, make_plan
 from xpo_bench.runner.record import now
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from datasets import Dataset
 
-    from xpo_bench.runner.executors.pool import Pool
+    from xpo_bench.runner.executors.dispatch import Dispatcher
     from xpo_bench.runner.progress import Reporter
 
 
@@ -114,7 +114,9 @@ def run(
     file: str | Path | None = None,
     reporter: Reporter | None = None,
     target_kl: float | None = None,
-    workers: int = 1,
+    executor: str = "local",
+    address: str | None = None,
+    workers: int | None = None,
     cell_timeout: float | None = None,
     shard: str | None = None,
     wait: bool = False,
@@ -128,8 +130,9 @@ def run(
         out: run directory; by default `results/runs/` and twelve digits of the plan's hash.
         fresh: recompute cells that are already there.
         target_kl: search, for every algorithm, the value of its regulariser at which the final KL is this many nats.
-        workers: processes that run cells side by side. cell_timeout: seconds after which a cell, or those that train as one
-            computation with it, is ended.
+        executor: `local` or `ray`. address: of a Ray cluster, `auto`, `local` or HOST:PORT.
+        workers: processes that run cells side by side, 1 by default; all that a Ray cluster has room for.
+        cell_timeout: seconds after which a cell, or those that train as one computation with it, is ended.
         shard: `3/8` runs the third of eight parts of the plan; `xpo-bench merge` joins their run directories.
         wait: for another process that writes the run directory, in place of an error.
         words: the flags of `xpo-bench run`, with underscores: `set`, `seeds`, `data`, `model`, `steps`, ...
@@ -148,19 +151,25 @@ def run(
             from xpo_bench.errors import unknown
 
             raise UsageError(unknown("argument", word, FILE_KEYS))
-    if workers < 1 or (cell_timeout is not None and not cell_timeout > 0):
-        raise UsageError("workers must be at least 1, and cell_timeout more than 0 seconds")
     words = {"algos": algos, "tasks": tasks} | words
     if not file and (tasks or words.get("data")):  # a suite says itself how many
         words.setdefault("seeds", 3)
-    resolved = environment.resolve_device(device)
     registry = plugins.load(frozenset(plugins.split_names(disable) if isinstance(disable, str) else disable))
-    asked = requests(words, Path(file) if file else None, resolved)
-    processes = max((request.gpus_per_cell for request in asked), default=1)
-    if device == "auto" and resolved == "cpu" and processes > 1:
-        raise UsageError(f"--gpus-per-cell {processes}: no GPU on this machine; --device cpu runs the processes on the CPU")
-    plan = make_plan(asked, registry, reporter.planning if reporter else lambda _: None)
-    session = Session(registry, reporter, Where(workers, cell_timeout), fresh, wait)
+    with spread(executor, address, workers, cell_timeout) as where:
+        resolved = where.device(device)
+        asked = requests(words, Path(file) if file else None, resolved)
+        processes = max((request.gpus_per_cell for request in asked), default=1)
+        if device == "auto" and resolved == "cpu" and processes > 1:
+            here = "in the cluster" if where.cluster else "on this machine"
+            raise UsageError(f"--gpus-per-cell {processes}: no GPU {here}; --device cpu runs the processes on the CPU")
+        if where.cluster:
+            where.cluster.check(resolved, processes)
+        return _run(asked, Session(registry, reporter, where, fresh, wait), target_kl, shard, out)
+
+
+def _run(asked: list[Request], session: Session, target_kl: float | None, shard: str | None, out: str | Path | None) -> Result:
+    """Plan what is asked for, and run it."""
+    plan = make_plan(asked, session.registry, session.reporter.planning if session.reporter else lambda _: None)
     if target_kl is not None:
         if shard:
             raise UsageError("--shard: not with --target-kl, whose cells depend on one another")
@@ -245,9 +254,13 @@ def _execute(plan: Plan, store: Store, session: Session) -> Result:
             reporter.group(group.label, len(group.cells))
 
     references = store.root / "references"
-    executor: LocalExecutor | Pool
+    executor: LocalExecutor | Dispatcher
     if where.in_process:
-        executor = LocalExecutor(finished, reporter.step if reporter else None, observe, references)
+        executor = LocalExecutor(finished, reporter.step if reporter else None, observe, references, where.facts)
+    elif where.cluster:
+        from xpo_bench.runner.executors.ray import RayPool
+
+        executor = RayPool(where.cluster, where, finished, observe, references, reporter)
     else:
         from xpo_bench.runner.executors.pool import Pool
 

@@ -50,7 +50,7 @@ def describe(device: str) -> dict[str, Any]:
         "packages": package_versions(),
         "variables": {name: os.environ[name] for name in VARIABLES if name in os.environ},
     }
-    if device.startswith("cuda"):
+    if device.startswith("cuda") and torch.cuda.is_available():  # the machine that plans for a cluster may have none
         out["accelerator"] = torch.cuda.get_device_name(device)
         out["cuda"] = torch.version.cuda
     return out

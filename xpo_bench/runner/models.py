@@ -31,6 +31,8 @@ def check_processes(count: int, device: str, task: str, model: ModelSpec, budget
         raise UsageError(
             f"{words}: batches of task {task} have {budget.batch_size} rows, not one for each process (--batch-size)"
         )
+    if device == "cuda":  # of a cluster, which has been asked for as many
+        return
     there = len(devices_from(device, count))
     if there < count:
         raise UsageError(f"{words}: this machine has {there} from {device} on; every process needs one of its own")

@@ -28,7 +28,11 @@ ABILITIES = frozenset({"generate", "reward"})
 
 @dataclass
 class TaskSetup:
-    """A task with its options, model and budget settled; data is loaded once per seed."""
+    """A task with its options, model and budget settled; data is loaded once per seed.
+
+    Args:
+        brought: its rows were brought to this machine, which may be unable to read them.
+    """
 
     task: Task
     name: str
@@ -39,11 +43,16 @@ class TaskSetup:
     truncate: str
     device: str
     processes: int = 1
+    brought: bool = False
     _data: dict[int, tuple[Dataset, str]] = field(default_factory=dict)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Rows stay behind: a process that is sent a setup reads them itself."""
-        return vars(self) | {"_data": {}}
+        """Rows stay behind where they can be read: a process that is sent a setup does that itself."""
+        return vars(self) | ({} if self.brought else {"_data": {}})
+
+    def take(self, seed: int, dataset: Dataset, print_: str) -> None:
+        """Use rows that another process has read, with the fingerprint that they had there."""
+        self._data[seed] = (dataset, print_)
 
     def dataset(self, seed: int) -> Dataset:
         """The clean rows at a seed."""

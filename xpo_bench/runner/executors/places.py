@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from xpo_bench.errors import UsageError
+from xpo_bench.errors import UsageError, unknown
+from xpo_bench.runner import environment
 from xpo_bench.runner.models import devices_from
+
+if TYPE_CHECKING:
+    from xpo_bench.runner.executors.cluster import Cluster
+
+EXECUTORS = ("local", "ray")
 
 
 @dataclass(frozen=True)
@@ -15,21 +23,49 @@ class Where:
     """How cells are spread.
 
     Args:
-        workers: processes at a time. limit_s: seconds that a group of cells may take, None for no limit.
+        workers: processes at a time; 0 as many as a cluster has room for. limit_s: seconds that a group of cells may take,
+            None for no limit. cluster: of Ray, None for this machine.
     """
 
     workers: int = 1
     limit_s: float | None = None
+    cluster: Cluster | None = None
 
     @property
     def in_process(self) -> bool:
         """Whether this process runs the cells itself: it cannot end what does not end."""
-        return self.workers == 1 and self.limit_s is None
+        return self.workers == 1 and self.limit_s is None and self.cluster is None
 
     @property
     def facts(self) -> dict[str, Any]:
         """What records say of it: processes side by side confound throughput."""
-        return {"workers": self.workers} if self.workers > 1 else {}
+        return {"executor": "ray" if self.cluster else "local"} | ({"workers": self.workers} if self.workers > 1 else {})
+
+    def device(self, asked: str) -> str:
+        """A device as it was asked for, as one that is there."""
+        return self.cluster.device(asked) if self.cluster else environment.resolve_device(asked)
+
+
+@contextlib.contextmanager
+def spread(executor: str, address: str | None, workers: int | None, limit_s: float | None) -> Iterator[Where]:
+    """Where cells run, as the words of a run say; a cluster is connected to meanwhile.
+
+    Raises:
+        UsageError: words that do not go together, or a cluster that is not there.
+    """
+    if executor not in EXECUTORS:
+        raise UsageError(unknown("executor", executor, EXECUTORS))
+    if (workers is not None and workers < 1) or (limit_s is not None and not limit_s > 0):
+        raise UsageError("workers must be at least 1, and cell_timeout more than 0 seconds")
+    if executor == "local":
+        if address is not None:
+            raise UsageError(f"--address {address}: goes with --executor ray")
+        yield Where(workers or 1, limit_s)
+        return
+    from xpo_bench.runner.executors.cluster import connected
+
+    with connected(address or "auto", workers or 1) as cluster:
+        yield Where(workers or 0, limit_s, cluster)
 
 
 @dataclass(frozen=True)
