@@ -64,6 +64,8 @@ def show(run_dir: Path, baseline: str | None, metric: str | None, as_json: bool)
 
     if as_json:
         document = {"schema": SCHEMA, "run": str(run_dir), "cells": records, "summary": summarise(records)}
+        if tuning := store.read_run().get("tuning"):
+            document["tuning"] = tuning
         if baseline is not None:
             document["against"] = documents(against(group(records), baseline, metric))
         print_json(document)
@@ -74,9 +76,9 @@ def show(run_dir: Path, baseline: str | None, metric: str | None, as_json: bool)
     from xpo_bench.report.experiments import curve_reader, print_experiments
     from xpo_bench.report.tables import print_run, without_search
 
-    console = Console()
+    console, run = Console(), store.read_run()
     rest = print_experiments(console, records, run_dir)
-    print_run(console, rest, skipped=store.read_run().get("skipped", []))
+    print_run(console, rest, skipped=run.get("skipped", []), tuning=run.get("tuning", []))
     groups, curves = group(without_search(rest)), curve_reader(run_dir)
     print_equal_kl(console, groups, curves)
     print_sparks(console, groups, curves)
