@@ -127,7 +127,8 @@ def test_order_of_the_plan_changes_nothing(tmp_path: Path) -> None:
 
     forwards, backwards = plan(["dpo", "ipo"], seeds=[0, 1]), plan(["ipo", "dpo"], seeds=[1, 0])
     results: list[Result] = [
-        execute(p, Store(tmp_path / str(i)), Session(plugins.load())) for i, p in enumerate((forwards, backwards))
+        execute(p, Store(tmp_path / str(i)), Session(plugins.load()))
+        for i, p in enumerate((forwards, backwards))
     ]
     policies = [{cell["key"]: cell["final_policy"] for cell in result.cells} for result in results]
     assert policies[0] == policies[1]
