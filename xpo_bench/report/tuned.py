@@ -44,7 +44,9 @@ def _beside(tuning: Sequence[Mapping[str, Any]], by_key: Mapping[str, Record]) -
                 columns.append(Column(f"{broken_header(metric)}\n{side}", [mean_pm(e) for e in values], means, better))
     columns.append(Column("chosen\ntrial", [_trial(t) for t in tuning], left=True))
     count = max(len(t["trials"]) for t in tuning)
-    searched = f": {count} trial{'s' * (count != 1)} of {len(first['seeds'])} seeds" if count else ""
+    searched = (
+        f": {count} trial{'s' * (count != 1)} of {len(first['seeds'])} seed{'s' * (len(first['seeds']) != 1)}" if count else ""
+    )
     title = f"Default and tuned: {_where(first)}{searched}"
     note = f"Trials are chosen by {clean(select)} on a validation split of the training rows; trial 0 is the default, and the "
     note += "earliest of equals is taken. Default and tuned are trained on all training rows, at the same seeds."
