@@ -117,6 +117,14 @@ def test_the_best_trial_is_run_and_the_command_resumes(warm: Command) -> None:
     told = warm("report", "r", "--md", "-", "--html", "r.html")
     assert "## Default and tuned: bandit" in told.out
     assert "Default and tuned" in Path("r.html").read_text("utf-8")
+    compared = warm("compare", "r", "r")
+    assert "(tuned)" in compared.out
+    assert "search" not in compared.out
+    # more trials begin with those that are there
+    more = warm("run", "--algos", "dpo,sft", *SHORT, "--trials", "5", "--seeds", "2", "--json")
+    assert "20 cells, 16 already there" in more.err
+    for t, before in zip(more.json["tuning"], done.json["tuning"], strict=True):
+        assert t["trials"][:4] == before["trials"]
     # the default protocol finds its cells there
     default = warm("run", "--algos", "dpo,sft", "--tasks", "bandit", "--steps", "30", "--seeds", "2", "--out", "r", "--json")
     assert {c["key"] for c in default.json["cells"]} == {k for t in done.json["tuning"] for k in t["keys"]["default"]}
