@@ -53,7 +53,7 @@ class Algorithm:
     requires: ClassVar[frozenset[str]] = frozenset()
     """Abilities of the policy that are needed: any of `"enumerable"`, `"generate"`, `"reward"`."""
     search_space: ClassVar[Mapping[str, tuple[float, float]]] = {}
-    """Published range of each tuned field."""
+    """Published range of each tuned field, for `--protocol tuned`; the learning rate is searched without being named."""
     source: ClassVar[str] = ""
     """The paper and the equation."""
 

@@ -70,6 +70,8 @@ def show(run_dir: Path, baseline: str | None, metric: str | None, as_json: bool)
     if as_json:
         document = {"schema": SCHEMA, "run": str(run_dir), "cells": records, "summary": summarise(records)}
         document["readouts"] = [out.document() for out in read_outs(group(without_search(records)), curves)]
+        if tuning := store.read_run().get("tuning"):
+            document["tuning"] = tuning
         if baseline is not None:
             document["against"] = documents(against(group(records), baseline, metric))
         print_json(document)
@@ -80,9 +82,9 @@ def show(run_dir: Path, baseline: str | None, metric: str | None, as_json: bool)
     from xpo_bench.report.experiments import print_experiments
     from xpo_bench.report.tables import print_run
 
-    console = Console()
+    console, run = Console(), store.read_run()
     rest = print_experiments(console, records, run_dir)
-    print_run(console, rest, skipped=store.read_run().get("skipped", []))
+    print_run(console, rest, skipped=run.get("skipped", []), tuning=run.get("tuning", []))
     groups = group(without_search(rest))
     print_read_outs(console, read_outs(groups, curves))
     print_sparks(console, groups, curves)

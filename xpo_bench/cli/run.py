@@ -21,6 +21,7 @@ Examples:
   xpo-bench run --algos dpo --data prefs.jsonl --model tabular --world world.json
   xpo-bench run --algos kto --tasks ukp --model path/to/model --steps 100
   xpo-bench run --suite full --executor ray --address auto
+  xpo-bench run --algos dpo,ipo --tasks bandit --protocol tuned --trials 16
   xpo-bench run plan.toml
 """
 
@@ -84,6 +85,17 @@ BUDGET = "Budget (defaults come from the task)"
     type=float,
     metavar="K",
     help="Search the value of each regulariser at which the final KL is K nats, and run it.",
+)
+@click.option(
+    "--protocol",
+    metavar="default|tuned",
+    help="tuned: also run each algorithm at the best of its trials, chosen on a validation split.  [default: default]",
+)
+@click.option("--trials", type=int, metavar="N", help="With --protocol tuned: configurations per algorithm.  [default: 16]")
+@click.option(
+    "--select",
+    metavar="METRIC",
+    help="With --protocol tuned: what trials are chosen by.  [default: heldout_reward_accuracy]",
 )
 @click.option("--label-noise", type=float, metavar="P", help="Probability that a training row is flipped, once per seed.")
 @click.option("--dtype", type=click.Choice(["float32", "bfloat16", "float64"]), help="Dtype of the policy.")

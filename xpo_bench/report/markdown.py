@@ -16,6 +16,7 @@ from xpo_bench.report.scoreboard import board
 from xpo_bench.report.stats import Record, group
 from xpo_bench.report.tables import left_out, problems, without_search
 from xpo_bench.report.task_table import task_sheets
+from xpo_bench.report.tuned import tuned_sheets
 
 _SPECIAL = re.compile(r"([\\`*_{}\[\]|~$#!])")
 
@@ -55,6 +56,8 @@ def markdown(root: Path, records: Sequence[Record], document: Mapping[str, Any])
         note = "Mean ± half its 95 % interval over seeds; bold: best mean of its column. "
         note += sheet.note.replace("* best mean of its column.", "").replace("  ", " ")
         out += [f"## {escape(sheet.title)}", sheet_table(sheet), escape(note)]
+    for sheet in tuned_sheets(document.get("tuning") or [], records):
+        out += [f"## {escape(sheet.title)}", sheet_table(sheet), escape(sheet.note)]
     if told_of := findings(groups):
         out += ["## What the numbers show", _bullets(told_of)]
     if wrong := problems(rest):

@@ -35,6 +35,7 @@ from xpo_bench.report.scoreboard import board
 from xpo_bench.report.stats import Group, Record, group
 from xpo_bench.report.tables import left_out, problems, without_search
 from xpo_bench.report.task_table import task_sheets
+from xpo_bench.report.tuned import tuned_sheets
 
 _LEADING = re.compile(r"\s*(-?\d+(?:\.\d+)?(?:e[+-]?\d+)?)(?:±\S+)?(?: ([kMGTPEZ]))?")
 
@@ -151,12 +152,13 @@ def _content(root: Path, records: Sequence[Record], document: Mapping[str, Any])
         "findings": findings(groups),
         "problems": problems(rest),
         "board": board(ranked) if ranked else None,
+        "tuned": tuned_sheets(document.get("tuning") or [], records),
         "tasks": _tasks(studio, groups, curves, look),
         "experiments": _experiments(studio, shown, curves),
         "sweeps": charts.sweeps(studio, groups),
         "own_clock": own,
         "shared_clock": shared,
-        "algorithms": _algorithms(records, registry),
+        "algorithms": _algorithms([r for r in records if (r.get("protocol") or {}).get("role") != "trial"], registry),
         "ran": _ran(shown),
         "setting": _settings(shown),
         "machines": _machines(records),

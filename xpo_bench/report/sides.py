@@ -46,7 +46,8 @@ def read_side(path: Path) -> Side:
     """
     if path.is_dir():
         store = Store.existing(path)
-        records = store.records()
+        # trials are a search: judged, they would only multiply the comparisons that verdicts are corrected for
+        records = [r for r in store.records() if (r.get("protocol") or {}).get("role") != "trial"]
         side = Side(str(path), list(records), _curves(path, records), [f"{p}: {why}" for p, why in store.damaged.items()])
     else:
         side = _baseline(path)

@@ -8,18 +8,19 @@ from typing import Any
 from rich.console import Console
 
 from xpo_bench.report.columns import unlearns
-from xpo_bench.report.drawing import bullet, say
+from xpo_bench.report.drawing import bullet, draw, say
 from xpo_bench.report.findings import findings
 from xpo_bench.report.listing import print_doctor, print_list, print_status
 from xpo_bench.report.scoreboard import print_scoreboard
 from xpo_bench.report.stats import Record, group
 from xpo_bench.report.targets import print_targets
 from xpo_bench.report.task_table import print_task
+from xpo_bench.report.tuned import tuned_sheets
 
 __all__ = ["print_doctor", "print_list", "print_run", "print_status"]
 
 SEARCH = " search"
-"""How the experiment of a cell ends that `--target-kl` only tried on its way; tables leave it out."""
+"""How the experiment of a cell ends that `--target-kl` or `--protocol tuned` only tried on its way; tables leave it out."""
 
 
 def print_run(
@@ -28,6 +29,7 @@ def print_run(
     skipped: Sequence[Mapping[str, str]] = (),
     unreachable: Sequence[Mapping[str, str]] = (),
     targets: Sequence[Mapping[str, Any]] = (),
+    tuning: Sequence[Mapping[str, Any]] = (),
 ) -> None:
     """The scoreboard, one table per task, what they show, and what was left out or went wrong.
 
@@ -37,12 +39,18 @@ def print_run(
         skipped: {algorithm, task, reason} of combinations that were not planned.
         unreachable: {task, reason} of tasks whose data cannot be had.
         targets: what `--target-kl` found, see `print_targets`.
+        tuning: what the tuned protocol chose, see `tuned_sheets`.
     """
+    every = records
     records = without_search(records)
     groups = group(records)
     if groups:
         if board := [g for g in groups if not unlearns(g)]:
             print_scoreboard(console, board)
+        for sheet in tuned_sheets(tuning, every):
+            draw(console, sheet.title, sheet.columns)
+            say(console, sheet.note, "dim")
+            console.print()
         for task in dict.fromkeys(g.task for g in groups):
             print_task(console, task, [g for g in groups if g.task == task])
         told = findings(groups)
@@ -64,8 +72,11 @@ def print_run(
 
 
 def without_search(records: Sequence[Record]) -> Sequence[Record]:
-    """The records without those that `--target-kl` only tried on its way, unless there are no others."""
-    return [r for r in records if not str(r.get("experiment")).endswith(SEARCH)] or records
+    """The records without those that a search only tried on its way, and the tuned ones, unless there are no others.
+
+    Tuned configurations have a table of their own, beside the defaults.
+    """
+    return [r for r in records if not str(r.get("experiment")).endswith(SEARCH) and not r.get("protocol")] or records
 
 
 def problems(records: Sequence[Record]) -> list[str]:

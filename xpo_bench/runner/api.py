@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xpo_bench import plugins
-from xpo_bench.errors import UsageError
+from xpo_bench.errors import UsageError, unknown
 from xpo_bench.report.stats import summarise
 from xpo_bench.runner import environment
 from xpo_bench.runner.executors.places import Where, spread
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from xpo_bench.runner.progress import Reporter
 
 
+PROTOCOLS = ("default", "tuned")
+
+
 @dataclass
 class Result:
     """The records of one run, and what was not planned.
@@ -36,6 +39,7 @@ class Result:
         skipped: combinations that `all` left out. unreachable: tasks whose data cannot be had.
         planned: number of cells that were asked for.
         targets: with `target_kl`, the value found for every algorithm on every task, or why there is none.
+        tuning: of the tuned protocol, for every algorithm on every task its trials and the one chosen.
     """
 
     out: Path
@@ -45,6 +49,7 @@ class Result:
     unreachable: list[dict[str, str]] = field(default_factory=list)
     computed: int = 0
     targets: list[dict[str, Any]] = field(default_factory=list)
+    tuning: list[dict[str, Any]] = field(default_factory=list)
 
     def summary(self) -> list[dict[str, Any]]:
         """Mean, 95 % interval over seeds and n of every metric, per algorithm x config x task."""
@@ -83,7 +88,7 @@ class Result:
 
         console = Console(width=width)
         rest = print_experiments(console, self.cells, self.out)
-        print_run(console, rest, self.skipped, self.unreachable, self.targets)
+        print_run(console, rest, self.skipped, self.unreachable, self.targets, self.tuning)
 
     def document(self) -> dict[str, Any]:
         """What `--json` prints."""
@@ -94,7 +99,7 @@ class Result:
             "summary": self.summary(),
             "skipped": self.skipped,
             "unreachable": self.unreachable,
-        } | ({"targets": self.targets} if self.targets else {})
+        } | {name: found for name, found in (("targets", self.targets), ("tuning", self.tuning)) if found}
 
     @property
     def ok(self) -> bool:
@@ -117,6 +122,9 @@ def run(
     executor: str = "local",
     address: str | None = None,
     workers: int | None = None,
+    protocol: str = "default",
+    trials: int | None = None,
+    select: str | None = None,
     cell_timeout: float | None = None,
     shard: str | None = None,
     wait: bool = False,
@@ -133,6 +141,8 @@ def run(
         executor: `local` or `ray`. address: of a Ray cluster, `auto`, `local` or HOST:PORT.
         workers: processes that run cells side by side, 1 by default; all that a Ray cluster has room for.
         cell_timeout: seconds after which a cell, or those that train as one computation with it, is ended.
+        protocol: `"tuned"` also runs every algorithm at the best of `trials` configurations (16 by default), its own
+            among them, chosen on a validation split by the metric `select`.
         shard: `3/8` runs the third of eight parts of the plan; `xpo-bench merge` joins their run directories.
         wait: for another process that writes the run directory, in place of an error.
         words: the flags of `xpo-bench run`, with underscores: `set`, `seeds`, `data`, `model`, `steps`, ...
@@ -148,9 +158,8 @@ def run(
 
     for word in words:
         if word not in (*FILE_KEYS, "trust_remote_code"):
-            from xpo_bench.errors import unknown
-
             raise UsageError(unknown("argument", word, FILE_KEYS))
+    trying = _trying(protocol, trials, select)
     words = {"algos": algos, "tasks": tasks} | words
     if not file and (tasks or words.get("data")):  # a suite says itself how many
         words.setdefault("seeds", 3)
@@ -164,12 +173,40 @@ def run(
             raise UsageError(f"--gpus-per-cell {processes}: no GPU {here}; --device cpu runs the processes on the CPU")
         if where.cluster:
             where.cluster.check(resolved, processes)
-        return _run(asked, Session(registry, reporter, where, fresh, wait), target_kl, shard, out)
+        return _run(asked, Session(registry, reporter, where, fresh, wait), target_kl, trying, shard, out)
 
 
-def _run(asked: list[Request], session: Session, target_kl: float | None, shard: str | None, out: str | Path | None) -> Result:
+def _trying(protocol: str, trials: int | None, select: str | None) -> tuple[int, str] | None:
+    """How many configurations the tuned protocol tries, and by what it chooses; None for the default protocol."""
+    from xpo_bench.runner import tuned
+
+    if protocol not in PROTOCOLS:
+        raise UsageError(unknown("protocol", str(protocol), PROTOCOLS))
+    if protocol == "default":
+        if trials is not None or select is not None:
+            raise UsageError(f"{'--select' if trials is None else '--trials'}: goes with --protocol tuned")
+        return None
+    trying = (tuned.TRIALS if trials is None else trials, select or tuned.SELECT)
+    tuned.check(*trying)
+    return trying
+
+
+def _run(
+    asked: list[Request],
+    session: Session,
+    target_kl: float | None,
+    trying: tuple[int, str] | None,
+    shard: str | None,
+    out: str | Path | None,
+) -> Result:
     """Plan what is asked for, and run it."""
     plan = make_plan(asked, session.registry, session.reporter.planning if session.reporter else lambda _: None)
+    if trying is not None:
+        if shard or target_kl is not None:
+            raise UsageError(
+                f"{'--shard' if shard else '--target-kl'}: not with --protocol tuned, whose cells depend on its trials"
+            )
+        return _tuned(plan, asked, *trying, out, session)
     if target_kl is not None:
         if shard:
             raise UsageError("--shard: not with --target-kl, whose cells depend on one another")
@@ -221,6 +258,28 @@ def _at_target(base: Plan, asked: list[Request], target_kl: float, out: str | Pa
     plan, _, found = target.find(asked, target_kl, session.registry, search, session.note)
     result = execute(plan, store, session) if plan.cells else Result(store.root, [], 0, plan.skipped, plan.unreachable)
     result.targets = [f.document() for f in found]
+    return result
+
+
+def _tuned(base: Plan, asked: list[Request], trials: int, select: str, out: str | Path | None, session: Session) -> Result:
+    """Run the trials, then every algorithm at its default and at its best trial."""
+    from xpo_bench.runner import tuned
+    from xpo_bench.runner.keys import digest
+
+    if not base.cells:
+        why = "; ".join(f"{s['algorithm']} on {s['task']}: {s['reason']}" for s in base.skipped[:3])
+        raise UsageError(f"nothing to run: {why or 'no algorithm fits the tasks'}")
+    store = Store(Path(out) if out else Path("results/runs") / digest([base.hash, "tuned"], 12))
+
+    def run_trials(plan: Plan) -> list[dict[str, Any]]:
+        return execute(plan, store, session).cells
+
+    plan, found = tuned.find(base, asked, trials, select, run_trials, session.note)
+    result = execute(plan, store, session)
+    result.tuning = found
+    place = {(f["algorithm"], f["task"], *f["keys"]["default"]): f for f in [*store.read_run().get("tuning", []), *found]}
+    with occupied(store.root, session.wait, session.note):
+        store.write_run(store.read_run() | {"tuning": list(place.values())})
     return result
 
 
@@ -317,5 +376,6 @@ def _run_document(plan: Plan, store: Store) -> dict[str, Any]:
         "skipped": sorted(skipped, key=lambda s: (s["task"], s["algorithm"])),
         "unreachable": plan.unreachable,
         "environment": environment.describe(device),
+        **({"tuning": before["tuning"]} if "tuning" in before else {}),
         "created": before.get("created", now()),
     }

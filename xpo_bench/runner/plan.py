@@ -10,12 +10,14 @@ from typing import Any
 from xpo_bench.algorithm import Algorithm
 from xpo_bench.data.adhoc import AdHoc, task_name
 from xpo_bench.data.dataset import fingerprint
+from xpo_bench.data.validation import validation_split
 from xpo_bench.errors import UsageError, unknown
 from xpo_bench.plugins import NAME, PluginInfo, Registry, check_spec
 from xpo_bench.runner import keys
 from xpo_bench.runner.config import Settings, TrainOverrides, dump, grid, names, validate
 from xpo_bench.runner.models import check_processes, model_and_budget
 from xpo_bench.runner.request import Request
+from xpo_bench.streams import stream
 from xpo_bench.task import Task
 from xpo_bench.train.batches import usable
 from xpo_bench.types import Budget, Dataset, ModelSpec, Optimizer, Pair
@@ -32,6 +34,7 @@ class TaskSetup:
 
     Args:
         brought: its rows were brought to this machine, which may be unable to read them.
+        validation: hold out a part of the training rows in place of the held-out rows, for trials.
     """
 
     task: Task
@@ -44,6 +47,7 @@ class TaskSetup:
     device: str
     processes: int = 1
     brought: bool = False
+    validation: bool = False
     _data: dict[int, tuple[Dataset, str]] = field(default_factory=dict)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -64,6 +68,11 @@ class TaskSetup:
     def _load(self, seed: int) -> tuple[Dataset, str]:
         if seed not in self._data:
             dataset = self.task.data(seed, self.model)
+            if self.validation:
+                divided = validation_split(dataset, stream(seed, self.name, "validation"), not self.model.tabular)
+                if divided is None:
+                    raise UsageError(f"task {self.name}: its training data cannot be divided into training and validation")
+                dataset = divided
             if not dataset.train:
                 raise UsageError(f"task {self.name}: no training rows in {dataset.source}")
             if not usable(dataset.train):
@@ -104,7 +113,11 @@ class TaskSetup:
 
 @dataclass(frozen=True)
 class Cell:
-    """One algorithm configuration on one task at one seed."""
+    """One algorithm configuration on one task at one seed.
+
+    Args:
+        protocol: {name, role, trial} of cells of the tuned protocol; it does not change numbers and is not in the key.
+    """
 
     key: str
     setup: TaskSetup
@@ -115,6 +128,7 @@ class Cell:
     lr: float
     optimizer: Optimizer
     experiment: str | None
+    protocol: Mapping[str, Any] | None = None
 
     @property
     def label(self) -> str:
@@ -292,6 +306,20 @@ def _cell(request: Request, setup: TaskSetup, algorithm: Algorithm, info: Plugin
     asked = float(request.budget["lr"]) if "lr" in request.budget else None
     optimizer = train.optimizer or setup.budget.optimizer
     lr = train.lr or setup.learning_rate(algorithm.name, optimizer, asked)
+    return make_cell(setup, algorithm, info, (lr, optimizer), seed, request.experiment)
+
+
+def make_cell(
+    setup: TaskSetup,
+    algorithm: Algorithm,
+    info: PluginInfo,
+    train: tuple[float, Optimizer],
+    seed: int,
+    experiment: str | None,
+    protocol: Mapping[str, Any] | None = None,
+) -> Cell:
+    """The cell of a validated configuration, with its key. `train`: learning rate and optimizer."""
+    lr, optimizer = train
     config = dump(algorithm)
     identity = {
         "task": setup.identity,
@@ -300,7 +328,7 @@ def _cell(request: Request, setup: TaskSetup, algorithm: Algorithm, info: Plugin
         "plugin": [info.distribution, info.version],
         "train": {"lr": lr, "optimizer": optimizer},
         "seed": seed,
-        "experiment": request.experiment,
+        "experiment": experiment,
         "host": keys.host_source(),
     }
-    return Cell(keys.digest(identity), setup, algorithm, config, info, seed, lr, optimizer, request.experiment)
+    return Cell(keys.digest(identity), setup, algorithm, config, info, seed, lr, optimizer, experiment, protocol)

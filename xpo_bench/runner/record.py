@@ -66,6 +66,7 @@ def cell_record(
         "train": {"lr": cell.lr, "optimizer": cell.optimizer} | ({"processes": setup.processes} if setup.processes > 1 else {}),
         "seed": cell.seed,
         "experiment": cell.experiment,
+        **({"protocol": dict(cell.protocol)} if cell.protocol else {}),
         "metrics": dict(outcome.metrics) if outcome else {},
         "final_policy": outcome.final_policy if outcome else None,
         "timing": outcome.timing if outcome else {},

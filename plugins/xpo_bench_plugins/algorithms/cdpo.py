@@ -14,6 +14,7 @@ Source: Mitchell 2023, "A note on DPO with noisy preferences & relationship to I
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
@@ -30,6 +31,7 @@ class CDPO(Algorithm):
     name: ClassVar[str] = "cdpo"
     regulariser: ClassVar[tuple[str, int] | None] = ("beta", +1)
     kl_strength: ClassVar[str | None] = "beta"
+    search_space: ClassVar[Mapping[str, tuple[float, float]]] = {"beta": (0.01, 0.5)}  # DPO's: the same constant
     source: ClassVar[str] = "Mitchell 2023, note on DPO with noisy preferences"
 
     beta: Annotated[float, Gt(0), Doc("KL strength, 1/nats")] = 0.1

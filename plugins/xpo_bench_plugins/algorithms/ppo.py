@@ -43,6 +43,7 @@ class PPO(Algorithm):
     requires: ClassVar[frozenset[str]] = frozenset({"generate", "reward"})
     regulariser: ClassVar[tuple[str, int] | None] = ("beta", +1)
     kl_strength: ClassVar[str | None] = "beta"
+    search_space: ClassVar[Mapping[str, tuple[float, float]]] = {"beta": (0.01, 0.5)}  # DPO's: the same constant
     source: ClassVar[str] = "Schulman et al. 2017, eq. 7; Ahmadian et al. 2024"
 
     beta: Annotated[float, Gt(0), Doc("KL strength, 1/nats")] = 0.1

@@ -36,6 +36,7 @@ class RLHF(Algorithm):
     requires: ClassVar[frozenset[str]] = frozenset({"enumerable", "reward"})
     regulariser: ClassVar[tuple[str, int] | None] = ("beta", +1)
     kl_strength: ClassVar[str | None] = "beta"
+    search_space: ClassVar[Mapping[str, tuple[float, float]]] = {"beta": (0.01, 0.5)}  # DPO's: the same constant
     source: ClassVar[str] = "Ouyang et al. 2022; Rafailov et al. 2023, eq. 4"
 
     beta: Annotated[float, Gt(0), Doc("KL strength, 1/nats")] = 0.1

@@ -15,6 +15,7 @@ Source: Chowdhury et al. 2024 (rDPO), the de-biased loss; named `robust` because
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
@@ -31,6 +32,7 @@ class RobustDPO(Algorithm):
     name: ClassVar[str] = "robust"
     regulariser: ClassVar[tuple[str, int] | None] = ("beta", +1)
     kl_strength: ClassVar[str | None] = "beta"
+    search_space: ClassVar[Mapping[str, tuple[float, float]]] = {"beta": (0.01, 0.5)}  # DPO's: the same constant
     source: ClassVar[str] = "Chowdhury et al. 2024"
 
     beta: Annotated[float, Gt(0), Doc("KL strength, 1/nats")] = 0.1

@@ -19,7 +19,7 @@ Source: Kim et al. 2024, §3.2.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -38,6 +38,7 @@ from xpo_bench.types import Example, Tools
 class SDPO(Algorithm):
     name: ClassVar[str] = "sdpo"
     regulariser: ClassVar[tuple[str, int] | None] = ("beta", +1)
+    search_space: ClassVar[Mapping[str, tuple[float, float]]] = {"beta": (0.01, 0.5)}  # DPO's: the same constant
     source: ClassVar[str] = "Kim et al. 2024, §3.2"
 
     beta: Annotated[float, Gt(0), Doc("KL strength of one stage, 1/nats")] = 0.1

@@ -1,0 +1,70 @@
+"""Default beside tuned, from documents and records alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from xpo_bench.report.tables import without_search
+from xpo_bench.report.tuned import tuned_sheets
+
+
+def record(key: str, gap: float, **more: Any) -> dict[str, Any]:
+    return {"key": key, "status": "ok", "metrics": {"frontier_gap": gap}, "experiment": None} | more
+
+
+def document(name: str, **more: Any) -> dict[str, Any]:
+    spread = {"median": 0.7, "q1": 0.6, "q3": 0.8, "best": 0.9, "worst": 0.5, "n": 3, "failed": 1}
+    base: dict[str, Any] = {
+        "algorithm": name,
+        "task": "bandit",
+        "experiment": None,
+        "select": "heldout_reward_accuracy",
+        "seeds": [1_000_000],
+        "trials": [{"changes": {}, "score": 0.5}] * 4,
+        "chosen": 2,
+        "changes": {"beta": 0.25, "train.lr": 0.01},
+        "spread": {"heldout_reward_accuracy": spread},
+        "reason": None,
+        "keys": {"default": [f"{name}-d"], "tuned": [f"{name}-t"]},
+    }
+    return base | more
+
+
+def cells(sheet: Any) -> dict[str, list[str]]:
+    return {c.header.replace("_\n", "_"): list(c.cells) for c in sheet.columns}
+
+
+def test_both_sides_and_the_spread() -> None:
+    records = [record("dpo-d", 0.4), record("dpo-t", 0.1)]
+    beside, sensitivity = tuned_sheets([document("dpo")], records)
+    shown = cells(beside)
+    assert shown["frontier_gap\ndefault"] == ["0.4"]
+    assert shown["frontier_gap\ntuned"] == ["0.1"]
+    assert shown["chosen\ntrial"] == ["2: beta=0.25, lr=0.01"]
+    assert beside.title == "Default and tuned: bandit: 4 trials of 1 seed"
+    spread = cells(sensitivity)
+    assert spread["heldout_reward_accuracy\nmedian [quartiles]"] == ["0.7 [0.6, 0.8]"]
+    assert spread["heldout_reward_accuracy\nworst to best"] == ["0.5 to 0.9"]
+    assert spread["trials\nwithout"] == ["1"]
+
+
+def test_what_ran_its_default_only_is_told_and_markup_stays_text() -> None:
+    keys = {"default": ["d"], "tuned": ["d"]}
+    only = document("sft", chosen=0, changes={}, spread={}, trials=[], reason="nothing \x1b[31mto search", keys=keys)
+    (beside,) = tuned_sheets([only], [record("d", 0.4)])
+    assert cells(beside)["chosen\ntrial"] == ["0: default"]
+    assert "sft: default only: nothing" in beside.note
+    assert "\x1b" not in beside.note
+
+
+def test_a_missing_or_failed_record_is_no_number() -> None:
+    (beside, _) = tuned_sheets([document("dpo"), document("ipo")], [record("dpo-d", 0.4), record("dpo-t", 0.1, status="failed")])
+    assert cells(beside)["frontier_gap\ntuned"] == ["–", "–"]
+    assert cells(beside)["frontier_gap\ndefault"] == ["0.4", "–"]
+
+
+def test_ordinary_tables_leave_out_trials_and_tuned_cells() -> None:
+    ordinary = record("a", 0.1)
+    trial = record("b", 0.1, experiment="tuned search", protocol={"name": "tuned", "role": "trial", "trial": 1})
+    tuned = record("c", 0.1, experiment="tuned", protocol={"name": "tuned", "role": "tuned", "trial": 1})
+    assert without_search([ordinary, trial, tuned]) == [ordinary]
