@@ -18,7 +18,7 @@ from xpo_bench import cli, hookspecs, plugins
 from xpo_bench.runner import listing
 
 ROOT = Path(__file__).parents[1]
-PAGES = ["README.md", "docs/plugins.md", "docs/tutorial.md"]
+PAGES = ["README.md", "docs/plugins.md", "docs/records.md", "docs/tutorial.md"]
 HOOKS = sorted(name for name in vars(hookspecs) if name.startswith("xpo_"))
 
 
@@ -201,3 +201,43 @@ def test_every_fault_of_the_reliability_page_has_its_test() -> None:
         named = re.findall(r"`(tests/[a-z_/]+\.py)`", row)
         assert named, row
         assert all((ROOT / path).exists() for path in named), row
+
+
+def test_every_mistake_has_what_catches_it() -> None:
+    from xpo_bench.testing import CHECKS
+
+    lines = [line for line in text("docs/mistakes.md").splitlines() if line.startswith("| `")]
+    assert len(lines) > 12
+    known, checks = set(plugins.load().algorithms), {check.name for check in CHECKS}
+    for line in lines:
+        algorithms, *_, caught = line.strip("|").split("|")
+        assert set(re.findall(r"`(\w+)`", algorithms)) <= known, line
+        tests = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", caught)
+        for path, name in tests:
+            assert f"def {name}(" in text(path), (path, name)
+        kit = re.findall(r"kit: `([\w-]+)`", caught)
+        assert set(kit) <= checks, line
+        assert tests or kit, line
+
+
+def site() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("site_of_docs", ROOT / "docs" / "site.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_every_algorithm_has_a_page_of_all_that_it_declares() -> None:
+    module = site()
+    pages = {cls.name: module.page(cls) for cls in module.algorithms()}
+    assert pages.keys() == {row["name"] for row in listing.rows("algos") if row["distribution"] == "xpo-bench"}
+    for row in listing.rows("algos"):
+        if row["name"] in pages:
+            page = pages[row["name"]]
+            assert row["source"] in page
+            assert row["about"] in page
+            assert all(f"| `{name}` | {value!r} |" in page for name, value in row["fields"].items())
+            assert all(sentence in page for sentence in row["docs"].values())
+    assert "robust" in pages["robust"].split("## Mistakes found elsewhere")[1]

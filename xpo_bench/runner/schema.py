@@ -1,0 +1,130 @@
+"""The cell record as pydantic models, from which `docs/record.schema.json` is generated.
+
+python -m xpo_bench.runner.schema > docs/record.schema.json
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
+Count = Annotated[int, Field(ge=0)]
+Number = Annotated[float, Field(allow_inf_nan=False)]
+Hex = Annotated[str, Field(pattern=r"^[0-9a-f]+$")]
+
+
+class Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, use_attribute_docstrings=True)
+
+
+class Error(Model):
+    """What a cell ended with that is neither ok nor diverged."""
+
+    type: str
+    message: str
+    traceback: str
+
+
+class AlgorithmOf(Model):
+    """The algorithm, and the plugin that it is from."""
+
+    name: Name
+    config: dict[str, Any]
+    """Every hyperparameter with its value."""
+    plugin: str
+    distribution: str | None
+    version: str | None
+    """Of the distribution."""
+    regulariser: tuple[str, Literal[-1, 1]] | None = Field(strict=False)
+    """The field that is meant to hold the policy near the reference, and the direction in which it does."""
+    z0: Literal["exact", "mismatched"] | None = None
+    """KTO's reference point: the exact KL of a table, or scores of mismatched rows."""
+
+
+class Data(Model):
+    """The preference set."""
+
+    source: str
+    revision: str | None
+    """Commit of a hub set."""
+    kind: str
+    fingerprint: Hex
+    """Of what can change results: rows in order, their split, and the world."""
+    rows: Count
+    dropped: dict[str, Count]
+    """Reason -> rows left out."""
+    train: Count
+    heldout: Count
+
+
+class TaskOf(Model):
+    """The task: data, model and budget."""
+
+    name: str
+    version: str
+    options: dict[str, Any]
+    data: Data
+    model: dict[str, Any]
+    """`name`, and what the policy says of itself: parameters, vocabulary, dtype, how rows are laid out."""
+    budget: dict[str, Any]
+    expected_divergence: bool
+
+
+class Train(Model):
+    """The update rule."""
+
+    lr: Number
+    optimizer: str
+    processes: Annotated[int, Field(ge=2)] | None = None
+    """How many trained the model together."""
+
+
+class Timing(Model):
+    """Seconds of each phase, off one another's clocks; empty for a cell without an outcome."""
+
+    prepare_s: Number | None = None
+    train_s: Number | None = None
+    evaluate_s: Number | None = None
+    steps: Count | None = None
+    step_ms_median: Number | None = None
+    vectorised_runs: Count | None = None
+    """Runs that trained as one computation, and share its clock."""
+
+
+class Record(Model):
+    """One cell: an algorithm with its configuration, on a task, at a seed. `RUN/cells/KEY.json`."""
+
+    record_schema: Literal[1] = Field(alias="schema")
+    key: Hex
+    """Hash of everything that decides the numbers."""
+    status: Literal["ok", "diverged", "failed", "oom", "timeout", "crashed"]
+    error: Error | None
+    algorithm: AlgorithmOf
+    task: TaskOf
+    train: Train
+    seed: Count
+    experiment: str | None
+    protocol: dict[str, Any] | None = None
+    """Of the tuned protocol: the role of the cell."""
+    metrics: dict[str, Number | None]
+    """Name -> value; absent where a metric does not apply, null for never or undefined."""
+    final_policy: dict[str, dict[str, Number]] | None
+    """prompt -> completion -> probability, where it is exact and has at most 4,096 entries."""
+    timing: Timing
+    notes: dict[str, Any]
+    environment: dict[str, Any]
+    """Machine and versions; environment variables by allow-list."""
+    created: str
+    """UTC, ISO 8601."""
+
+
+def schema() -> dict[str, Any]:
+    """The JSON Schema of a record."""
+    return Record.model_json_schema(by_alias=True)
+
+
+if __name__ == "__main__":
+    print(json.dumps(schema(), indent=1, ensure_ascii=False))
