@@ -124,6 +124,9 @@ BUDGET = "Budget (defaults come from the task)"
     "--cell-timeout", type=click.FloatRange(min=0, min_open=True), metavar="S", help="End a cell after S seconds, as a timeout."
 )
 @click.option(
+    "--deterministic", is_flag=True, help="Let torch take deterministic algorithms alone: the same bits on the same GPU, slower."
+)
+@click.option(
     "--gpus-per-cell",
     type=int,
     metavar="N",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -126,6 +126,7 @@ def run(
     trials: int | None = None,
     select: str | None = None,
     cell_timeout: float | None = None,
+    deterministic: bool = False,
     shard: str | None = None,
     wait: bool = False,
     **words: Any,
@@ -143,6 +144,7 @@ def run(
         cell_timeout: seconds after which a cell, or those that train as one computation with it, is ended.
         protocol: `"tuned"` also runs every algorithm at the best of `trials` configurations (16 by default), its own
             among them, chosen on a validation split by the metric `select`.
+        deterministic: let torch take deterministic algorithms alone, which matters on CUDA; a cell that has none fails.
         shard: `3/8` runs the third of eight parts of the plan; `xpo-bench merge` joins their run directories.
         wait: for another process that writes the run directory, in place of an error.
         words: the flags of `xpo-bench run`, with underscores: `set`, `seeds`, `data`, `model`, `steps`, ...
@@ -173,7 +175,11 @@ def run(
             raise UsageError(f"--gpus-per-cell {processes}: no GPU {here}; --device cpu runs the processes on the CPU")
         if where.cluster:
             where.cluster.check(resolved, processes)
-        return _run(asked, Session(registry, reporter, where, fresh, wait), target_kl, trying, shard, out)
+        if deterministic and processes > 1:
+            raise UsageError("--deterministic: not with --gpus-per-cell, whose sums over devices have no promised order")
+        where = replace(where, deterministic=deterministic)
+        with environment.deterministic(deterministic and where.in_process):
+            return _run(asked, Session(registry, reporter, where, fresh, wait), target_kl, trying, shard, out)
 
 
 def _trying(protocol: str, trials: int | None, select: str | None) -> tuple[int, str] | None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 PACKAGES = ("xpo-bench", "torch", "transformers", "numpy", "scipy", "datasets")
-VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "CUBLAS_WORKSPACE_CONFIG", "XPO_BENCH_DISABLE", "XPO_BENCH_PLUGINS")
+WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
+VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", WORKSPACE, "XPO_BENCH_DISABLE", "XPO_BENCH_PLUGINS")
 
 
 def package_versions() -> dict[str, str]:
@@ -54,6 +57,28 @@ def describe(device: str) -> dict[str, Any]:
         out["accelerator"] = torch.cuda.get_device_name(device)
         out["cuda"] = torch.version.cuda
     return out
+
+
+@contextmanager
+def deterministic(on: bool = True) -> Iterator[None]:
+    """Meanwhile torch uses deterministic algorithms alone, and raises where it has none; without effect when not `on`.
+
+    cuBLAS reads its workspace from the environment when the first CUDA context is made: afterwards it is too late.
+    """
+    import torch
+
+    if not on:
+        yield
+        return
+    before, workspace = torch.are_deterministic_algorithms_enabled(), os.environ.get(WORKSPACE)
+    os.environ.setdefault(WORKSPACE, ":4096:8")
+    torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
+        if workspace is None:
+            del os.environ[WORKSPACE]
 
 
 def resolve_device(name: str) -> str:

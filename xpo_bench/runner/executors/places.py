@@ -24,12 +24,13 @@ class Where:
 
     Args:
         workers: processes at a time; 0 as many as a cluster has room for. limit_s: seconds that a group of cells may take,
-            None for no limit. cluster: of Ray, None for this machine.
+            None for no limit. cluster: of Ray, None for this machine. deterministic: torch takes no algorithm that is not.
     """
 
     workers: int = 1
     limit_s: float | None = None
     cluster: Cluster | None = None
+    deterministic: bool = False
 
     @property
     def in_process(self) -> bool:
@@ -39,7 +40,10 @@ class Where:
     @property
     def facts(self) -> dict[str, Any]:
         """What records say of it: processes side by side confound throughput."""
-        return {"executor": "ray" if self.cluster else "local"} | ({"workers": self.workers} if self.workers > 1 else {})
+        told: dict[str, Any] = {"executor": "ray" if self.cluster else "local"}
+        if self.workers > 1:
+            told["workers"] = self.workers
+        return told | ({"deterministic": True} if self.deterministic else {})
 
     def device(self, asked: str) -> str:
         """A device as it was asked for, as one that is there."""

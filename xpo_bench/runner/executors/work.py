@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from xpo_bench.errors import UsageError
+from xpo_bench.runner import environment
 from xpo_bench.runner.executors.children import unsendable
 from xpo_bench.runner.executors.local import Group, LocalExecutor
 from xpo_bench.runner.plan import Cell, TaskSetup
@@ -73,7 +74,18 @@ def work(
     def finished(cell: Cell, record: dict[str, Any], curve: list[dict[str, Any]]) -> None:
         tell("finished", (cell.key, record, curve))
 
-    executor = LocalExecutor(finished, step, observe, references, facts)
+    with environment.deterministic(bool(facts.get("deterministic"))):
+        _work(groups, prints, device, rows, LocalExecutor(finished, step, observe, references, facts), tell)
+
+
+def _work(
+    groups: Sequence[Group],
+    prints: Sequence[Sequence[str]],
+    device: str,
+    rows: Mapping[str, Dataset] | None,
+    executor: LocalExecutor,
+    tell: Callable[[str, Any], None],
+) -> None:
     known: dict[int, TaskSetup] = {}
     for number, (group, expected) in enumerate(zip(groups, prints, strict=True)):
         tell("start", number)
