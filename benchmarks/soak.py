@@ -154,7 +154,8 @@ def growth(rows: list[dict[str, float]]) -> dict[str, Any]:
     for name in rows[0] if len(fitted) > 2 else ():
         values = [row[name] for row in fitted]
         fit = stats.linregress(range(len(values)), values)
-        half = float(fit.stderr * stats.t.ppf(0.975, len(values) - 2))
+        flat = min(values) == max(values)  # scipy has no error of a slope without any scatter
+        half = 0.0 if flat else float(fit.stderr * stats.t.ppf(0.975, len(values) - 2))
         ends = {"first": rows[0][name], "fitted_from": values[0], "last": values[-1]}
         out[name] = {k: round(v, 3) for k, v in (ends | {"slope": float(fit.slope), "half": half}).items()}
     return out
