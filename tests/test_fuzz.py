@@ -38,6 +38,7 @@ TALK = [{"prompt": [{"role": "user", "content": "q"}], "chosen": [{"role": "assi
 SINGLES = [{"prompt": "x", "completion": "a", "label": True}, {"prompt": "x", "completion": "b", "label": False}]
 WORLD = {"x": {"reference": {"a": 0.4, "b": 0.6}, "reward": {"a": 1.2, "b": 0.3}}}
 PLAN = 'algos = ["dpo"]\nseeds = 3\n[[runs]]\ntasks = ["bandit"]\nset = { "dpo.beta" = [0.05, 0.1] }\n'
+WORDS_PLAN = 'algos = "dpo"\nset = ["dpo.beta=0.1,0.5"]\n[[runs]]\nset = { dpo = { beta = 0.2 } }\n'
 RECORD = {"schema": 1, "key": KEY, "status": "ok", "metrics": {"kl": 1.0}, "algorithm": {"name": "dpo"}}
 
 
@@ -77,7 +78,7 @@ LOADERS: dict[str, tuple[str, Callable[[Path], Any], list[bytes]]] = {
     "csv": ("rows.csv", load, [frame(PAIRS, "csv"), frame(SINGLES, "csv")]),
     "parquet": ("rows.parquet", load, [frame(PAIRS, "parquet"), frame(SINGLES, "parquet")]),
     "world": ("world.json", read_world, [json.dumps(WORLD).encode()]),
-    "plan": ("plan.toml", lambda path: requests({}, path), [PLAN.encode()]),
+    "plan": ("plan.toml", lambda path: requests({}, path), [PLAN.encode(), WORDS_PLAN.encode()]),
     "record": (f"{KEY}.json", read_record, [json.dumps(RECORD).encode()]),
     "references": (
         "cache.parquet",

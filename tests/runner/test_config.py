@@ -161,6 +161,20 @@ def test_files_that_are_no_plan(tmp_path: Path, text: str, message: str) -> None
     assert "\n" not in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    "value", ['{ "dpo.beta" = [0.1] }', '{ "dpo.beta" = 0.1 }', "{ dpo = { beta = 0.1 } }", "{ dpo = { beta = [0.1] } }"]
+)
+def test_settings_of_a_file_are_a_table_flat_or_nested(tmp_path: Path, value: str) -> None:
+    (request,) = requests({}, write(tmp_path, f"set = {value}"))
+    assert request.settings == {"dpo": {"beta": [0.1]}}
+
+
+@pytest.mark.parametrize("value", ["3", "true", "1979-05-27", "[0.1]", '[["dpo.beta=1"]]', "{ dpo = 0.1 }"])
+def test_settings_of_another_kind_are_refused(tmp_path: Path, value: str) -> None:
+    with pytest.raises(UsageError, match=r"set.*expected"):
+        requests({}, write(tmp_path, f"set = {value}"))
+
+
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     for path in (tmp_path / "missing.toml", tmp_path):
         with pytest.raises(UsageError, match=r"cannot be read .*; name a TOML file"):

@@ -90,10 +90,12 @@ def parse_set(words: Iterable[str]) -> Settings:
     """`A.FIELD=v1,v2` words into settings; the last dot splits, a comma makes a sweep.
 
     Raises:
-        UsageError: a word without `=` or without a dot, or the same field twice.
+        UsageError: no word, one without `=` or without a dot, or the same field twice.
     """
     out: Settings = {}
     for word in words:
+        if not isinstance(word, str):  # of a plan file
+            raise UsageError(f"set: expected words ALGORITHM.FIELD=VALUE, or a table, got {word!r}")
         left, equals, right = word.partition("=")
         add_setting(out, left.strip(), right.split(",") if equals else None)
     return out

@@ -165,16 +165,22 @@ def _narrow(part: dict[str, Any], above: dict[str, Any]) -> tuple[dict[str, Any]
 
 
 def _settings(value: Any) -> Settings:
-    """Settings from `--set` words, from a flat table of a plan file or call, or as they are."""
+    """Settings from `--set` words, from a table of a plan file or call, flat or nested, or as they are.
+
+    Raises:
+        UsageError: a value of another kind.
+    """
     if not value:
         return {}
-    if not isinstance(value, Mapping):
+    if isinstance(value, str | list | tuple):
         return parse_set([value] if isinstance(value, str) else value)
-    if all(isinstance(fields, dict) for fields in value.values()):
-        return dict(value)
+    if not isinstance(value, Mapping):
+        raise UsageError(f'set = {value}: expected a table such as {{ "dpo.beta" = [0.1, 0.5] }}, or words ALGORITHM.FIELD=VALUE')
     settings: Settings = {}
     for left, values in value.items():
-        add_setting(settings, left, values if isinstance(values, list | tuple) else [values])
+        nested = {f"{left}.{field}": v for field, v in values.items()} if isinstance(values, Mapping) else {left: values}
+        for name, found in nested.items():
+            add_setting(settings, name, found if isinstance(found, list | tuple) else [found])
     return settings
 
 
