@@ -25,6 +25,7 @@ from xpo_bench.types import (
 )
 
 if TYPE_CHECKING:
+    from xpo_bench.evaluation import Evaluation, History, metric
     from xpo_bench.runner.api import Result, run
 
 __version__ = "0.1.0"
@@ -34,7 +35,9 @@ __all__ = [
     "Budget",
     "Completion",
     "Dataset",
+    "Evaluation",
     "Group",
+    "History",
     "ModelSpec",
     "Pair",
     "Result",
@@ -46,15 +49,20 @@ __all__ = [
     "World",
     "__version__",
     "hookimpl",
+    "metric",
     "run",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    """Load the runner on first use, so that importing the package imports no torch."""
+    """Load the runner on first use, so that importing the package imports no torch, and what metrics are made of, no numpy."""
     if name in ("run", "Result"):
         from xpo_bench.runner import api
 
         globals()["run"], globals()["Result"] = api.run, api.Result
         return globals()[name]
+    if name in ("metric", "Evaluation", "History"):
+        from importlib import import_module
+
+        return getattr(import_module("xpo_bench.evaluation"), name)
     raise AttributeError(f"module 'xpo_bench' has no attribute {name!r}")

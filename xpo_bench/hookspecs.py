@@ -27,7 +27,7 @@ and in the plugin's pyproject.toml:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import pluggy
@@ -48,6 +48,11 @@ def xpo_algorithms() -> Iterable[type[Algorithm]]:  # type: ignore[empty-body]
 @hookspec
 def xpo_tasks() -> Iterable[type[Task]]:  # type: ignore[empty-body]
     """Return the task classes that this plugin offers."""
+
+
+@hookspec
+def xpo_metrics() -> Iterable[Callable[..., Any]]:  # type: ignore[empty-body]
+    """Return the functions, marked by `xpo_bench.metric`, that measure something of every cell."""
 
 
 @hookspec

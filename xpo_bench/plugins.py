@@ -16,12 +16,20 @@ import pluggy
 from xpo_bench import hookspecs
 from xpo_bench.algorithm import SPEC, Algorithm
 from xpo_bench.errors import UsageError, unknown
+from xpo_bench.evaluation import Metric, metric_of
+from xpo_bench.metrics.base import METRICS
 from xpo_bench.task import Task
 
 GROUP = "xpo_bench"
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 RESERVED = frozenset({"task", "all", "train"})
 
+METRIC_NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
+COLUMNS = frozenset({"step", "loss", "total_flops", "validation_accuracy", "test_accuracy"})
+"""Columns of a curve that are no metrics of an evaluation."""
+
+Kind = Literal["algorithm", "task", "metric"]
+KINDS: tuple[Kind, ...] = ("algorithm", "task", "metric")
 Status = Literal["ok", "broken", "refused", "disabled"]
 
 
@@ -39,6 +47,7 @@ class PluginInfo:
     hooks: list[str] = field(default_factory=list)
     algorithms: list[str] = field(default_factory=list)
     tasks: list[str] = field(default_factory=list)
+    metrics: list[str] = field(default_factory=list)
 
     @property
     def origin(self) -> str:
@@ -50,14 +59,15 @@ class PluginInfo:
 
 @dataclass
 class Registry:
-    """Every plugin that was found, and the algorithms and tasks of those that are usable."""
+    """Every plugin that was found, and the algorithms, tasks and metrics of those that are usable."""
 
     plugins: list[PluginInfo]
     manager: pluggy.PluginManager
     algorithms: dict[str, tuple[type[Algorithm], PluginInfo]] = field(default_factory=dict)
     tasks: dict[str, tuple[type[Task], PluginInfo]] = field(default_factory=dict)
+    metrics: dict[str, tuple[Metric, PluginInfo]] = field(default_factory=dict)
     lost: dict[str, PluginInfo] = field(default_factory=dict)
-    """Names of plugins, algorithms and tasks that cannot be used, with the plugin that says why."""
+    """Names of plugins, algorithms, tasks and metrics that cannot be used, with the plugin that says why."""
 
     def algorithm(self, name: str) -> tuple[type[Algorithm], PluginInfo]:
         """The algorithm of that name; UsageError names the remedy otherwise."""
@@ -119,14 +129,15 @@ def load(disable: frozenset[str] = frozenset()) -> Registry:
         else:
             _register(point, info, manager)
     _check_hook_names(registry)
-    for kind, hook, base in (("algorithm", "xpo_algorithms", Algorithm), ("task", "xpo_tasks", Task)):
-        _collect(registry, kind, hook, base)
-    for table in (registry.algorithms, registry.tasks):  # a plugin refused for its tasks loses its algorithms too
+    for kind in KINDS:
+        _collect(registry, kind)
+    tables: tuple[dict[str, tuple[Any, PluginInfo]], ...] = (registry.algorithms, registry.tasks, registry.metrics)
+    for table in tables:  # a plugin refused for its tasks loses its algorithms too
         for name in [name for name, (_, info) in table.items() if info.status != "ok"]:
             del table[name]
     for info in registry.plugins:
         if info.status != "ok":
-            for name in (info.name, *info.algorithms, *info.tasks):
+            for name in (info.name, *info.algorithms, *info.tasks, *info.metrics):
                 registry.lost.setdefault(name, info)
     return registry
 
@@ -173,36 +184,64 @@ def _check_hook_names(registry: Registry) -> None:
     registry.manager.check_pending()
 
 
-def _collect(registry: Registry, kind: str, hook: str, base: type) -> None:
+def _collect(registry: Registry, kind: Kind) -> None:
     table: dict[str, tuple[Any, PluginInfo]] = getattr(registry, f"{kind}s")
     infos = {info.name: info for info in registry.plugins}
-    for implementation in getattr(registry.manager.hook, hook).get_hookimpls():
+    offers: list[tuple[PluginInfo, list[Any]]] = []
+    for implementation in getattr(registry.manager.hook, f"xpo_{kind}s").get_hookimpls():
         info = infos[implementation.plugin_name]
         if info.status != "ok":
             continue
         try:
-            classes = list(implementation.function())
-            for cls in classes:
-                check_class(cls, kind, hook, base)
+            found = [_checked(thing, kind) for thing in implementation.function()]
         except (Exception, SystemExit) as error:
             _broken(info, error)
             continue
-        for cls in classes:
-            getattr(info, f"{kind}s").append(cls.name)
+        getattr(info, f"{kind}s").extend(thing.name for thing in found)
+        offers.append((info, found))
     owners: dict[str, list[PluginInfo]] = {}
-    for info in registry.plugins:
-        if info.status == "ok":
-            for name in getattr(info, f"{kind}s"):
-                owners.setdefault(name, []).append(info)
+    for info, found in offers:
+        for thing in found:
+            owners.setdefault(thing.name, []).append(info)
     for name, claims in owners.items():
         if len(claims) > 1:
             both = " and ".join(f"{info.name} ({info.origin})" for info in claims)
             for info in claims:
                 info.refuse("refused", f"the {kind} name {name!r} is offered by both {both}")
-    for implementation in getattr(registry.manager.hook, hook).get_hookimpls():
-        info = infos[implementation.plugin_name]
+    for info, found in offers:
         if info.status == "ok":
-            table.update({cls.name: (cls, info) for cls in implementation.function()})
+            table.update({thing.name: (thing, info) for thing in found})
+
+
+def _checked(thing: Any, kind: Kind) -> Any:
+    """What a hook returned, as the registry holds it: a class as it is, of a function what `metric` said of it.
+
+    Raises:
+        TypeError, ValueError: it is not what the hook is for, or has a name that cannot be.
+    """
+    if kind == "metric":
+        return check_metric(thing)
+    check_class(thing, kind, f"xpo_{kind}s", Algorithm if kind == "algorithm" else Task)
+    return thing
+
+
+def check_metric(function: Any) -> Metric:
+    """The metric of a function; TypeError or ValueError unless a plugin may offer it."""
+    found = metric_of(function)
+    if found is None:
+        raise TypeError(f"xpo_metrics() must return functions marked by @xpo_bench.metric(unit), got {function!r}")
+    if found.kind not in ("point", "curve"):
+        raise ValueError(f"the metric {found.name!r} is of kind {found.kind!r}, a plugin's is 'point' or 'curve'")
+    if found.better not in ("higher", "lower", None) or not found.unit or not isinstance(found.unit, str):
+        raise ValueError(f"the metric {found.name!r} needs a unit, and better='higher', 'lower' or None")
+    if not METRIC_NAME.fullmatch(found.name) or found.name.startswith("heldout_") or found.name in COLUMNS:
+        raise ValueError(
+            f"the metric name {found.name!r} must match {METRIC_NAME.pattern}, not begin with heldout_ and not be one of "
+            f"{', '.join(sorted(COLUMNS))}"
+        )
+    if found.name in METRICS:
+        raise ValueError(f"the metric name {found.name!r} is that of one of the suite's own")
+    return found
 
 
 def check_class(cls: Any, kind: str, hook: str, base: type) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from xpo_bench.metrics.base import Evaluation, WorldEvaluation
+from xpo_bench.evaluation import Evaluation, WorldEvaluation
 
 REF = np.array([0.4, 0.3, 0.2, 0.1])
 REWARD = np.array([0.0, 0.5, 1.0, 1.5])

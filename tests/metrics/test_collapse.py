@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from xpo_bench.metrics.base import Curve, Evaluation
+from xpo_bench.evaluation import Evaluation
+from xpo_bench.metrics.base import Curve
 from xpo_bench.metrics.collapse import THRESHOLD
 
 Pairs = Callable[..., Evaluation]

@@ -7,8 +7,9 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from xpo_bench.evaluation import Evaluation
 from xpo_bench.metrics.accuracy import generalization_gap
-from xpo_bench.metrics.base import Evaluation, evaluate_point
+from xpo_bench.metrics.base import evaluate_point
 from xpo_bench.metrics.throughput import acceptance_rate, pairs_per_s, prepare_s, tokens_per_s
 
 Pairs = Callable[..., Evaluation]

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from xpo_bench.metrics.base import Evaluation, evaluate_point
+from xpo_bench.evaluation import Evaluation
+from xpo_bench.metrics.base import evaluate_point
 from xpo_bench.metrics.kl import kl_from_samples
 from xpo_bench.metrics.regret import frontier_reward
 

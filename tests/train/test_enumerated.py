@@ -10,7 +10,8 @@ import torch
 
 from xpo_bench import Budget, Completion, Dataset, ModelSpec
 from xpo_bench.errors import DataError
-from xpo_bench.metrics.base import Evaluation, evaluate_point
+from xpo_bench.evaluation import Evaluation
+from xpo_bench.metrics.base import evaluate_point
 from xpo_bench.metrics.kl import kl_from_samples
 from xpo_bench.policy.causal_lm import CausalLM
 from xpo_bench.train.enumerate import Enumerated

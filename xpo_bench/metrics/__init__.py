@@ -1,7 +1,9 @@
-"""Metrics: pure numpy functions of one documented input. Importing the package fills the registry."""
+"""Metrics: pure numpy functions of one documented input. Importing the package fills the table of metrics."""
 
 from __future__ import annotations
 
-from xpo_bench.metrics import accuracy, calibration, collapse, displacement, gold, kl, regret, throughput, unlearning
+from xpo_bench.metrics import accuracy, base, calibration, collapse, displacement, gold, kl, regret, throughput, unlearning
 
 __all__ = ["accuracy", "calibration", "collapse", "displacement", "gold", "kl", "regret", "throughput", "unlearning"]
+
+base.take([accuracy, calibration, collapse, displacement, gold, kl, regret, throughput, unlearning])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from xpo_bench.metrics.base import TIE, Array, Evaluation, masked_mean, metric
+from xpo_bench.evaluation import TIE, Array, Evaluation, masked_mean, metric
 
 
 @metric("–", better="higher")

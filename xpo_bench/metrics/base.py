@@ -1,165 +1,68 @@
-"""What a metric is, what it reads, and how the numbers of a run are gathered along its curve.
-
-Shapes: `R` runs evaluated together, `E` evaluation pairs (runs with fewer are padded), `P` prompts and
-`A` actions of an enumerable world, `K` evaluation points. Log-probabilities are in nats, arrays float64.
-"""
+"""The metrics of the suite by name, and how the numbers of a run are gathered along its curve."""
 
 from __future__ import annotations
 
-import inspect
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar
+from collections.abc import Iterable, Mapping, Sequence
+from types import ModuleType
 
 import numpy as np
-import numpy.typing as npt
 
-Array = npt.NDArray[np.float64]
-Mask = npt.NDArray[np.bool_]
-Better = Literal["higher", "lower"]
-
-TIE = 1e-9
-"""Differences of log-probability of at most this many nats are rounding: they count as ties."""
-
-# --------------------------------------------------------------------------- the input
-
-
-@dataclass(frozen=True, kw_only=True)
-class WorldEvaluation:
-    """The exact distributions of an enumerable world.
-
-    Args:
-        logp: log π(action | prompt), shape (R, P, A). ref_logp: the same under the task's initial policy,
-            shape (P, A), −inf on absent actions. mask: true on present actions, shape (P, A).
-        reward: true reward, shape (P, A), or None when it is not known.
-        prompt_weight: weights of the prompts, each row summing to 1, shape (R, P): uniform over the
-            prompts that occur in the run's training data.
-        seen: actions that occur in the run's training data, shape (R, P, A), or None when that is not known.
-    """
-
-    logp: Array
-    ref_logp: Array
-    mask: Mask
-    reward: Array | None
-    prompt_weight: Array
-    seen: Mask | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Evaluation:
-    """R runs at one evaluation point.
-
-    Args:
-        step: optimizer steps done.
-        chosen_logp, rejected_logp: summed log-probabilities under the policy, shape (R, E).
-        chosen_ref, rejected_ref: the same under the task's INITIAL policy. chosen_length, rejected_length: tokens.
-        p_chosen: true or empirical probability that chosen is preferred, NaN where unknown. Rows at exactly
-            ½ have no chosen side: they count for calibration only.
-        valid: false on padding rows.
-        paired: false for unpaired labels; the two sides are then independent sets, with `valid` and
-            `valid_rejected`, and `p_chosen` is not read.
-        implied: probability that the algorithm claims for chosen, NaN where it claims none.
-        world: exact distributions, where they are known.
-        kl_strength: β of the objective E r − β·KL that the run optimises, NaN where none is, shape (R,).
-    """
-
-    step: int
-    chosen_logp: Array
-    rejected_logp: Array
-    chosen_length: Array
-    rejected_length: Array
-    chosen_ref: Array
-    rejected_ref: Array
-    p_chosen: Array
-    valid: Mask
-    valid_rejected: Mask | None = None
-    paired: bool = True
-    implied: Array | None = None
-    world: WorldEvaluation | None = None
-    kl_strength: Array | None = None
-
-    @property
-    def chosen_rows(self) -> Mask:
-        """Rows that count for the metrics of chosen completions, shape (R, E)."""
-        return self.valid & (self.p_chosen != 0.5) if self.paired else self.valid
-
-    @property
-    def rejected_rows(self) -> Mask:
-        """Rows that count for the metrics of rejected completions, shape (R, E)."""
-        if self.paired:
-            return self.chosen_rows
-        return self.valid if self.valid_rejected is None else self.valid_rejected
-
-    @property
-    def margin(self) -> Array:
-        """Δ = log-ratio of chosen − log-ratio of rejected against the initial policy, nats, shape (R, E); pairs only."""
-        value: Array = (self.chosen_logp - self.chosen_ref) - (self.rejected_logp - self.rejected_ref)
-        return value
-
-
-def masked_mean(values: Array, rows: Mask) -> Array:
-    """Mean over the last axis of the rows that count, NaN where none does."""
-    count = rows.sum(-1)
-    total = np.where(rows, values, 0.0).sum(-1)
-    mean: Array = np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
-    return mean
-
+from xpo_bench.evaluation import Array, Definition, Evaluation, History, Kind, Mask, Metric, metric_of
+from xpo_bench.metrics.foreign import Foreign
 
 # --------------------------------------------------------------------------- the registry
 
-Kind = Literal["point", "series", "curve", "note", "run"]
-
-
-@dataclass(frozen=True)
-class Metric:
-    """A named quantity.
-
-    `kind` says when it is computed: "point" at every evaluation, from an `Evaluation`; "curve" once at the
-    end, from a `History`; "run" from counts and records, by whoever has them. Two kinds are not reported as
-    metrics: "series" is kept at every point for the curve metrics, "note" goes among the notes of the record.
-    """
-
-    name: str
-    unit: str
-    better: Better | None
-    doc: str
-    kind: Kind
-    function: Callable[..., Any] = field(repr=False)
-
-
 METRICS: dict[str, Metric] = {}
-_F = TypeVar("_F", bound=Callable[..., Any])
 
 
-def metric(unit: str, better: Better | None = None, kind: Kind = "point", name: str | None = None) -> Callable[[_F], _F]:
-    """Register a function as the metric of its name; its docstring is the definition.
+def take(modules: Iterable[ModuleType]) -> None:
+    """Enter the metrics that modules define.
 
     Raises:
-        TypeError: without a docstring, or when the name is taken.
+        TypeError: two have one name.
     """
-
-    def register(function: _F) -> _F:
-        key = name or function.__name__
-        doc = inspect.getdoc(function)
-        if not doc or key in METRICS:
-            raise TypeError(f"metric {key!r}: {'the name is taken' if doc else 'a docstring is needed'}")
-        METRICS[key] = Metric(key, unit, better, doc, kind, function)
-        return function
-
-    return register
+    for module in modules:
+        for function in vars(module).values():
+            found = metric_of(function)
+            if found is None or function.__module__ != module.__name__:
+                continue
+            if found.name in METRICS:
+                raise TypeError(f"metric {found.name!r}: the name is taken")
+            METRICS[found.name] = found
 
 
-def find(name: str) -> Metric | None:
+LEARNED: dict[str, Definition] = {}
+"""Metrics of plugins that this process has met, in a plan or in records: how to print and compare them, no more."""
+
+
+def learn(definitions: Iterable[Definition]) -> None:
+    """Remember what the metrics of plugins are; those of the suite stay what they are."""
+    for found in definitions:
+        if found.name not in METRICS:
+            LEARNED[found.name] = found
+
+
+def find(name: str) -> Definition | None:
     """The metric of a column; `heldout_x` is x on held-out pairs."""
-    found = METRICS.get(name.removeprefix("heldout_"))
-    return found if found is not None and found.kind in ("point", "curve", "run") else None
+    plain = name.removeprefix("heldout_")
+    return LEARNED.get(plain) if plain not in METRICS else METRICS[plain] if reported(plain) else None
+
+
+def reported(name: str) -> bool:
+    """Whether the suite itself has a metric of that name, which is reported under it."""
+    found = METRICS.get(name)
+    return found is not None and found.kind in ("point", "curve", "run")
 
 
 def describe() -> list[dict[str, str | None]]:
-    """Name, unit, direction and definition of every reported metric, by name."""
-    rows = sorted((m for m in METRICS.values() if m.kind in ("point", "curve", "run")), key=lambda m: m.name)
-    return [{"name": m.name, "unit": m.unit, "better": m.better, "definition": m.doc} for m in rows]
+    """Name, unit, direction and definition of every metric that the suite reports, by name."""
+    return [row_of(METRICS[name]) for name in sorted(METRICS) if reported(name)]
+
+
+def row_of(m: Definition) -> dict[str, str | None]:
+    """A metric as a row of a list."""
+    return {"name": m.name, "unit": m.unit, "better": m.better, "definition": m.doc}
 
 
 def _kind(kind: Kind) -> list[Metric]:
@@ -186,65 +89,19 @@ def _evaluate(ev: Evaluation, kind: Kind) -> dict[str, Array]:
 # --------------------------------------------------------------------------- the curve
 
 
-@dataclass(frozen=True)
-class History:
-    """The evaluations of R runs in order.
-
-    Args:
-        steps: shape (K,), increasing. series: every point metric and kept quantity, shape (K, R), NaN where a
-            run has none. recorded: whether the run was still finite at that point, shape (K, R).
-    """
-
-    steps: Array
-    series: Mapping[str, Array]
-    recorded: Mask
-
-    @property
-    def last(self) -> npt.NDArray[np.intp]:
-        """Index of the last finite evaluation of each run, −1 where there is none, shape (R,)."""
-        count = self.recorded.sum(0)
-        return np.where(count > 0, count - 1, -1)  # a run that stops never resumes: its points are the first ones
-
-    @property
-    def final_step(self) -> Array:
-        """Step of the last finite evaluation of each run, shape (R,)."""
-        return np.where(self.last >= 0, self.steps[self.last], np.nan)
-
-    def at(self, name: str, index: npt.NDArray[np.intp]) -> Array:
-        """The value of a series for each run at its own index, NaN at −1, shape (R,)."""
-        values = self.series.get(name)
-        if values is None:
-            return np.full(index.shape, np.nan)
-        return np.where(index >= 0, values[index, np.arange(len(index))], np.nan)
-
-    def final(self, name: str) -> Array:
-        """The value at the last finite evaluation, shape (R,)."""
-        return self.at(name, self.last)
-
-    def last_fifth(self, name: str) -> tuple[Array, Array]:
-        """(value four fifths into the run, final value), shape (R,) each.
-
-        The first is read at the last evaluation at or before 0.8 of the steps the run made, and is NaN where
-        that evaluation lies in the first half of the run and is not the very step: a policy that was set in
-        closed form has no course to speak of.
-        """
-        due = 0.8 * self.final_step
-        early = self.recorded & (self.steps[:, None] <= due + 1e-9)
-        index = early.sum(0) - 1
-        step = np.where(index >= 0, self.steps[index], -1.0)
-        near = (step >= 0.5 * self.final_step) | (step == np.floor(due + 1e-9))
-        return self.at(name, np.where(near & (self.final_step > 0), index, -1)), self.final(name)
-
-
 class Curve:
     """Gathers the evaluations of R runs, and tells their final metrics.
 
     A run stops accumulating when it is no longer alive, or when one of its log-probabilities is not finite:
     its final metrics are those of its last finite evaluation.
+
+    Args:
+        steps: the budget of the runs. foreign: metrics of plugins.
     """
 
-    def __init__(self, steps: int) -> None:
+    def __init__(self, steps: int, foreign: Sequence[Metric] = ()) -> None:
         self.steps = steps
+        self.foreign = Foreign(foreign)
         self._points: list[tuple[int, dict[str, Array], Mask]] = []
         self._history: History | None = None
 
@@ -264,7 +121,7 @@ class Curve:
         recorded = _finite(ev) if alive is None else _finite(ev) & alive
         if self._points:
             recorded &= self._points[-1][2]
-        values = evaluate_point(ev) | dict(extra or {})
+        values = evaluate_point(ev) | dict(extra or {}) | self.foreign.point(ev)
         self._points.append((ev.step, _evaluate(ev, "series") | values, recorded))
         self._history = None
         return values
@@ -292,7 +149,8 @@ class Curve:
             return {}
         history = self.history()
         hidden = _hidden()
-        return {n: history.final(n) for n in history.series if n not in hidden} | evaluate_curve(self.steps, history)
+        own = {n: history.final(n) for n in history.series if n not in hidden} | evaluate_curve(self.steps, history)
+        return own | self.foreign.curve(history)
 
     def notes(self, run: int) -> dict[str, bool]:
         """What the record notes about the curve of one run (`kl_settled`); without what cannot be told."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from xpo_bench.metrics.base import Array, Evaluation, Mask, masked_mean, metric
+from xpo_bench.evaluation import Array, Evaluation, Mask, masked_mean, metric
 
 BINS = 5
 """Bins of the claimed confidence in [½, 1]; folded, this is 10 bins of width .1 over [0, 1]."""

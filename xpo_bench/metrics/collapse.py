@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from xpo_bench.metrics.base import Array, Evaluation, History, masked_mean, metric
+from xpo_bench.evaluation import Array, Evaluation, History, masked_mean, metric
 
 THRESHOLD = -math.log(1000.0)
 """A rejected completion is below it when its log-ratio per token, nats, is smaller."""

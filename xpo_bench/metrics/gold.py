@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from xpo_bench.metrics.base import Array, metric
+from xpo_bench.evaluation import Array, metric
 
 
 @metric("–", better="higher", kind="run")

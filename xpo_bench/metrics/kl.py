@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from xpo_bench.metrics.base import Array, Evaluation, History, Mask, WorldEvaluation, metric
+from xpo_bench.evaluation import Array, Evaluation, History, Mask, WorldEvaluation, metric
 
 SETTLED = 0.02
 """Relative change of kl over the last fifth of the steps below which a run is settled."""

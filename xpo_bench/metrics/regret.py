@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from xpo_bench.metrics.base import Array, Evaluation, Mask, WorldEvaluation, metric
+from xpo_bench.evaluation import Array, Evaluation, Mask, WorldEvaluation, metric
 from xpo_bench.metrics.kl import divergence, weighted, world_kl
 
 ITERATIONS = 200

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from statistics import median
 
-from xpo_bench.metrics.base import metric
+from xpo_bench.evaluation import metric
 from xpo_bench.metrics.kl import kl_from_samples
 
 __all__ = [

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from xpo_bench.metrics.base import Array, Evaluation, Mask, masked_mean, metric
+from xpo_bench.evaluation import Array, Evaluation, Mask, masked_mean, metric
 
 
 @metric("nats")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ from rich.console import Console
 from xpo_bench.report.columns import unlearns
 from xpo_bench.report.drawing import bullet, draw, say
 from xpo_bench.report.findings import findings
+from xpo_bench.report.format import clean
 from xpo_bench.report.listing import print_doctor, print_list, print_status
 from xpo_bench.report.scoreboard import print_scoreboard
 from xpo_bench.report.stats import Record, group
@@ -63,6 +65,8 @@ def print_run(
         say(console, "Not ok", "bold")
         for line in wrong:
             bullet(console, line)
+    for line in failed_metrics(records):
+        say(console, line, "dim")
     lines = [f"{s.get('task')}: {s.get('reason')}" for s in unreachable]
     lines += left_out(skipped)
     for line in lines:
@@ -90,6 +94,14 @@ def problems(records: Sequence[Record]) -> list[str]:
                 message = "loss, gradient or a parameter was no longer finite"
             lines.append(f"{r['algorithm']['name']} on {r['task']['name']}, seed {r['seed']}: {r['status']}: {message}")
     return lines
+
+
+def failed_metrics(records: Sequence[Record]) -> list[str]:
+    """One line per metric of a plugin and way in which it failed: in how many cells it was left out."""
+    counts: Counter[tuple[str, str]] = Counter()
+    for r in records:
+        counts.update((r.get("notes") or {}).get("metric_errors", {}).items())
+    return [f"metric {clean(name)}: left out of {n} cell{'s' * (n != 1)}: {clean(why)}" for (name, why), n in counts.items()]
 
 
 def left_out(skipped: Sequence[Mapping[str, str]]) -> list[str]:

@@ -92,7 +92,7 @@ def task_sheets(task: str, groups: Sequence[Group]) -> list[Sheet]:
     who = Column("", [row_label(g.label) for g in groups], left=True)
     lr = Column("lr", [_short((g.records[0].get("train") or {}).get("lr")) for g in groups])
     runs = Column("runs", [_status(g) for g in groups], left=True)
-    columns = _columns(quality, groups)
+    columns = _columns([*quality, *_of_plugins(groups)], groups)
     rows = _with_longer([who, lr, runs, *columns.values()], columns, groups)
     note = ""
     if forget:
@@ -103,6 +103,12 @@ def task_sheets(task: str, groups: Sequence[Group]) -> list[Sheet]:
     if language:
         sheets.append(Sheet(f"{clean(task)}: cost", [who, *_columns(COST, groups).values()]))
     return sheets
+
+
+def _of_plugins(groups: Sequence[Group]) -> list[str]:
+    """The metrics that plugins measured, each followed by itself on held-out pairs."""
+    named = dict.fromkeys(name for g in groups for r in g.records for name in r.get("metric_definitions") or {})
+    return [prefix + name for name in named for prefix in ("", "heldout_")]
 
 
 def _columns(names: Sequence[str], groups: Sequence[Group]) -> dict[str, Column]:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xpo_bench import plugins
 from xpo_bench.errors import UsageError, unknown
+from xpo_bench.metrics.base import learn
 from xpo_bench.report.stats import summarise
 from xpo_bench.runner import environment
 from xpo_bench.runner.executors.places import Where, spread
 from xpo_bench.runner.occupancy import occupied
-from xpo_bench.runner.plan import Plan, make_plan
+from xpo_bench.runner.plan import HERE, Plan, make_plan
 from xpo_bench.runner.record import now
 from xpo_bench.runner.request import Request, parse_shard, requests
 from xpo_bench.runner.store import SCHEMA, Store
@@ -125,6 +126,7 @@ def run(
     protocol: str = "default",
     trials: int | None = None,
     select: str | None = None,
+    metrics: Iterable[Callable[..., Any]] = (),
     cell_timeout: float | None = None,
     deterministic: bool = False,
     shard: str | None = None,
@@ -141,6 +143,7 @@ def run(
         target_kl: search, for every algorithm, the value of its regulariser at which the final KL is this many nats.
         executor: `local` or `ray`. address: of a Ray cluster, `auto`, `local` or HOST:PORT.
         workers: processes that run cells side by side, 1 by default; all that a Ray cluster has room for.
+        metrics: functions marked by `xpo_bench.metric` that need no packaging, beside those of the installed plugins.
         cell_timeout: seconds after which a cell, or those that train as one computation with it, is ended.
         protocol: `"tuned"` also runs every algorithm at the best of `trials` configurations (16 by default), its own
             among them, chosen on a validation split by the metric `select`.
@@ -161,11 +164,12 @@ def run(
     for word in words:
         if word not in (*FILE_KEYS, "trust_remote_code"):
             raise UsageError(unknown("argument", word, FILE_KEYS))
-    trying = _trying(protocol, trials, select)
     words = {"algos": algos, "tasks": tasks} | words
     if not file and (tasks or words.get("data")):  # a suite says itself how many
         words.setdefault("seeds", 3)
     registry = plugins.load(frozenset(plugins.split_names(disable) if isinstance(disable, str) else disable))
+    registry = _measuring(registry, metrics)
+    trying = _trying(protocol, trials, select)
     with spread(executor, address, workers, cell_timeout) as where:
         resolved = where.device(device)
         asked = requests(words, Path(file) if file else None, resolved)
@@ -180,6 +184,23 @@ def run(
         where = replace(where, deterministic=deterministic)
         with environment.deterministic(deterministic and where.in_process):
             return _run(asked, Session(registry, reporter, where, fresh, wait), target_kl, trying, shard, out)
+
+
+def _measuring(registry: plugins.Registry, functions: Iterable[Callable[..., Any]]) -> plugins.Registry:
+    """The registry with metrics that were handed over in it, all of them known by name from here on."""
+    found = dict(registry.metrics)
+    for function in functions:
+        try:
+            metric = plugins.check_metric(function)
+        except (TypeError, ValueError) as error:
+            raise UsageError(f"metrics: {error}") from None
+        if metric.name in found:
+            raise UsageError(
+                f"metrics: the name {metric.name!r} is given twice, or is that of a metric of {found[metric.name][1].origin}"
+            )
+        found[metric.name] = (metric, HERE)
+    learn(metric for metric, _ in found.values())
+    return replace(registry, metrics=found)
 
 
 def _trying(protocol: str, trials: int | None, select: str | None) -> tuple[int, str] | None:
@@ -306,11 +327,16 @@ def _execute(plan: Plan, store: Store, session: Session) -> Result:
         print(f"xpo-bench: {aside.with_suffix('')}: {reason}; set aside as {aside.name}, and computed again", file=sys.stderr)
     store.write_run(_run_document(plan, store))
     fresh_records: dict[str, dict[str, Any]] = {}
+    told: set[tuple[str, str]] = set()
 
     def finished(cell: Any, record: dict[str, Any], curve: list[dict[str, Any]]) -> None:
         store.write_cell(record, curve)
         fresh_records[cell.key] = record
         observe("xpo_run_end", cell=cell, record=record)
+        for failure in record["notes"].get("metric_errors", {}).items():
+            if failure not in told:
+                told.add(failure)
+                print(f"xpo-bench: metric {failure[0]}: {failure[1]}; left out of {cell.label}", file=sys.stderr)
         if reporter:
             reporter.finished(cell, record)
 

@@ -6,7 +6,7 @@ import hashlib
 import inspect
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -40,30 +40,30 @@ def host_source() -> str:
     return _hash_files(paths, root)
 
 
-_SOURCES: dict[type, str] = {}
+_SOURCES: dict[Any, str] = {}
 
 
-def class_source(cls: type) -> str:
-    """Hash of the source of a plugin class's module and of its bases' modules outside the host.
+def source(thing: type | Callable[..., Any]) -> str:
+    """Hash of the source of a plugin class's module and of its bases' modules outside the host, or of a function's module.
 
-    A class typed at a prompt has no file: its own source is hashed where it can be had, its name otherwise.
+    What was typed at a prompt has no file: its own source is hashed where it can be had, its name otherwise.
     """
-    if cls in _SOURCES:
-        return _SOURCES[cls]
+    if thing in _SOURCES:
+        return _SOURCES[thing]
     parts = []
-    for base in cls.__mro__:
-        if base is object or base.__module__.startswith("xpo_bench."):
+    for part in thing.__mro__ if isinstance(thing, type) else (thing,):
+        if part is object or part.__module__.startswith("xpo_bench."):
             continue
-        file = getattr(sys.modules.get(base.__module__), "__file__", None)
+        file = getattr(sys.modules.get(part.__module__), "__file__", None)
         if file and Path(file).is_file():
             parts.append(_hash_files([Path(file)], Path(file).parent))
             continue
         try:
-            parts.append(inspect.getsource(base))
+            parts.append(inspect.getsource(part))
         except (OSError, TypeError):
-            parts.append(f"{base.__module__}.{base.__qualname__}")
-    _SOURCES[cls] = digest(parts)
-    return _SOURCES[cls]
+            parts.append(f"{part.__module__}.{part.__qualname__}")
+    _SOURCES[thing] = digest(parts)
+    return _SOURCES[thing]
 
 
 @lru_cache(maxsize=32)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from xpo_bench import plugins
+from xpo_bench import __version__, plugins
 
 
 def rows(what: str, disable: frozenset[str] = frozenset()) -> list[dict[str, Any]]:
@@ -12,7 +12,9 @@ def rows(what: str, disable: frozenset[str] = frozenset()) -> list[dict[str, Any
     if what == "metrics":
         from xpo_bench.metrics import base
 
-        return [dict(entry) for entry in base.describe()]
+        here: dict[str, Any] = {"plugin": None, "distribution": "xpo-bench", "version": __version__}
+        others = sorted(plugins.load(disable).metrics.items())
+        return [{**row, **here} for row in base.describe()] + [{**base.row_of(m), **_origin(info)} for _, (m, info) in others]
     registry = plugins.load(disable)
     if what == "plugins":
         return [
@@ -24,6 +26,7 @@ def rows(what: str, disable: frozenset[str] = frozenset()) -> list[dict[str, Any
                 "hooks": p.hooks,
                 "algorithms": p.algorithms,
                 "tasks": p.tasks,
+                "metrics": p.metrics,
                 "status": p.status,
                 "error": p.error,
             }
@@ -50,9 +53,7 @@ def _algorithm(cls: Any, info: plugins.PluginInfo) -> dict[str, Any]:
         "docs": docs(cls),
         "requires": sorted(cls.requires),
         "source": cls.source,
-        "plugin": info.name,
-        "distribution": info.distribution,
-        "version": info.version,
+        **_origin(info),
     }
 
 
@@ -67,7 +68,9 @@ def _task(cls: Any, info: plugins.PluginInfo) -> dict[str, Any]:
         "steps": cls.budget.steps,
         "options": dump(cls()),
         "docs": docs(cls),
-        "plugin": info.name,
-        "distribution": info.distribution,
-        "version": info.version,
+        **_origin(info),
     }
+
+
+def _origin(info: plugins.PluginInfo) -> dict[str, str]:
+    return {"plugin": info.name, "distribution": info.distribution, "version": info.version}

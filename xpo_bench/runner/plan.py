@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -12,6 +12,7 @@ from xpo_bench.data.adhoc import AdHoc, task_name
 from xpo_bench.data.dataset import fingerprint
 from xpo_bench.data.validation import validation_split
 from xpo_bench.errors import UsageError, unknown
+from xpo_bench.evaluation import Metric
 from xpo_bench.plugins import NAME, PluginInfo, Registry, check_spec
 from xpo_bench.runner import keys
 from xpo_bench.runner.config import Settings, TrainOverrides, dump, grid, names, validate
@@ -35,6 +36,7 @@ class TaskSetup:
     Args:
         brought: its rows were brought to this machine, which may be unable to read them.
         validation: hold out a part of the training rows in place of the held-out rows, for trials.
+        metrics: of plugins, by name, which are measured beside the suite's own.
     """
 
     task: Task
@@ -48,6 +50,7 @@ class TaskSetup:
     processes: int = 1
     brought: bool = False
     validation: bool = False
+    metrics: Mapping[str, tuple[Metric, PluginInfo]] = field(default_factory=dict)
     _data: dict[int, tuple[Dataset, str]] = field(default_factory=dict)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -97,7 +100,8 @@ class TaskSetup:
             "truncate": self.truncate,
             "device": self.device.split(":")[0],
             "processes": self.processes,
-            "source": keys.class_source(type(self.task)),
+            "source": keys.source(type(self.task)),
+            **({"metrics": {name: keys.source(m.function) for name, (m, _) in self.metrics.items()}} if self.metrics else {}),
         }
 
     def learning_rate(self, algorithm: str, optimizer: Optimizer, asked: float | None) -> float:
@@ -238,7 +242,7 @@ def _setups(request: Request, registry: Registry, plan: Plan) -> list[TaskSetup]
                 raise UsageError(f"--rows goes with --data and the tasks on text sets: task {cls.name} makes its own rows")
             values = {**values, "rows": request.rows}
         for setting in grid(request.settings.get("task", {})):
-            setup = _setup(request, cls, info, name or cls.name, values, setting)
+            setup = replace(_setup(request, cls, info, name or cls.name, values, setting), metrics=registry.metrics)
             try:
                 setup.dataset(request.seeds[0])
             except UnreachableError as error:
@@ -324,7 +328,7 @@ def make_cell(
     identity = {
         "task": setup.identity,
         "data": setup.data_fingerprint(seed),
-        "algorithm": {"name": algorithm.name, "config": config, "source": keys.class_source(type(algorithm))},
+        "algorithm": {"name": algorithm.name, "config": config, "source": keys.source(type(algorithm))},
         "plugin": [info.distribution, info.version],
         "train": {"lr": lr, "optimizer": optimizer},
         "seed": seed,

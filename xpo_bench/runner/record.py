@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from xpo_bench.runner.config import dump
+from xpo_bench.runner.definitions import entry
 from xpo_bench.runner.plan import Cell
 from xpo_bench.runner.store import SCHEMA
 from xpo_bench.train.job import Outcome
@@ -68,6 +69,7 @@ def cell_record(
         "experiment": cell.experiment,
         **({"protocol": dict(cell.protocol)} if cell.protocol else {}),
         "metrics": dict(outcome.metrics) if outcome else {},
+        **({"metric_definitions": {n: entry(*m) for n, m in setup.metrics.items()}} if setup.metrics else {}),
         "final_policy": outcome.final_policy if outcome else None,
         "timing": outcome.timing if outcome else {},
         "notes": notes,

@@ -82,6 +82,17 @@ class Train(Model):
     """How many trained the model together."""
 
 
+class MetricOf(Model):
+    """A metric of a plugin, as it was defined when the cell ran."""
+
+    unit: str
+    better: Literal["higher", "lower"] | None
+    definition: str
+    plugin: str
+    distribution: str | None
+    version: str | None
+
+
 class Timing(Model):
     """Seconds of each phase, off one another's clocks; empty for a cell without an outcome."""
 
@@ -111,6 +122,8 @@ class Record(Model):
     """Of the tuned protocol: the role of the cell."""
     metrics: dict[str, Number | None]
     """Name -> value; absent where a metric does not apply, null for never or undefined."""
+    metric_definitions: dict[str, MetricOf] | None = None
+    """Of the metrics of plugins that were measured; absent where there is none."""
     final_policy: dict[str, dict[str, Number]] | None
     """prompt -> completion -> probability, where it is exact and has at most 4,096 entries."""
     timing: Timing

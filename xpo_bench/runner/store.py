@@ -13,6 +13,7 @@ from typing import Any
 from pydantic_core import from_json
 
 from xpo_bench.errors import StoreError, UsageError
+from xpo_bench.runner.definitions import learn_from
 from xpo_bench.runner.keys import canonical
 
 SCHEMA = 1
@@ -145,7 +146,9 @@ class Store:
         reason = _fault(record, path.stem)
         if reason:
             self.damaged[path] = reason
-        return None if reason else record
+            return None
+        learn_from(record)
+        return record  # type: ignore[no-any-return]
 
     def set_aside(self) -> list[tuple[Path, str]]:
         """Rename the damaged files that have been looked at, so that they are computed again; their new names, and why."""

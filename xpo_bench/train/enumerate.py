@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from xpo_bench.errors import DataError
-from xpo_bench.metrics.base import Array, WorldEvaluation
+from xpo_bench.evaluation import Array, WorldEvaluation
 from xpo_bench.types import Completion, Dataset, World
 
 WHOLE = 1e-3

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from xpo_bench.metrics.base import Evaluation, WorldEvaluation
+from xpo_bench.evaluation import Evaluation, WorldEvaluation
 from xpo_bench.policy.base import Policy
 from xpo_bench.types import Completion, Example, Pair, Scores, Single, Step
 

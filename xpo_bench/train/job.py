@@ -10,6 +10,7 @@ import torch
 
 from xpo_bench.algorithm import Algorithm
 from xpo_bench.data.formats import to_singles
+from xpo_bench.evaluation import Metric
 from xpo_bench.types import Budget, Dataset, Example, Optimizer, Single
 
 
@@ -20,7 +21,7 @@ class Job:
     Args:
         algorithm: the validated configuration. task: the task's name, for the random streams.
         lr, optimizer: this algorithm's own learning rate and update rule.
-        dataset: clean rows. budget: the same for every algorithm of the task.
+        dataset: clean rows. budget: the same for every algorithm of the task. metrics: of plugins, the same for all jobs.
     """
 
     algorithm: Algorithm
@@ -30,6 +31,7 @@ class Job:
     optimizer: Optimizer
     dataset: Dataset
     budget: Budget
+    metrics: tuple[Metric, ...] = ()
 
     def group(self) -> tuple[Any, ...]:
         """Jobs with equal groups may share one vectorised slice: only float fields may differ."""

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from xpo_bench.algorithm import Algorithm
-from xpo_bench.metrics.base import find
+from xpo_bench.metrics.base import reported
 from xpo_bench.policy.base import Policy
 from xpo_bench.train.budget import evaluation_steps, stage_steps, warmup_scale
 from xpo_bench.train.clock import Clock
@@ -446,9 +446,9 @@ class GroupTrainer:
                 "overhead": self.bare and self.bare.ratio(),
             }
             final |= {name: value for name, value in costs.items() if value is not None}
-        final |= {name: value for name, value in self.tools[r].noted.items() if find(name)}
+        final |= {name: value for name, value in self.tools[r].noted.items() if reported(name)}
         notes = dict(self.policy.notes) | watch.notes(r)
-        notes |= {name: value for name, value in self.tools[r].noted.items() if not find(name)}
+        notes |= {name: value for name, value in self.tools[r].noted.items() if not reported(name)}
         data = next(part.data for part in self.slices if part.runs.start <= r < part.runs.stop)
         if data is not None and data.truncated:
             notes["truncated"] = data.truncated

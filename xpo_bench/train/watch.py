@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from xpo_bench.evaluation import WorldEvaluation
 from xpo_bench.metrics.accuracy import accuracy_of_halves
-from xpo_bench.metrics.base import Curve, WorldEvaluation
+from xpo_bench.metrics.base import Curve
 from xpo_bench.metrics.regret import optimum_kl
 from xpo_bench.policy.base import Policy
 from xpo_bench.policy.tabular import TabularPolicy
@@ -48,7 +49,7 @@ class Watch:
     ) -> None:
         self.policy, self.jobs, self.on_evaluation = policy, jobs, on_evaluation
         self.steps = jobs[0].budget.steps
-        self.curve, self.heldout_curve = Curve(self.steps), Curve(self.steps)
+        self.curve, self.heldout_curve = (Curve(self.steps, jobs[0].metrics) for _ in range(2))
         self.flops: dict[int, float] = {}
         self.halves: dict[int, tuple[np.ndarray, np.ndarray]] = {}
         self.eval_set = EvalSet.build(policy, list(clean), truncate, score_initial)
@@ -173,6 +174,9 @@ class Watch:
             notes["optimum_kl"] = float(self.optimum_kl[r])
         if self.enumerated:
             notes["kl"] = "exact"
+        errors = self.curve.foreign.errors | {f"heldout_{name}": e for name, e in self.heldout_curve.foreign.errors.items()}
+        if errors:
+            notes["metric_errors"] = errors
         return notes | (self.on_policy[r].notes if self.on_policy else {})
 
     def final_policy(self, r: int) -> dict[str, dict[str, float]] | None:

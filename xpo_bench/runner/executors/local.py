@@ -48,7 +48,8 @@ class Group:
 def job_of(cell: Cell) -> Job:
     """The cell as the trainer sees it."""
     setup = cell.setup
-    return Job(cell.algorithm, setup.name, cell.seed, cell.lr, cell.optimizer, setup.dataset(cell.seed), setup.budget)
+    metrics = tuple(metric for metric, _ in setup.metrics.values())
+    return Job(cell.algorithm, setup.name, cell.seed, cell.lr, cell.optimizer, setup.dataset(cell.seed), setup.budget, metrics)
 
 
 def fits_ensemble(cell: Cell) -> bool:

@@ -156,8 +156,9 @@ def sources(groups: Sequence[Group]) -> dict[str, str | None]:
     out: dict[str, str | None] = {"xpo-bench": keys.host_source()}
     for cell in (cell for group in groups for cell in group.cells):
         model = cell.setup.model.name
-        out[f"the module of task {cell.setup.task.name}"] = keys.class_source(type(cell.setup.task))
-        out[f"the module of algorithm {cell.algorithm.name}"] = keys.class_source(type(cell.algorithm))
+        out[f"the module of task {cell.setup.task.name}"] = keys.source(type(cell.setup.task))
+        out[f"the module of algorithm {cell.algorithm.name}"] = keys.source(type(cell.algorithm))
+        out |= {f"the module of metric {name}": keys.source(m.function) for name, (m, _) in cell.setup.metrics.items()}
         if not cell.setup.model.tabular:
             out[f"model {model}"] = keys.model_fingerprint(model)
     return out
