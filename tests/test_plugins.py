@@ -89,7 +89,7 @@ def info(registry: plugins.Registry, name: str, distribution: str | None = None)
 # --------------------------------------------------------------------------- built-in plugins
 
 
-@pytest.mark.parametrize("kind", ["algorithms", "tasks"])
+@pytest.mark.parametrize("kind", ["algorithms", "tasks", "trackers"])
 def test_entry_points_are_the_files(kind: str) -> None:
     table = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["entry-points"]["xpo_bench"]
     declared = {name: module for name, module in table.items() if f".{kind}." in module}
@@ -98,7 +98,7 @@ def test_entry_points_are_the_files(kind: str) -> None:
     }
     assert declared == files
     assert set(table.values()) <= {
-        f"xpo_bench_plugins.{k}.{p.stem}" for k in ("algorithms", "tasks") for p in (BUILTIN / k).glob("*.py")
+        f"xpo_bench_plugins.{k}.{p.stem}" for k in ("algorithms", "tasks", "trackers") for p in (BUILTIN / k).glob("*.py")
     }
 
 
@@ -107,8 +107,8 @@ def test_every_builtin_plugin_is_usable_and_named_as_its_file(load: Load) -> Non
     own = [p for p in registry.plugins if p.distribution == "xpo-bench"]
     assert {p.status for p in own} == {"ok"}
     for p in own:
-        assert [*p.algorithms, *p.tasks] == [p.name]
-        assert p.hooks == (["xpo_algorithms"] if p.algorithms else ["xpo_tasks"])
+        assert [*p.algorithms, *p.tasks, *p.trackers] == [p.name]
+        assert p.hooks == ["xpo_algorithms" if p.algorithms else "xpo_tasks" if p.tasks else "xpo_trackers"]
 
 
 # --------------------------------------------------------------------------- a third party's plugin
@@ -127,6 +127,8 @@ def test_the_pasteable_plugin_parses_and_is_listed_and_runs(distribution: Distri
         "hooks": ["xpo_algorithms"],
         "algorithms": ["my-dpo"],
         "tasks": [],
+        "metrics": [],
+        "trackers": [],
         "status": "ok",
         "error": None,
     }

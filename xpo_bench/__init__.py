@@ -8,8 +8,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from xpo_bench.algorithm import Algorithm
+from xpo_bench.errors import UsageError
 from xpo_bench.hookspecs import hookimpl
 from xpo_bench.task import Task
+from xpo_bench.tracker import Tracker
 from xpo_bench.types import (
     Budget,
     Completion,
@@ -46,6 +48,8 @@ __all__ = [
     "Stage",
     "Step",
     "Task",
+    "Tracker",
+    "UsageError",
     "World",
     "__version__",
     "hookimpl",

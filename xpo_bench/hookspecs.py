@@ -34,6 +34,7 @@ import pluggy
 
 from xpo_bench.algorithm import Algorithm
 from xpo_bench.task import Task
+from xpo_bench.tracker import Tracker
 
 PROJECT = "xpo_bench"
 hookspec = pluggy.HookspecMarker(PROJECT)
@@ -53,6 +54,11 @@ def xpo_tasks() -> Iterable[type[Task]]:  # type: ignore[empty-body]
 @hookspec
 def xpo_metrics() -> Iterable[Callable[..., Any]]:  # type: ignore[empty-body]
     """Return the functions, marked by `xpo_bench.metric`, that measure something of every cell."""
+
+
+@hookspec
+def xpo_trackers() -> Iterable[type[Tracker]]:  # type: ignore[empty-body]
+    """Return the tracker classes that this plugin offers to `--track`."""
 
 
 @hookspec

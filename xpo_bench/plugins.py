@@ -19,6 +19,7 @@ from xpo_bench.errors import UsageError, unknown
 from xpo_bench.evaluation import Metric, metric_of
 from xpo_bench.metrics.base import METRICS
 from xpo_bench.task import Task
+from xpo_bench.tracker import Tracker
 
 GROUP = "xpo_bench"
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
@@ -28,8 +29,9 @@ METRIC_NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
 COLUMNS = frozenset({"step", "loss", "total_flops", "validation_accuracy", "test_accuracy"})
 """Columns of a curve that are no metrics of an evaluation."""
 
-Kind = Literal["algorithm", "task", "metric"]
-KINDS: tuple[Kind, ...] = ("algorithm", "task", "metric")
+Kind = Literal["algorithm", "task", "metric", "tracker"]
+KINDS: tuple[Kind, ...] = ("algorithm", "task", "metric", "tracker")
+BASES: Mapping[Kind, type] = {"algorithm": Algorithm, "task": Task, "tracker": Tracker}
 Status = Literal["ok", "broken", "refused", "disabled"]
 
 
@@ -48,6 +50,7 @@ class PluginInfo:
     algorithms: list[str] = field(default_factory=list)
     tasks: list[str] = field(default_factory=list)
     metrics: list[str] = field(default_factory=list)
+    trackers: list[str] = field(default_factory=list)
 
     @property
     def origin(self) -> str:
@@ -59,15 +62,16 @@ class PluginInfo:
 
 @dataclass
 class Registry:
-    """Every plugin that was found, and the algorithms, tasks and metrics of those that are usable."""
+    """Every plugin that was found, and the algorithms, tasks, metrics and trackers of those that are usable."""
 
     plugins: list[PluginInfo]
     manager: pluggy.PluginManager
     algorithms: dict[str, tuple[type[Algorithm], PluginInfo]] = field(default_factory=dict)
     tasks: dict[str, tuple[type[Task], PluginInfo]] = field(default_factory=dict)
     metrics: dict[str, tuple[Metric, PluginInfo]] = field(default_factory=dict)
+    trackers: dict[str, tuple[type[Tracker], PluginInfo]] = field(default_factory=dict)
     lost: dict[str, PluginInfo] = field(default_factory=dict)
-    """Names of plugins, algorithms, tasks and metrics that cannot be used, with the plugin that says why."""
+    """Names of plugins, and of what they offer, that cannot be used, with the plugin that says why."""
 
     def algorithm(self, name: str) -> tuple[type[Algorithm], PluginInfo]:
         """The algorithm of that name; UsageError names the remedy otherwise."""
@@ -77,6 +81,11 @@ class Registry:
     def task(self, name: str) -> tuple[type[Task], PluginInfo]:
         """The task of that name; UsageError names the remedy otherwise."""
         found: tuple[type[Task], PluginInfo] = self._find("task", name, self.tasks)
+        return found
+
+    def tracker(self, name: str) -> tuple[type[Tracker], PluginInfo]:
+        """The tracker of that name; UsageError names the remedy otherwise."""
+        found: tuple[type[Tracker], PluginInfo] = self._find("tracker", name, self.trackers)
         return found
 
     def _find(self, kind: str, name: str, table: Mapping[str, Any]) -> Any:
@@ -131,13 +140,13 @@ def load(disable: frozenset[str] = frozenset()) -> Registry:
     _check_hook_names(registry)
     for kind in KINDS:
         _collect(registry, kind)
-    tables: tuple[dict[str, tuple[Any, PluginInfo]], ...] = (registry.algorithms, registry.tasks, registry.metrics)
-    for table in tables:  # a plugin refused for its tasks loses its algorithms too
+    for kind in KINDS:  # a plugin refused for its tasks loses its algorithms too
+        table: dict[str, tuple[Any, PluginInfo]] = getattr(registry, f"{kind}s")
         for name in [name for name, (_, info) in table.items() if info.status != "ok"]:
             del table[name]
     for info in registry.plugins:
         if info.status != "ok":
-            for name in (info.name, *info.algorithms, *info.tasks, *info.metrics):
+            for name in (info.name, *info.algorithms, *info.tasks, *info.metrics, *info.trackers):
                 registry.lost.setdefault(name, info)
     return registry
 
@@ -221,7 +230,7 @@ def _checked(thing: Any, kind: Kind) -> Any:
     """
     if kind == "metric":
         return check_metric(thing)
-    check_class(thing, kind, f"xpo_{kind}s", Algorithm if kind == "algorithm" else Task)
+    check_class(thing, kind, f"xpo_{kind}s", BASES[kind])
     return thing
 
 
@@ -252,6 +261,8 @@ def check_class(cls: Any, kind: str, hook: str, base: type) -> None:
     name = getattr(cls, "name", None)
     if not isinstance(name, str) or not NAME.fullmatch(name) or name in RESERVED:
         raise ValueError(f"the {kind} name {name!r} must match {NAME.pattern} and not be one of {', '.join(sorted(RESERVED))}")
+    if base is Tracker:
+        return
     params = getattr(cls, "__dataclass_params__", None)
     if params is None or not params.frozen or "__dataclass_fields__" not in vars(cls):
         raise TypeError(f"{cls.__name__} must be a frozen dataclass (@dataclass(frozen=True))")

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from types import ModuleType
 
 import numpy as np
 import pytest
 
-from xpo_bench.metrics.base import METRICS, describe, find, metric
+from xpo_bench.evaluation import Definition, metric
+from xpo_bench.metrics.base import METRICS, describe, find, learn, take
 
 CONTRACT = {
     "chosen_logp",
@@ -68,14 +70,32 @@ def test_heldout_is_the_same_metric() -> None:
     assert find("nonsense") is None
 
 
-def test_a_metric_needs_a_docstring_and_a_free_name() -> None:
+def test_a_metric_needs_a_docstring() -> None:
     with pytest.raises(TypeError, match="docstring"):
         metric("nats", name="undocumented")(lambda ev: np.zeros(1))
-    with pytest.raises(TypeError, match="taken"):
 
-        @metric("nats")
-        def kl(ev: object) -> None:
-            """Another."""
+
+def test_two_metrics_of_one_name_are_refused() -> None:
+    module = ModuleType("elsewhere")
+
+    @metric("nats")
+    def kl(ev: object) -> None:
+        """Another."""
+
+    kl.__module__ = "elsewhere"
+    vars(module)["kl"] = kl
+    with pytest.raises(TypeError, match="taken"):
+        take([module])
+    assert METRICS["kl"].function is not kl
+
+
+def test_what_is_learned_changes_nothing_of_the_suite_s_own() -> None:
+    learn([Definition("kl", "miles", "higher", "Another."), Definition("learned_here", "miles", "higher", "Another.")])
+    assert find("kl") is METRICS["kl"]
+    learned = find("heldout_learned_here")
+    assert learned is not None
+    assert (learned.unit, learned.better) == ("miles", "higher")
+    assert "learned_here" not in {row["name"] for row in describe()}
 
 
 def test_no_torch() -> None:

@@ -22,6 +22,7 @@ Examples:
   xpo-bench run --algos kto --tasks ukp --model path/to/model --steps 100
   xpo-bench run --suite full --executor ray --address auto
   xpo-bench run --algos dpo,ipo --tasks bandit --protocol tuned --trials 16
+  xpo-bench run --tasks bandit --track csv,tensorboard
   xpo-bench run plan.toml
 """
 
@@ -137,6 +138,12 @@ BUDGET = "Budget (defaults come from the task)"
     type=click.Path(path_type=Path),
     metavar="DIR",
     help="Run directory; an existing one is extended.  [default: results/runs/ and the plan's hash]",
+)
+@click.option(
+    "--track",
+    callback=comma_names,
+    metavar="NAME[,NAME]",
+    help="Follow every cell live in RUN/tracking: csv, tensorboard, wandb (offline), or a tracker of a plugin.",
 )
 @click.option("--shard", metavar="I/N", help="Run the I-th of N parts of the plan; `xpo-bench merge` joins their directories.")
 @click.option("--wait", is_flag=True, help="Wait for another process that writes the run directory, in place of an error.")

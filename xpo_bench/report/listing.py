@@ -33,6 +33,7 @@ LIST_COLUMNS: Mapping[str, Sequence[str]] = {
     "algos": ("name", "data", "fields", "about"),
     "tasks": ("name", "model", "steps", "about"),
     "metrics": ("name", "unit", "better", "definition"),
+    "trackers": ("name", "about"),
     "plugins": ("name", "distribution", "version", "hooks", "status"),
 }
 

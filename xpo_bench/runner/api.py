@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,7 @@ from xpo_bench.metrics.base import learn
 from xpo_bench.report.stats import summarise
 from xpo_bench.runner import environment
 from xpo_bench.runner.executors.places import Where, spread
+from xpo_bench.runner.observers import Observers, facts
 from xpo_bench.runner.occupancy import occupied
 from xpo_bench.runner.plan import HERE, Plan, make_plan
 from xpo_bench.runner.record import now
@@ -127,6 +128,7 @@ def run(
     trials: int | None = None,
     select: str | None = None,
     metrics: Iterable[Callable[..., Any]] = (),
+    track: str | Iterable[str] = (),
     cell_timeout: float | None = None,
     deterministic: bool = False,
     shard: str | None = None,
@@ -144,6 +146,7 @@ def run(
         executor: `local` or `ray`. address: of a Ray cluster, `auto`, `local` or HOST:PORT.
         workers: processes that run cells side by side, 1 by default; all that a Ray cluster has room for.
         metrics: functions marked by `xpo_bench.metric` that need no packaging, beside those of the installed plugins.
+        track: names of trackers that follow the run, such as `"csv"`.
         cell_timeout: seconds after which a cell, or those that train as one computation with it, is ended.
         protocol: `"tuned"` also runs every algorithm at the best of `trials` configurations (16 by default), its own
             among them, chosen on a validation split by the metric `select`.
@@ -170,6 +173,9 @@ def run(
     registry = plugins.load(frozenset(plugins.split_names(disable) if isinstance(disable, str) else disable))
     registry = _measuring(registry, metrics)
     trying = _trying(protocol, trials, select)
+    tracked = tuple(track.split(",") if isinstance(track, str) else track)
+    for name in tracked:
+        registry.tracker(name)
     with spread(executor, address, workers, cell_timeout) as where:
         resolved = where.device(device)
         asked = requests(words, Path(file) if file else None, resolved)
@@ -182,8 +188,9 @@ def run(
         if deterministic and processes > 1:
             raise UsageError("--deterministic: not with --gpus-per-cell, whose sums over devices have no promised order")
         where = replace(where, deterministic=deterministic)
+        session = Session(registry, reporter, where, fresh, wait, tracked)
         with environment.deterministic(deterministic and where.in_process):
-            return _run(asked, Session(registry, reporter, where, fresh, wait), target_kl, trying, shard, out)
+            return _run(asked, session, target_kl, trying, shard, out)
 
 
 def _measuring(registry: plugins.Registry, functions: Iterable[Callable[..., Any]]) -> plugins.Registry:
@@ -259,6 +266,7 @@ class Session:
 
     Args:
         fresh: compute cells again that are there. wait: for another process that writes the run directory.
+        track: names of the trackers that follow it.
     """
 
     registry: plugins.Registry
@@ -266,6 +274,7 @@ class Session:
     where: Where = field(default_factory=Where)
     fresh: bool = False
     wait: bool = False
+    track: tuple[str, ...] = ()
 
     def note(self, text: str) -> None:
         if self.reporter:
@@ -321,7 +330,7 @@ def _execute(plan: Plan, store: Store, session: Session) -> Result:
     from xpo_bench.runner.executors.local import Group, LocalExecutor, groups
 
     registry, reporter, where = session.registry, session.reporter, session.where
-    observe = _observer(registry)
+    observe = Observers(registry, session.track, store.root)
     todo = [cell for cell in plan.cells if session.fresh or not store.done(cell.key)]
     for aside, reason in store.set_aside():
         print(f"xpo-bench: {aside.with_suffix('')}: {reason}; set aside as {aside.name}, and computed again", file=sys.stderr)
@@ -362,6 +371,7 @@ def _execute(plan: Plan, store: Store, session: Session) -> Result:
         executor.run_all(groups(todo), started)
     finally:
         executor.close()
+        observe.close()
         if reporter:
             reporter.stop()
     records = (store.read_cell(cell.key) for cell in plan.cells)
@@ -370,34 +380,12 @@ def _execute(plan: Plan, store: Store, session: Session) -> Result:
     )
 
 
-def _observer(registry: plugins.Registry) -> Callable[..., None]:
-    """Calls observer hooks with a cell's description; what an observer raises is told, and never fatal."""
-
-    def observe(hook: str, *, cell: Any, **arguments: Any) -> None:
-        for problem in registry.observe(hook, cell=_facts(cell), **arguments):
-            print(f"xpo-bench: {problem}", file=sys.stderr)
-
-    return observe
-
-
-def _facts(cell: Any) -> Mapping[str, Any]:
-    """A cell as observers see it."""
-    return {
-        "key": cell.key,
-        "algorithm": cell.algorithm.name,
-        "config": dict(cell.config),
-        "task": cell.setup.name,
-        "seed": cell.seed,
-        "experiment": cell.experiment,
-    }
-
-
 def _run_document(plan: Plan, store: Store) -> dict[str, Any]:
     """run.json: an existing directory is extended, its earlier plan kept."""
     before = store.read_run()
     cells = {entry["key"]: entry for entry in before.get("plan", []) if isinstance(entry, dict) and "key" in entry}
     for cell in plan.cells:
-        cells[cell.key] = dict(_facts(cell))
+        cells[cell.key] = facts(cell)
     commands = [*before.get("commands", []), {"argv": ["xpo-bench", *sys.argv[1:]], "at": now()}]
     device = plan.cells[0].setup.device if plan.cells else "cpu"
     skipped = [dict(t) for t in {tuple(sorted(s.items())) for s in [*before.get("skipped", []), *plan.skipped]}]

@@ -8,7 +8,7 @@ from xpo_bench import __version__, plugins
 
 
 def rows(what: str, disable: frozenset[str] = frozenset()) -> list[dict[str, Any]]:
-    """One dictionary per algorithm, task, metric or plugin."""
+    """One dictionary per algorithm, task, metric, tracker or plugin."""
     if what == "metrics":
         from xpo_bench.metrics import base
 
@@ -27,11 +27,15 @@ def rows(what: str, disable: frozenset[str] = frozenset()) -> list[dict[str, Any
                 "algorithms": p.algorithms,
                 "tasks": p.tasks,
                 "metrics": p.metrics,
+                "trackers": p.trackers,
                 "status": p.status,
                 "error": p.error,
             }
             for p in registry.plugins
         ]
+    if what == "trackers":
+        found = sorted(registry.trackers.items())
+        return [{"name": name, "about": plugins.summary_line(cls), **_origin(info)} for name, (cls, info) in found]
     if what == "algos":
         return [_algorithm(cls, info) for _, (cls, info) in sorted(registry.algorithms.items())]
     return [_task(cls, info) for _, (cls, info) in sorted(registry.tasks.items())]
