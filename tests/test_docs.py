@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import inspect
 import re
+import shlex
 import sys
 import textwrap
 import tomllib
@@ -99,6 +100,30 @@ def test_choices_of_options_are_documented() -> None:
     for option in parameters("run"):
         if isinstance(option.type, click.Choice):
             assert f"`{option.opts[0]} " + r"\|".join(option.type.choices) + "`" in page
+
+
+def command_lines() -> list[tuple[str, str]]:
+    """(page, line) of every command of the suite that a page shows; synopses with brackets or alternatives are none."""
+    out = []
+    for page in sorted([Path("README.md"), *(p.relative_to(ROOT) for p in (ROOT / "docs").glob("*.md"))]):
+        for language, block in re.findall(r"^```(\w*)\n(.*?)^```$", text(str(page)), re.MULTILINE | re.DOTALL):
+            for line in re.sub(r"\\\n\s*", " ", block).splitlines() if language not in ("python", "toml", "json") else ():
+                found = re.search(r"(?:^|[\s'])(xpo-bench [a-z][^#|\[&;>']*)(.?)", line)
+                if found and found[2] not in ("[", "|") and "pip install" not in line:
+                    out.append((str(page), found[1].strip()))
+    return out
+
+
+@pytest.mark.parametrize(("page", "line"), command_lines())
+def test_every_command_that_a_page_shows_is_one(page: str, line: str) -> None:
+    words = shlex.split(re.sub(r"\$\(\(.*?\)\)", "1", line))[1:]
+    # refuses unknown options and choices, and missing or too many arguments
+    given = cli.main.commands[words[0]].make_context(words[0], words[1:]).params
+    registry = plugins.load()
+    for option, known in (("algos", [*registry.algorithms, "all"]), ("tasks", registry.tasks), ("track", registry.trackers)):
+        names = given.get(option) or ()
+        for name in names.split(",") if isinstance(names, str) else names:
+            assert name in known or name in ("my-dpo", "my-algorithm", "offset")  # the reader's own
 
 
 def test_no_option_is_documented_that_is_not_there() -> None:
