@@ -6,9 +6,11 @@ MkDocs calls the functions named `on_*`; `python -m pip install .[docs] && mkdoc
 from __future__ import annotations
 
 import inspect
+import io
 import re
 import sys
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,10 @@ ABILITIES = {
     "generate": "a policy that generates",
     "reward": "a policy on which a reward can be fitted",
 }
+
+
+WORLD, SEEDS = "deterministic", 3
+PANELS = {"rejected_prob": "π(rejected), mean over pairs", "kl": "KL from the reference, nats"}
 
 
 def on_config(config: Any) -> Any:
@@ -52,8 +58,10 @@ def on_files(files: Any, config: Any) -> Any:
             )
     known = algorithms()
     add("algorithms/index.md", overview(known))
+    drawn = portraits([cls.name for cls in known])
     for cls in known:
         add(f"algorithms/{cls.name}.md", page(cls))
+        add(f"algorithms/{cls.name}.svg", drawn[cls.name])
     return files
 
 
@@ -87,12 +95,52 @@ def page(cls: type[Algorithm]) -> str:
             "## Fields",
             "\n".join(["| field | default | what, unit | searched by the tuned protocol |", "|---|---|---|---|", *rows]),
         ]
+    command = f"xpo-bench run --algos all --tasks {WORLD} --seeds {SEEDS}"
+    parts += [
+        "## On certain preferences",
+        f"![π(rejected) and the KL from the reference, step by step: {cls.name}, with dpo and ipo in grey]({cls.name}.svg)",
+        f"World `{WORLD}`, the article's D1: three completions in a total order that nothing contradicts. Means over {SEEDS} "
+        f"seeds, with every algorithm as it is by default, of `{command}`, run when this page was built. "
+        "[The article's experiments](../article.md) say what to make of it.",
+    ]
     parts += ["## What it declares", "\n".join(f"- {line}" for line in _declared(algorithm))]
     if mistakes := [line for line in _mistakes() if f"`{cls.name}`" in line.split("|")[1]]:
         head = ["| algorithms | mistake | what comes of it | what catches it |", "|---|---|---|---|"]
         parts += ["## Mistakes found elsewhere", "\n".join([*head, *mistakes])]
     parts += ["## Try it", f"```\nxpo-bench run --algos {cls.name} --suite quick\nxpo-bench check {cls.name}\n```"]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def portraits(names: Sequence[str]) -> dict[str, bytes]:
+    """Algorithm -> figure (SVG) of its curves on certain preferences, of a run that is made for it."""
+    import xpo_bench
+    from xpo_bench.report.charts import series
+    from xpo_bench.report.experiments import curve_reader
+    from xpo_bench.report.stats import group
+
+    with tempfile.TemporaryDirectory() as folder:
+        result = xpo_bench.run(list(names), [WORLD], seeds=SEEDS, out=folder)
+        curves = {g.records[0]["algorithm"]["name"]: series(g, curve_reader(result.out)) for g in group(result.cells)}
+    return {name: _portrait(name, curves) for name in names}
+
+
+def _portrait(name: str, curves: Mapping[str, Mapping[str, Mapping[float, Sequence[float]]]]) -> bytes:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7.2, 2.6), layout="constrained")
+    lines = [(other, "0.6", ls) for other, ls in (("dpo", "--"), ("ipo", ":")) if other != name] + [(name, "#3b6fd4", "-")]
+    for ax, (metric, label) in zip(figure.subplots(1, 2), PANELS.items(), strict=True):
+        for who, colour, style in lines:
+            points = [(step, band[0]) for step, band in curves[who].get(metric, {}).items() if step > 0]
+            ax.plot(*zip(*points, strict=True), style, color=colour, label=who)
+        ax.set(
+            xscale="log", xlabel="step", title=label, **({"yscale": "log"} if metric == "rejected_prob" else {"ylim": (0, None)})
+        )
+        ax.spines[["top", "right"]].set_visible(False)
+    ax.legend(frameon=False)
+    sink = io.BytesIO()
+    figure.savefig(sink, format="svg", metadata={"Date": None})
+    return sink.getvalue()
 
 
 def _prose(text: str) -> str:

@@ -9,6 +9,7 @@ import shlex
 import sys
 import textwrap
 import tomllib
+import xml.etree.ElementTree as ET
 from pathlib import Path
 from types import ModuleType
 
@@ -252,6 +253,17 @@ def site() -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+def test_pages_of_algorithms_draw_the_curves_of_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = site()
+    monkeypatch.setattr(module, "SEEDS", 1)
+    drawn = module.portraits(["dpo", "ipo", "sft"])
+    assert set(drawn) == {"dpo", "ipo", "sft"}
+    for name, svg in drawn.items():
+        assert f"({name}.svg)" in next(module.page(cls) for cls in module.algorithms() if cls.name == name)
+        lines = ET.fromstring(svg).findall(".//{*}g[@id='axes_1']/{*}g[@id]")
+        assert sum(g.get("id", "").startswith("line2d") for g in lines) >= (2 if name in ("dpo", "ipo") else 3)
 
 
 def test_every_algorithm_has_a_page_of_all_that_it_declares() -> None:
