@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 
 import click
@@ -79,15 +80,20 @@ def show(run_dir: Path, baseline: str | None, metric: str | None, as_json: bool)
     from rich.console import Console
 
     from xpo_bench.report.curves import print_sparks
+    from xpo_bench.report.drawing import ROWS, say
     from xpo_bench.report.experiments import print_experiments
     from xpo_bench.report.tables import print_run
 
+    gc.freeze()  # the records stay until the end: a collector that goes through all of them takes a third of the time
     console, run = Console(), store.read_run()
     rest = print_experiments(console, records, run_dir)
-    print_run(console, rest, skipped=run.get("skipped", []), tuning=run.get("tuning", []))
     groups = group(without_search(rest))
-    print_read_outs(console, read_outs(groups, curves))
-    print_sparks(console, groups, curves)
+    print_run(console, rest, skipped=run.get("skipped", []), tuning=run.get("tuning", []), groups=groups)
+    shown = groups[:ROWS]
+    print_read_outs(console, read_outs(shown, curves))
+    print_sparks(console, shown, curves)
+    if len(shown) < len(groups):
+        say(console, f"Of {len(groups)} rows the curves of the first {len(shown)} were read; --json and report read all.", "dim")
     if baseline is not None:
         print_against(console, group(without_search(records)), baseline, metric)
     return 0

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from rich.console import Console
-from scipy.stats import rankdata
 
 from xpo_bench.errors import UsageError, unknown
 from xpo_bench.report.bootstrap import improvement
@@ -87,6 +86,8 @@ def ranks(groups: Sequence[Group], metric: str | None = None) -> dict[str, tuple
 
     Only tasks on which every label has the metric count, so that all are ranked among the same.
     """
+    from scipy.stats import rankdata
+
     labels = list(dict.fromkeys(g.label for g in groups))
     collected: dict[str, list[float]] = {label: [] for label in labels}
     for task in dict.fromkeys(g.task for g in groups):

@@ -6,7 +6,6 @@ import hashlib
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.stats import rankdata, trim_mean
 
 RESAMPLES = 2000
 
@@ -18,6 +17,8 @@ def iqm(values: ArrayLike) -> tuple[float, float, float]:
 
     Source: Agarwal et al. 2021, section 4.3.
     """
+    from scipy.stats import trim_mean  # imported where it is needed: it takes as long as a table does
+
     x = np.sort(np.asarray(values, dtype=np.float64))
     seed = int.from_bytes(hashlib.blake2b(x.tobytes(), digest_size=8).digest(), "big")
     drawn = x[np.random.default_rng(seed).integers(len(x), size=(RESAMPLES, len(x)))]
@@ -30,6 +31,8 @@ def improvement(x: ArrayLike, y: ArrayLike) -> float:
 
     Source: Agarwal et al. 2021, section 4.3; Mann & Whitney 1947.
     """
+    from scipy.stats import rankdata
+
     a, b = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
     ranks = rankdata(np.concatenate([a, b]))[: len(a)]
     return float((ranks.sum() - len(a) * (len(a) + 1) / 2) / (len(a) * len(b)))

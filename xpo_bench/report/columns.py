@@ -14,11 +14,6 @@ PREFIXED = ("FLOP",)
 """Units whose numbers are printed with an SI prefix."""
 
 
-def known(g: Group, name: str) -> bool:
-    """Whether some run has a value of the metric."""
-    return any(v is not None for v in g.values(name).values())
-
-
 def competes(g: Group) -> bool:
     """Only rows whose runs are all ok can be best."""
     return set(g.status) == {"ok"}

@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Literal
 
 from rich import box
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -37,9 +38,8 @@ class Column:
 
     @cached_property
     def width(self) -> int:
-        """Columns of the terminal that the widest cell needs, the mark included."""
-        text = [*self.header.split("\n"), *self.marked]
-        return max(Text(t).cell_len for t in text)
+        """Columns of the terminal that the widest cell that is drawn needs, the mark included."""
+        return max(map(cell_len, (*self.header.split("\n"), *self.marked[:ROWS])))
 
     @cached_property
     def best(self) -> list[bool]:

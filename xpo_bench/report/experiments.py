@@ -9,6 +9,7 @@ import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
@@ -56,16 +57,21 @@ class Experiment:
 # --------------------------------------------------------------------------- reading cells
 
 
-def curve_reader(root: Path) -> Curves:
-    """Reads `RUN/curves/KEY.parquet`; a run without one has no points."""
+REMEMBERED = 8192
+"""Curves in memory at most: those of the rows that tables show, at 16 seeds."""
 
-    def read(record: Record) -> Sequence[Mapping[str, Any]]:
+
+def curve_reader(root: Path) -> Curves:
+    """Reads `RUN/curves/KEY.parquet`, and remembers some; a run without one has no points."""
+
+    @lru_cache(maxsize=REMEMBERED)
+    def read(key: str) -> Sequence[Mapping[str, Any]]:
         import pyarrow.parquet as pq
 
-        path = root / "curves" / f"{record['key']}.parquet"
+        path = root / "curves" / f"{key}.parquet"
         return pq.read_table(path).to_pylist() if path.is_file() else []
 
-    return read
+    return lambda record: read(record["key"])
 
 
 def _knob(record: Record) -> tuple[str, float | None]:
@@ -613,10 +619,11 @@ EXPERIMENTS: Mapping[str, Experiment] = {
 
 def of_experiments(records: Sequence[Record]) -> dict[str, list[Record]]:
     """The records of every experiment that some record belongs to, in the article's order."""
-    found = {
-        name: [r for r in records if r.get("experiment") == name and r["task"]["name"] in e.tasks]
-        for name, e in EXPERIMENTS.items()
-    }
+    found: dict[str, list[Record]] = {name: [] for name in EXPERIMENTS}
+    for r in records:
+        name = r.get("experiment")
+        if name in found and r["task"]["name"] in EXPERIMENTS[name].tasks:
+            found[name].append(r)
     return {name: cells for name, cells in found.items() if cells}
 
 

@@ -60,10 +60,11 @@ def print_scoreboard(console: Console, groups: Sequence[Group]) -> None:
             console.print()
             return
     over = {m: [t for t in tasks if any((x, t) in place and place[x, t].estimate(m) for x in labels)] for m in present}
-    columns = [_over_tasks(m, labels, over[m], place, plain=False) for m in present]
+    drawn = [_over_tasks(m, labels, over[m], place) for m in present]
+    columns = [column(False) for column in drawn]
     short = total_width([who, *columns]) > console.width
     if short:
-        columns = [_over_tasks(m, labels, over[m], place, plain=True) for m in present]
+        columns = [column(True) for column in drawn]
     draw(console, f"Scoreboard over {', '.join(map(clean, tasks))}" if len(tasks) > 1 else "Scoreboard", [who, *columns])
     said = {m: _over(m, over[m], len(tasks)) for m in present}
     say(console, _legend(said, groups, short, any("°" in c for column in columns for c in column.cells)), "dim")
@@ -77,7 +78,7 @@ def board(groups: Sequence[Group]) -> Sheet:
     place = {(g.label, g.task): g for g in groups}
     over = {m: [t for t in tasks if any(g.task == t and g.estimate(m) for g in groups)] for m in HEADLINE}
     over = {m: there for m, there in over.items() if there}
-    columns = [_over_tasks(m, labels, there, place, plain=False) for m, there in over.items()]
+    columns = [_over_tasks(m, labels, there, place)(False) for m, there in over.items()]
     said = {m: _over(m, there, len(tasks)) for m, there in over.items()}
     partial = any("°" in c for column in columns for c in column.cells)
     title = f"Scoreboard over {', '.join(map(clean, tasks))}" if len(tasks) > 1 else "Scoreboard"
@@ -99,7 +100,7 @@ def board_document(groups: Sequence[Group]) -> dict[str, Any]:
         if not tasks:
             continue
         how = EXTREME[name][0] if name in EXTREME else "mean"
-        column = _over_tasks(name, labels, tasks, place, plain=False)
+        column = _over_tasks(name, labels, tasks, place)(False)
         metrics.append({"name": name, "tasks": tasks, "over_tasks": how, "better": column.better})
         for row, best in zip(rows, column.best, strict=True):
             have = [g for t in tasks if (g := place.get((row["label"], t))) and g.estimate(name)]
@@ -120,20 +121,27 @@ def _over(name: str, tasks: Sequence[str], of: int) -> str:
 
 
 def _over_tasks(
-    name: str, labels: Sequence[str], tasks: Sequence[str], place: Mapping[tuple[str, str], Group], plain: bool
-) -> Column:
-    """One metric over the tasks that have it: their mean with its interval over seeds, or the worst of them."""
-    cells, values = [], []
+    name: str, labels: Sequence[str], tasks: Sequence[str], place: Mapping[tuple[str, str], Group]
+) -> Callable[[bool], Column]:
+    """One metric over the tasks that have it: their mean with its interval over seeds, or the worst of them.
+
+    Returns: the column, in plain figures under a short header, or in full.
+    """
+    rows, values = [], []
     for label in labels:
         there = [place[label, t] for t in tasks if (label, t) in place]
         have = [g for g in there if g.estimate(name)]
         found = _aggregate(name, have)
         short = len(have) < len(tasks) and found is not None
-        cells.append((narrow(found.mean if found else None) if plain else mean_pm(found)) + ("°" if short else ""))
+        rows.append((found, "°" if short else ""))
         values.append(found.mean if found and not short and all(map(competes, have)) else None)
-    header = HEADLINE[name] if plain else broken_header(name)
-    everyone = [g for (label, t), g in place.items() if t in tasks]
-    return Column(header, cells, values, direction(name, everyone))
+    better = direction(name, [g for (label, t), g in place.items() if t in tasks])
+
+    def column(plain: bool) -> Column:
+        cells = [(narrow(found.mean if found else None) if plain else mean_pm(found)) + mark for found, mark in rows]
+        return Column(HEADLINE[name] if plain else broken_header(name), cells, values, better)
+
+    return column
 
 
 def _aggregate(name: str, groups: Sequence[Group]) -> Estimate | None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any
 
-from scipy.stats import t as student
+from scipy.special import stdtrit
 
 from xpo_bench.metrics.kl import control as control_slope
 from xpo_bench.report.bootstrap import iqm
@@ -46,7 +46,7 @@ class Estimate:
 @lru_cache(maxsize=1024)
 def quantile(freedom: int) -> float:
     """Of Student's t, for a two-sided interval at `LEVEL`."""
-    return float(student.ppf(0.5 + LEVEL / 2, freedom))
+    return float(stdtrit(freedom, 0.5 + LEVEL / 2))
 
 
 def estimate(values: Iterable[float | None]) -> Estimate | None:
@@ -103,17 +103,31 @@ class Group:
     @property
     def names(self) -> list[str]:
         """Every metric that some counted record has."""
-        return list(dict.fromkeys(name for r in self.counted for name in r["metrics"]))
+        return list(self._columns)
 
-    def values(self, name: str) -> dict[int, float | None]:
+    def values(self, name: str) -> Mapping[int, float | None]:
         """seed -> value, of the counted records that have the metric."""
-        return {r["seed"]: r["metrics"][name] for r in self.counted if name in r["metrics"]}
+        return self._columns.get(name, {})
+
+    def known(self, name: str) -> bool:
+        """Whether some run has a value of the metric."""
+        return any(v is not None for v in self._columns.get(name, {}).values())
 
     def estimate(self, name: str) -> Estimate | None:
         """Mean and interval of a metric over seeds."""
         if name not in self._estimates:
             self._estimates[name] = estimate(self.values(name).values())
         return self._estimates[name]
+
+    @cached_property
+    def _columns(self) -> dict[str, dict[int, float | None]]:
+        """metric -> seed -> value; records are gone through once, since of many each costs the memory a visit."""
+        out: dict[str, dict[int, float | None]] = {}
+        for r in self.counted:
+            seed = r["seed"]
+            for name, value in r["metrics"].items():
+                out.setdefault(name, {})[seed] = value
+        return out
 
     @cached_property
     def _estimates(self) -> dict[str, Estimate | None]:
@@ -123,8 +137,13 @@ class Group:
 def group(records: Sequence[Record]) -> list[Group]:
     """Records gathered over seeds, sorted by task, then algorithm, then configuration."""
     members: dict[str, list[Record]] = {}
+    spelt: dict[str, str] = {}  # canonical JSON takes its time, and seeds are spelt alike
     for record in records:
-        members.setdefault(_canonical(_identity(record)), []).append(record)
+        identity = _identity(record)
+        text = repr(identity)
+        if text not in spelt:
+            spelt[text] = _canonical(identity)
+        members.setdefault(spelt[text], []).append(record)
     groups = list(members.values())
     labels = _labels([g[0] for g in groups])
     tasks = _task_labels([g[0] for g in groups])

@@ -14,7 +14,7 @@ from xpo_bench.report.findings import findings
 from xpo_bench.report.format import clean
 from xpo_bench.report.listing import print_doctor, print_list, print_status
 from xpo_bench.report.scoreboard import print_scoreboard
-from xpo_bench.report.stats import Record, group
+from xpo_bench.report.stats import Group, Record, group
 from xpo_bench.report.targets import print_targets
 from xpo_bench.report.task_table import print_task
 from xpo_bench.report.tuned import tuned_sheets
@@ -32,6 +32,7 @@ def print_run(
     unreachable: Sequence[Mapping[str, str]] = (),
     targets: Sequence[Mapping[str, Any]] = (),
     tuning: Sequence[Mapping[str, Any]] = (),
+    groups: Sequence[Group] | None = None,
 ) -> None:
     """The scoreboard, one table per task, what they show, and what was left out or went wrong.
 
@@ -42,10 +43,11 @@ def print_run(
         unreachable: {task, reason} of tasks whose data cannot be had.
         targets: what `--target-kl` found, see `print_targets`.
         tuning: what the tuned protocol chose, see `tuned_sheets`.
+        groups: the records without those of searches, gathered, where the caller has them already.
     """
     every = records
     records = without_search(records)
-    groups = group(records)
+    groups = group(records) if groups is None else groups
     if groups:
         if board := [g for g in groups if not unlearns(g)]:
             print_scoreboard(console, board)

@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 
 from xpo_bench.report.baseline import LONGER, longer
-from xpo_bench.report.columns import known, metric_column, unlearns
+from xpo_bench.report.columns import metric_column, unlearns
 from xpo_bench.report.drawing import Column, Sheet, broken_header, draw, row_label, say
 from xpo_bench.report.format import ABSENT, clean, mean_pm, number
 from xpo_bench.report.stats import Group
@@ -85,7 +85,7 @@ def task_sheets(task: str, groups: Sequence[Group]) -> list[Sheet]:
 
     Forget/retain tasks show forget and retain log-probabilities; costs of language models stand in a second table.
     """
-    language = any(known(g, m) for g in groups for m in LANGUAGE)
+    language = any(g.known(m) for g in groups for m in LANGUAGE)
     forget = all(map(unlearns, groups))
     quality = UNLEARNING if forget else TEXT if language else WORLD
     title = ": ".join(filter(None, (f"{clean(task)}{' (unlearning)' if forget else ''}", ", ".join(_facts(groups)))))
@@ -113,7 +113,7 @@ def _of_plugins(groups: Sequence[Group]) -> list[str]:
 
 def _columns(names: Sequence[str], groups: Sequence[Group]) -> dict[str, Column]:
     """Those of the metrics that some run has."""
-    return {m: metric_column(broken_header(m), m, list(groups)) for m in names if any(known(g, m) for g in groups)}
+    return {m: metric_column(broken_header(m), m, list(groups)) for m in names if any(g.known(m) for g in groups)}
 
 
 def _with_longer(shown: Sequence[Column], metrics: dict[str, Column], groups: Sequence[Group]) -> list[Column]:

@@ -127,25 +127,26 @@ class Store:
         collecting = gc.isenabled()
         gc.disable()  # nothing that is read here is garbage, and looking for it would take half of the time
         try:
-            return [record for key in keys if (record := self._read(folder / f"{key}.json")) is not None]
+            return [record for key in keys if (record := self._read(f"{folder}{os.sep}{key}.json")) is not None]
         finally:
             if collecting:
                 gc.enable()
 
-    def _read(self, path: Path) -> dict[str, Any] | None:
+    def _read(self, path: str | Path) -> dict[str, Any] | None:
         try:
-            if path.stat().st_size > SIZE_LIMIT:
-                self.damaged[path] = f"larger than {SIZE_LIMIT >> 20} MiB"
-                return None
-            record = from_json(path.read_bytes(), allow_inf_nan=False)
+            with open(path, "rb", buffering=0) as file:
+                if os.fstat(file.fileno()).st_size > SIZE_LIMIT:
+                    self.damaged[Path(path)] = f"larger than {SIZE_LIMIT >> 20} MiB"
+                    return None
+                record = from_json(file.readall(), allow_inf_nan=False)
         except FileNotFoundError:
             return None
         except (OSError, ValueError, RecursionError) as error:
-            self.damaged[path] = getattr(error, "strerror", None) or "not whole"
+            self.damaged[Path(path)] = getattr(error, "strerror", None) or "not whole"
             return None
-        reason = _fault(record, path.stem)
+        reason = _fault(record, os.path.basename(path)[:-5])
         if reason:
-            self.damaged[path] = reason
+            self.damaged[Path(path)] = reason
             return None
         learn_from(record)
         return record  # type: ignore[no-any-return]
