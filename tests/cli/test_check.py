@@ -89,3 +89,24 @@ def test_what_cannot_be_checked_is_one_line(warm: Command, tmp_path: Path, targe
     assert len(done.lines) == 1
     assert said in done.err
     assert done.out == ""
+
+
+def test_an_exception_is_told_once_and_without_a_remedy_for_something_else(warm: Command, tmp_path: Path) -> None:
+    wrong = MODULE.replace("{sign}", "").replace('log_ratio("chosen")', 'log_ratio("winner")')
+    (tmp_path / "mine.py").write_text(wrong + HOOK, "utf-8")
+    done = warm("check", "mine.py", COLUMNS="200")
+    assert done.code == 1
+    rows = {line.split()[0]: line for line in done.out.splitlines() if " failed " in line and not line.startswith("mine:")}
+    assert "KeyError: 'winner' (mine.py, line 17)" in rows["options-matter"]
+    assert "Mend what raises it" in rows["options-matter"]
+    assert "the same as options-matter" in rows["loss-finite"]
+    assert "reads step.policy['winner'], which groups does not declare" in rows["undeclared-is-not-read"]
+    assert "logarithm" not in done.out
+
+
+def test_a_misspelt_hook_is_told_before_the_plugin_is_installed(warm: Command, tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(MODULE.replace("{sign}", "") + HOOK.replace("xpo_algorithms", "xpo_algorithm"), "utf-8")
+    done = warm("check", "mine.py")
+    assert done.code == 2
+    assert len(done.lines) == 1
+    assert "mine.py: unknown hook 'xpo_algorithm'; did you mean 'xpo_algorithms'?" in done.err

@@ -82,3 +82,13 @@ def test_the_package_is_built_installed_checked_and_run(tmp_path: Path, warm: Co
     assert "wrote xpo-bench-from-wheel" in fresh("xpo-bench", "new-plugin", "from-wheel")  # the templates are in the wheel
     # what runs there is the wheel, not the source tree
     assert str(fresh.folder) in fresh("python", "-c", "import xpo_bench; print(xpo_bench.__file__)")
+
+
+def test_the_next_steps_end_in_a_package_index(warm: Command, tmp_path: Path) -> None:
+    done = warm("new-plugin", "my-loss")
+    assert done.code == 0
+    assert "python -m pytest" in done.out
+    assert "python -m build" in done.out
+    readme = (tmp_path / "xpo-bench-my-loss" / "README.md").read_text("utf-8")
+    comments = {line.index(" # ") for line in readme.splitlines() if " # " in line}
+    assert len(comments) == 1, "the comments of the commands stand in one column"

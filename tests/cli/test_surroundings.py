@@ -123,3 +123,10 @@ def test_labels_of_one_kind_train_singles_alone(warm: Any, tmp_path: Path, model
     refused = warm("run", "--algos", "dpo", *words)
     assert refused.code == 2
     assert "needs preference pairs" in refused.err
+
+
+def test_without_a_command_the_help_is_printed_as_help(warm: Any) -> None:
+    done = warm()
+    assert done.code == 2
+    assert done.err.startswith("Usage: ")
+    assert "\nCommands:\n" in done.err

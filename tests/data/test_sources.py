@@ -227,3 +227,9 @@ def test_what_follows_the_first_rows_is_not_looked_at(tmp_path: Path) -> None:
     assert read(tmp_path / "d.jsonl", rows=2).rows == 2
     (tmp_path / "d.csv").write_text('prompt,chosen,rejected\nx,a,b\nx,"c,b\n')
     assert read(tmp_path / "d.csv", rows=1).train == (Pair("x", "a", "b"),)
+
+
+def test_a_csv_file_without_any_known_column_is_refused_by_the_names_that_it_has(tmp_path: Path) -> None:
+    path = tmp_path / "other.csv"
+    path.write_text("question,good,bad\nx,a,b\n", "utf-8")
+    assert "columns question, good, bad hold neither" in refused(path)

@@ -144,7 +144,7 @@ def raise_(error: Exception) -> Any:
     ("body", "kind", "message"),
     [
         (lambda self, step: raise_(RuntimeError("no such luck\nsecond line")), "RuntimeError", "no such luck"),
-        (lambda self, step: step.log_ratio("chosn"), "KeyError", "chosn"),
+        (lambda self, step: step.log_ratio("chosn"), "KeyError", "KeyError: 'chosn'"),
         (lambda self, step: DPO.loss(self, step).mean(), "ValueError", "loss() returned shape (), expected per-example (1, 3)"),
         (lambda self, step: step.log_ratio("chosen").detach() * self.beta, "ValueError", "loss() carries no gradient"),
         (lambda self, step: None, "TypeError", "loss() returned NoneType, expected a tensor"),

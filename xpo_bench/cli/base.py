@@ -32,6 +32,9 @@ class Main(click.Group):
         except click.exceptions.Abort:
             say("interrupted")
             code = 130
+        except click.exceptions.NoArgsIsHelpError as error:
+            click.echo(error.format_message(), err=True)
+            code = 2
         except click.UsageError as error:
             where = f" (see `{error.ctx.command_path} --help`)" if error.ctx else ""
             say(f"{error.format_message()}{where}")

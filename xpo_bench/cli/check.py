@@ -53,7 +53,7 @@ def check(target: str, as_json: bool) -> int:
                     "verdict": found.verdict,
                     "message": found.message,
                     "statement": one.check.statement,
-                    "remedy": one.check.remedy,
+                    "remedy": found.remedy,
                 }
             )
         algorithms.append({"name": algorithm.name, "passed": all(r["verdict"] != "failed" for r in rows), "checks": rows})

@@ -36,8 +36,9 @@ def new_plugin(name: str, folder: Path | None) -> int:
         f"cd {made.folder}",
         f"# put your equation into {made.module}.py, and a number of your paper into tests/",
         'python -m pip install -e ".[test]"',
-        f"xpo-bench check {name}",
+        "python -m pytest                # the conformance kit and your own tests",
         f"xpo-bench run --algos dpo,{name} --tasks bandit",
+        "python -m build                 # dist/: what a package index takes",
     ):
         click.echo(f"  {line}")
     return 0

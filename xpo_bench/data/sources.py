@@ -121,9 +121,13 @@ def _json(path: Path, _: int | None) -> Iterable[tuple[int, Row]]:
 def _csv(path: Path, limit: int | None) -> Iterable[tuple[int, Row]]:
     number = 0
     for frame in _frames(path, min(limit or BATCH, BATCH)):
+        alien = not {"chosen", "rejected", "completion"}.intersection(frame.columns)
         for values in frame.itertuples(index=False, name=None):
             number += 1
             columns = zip(frame.columns, values, strict=True)
+            if alien:  # to be refused, by the names that it has
+                yield number, dict(columns)
+                continue
             yield number, _conversation({name: _typed(name, value) for name, value in columns if name in COLUMNS})
 
 

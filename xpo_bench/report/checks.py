@@ -28,9 +28,14 @@ def print_checks(console: Console, algorithms: Sequence[Mapping[str, Any]]) -> N
         table.add_column(Text("check"), no_wrap=True)
         table.add_column(Text("verdict"), no_wrap=True)
         table.add_column(Text("what to do"), overflow="fold", ratio=1)
+        first: dict[str, str] = {}  # message -> the check that told it
         for row in algorithm["checks"]:
             failed = row["verdict"] == "failed"
-            todo = f"{row['message']}. {row['remedy']}" if failed else row["message"] or ABSENT
+            told = first.setdefault(row["message"], row["check"]) if failed else row["check"]
+            if told != row["check"]:
+                todo = f"the same as {told}"
+            else:
+                todo = f"{row['message'].removesuffix('.')}. {row['remedy']}" if failed else row["message"] or ABSENT
             table.add_row(Text(row["check"]), Text(row["verdict"], style=STYLES[row["verdict"]]), Text(clean(todo)))
         console.print(table)
         verdicts = [row["verdict"] for row in algorithm["checks"]]

@@ -11,9 +11,11 @@ from typing import Literal
 from xpo_bench.algorithm import Algorithm
 from xpo_bench.errors import UsageError
 from xpo_bench.testing import declared, loss, state, training
-from xpo_bench.testing.verdicts import CheckFailed, NotApplicable
+from xpo_bench.testing.verdicts import CheckFailed, NotApplicable, Raised
 
 Verdict = Literal["ok", "failed", "skipped"]
+MEND = "Mend what raises it; what the check states was not reached."
+"""What to do about an exception: the remedy of a check is for what the check itself finds."""
 
 
 @dataclass(frozen=True)
@@ -125,11 +127,17 @@ CHECKS: tuple[Check, ...] = (
 
 @dataclass(frozen=True)
 class Finding:
-    """What a check found: a verdict, and in one line why it is not ok."""
+    """What a check found: a verdict, in one line why it is not ok, and whether an exception of the algorithm was the reason."""
 
     check: Check
     verdict: Verdict
     message: str = ""
+    raised: bool = False
+
+    @property
+    def remedy(self) -> str:
+        """What to do when it failed."""
+        return MEND if self.raised else self.check.remedy
 
 
 @dataclass(frozen=True)
@@ -154,14 +162,14 @@ class BoundCheck:
         except (CheckFailed, NotApplicable):
             raise
         except Exception as error:
-            raise CheckFailed(_told(error)) from error
+            raise Raised(_told(error)) from error
 
     def finding(self) -> Finding:
         """Run the check and say what came of it."""
         try:
             self()
         except CheckFailed as failed:
-            return Finding(self.check, "failed", str(failed))
+            return Finding(self.check, "failed", str(failed), raised=isinstance(failed, Raised))
         except NotApplicable as reason:
             return Finding(self.check, "skipped", str(reason))
         return Finding(self.check, "ok")

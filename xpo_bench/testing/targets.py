@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
-from xpo_bench import plugins
+from xpo_bench import hookspecs, plugins
 from xpo_bench.algorithm import Algorithm
 from xpo_bench.errors import UsageError, unknown
 from xpo_bench.testing.kit import instance
@@ -71,6 +71,10 @@ def _line(error: BaseException) -> str:
 
 
 def _offered(module: ModuleType, target: str) -> list[Algorithm]:
+    known = {name for name in vars(hookspecs) if name.startswith("xpo_")}
+    for name, value in vars(module).items():
+        if name.startswith("xpo_") and hasattr(value, f"{hookspecs.PROJECT}_impl") and name not in known:
+            raise UsageError(f"{target}: {unknown('hook', name, known)}")
     hook = getattr(module, "xpo_algorithms", None)
     try:
         found = list(hook()) if hook else [c for c in vars(module).values() if _defined_in(c, module)]

@@ -10,6 +10,10 @@ class CheckFailed(AssertionError):
     """The algorithm breaks what the check states; the message says how, in one line."""
 
 
+class Raised(CheckFailed):
+    """The algorithm raised an exception of its own, so that what the check states was not reached."""
+
+
 class NotApplicable(Exception):
     """The check has nothing to say about this algorithm; the message says why."""
 

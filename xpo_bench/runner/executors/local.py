@@ -155,6 +155,8 @@ class LocalExecutor:
     def failed(self, group: Group, error: BaseException) -> None:
         """Record what ended a group as the status of its cells."""
         first = str(error).splitlines()[0] if str(error) else "no message"
+        if isinstance(error, KeyError):  # whose text is the bare key
+            first = f"KeyError: {first}"
         for cell in group.cells:
             described = {
                 "type": type(error).__name__,
