@@ -51,6 +51,7 @@ PROMISED = {
 }  # fmt: skip
 
 OTHERS = {
+    "a file for a name": ([*RUN, "--algos", "my.py"], "takes names of installed plugins; `xpo-bench check my.py` takes a file"),
     "unknown task": (["run", "--algos", "dpo", "--tasks", "bandid"], "unknown task 'bandid'; did you mean 'bandit'?"),
     "unknown suite": (["run", "--algos", "dpo", "--suite", "quik"], "unknown suite 'quik'; did you mean 'quick'?"),
     "unknown option": (["run", "--alogs", "dpo"], "No such option '--alogs'"),

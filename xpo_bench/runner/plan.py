@@ -189,6 +189,11 @@ def _algorithms(request: Request, registry: Registry) -> list[Chosen]:
             out.append((item, HERE, {}, True))
         elif item == "all":
             out += [(cls, info, {}, False) for _, (cls, info) in sorted(registry.algorithms.items())]
+        elif str(item).endswith(".py"):
+            raise UsageError(
+                f"--algos {item}: takes names of installed plugins; `xpo-bench check {item}` takes a file, "
+                "and xpo_bench.run its classes"
+            )
         else:
             out.append((*registry.algorithm(str(item)), {}, True))
     for cls, info, *_ in out:

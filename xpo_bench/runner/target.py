@@ -136,7 +136,7 @@ class Search:
             reason = f"cannot be reached within {CLOSE:.0%}: the nearest is KL {kl:.3g} at {self.field} {value:g}"
             return Found(self.cls.name, self.task, self.field, None, kl, reason)
         if settled is False:
-            reason = f"cannot be reached in this budget: KL {kl:.3g} at {self.field} {value:g} is still changing; more --steps"
+            reason = f"not settled in this budget: KL {kl:.3g} at {self.field} {value:g} is still changing; more --steps"
             return Found(self.cls.name, self.task, self.field, None, kl, reason)
         note = None if settled else "KL is known at the end only, so whether it has settled is not"
         return Found(self.cls.name, self.task, self.field, value, kl, note)
