@@ -283,6 +283,9 @@ class Budget:
     checkpointing: Annotated[
         bool, Doc("language models: recompute activations in the backward pass: less memory, more time, the same numbers")
     ] = False
+    fsdp: Annotated[
+        bool, Doc("language models by several processes: each keeps a share of every layer, for models that fit on no one device")
+    ] = False
     ensemble: Annotated[
         int, Gt(0), Doc("copies of a language model that train as one computation: seeds and float settings of one algorithm")
     ] = 1

@@ -125,6 +125,7 @@ class Both:
         # a network in float64 norms in float32, and Adam turns the rounding of a gradient of 0 into a step
         tolerance = 1e-7 if a["train"]["optimizer"] == "sgd" else 1e-5
         assert (a["status"], b["status"], b["error"]) == ("ok", "ok", None)
+        assert b["metrics"]["kl"] == pytest.approx(a["metrics"]["kl"], rel=1e-3), (a["algorithm"]["name"], a["experiment"])
         for column in ("loss", "chosen_logp"):
             first, second = curve(self.one, a, column), curve(self.two, b, column)
             assert len(first) == 5  # steps 0 to 4
@@ -132,7 +133,7 @@ class Both:
 
 
 @pytest.fixture(scope="module")
-def both(tmp_path_factory: pytest.TempPathFactory) -> Both:
+def plan(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("team")
     plan = PLAN.format(
         rows=write(folder / "rows.jsonl", ROWS),
@@ -142,18 +143,76 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> Both:
         kto=settings(KTO_ABOVE_0),
         small=settings({f"task.{name}": value for name, value in SMALL.items()}),
     )
-    (folder / "plan.toml").write_text(plan, encoding="utf-8")
-    words: dict[str, Any] = {"file": folder / "plan.toml", "device": "cpu"}
-    return Both(xpo_bench.run(out=folder / "1", **words), xpo_bench.run(out=folder / "2", gpus_per_cell=2, **words))
+    path = folder / "plan.toml"
+    path.write_text(plan, encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def one(plan: Path) -> Result:
+    return xpo_bench.run(file=plan, device="cpu", out=plan.parent / "1")
+
+
+@pytest.fixture(scope="module")
+def both(plan: Path, one: Result) -> Both:
+    return Both(one, xpo_bench.run(file=plan, device="cpu", out=plan.parent / "2", gpus_per_cell=2))
+
+
+@pytest.fixture(scope="module")
+def shared(plan: Path, one: Result) -> Both:
+    """The second of the two keeps a share of every layer in each of its processes."""
+    path = plan.with_name("shared.toml")
+    path.write_text(plan.read_text("utf-8").replace("set = {", 'set = { "task.fsdp" = true, '), encoding="utf-8")
+    return Both(one, xpo_bench.run(file=path, device="cpu", out=plan.parent / "3", gpus_per_cell=2))
 
 
 @pytest.mark.parametrize("name", ALGORITHMS)
-def test_loss_curves_are_those_of_one_process(both: Both, name: str) -> None:
-    cells = both.pairs(algorithm=name)
+@pytest.mark.parametrize("layers", ["both", "shared"])
+def test_loss_curves_are_those_of_one_process(request: pytest.FixtureRequest, layers: str, name: str) -> None:
+    two: Both = request.getfixturevalue(layers)
+    cells = two.pairs(algorithm=name)
     if not cells:
-        assert name in {entry["algorithm"] for entry in both.one.skipped}
+        assert name in {entry["algorithm"] for entry in two.one.skipped}
     for a, b in cells:
-        both.agree(a, b)
+        two.agree(a, b)
+
+
+def test_a_process_holds_its_share_of_the_layers(shared: Both) -> None:
+    for a, b in shared.pairs():
+        whole, model = a["task"]["model"]["parameters"], b["task"]["model"]
+        assert model["parameters"] == whole
+        outside = 2 * 259 * 64 + 64  # embeddings, head, the last norm
+        assert model["held"] == outside + (whole - outside) // 2
+
+
+def test_shares_may_be_uneven_recomputed_and_warmed_up(plan: Path) -> None:
+    words: dict[str, Any] = {"data": str(plan.with_name("rows.jsonl")), "model": "tiny", "device": "cpu", "seeds": 1, "steps": 3}
+    words |= {"batch_size": 4, "dtype": "float64", "optimizer": "sgd", "lr": 0.1}
+    task = {f"task.{k}": v for k, v in SMALL.items()} | {"task.warm_start": 2, "task.micro_batch": 1, "task.clip": 0.01}
+    words["set"] = task | {"task.checkpointing": True}
+    alone = xpo_bench.run("dpo", out=plan.parent / "4", **words)
+    words["set"] |= {"task.fsdp": True}
+    three = xpo_bench.run("dpo", out=plan.parent / "5", gpus_per_cell=3, **words)  # 64 rows of a matrix: 22, 22 and 20
+    assert (three.cells[0]["status"], three.cells[0]["error"]) == ("ok", None)
+    assert curve(three, three.cells[0]) == pytest.approx(curve(alone, alone.cells[0]), rel=1e-7, abs=1e-7)
+
+
+def test_reference_scores_are_those_of_the_whole_model(plan: Path, shared: Both, one: Result) -> None:
+    """The weights are hashed whole, so that a model in shares finds what the same model has scored."""
+    names = [{path.name for path in (run.out / "references").iterdir()} for run in (one, shared.two)]
+    assert names[0] & names[1]  # a warm start, which rounds otherwise, has other weights
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ({}, "task.fsdp: one process has nobody to share the layers with; add --gpus-per-cell 2 or more"),
+        ({"gpus_per_cell": 2, "lora": "r=2"}, "task.fsdp: not with --lora"),
+    ],
+)
+def test_shares_that_cannot_be_are_refused(words: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        xpo_bench.run("dpo", "overfit_pair", device="cpu", set={"task.fsdp": True}, **words)
 
 
 def test_every_experiment_was_run(both: Both) -> None:
@@ -316,6 +375,9 @@ def test_what_is_carried_from_step_to_step_is_that_of_all_processes(odd_ones: Mo
     }
     alone = xpo_bench.run([odd_ones.Remembers], out=tmp_path / "1", **words)
     team = xpo_bench.run([odd_ones.Remembers, odd_ones.RemembersItsOwn], gpus_per_cell=2, out=tmp_path / "2", **words)
+    words["set"] |= {"task.fsdp": True}
+    shares = xpo_bench.run([odd_ones.Remembers], gpus_per_cell=2, out=tmp_path / "3", **words)
+    assert curve(shares, shares.cells[0]) == pytest.approx(curve(alone, alone.cells[0]), abs=1e-7)
     same, own = team.cells
     assert (alone.cells[0]["status"], same["status"], own["status"]) == ("ok", "ok", "failed")
     assert curve(team, same) == pytest.approx(curve(alone, alone.cells[0]), abs=1e-7)

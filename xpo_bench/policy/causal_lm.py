@@ -27,6 +27,7 @@ from xpo_bench.policy.layout import LANES, Block, attended, batches, blocks, lay
 from xpo_bench.policy.lora import add_adapters
 from xpo_bench.policy.pretrained import load_pretrained, quiet
 from xpo_bench.policy.sampling import Sampled, SequenceKL
+from xpo_bench.policy.sharding import Sharding
 from xpo_bench.policy.tiny import tiny_model, tiny_tokenizer
 from xpo_bench.policy.token_kl import token_kl
 from xpo_bench.policy.tokenize import Encoded, Row, Tokenizer, encode
@@ -43,6 +44,9 @@ TOKENS_PER_FORWARD = {"cpu": 2**10, "cuda": 2**16}
 
 TOKENS_PER_DECODE = {"cpu": 2**15, "cuda": 2**16}
 """Tokens in the key-value cache of one batch of samples."""
+
+IDLE = Row((0, 0), 1)
+"""What a process computes while others still have rows."""
 
 
 class CausalLM:
@@ -69,8 +73,21 @@ class CausalLM:
     stacked = False
     abilities: frozenset[str] = frozenset({"generate", "reward"})
 
-    def __init__(self, model: Any, tokenizer: Tokenizer, spec: ModelSpec, *, dtype: str = "float32", device: str = "cpu") -> None:
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Tokenizer,
+        spec: ModelSpec,
+        *,
+        dtype: str = "float32",
+        device: str = "cpu",
+        sharding: Sharding | None = None,
+    ) -> None:
         """Wrap a model that exists already; `load` builds one. The model is moved, cast and set to evaluation mode.
+
+        Args:
+            sharding: what lets this process keep a share of the layers. All processes then make the same calls, and parameters,
+                gradients and snapshots are this process's parts.
 
         Raises:
             UsageError: the device is not there, the dtype unknown, or the model not causal.
@@ -81,7 +98,10 @@ class CausalLM:
         self.dtype = dtype
         self.spec = spec
         self.tokenizer = tokenizer
-        model = model.to(self.device, torch.float64 if dtype == "float64" else torch.float32).eval()
+        self.sharding = sharding
+        number = torch.float64 if dtype == "float64" else torch.float32
+        model = model.to(self.device, number) if sharding is None else sharding.shard(model.to(number), self.device)
+        model = model.eval()
         model.config.use_cache = False
         self.model = model
         self.context = context_length(model.config, tokenizer)
@@ -93,10 +113,11 @@ class CausalLM:
         self.tokens_per_decode = TOKENS_PER_DECODE.get(self.device.type, 2**14)
         everything = dict(model.named_parameters())
         # what is frozen is the same in every snapshot, and in none of them
-        self._named: dict[str, Tensor] = {name: p for name, p in everything.items() if p.requires_grad}
+        trained = {name: p for name, p in everything.items() if p.requires_grad}
+        self._named: dict[str, Tensor] = trained if sharding is None else {name: sharding.own(p) for name, p in trained.items()}
         self._size = sum(p.numel() for p in everything.values())
-        trained = sum(p.numel() for p in self._named.values())
-        self._backward = BACKWARD - 1 + trained / self._size  # frozen weights need no gradient of their own
+        self._trained = sum(p.numel() for p in trained.values())
+        self._backward = BACKWARD - 1 + self._trained / self._size  # frozen weights need no gradient of their own
         self._head = model.get_output_embeddings()
         self._body = model.base_model
         self.chunk = max(LANES, LOGITS_PER_CHUNK // int(self._head.weight.shape[0]) // LANES * LANES)
@@ -123,7 +144,14 @@ class CausalLM:
 
     @classmethod
     def load(
-        cls, spec: ModelSpec, *, init_seed: int, dtype: str = "float32", device: str = "cpu", checkpointing: bool = False
+        cls,
+        spec: ModelSpec,
+        *,
+        init_seed: int,
+        dtype: str = "float32",
+        device: str = "cpu",
+        checkpointing: bool = False,
+        sharding: Sharding | None = None,
     ) -> CausalLM:
         """Build `tiny`, or load a packaged model, a hub id or a local path (see `pretrained`).
 
@@ -132,6 +160,7 @@ class CausalLM:
             dtype: `float32`, `float64`, or `bfloat16`: float32 weights with the body computed in bfloat16.
             device: `cpu`, `cuda`, `cuda:1`, ..., or `auto`.
             checkpointing: the backward pass computes the activations of each layer again in place of keeping them.
+            sharding: see the class.
 
         Raises:
             UnreachableError: a hub id that cannot be had from here.
@@ -145,7 +174,7 @@ class CausalLM:
                 model, tokenizer = load_pretrained(spec)
             if spec.lora_rank:
                 add_adapters(model, spec.lora_rank, spec.lora_alpha, init_seed)
-            policy = cls(model, tokenizer, spec, dtype=dtype, device=device)
+            policy = cls(model, tokenizer, spec, dtype=dtype, device=device, sharding=sharding)
         if checkpointing:
             policy.recompute_layers()
         return policy
@@ -232,7 +261,10 @@ class CausalLM:
         parts: list[Tensor] = []
         kls: list[Tensor] = []
         total = 0
-        for batch in self.row_batches(rows):
+        batches = list(self.row_batches(rows))
+        # processes that share layers need equally many passes
+        idle = max(1, self.sharding.most(len(batches))) - len(batches) if self.sharding else 0
+        for batch in batches:
             for b in batch:
                 offsets[b] = total
                 total += rows[b].length
@@ -242,10 +274,23 @@ class CausalLM:
                 logps, kl = token_kl(self, [rows[b] for b in batch], against)
                 parts.append(logps)
                 kls.append(kl)
+        for _ in range(idle):
+            parts.append(self._idle(against))
+            kls += parts[-1:] if against is not None else []
         if not parts:  # nothing to score; still part of a graph, so that a step of absent rows has a zero gradient
             nothing = next(iter(self._named.values())).reshape(-1)[:1] * 0
             return nothing, None if against is None else nothing, offsets
         return torch.cat(parts), torch.cat(kls) if kls else None, offsets
+
+    def _idle(self, against: State | None) -> Tensor:
+        """A batch that stands for nothing, while others score one of theirs: a zero that is part of the graph, shape (1,)."""
+        counted = self.tokens_processed, self.flops
+        features, _ = self.completion_features([IDLE])
+        if against is not None:
+            with torch.no_grad(), self.using(against):
+                self.completion_features([IDLE])
+        self.tokens_processed, self.flops = counted
+        return features.reshape(-1)[:1].to(self.value_dtype) * 0
 
     def row_batches(self, rows: Sequence[Row]) -> Iterator[list[int]]:
         """Indices of rows for one forward pass each: those that share a prompt together, cut at `tokens_per_forward`."""
@@ -430,15 +475,35 @@ class CausalLM:
 
     @contextlib.contextmanager
     def using(self, state: State) -> Iterator[None]:
-        """Compute with a snapshot's parameters for a while, without copying them. Not to be combined with a graph."""
-        own = {name: p.data for name, p in self._named.items()}
+        """Compute with a snapshot's parameters for a while; only shares are copied. Not to be combined with a graph."""
+        whole: State = {name: p for name, p in self._named.items() if isinstance(p, torch.nn.Parameter)}
+        shares = {name: p for name, p in self._named.items() if name not in whole}
+        own = {name: p.data for name, p in whole.items()} | {name: p.clone() for name, p in shares.items()}
         try:
-            for name, p in self._named.items():
+            for name, p in whole.items():
                 p.data = state[name].to(p.device, p.dtype)
+            for name, p in shares.items():
+                p.copy_(state[name])
             yield
         finally:
-            for name, p in self._named.items():
+            for name, p in whole.items():
                 p.data = own[name]
+            for name, p in shares.items():
+                p.copy_(own[name])
+
+    def gradients(self, loss: Tensor) -> list[Tensor]:
+        """Gradients of a loss, zero where it does not reach; of the losses of all processes where they share layers."""
+        if self.sharding:
+            return self.sharding.gradients(loss)
+        return list(torch.autograd.grad(loss, self.parameters(), materialize_grads=True))
+
+    def anywhere(self, here: bool) -> bool:
+        """Whether something holds in a process that shares the layers, or here."""
+        return self.sharding.most(int(here)) > 0 if self.sharding else here
+
+    def agreed(self, values: Tensor) -> Tensor:
+        """What all processes that share the layers go on with: the first one's values."""
+        return self.sharding.of_first(values) if self.sharding else values
 
     @contextlib.contextmanager
     def member(self, run: int) -> Iterator[CausalLM]:
@@ -458,7 +523,8 @@ class CausalLM:
             "revision": getattr(config, "_commit_hash", None),
             "architecture": type(self.model).__name__,
             "parameters": self._size,
-            "trained": sum(p.numel() for p in self._named.values()),
+            "trained": self._trained,
+            **({"held": sum(p.numel() for p in self._named.values())} if self.sharding else {}),
             **({"lora_rank": self.spec.lora_rank, "lora_alpha": self.spec.lora_alpha} if self.spec.lora_rank else {}),
             "vocabulary": int(self._head.weight.shape[0]),
             "context": self.context,

@@ -172,7 +172,7 @@ def _continue(
                 policy.tokens_processed += len(fed)
                 policy.flops += policy.shape.forward([(n - 1, n) for n in fed], len(fed))
             logits = policy.logits(features[:, -1])
-            token = _draw(logits / temperature, uniform[:, t], top_k)
+            token = policy.agreed(_draw(logits / temperature, uniform[:, t], top_k))
             drawn[row, t] = token
             logps[row, t] = torch.log_softmax(logits, -1).gather(1, token[:, None])[:, 0]
             tokens = torch.cat([tokens, token[:, None]], 1)

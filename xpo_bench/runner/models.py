@@ -18,6 +18,10 @@ LORA = re.compile(r"r=(?P<rank>[1-9]\d{0,4})(,alpha=(?P<alpha>[1-9]\d{0,5}))?")
 
 def check_processes(count: int, device: str, task: str, model: ModelSpec, budget: Budget) -> None:
     """Refuse a number of processes per cell that cannot train this model on this machine."""
+    if budget.fsdp and count == 1:
+        raise UsageError("task.fsdp: one process has nobody to share the layers with; add --gpus-per-cell 2 or more")
+    if budget.fsdp and model.lora_rank:
+        raise UsageError("task.fsdp: not with --lora; adapters train on a model that every process holds whole")
     if count == 1:
         return
     words = f"--gpus-per-cell {count}"

@@ -274,8 +274,8 @@ def _setup(
     if unused:
         raise UsageError("--heldout goes with --data: the built-in tasks have a held-out split of their own")
     budget = validate(Budget, dump(budget) | changes, "task")
-    if model.tabular and (budget.batch_tokens or budget.checkpointing):
-        field = "batch_tokens" if budget.batch_tokens else "checkpointing"
+    field = next((name for name in ("batch_tokens", "checkpointing", "fsdp") if getattr(budget, name)), None)
+    if model.tabular and field:
         raise UsageError(f"task.{field}: the policy of task {name} is {model.name}; it needs a language model (--model)")
     if budget.batch_tokens and budget.sampling == "replacement":
         raise UsageError("task.batch_tokens: batches cut by tokens are taken from epochs (--sampling epochs)")

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from xpo_bench.policy.sharding import full
 from xpo_bench.runner.keys import host_source
 from xpo_bench.runner.store import write_atomic
 from xpo_bench.train.language import CachedScore
@@ -41,7 +42,7 @@ def fingerprint(policy: Any, truncate: str) -> str:
     digest.update(json.dumps(facts, sort_keys=True).encode())
     for name, values in sorted(policy.model.state_dict().items()):
         digest.update(name.encode())
-        digest.update(values.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        digest.update(full(values).detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 

@@ -30,7 +30,10 @@ def initial_identity(model: ModelSpec, budget: Budget, job: Job) -> tuple[Any, .
 
 
 def prepare_initial(policy: Any, job: Job, truncate: str) -> None:
-    """The supervised warm start on the corpus or the chosen completions: the same for all algorithms of a task and seed."""
+    """The supervised warm start on the corpus or the chosen completions: the same for all algorithms of a task and seed.
+
+    Processes that share the layers of the model all take it, on the same rows.
+    """
     budget = job.budget
     if not budget.warm_start:
         return
@@ -42,12 +45,13 @@ def prepare_initial(policy: Any, job: Job, truncate: str) -> None:
     encoded = policy.encode(good, truncate)
     rng = stream(job.seed, job.task, "order", "warm start")
     schedule = row_schedule(len(good), budget.batch_size, budget.warm_start, "epochs", rng)
-    optimizer = ModuleOptimizer("adamw", policy.parameters(), budget.warm_start_lr, clip=1.0)
+    optimizer = ModuleOptimizer("adamw", policy.parameters(), budget.warm_start_lr, 1.0, policy.sharding)
+    copies = policy.sharding.count if policy.sharding else 1
     everything = torch.arange(len(good))
     for t in range(budget.warm_start):
         index = (everything if schedule is None else torch.from_numpy(schedule[t]))[None]
         loss = -policy.score({"chosen": (encoded, index)}, grad=True)["chosen"].mean.mean()
-        optimizer.step(torch.autograd.grad(loss, policy.parameters()), 1.0, None)
+        optimizer.step(policy.gradients(loss / copies), 1.0, None)
 
 
 @dataclass(frozen=True)
@@ -85,7 +89,7 @@ class ReferenceScorer:
         known = [self.cache[items[i]] for i in wanted if items[i] in self.cache]
         operations = self.policy.operations(encoded, wanted)
         self.owed = (self.owed[0] + sum(k.seconds for k in known), self.owed[1] + operations)
-        if missing:
+        if self.policy.anywhere(bool(missing)):
             self._compute(items, encoded, missing)
         found = {i: self.cache[items[i]].token_logps for i in wanted}
         width = max((len(values) for values in found.values()), default=1)
@@ -101,7 +105,7 @@ class ReferenceScorer:
         clock = Clock(str(self.policy.device))
         counted = self.policy.flops
         with clock.charge("prepare_s"), self.policy.using(self.initial):
-            fresh = self.policy.score_all(encoded, torch.tensor(missing))
+            fresh = self.policy.score_all(encoded, torch.tensor(missing, dtype=torch.long))
         self.policy.flops = counted
         for i in missing:
             length = int(fresh.mask[0, i].sum())

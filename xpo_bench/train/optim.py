@@ -8,6 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from xpo_bench.policy.sharding import Sharding
 from xpo_bench.types import Optimizer
 
 
@@ -78,10 +79,17 @@ def _per_run(values: Tensor, like: Tensor) -> Tensor:
 
 
 class ModuleOptimizer:
-    """torch.optim on the parameters of one network, with gradient-norm clipping (0 is off)."""
+    """torch.optim on the parameters of one network, with gradient-norm clipping (0 is off).
 
-    def __init__(self, name: Optimizer, parameters: list[Tensor], lr: float, clip: float = 0.0) -> None:
+    Args:
+        sharding: where the parameters are shares, what knows the norm of whole gradients.
+    """
+
+    def __init__(
+        self, name: Optimizer, parameters: list[Tensor], lr: float, clip: float = 0.0, sharding: Sharding | None = None
+    ) -> None:
         self.parameters, self.lr, self.clip = parameters, lr, clip
+        self.norm: Callable[[list[Tensor]], Tensor] = sharding.norm if sharding else torch.nn.utils.get_total_norm
         make = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "rmsprop": torch.optim.RMSprop}
         fused = {} if name == "rmsprop" else {"fused": True}  # one pass over the parameters
         self.optimizer: torch.optim.Optimizer = make[name](parameters, lr=lr, weight_decay=0.0, **fused)
@@ -90,7 +98,7 @@ class ModuleOptimizer:
         for parameter, grad in zip(self.parameters, grads, strict=True):
             parameter.grad = grad
         if self.clip > 0:
-            torch.nn.utils.clip_grad_norm_(self.parameters, self.clip)
+            torch.nn.utils.clip_grads_with_norm_(self.parameters, self.clip, self.norm(list(grads)))
         for group in self.optimizer.param_groups:
             group["lr"] = self.lr * scale
         self.optimizer.step()

@@ -43,7 +43,7 @@ class BareStep:
                 self.policy.begin()
                 scores = self.policy.score(request, grad=True)
                 loss = -torch.stack([group.mean.mean() for group in scores.values()]).mean()
-                torch.autograd.grad(loss, self.policy.parameters(), materialize_grads=True)
+                self.policy.gradients(loss)
         self.step_s.append(step_s)
         self.bare_s.append(clock.train_s + update_s)
 

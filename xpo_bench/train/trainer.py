@@ -19,6 +19,7 @@ from torch import Tensor
 from xpo_bench.algorithm import Algorithm
 from xpo_bench.metrics.base import reported
 from xpo_bench.policy.base import Policy
+from xpo_bench.policy.sharding import Sharding
 from xpo_bench.train.budget import evaluation_steps, stage_steps, warmup_scale
 from xpo_bench.train.clock import Clock
 from xpo_bench.train.job import Job, Outcome, Progress, stack_configs
@@ -69,7 +70,7 @@ class GroupTrainer:
         progress: called now and then. on_evaluation: called with (run, step, metrics) at every evaluation
             point; both off the training clock.
         processes: those that train the policy together, a single model. All build a trainer of their own from equal
-            arguments; the first one alone samples and evaluates.
+            arguments. The first one alone samples and evaluates, unless they share the layers of the model: then all do, alike.
     """
 
     def __init__(
@@ -90,7 +91,9 @@ class GroupTrainer:
         self.update_clock = Clock(device)
         self.memory = PeakMemory(device)
         self.processes = processes
-        self.bare = None if policy.stacked or not processes.first else BareStep(policy, self.budget.steps)
+        self.sharding: Sharding | None = getattr(policy, "sharding", None)
+        self.evaluates = processes.first or self.sharding is not None
+        self.bare = None if policy.stacked or not self.evaluates else BareStep(policy, self.budget.steps)
         self.progress, self.on_evaluation = progress, on_evaluation
         self.initial = policy.snapshot()
         self.alive = torch.ones(len(jobs), dtype=torch.bool, device=policy.parameters()[0].device)
@@ -113,7 +116,7 @@ class GroupTrainer:
                 for r, job in enumerate(self.jobs)
             ]
             self.slices = self._slices([noisy for _, noisy in pools])
-        if self.processes.first:
+        if self.evaluates:
             with self.clock.charge("evaluate_s"):
                 everything = Slice(self.jobs, slice(0, len(self.jobs)), self.jobs[0].algorithm, [])
                 initial = self._score_initial(everything)
@@ -137,7 +140,7 @@ class GroupTrainer:
                 for self.steps_done in sorted(points - {0}):
                     self._evaluate(self.steps_done)
         self._settle()
-        if self.watch is None:
+        if self.watch is None or not self.processes.first:
             return []
         return [self._outcome(r, final, self.watch) for r, final in enumerate(self.watch.finals())]
 
@@ -145,7 +148,8 @@ class GroupTrainer:
         """Add up what the processes have counted, and see that all hold the same weights."""
         if self.processes.alone:
             return
-        norm = float(torch.stack([p.detach().double().norm() for p in self.policy.parameters()]).norm())
+        whole = self.sharding.whole(self.policy.parameters()) if self.sharding else self.policy.parameters()
+        norm = float(torch.stack([p.detach().double().norm() for p in whole]).norm())
         of_first = self.processes.from_first(norm)
         if norm != of_first and not (math.isnan(norm) and math.isnan(of_first)):
             raise RuntimeError(f"the weights of process {self.processes.rank} differ from those of the first")
@@ -179,10 +183,10 @@ class GroupTrainer:
         return slices
 
     def _shape(self, algorithm: Algorithm, rows: Sequence[Example], r: int) -> Sequence[Example]:
-        """What `shape_data` makes of the rows, sampled once for all processes."""
+        """What `shape_data` makes of the rows, the same for all processes."""
         if self.processes.alone or type(algorithm).shape_data is Algorithm.shape_data:
             return algorithm.shape_data(rows, self.tools[r])
-        shaped = algorithm.shape_data(rows, self.tools[r]) if self.processes.first else None
+        shaped = algorithm.shape_data(rows, self.tools[r]) if self.evaluates else None
         found: Sequence[Example] = self.processes.from_first(shaped)
         return found
 
@@ -284,7 +288,7 @@ class GroupTrainer:
                 self.progress(self.steps_done, self.budget.steps, float(finite.mean()) if len(finite) else None)
             if self.bare and bad is None and self.steps_done in self.bare.points:
                 with self.clock.charge("evaluate_s"):
-                    chunks = [chunk.rows for chunk in self._chunks() if not chunk.padding]
+                    chunks = [chunk.rows for chunk in self._chunks() if self.sharding or not chunk.padding]
                     requests = [part.data.requests(t, rows)[0] for part in self.slices if part.data for rows in chunks]
                     self.bare.compare(self.clock.step_s[-1] + sampling_s, self.update_clock.step_s[-1], requests)
             if self.steps_done in points:
@@ -301,7 +305,7 @@ class GroupTrainer:
         if self.policy.stacked:
             lr = torch.tensor([job.lr for job in self.jobs], dtype=self.policy.value_dtype, device=parameters[0].device)
             return StackedOptimizer(name, parameters, lr, self.budget.clip)
-        return ModuleOptimizer(name, parameters, self.jobs[0].lr, self.budget.clip)
+        return ModuleOptimizer(name, parameters, self.jobs[0].lr, self.budget.clip, self.sharding)
 
     def _step_within_memory(self, t: int, scale: float) -> tuple[np.ndarray, Tensor | None]:
         """One step; where memory runs out, the same step in smaller micro-batches, from then on."""
@@ -336,7 +340,6 @@ class GroupTrainer:
     def _step(self, t: int, scale: float) -> tuple[np.ndarray, Tensor | None]:
         """One optimizer step for all slices; (loss per run, runs that have just diverged or None)."""
         assert self.optimizer is not None
-        parameters = self.policy.parameters()
         tokens = self.policy.tokens_processed
         per_run: list[Tensor] = []
         grads: list[Tensor] | None = None
@@ -345,13 +348,15 @@ class GroupTrainer:
         for chunk in self._chunks():
             self.policy.begin()
             losses = torch.cat([self._slice_loss(part, t, chunk) for part in self.slices])
-            new = torch.autograd.grad(losses.sum(), parameters, materialize_grads=True)  # rows may all be absent
-            grads = list(new) if grads is None else [a + b for a, b in zip(grads, new, strict=True)]
+            new = self._gradients(losses.sum())
+            grads = new if grads is None else [a + b for a, b in zip(grads, new, strict=True)]
             per_run.append(losses.detach())
         assert grads is not None
         loss = torch.stack(per_run).sum(0) if len(per_run) > 1 else per_run[0]
         exchange_s = 0.0
-        if not self.processes.alone:  # part of the update: a bare supervised step would exchange its gradients as well
+        if self.sharding:  # gradients are those of all processes
+            loss = self.processes.total(loss)
+        elif not self.processes.alone:  # part of the update: a bare supervised step would exchange its gradients as well
             with self.update_clock.charge("train_s"):
                 loss, *grads = self.processes.sum([loss, *grads])
             exchange_s = self.update_clock.step_s.pop()
@@ -370,10 +375,15 @@ class GroupTrainer:
         self.pairs_seen += sum(part.data.rows_of(t) for part in self.slices if part.data)
         return loss.to("cpu", torch.float64).numpy(), bad
 
+    def _gradients(self, loss: Tensor) -> list[Tensor]:
+        if self.policy.stacked:
+            return list(torch.autograd.grad(loss, self.policy.parameters(), materialize_grads=True))  # rows may all be absent
+        return self.policy.gradients(loss)  # type: ignore[attr-defined,no-any-return]
+
     def _finite(self, grads: Sequence[Tensor]) -> Tensor:
         if self.policy.stacked:
             return torch.isfinite(torch.stack([grad.flatten(1).sum(1) for grad in grads])).all(0)
-        norms = torch.stack(torch._foreach_norm(list(grads)))
+        norms = self.sharding.norm(grads) if self.sharding else torch.stack(torch._foreach_norm(list(grads)))
         return torch.isfinite(norms).all().reshape(1)
 
     def _chunks(self) -> list[Piece]:
@@ -422,9 +432,10 @@ class GroupTrainer:
 
     def _evaluate(self, step: int) -> None:
         flops = None
-        if not self.policy.stacked:  # step 0 is the first process's alone
+        if not self.policy.stacked:
             spent = torch.tensor([self.clock.flops], dtype=torch.float64)
-            flops = float(spent if step == 0 or self.processes.alone else self.processes.total(spent))
+            of_first = self.processes.alone or (step == 0 and not self.sharding)  # at step 0 the others are not here
+            flops = float(spent if of_first else self.processes.total(spent))
         if self.watch:
             parts = [(part.stacked, part.runs, part.state) for part in self.slices]
             self.watch.evaluate(step, self.alive.cpu().numpy(), parts, flops)

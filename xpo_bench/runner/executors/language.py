@@ -9,6 +9,7 @@ from typing import Any
 from xpo_bench.errors import UnreachableError, UsageError
 from xpo_bench.policy.causal_lm import CausalLM
 from xpo_bench.policy.ensemble import Ensemble
+from xpo_bench.policy.sharding import Sharding
 from xpo_bench.runner.plan import TaskSetup
 from xpo_bench.runner.references import References, fingerprint
 from xpo_bench.streams import derive
@@ -80,14 +81,16 @@ class LanguageModels:
                     dtype=self.setup.budget.dtype,
                     device=self.setup.device,
                     checkpointing=self.setup.budget.checkpointing,
+                    sharding=Sharding() if self.setup.budget.fsdp else None,
                 )
             except UnreachableError as error:  # nothing can run without the model that the command names
                 raise UsageError(str(error)) from error
             self.pristine = self.policy.snapshot()
         if identity not in self.initial:
             self.policy.restore(self.pristine)
-            if self.processes.first:
+            if self.processes.first or self.policy.sharding:
                 prepare_initial(self.policy, job, self.setup.truncate)
-            self.processes.copy_first(self.policy.parameters())
+            if not self.policy.sharding:
+                self.processes.copy_first(self.policy.parameters())
             self.initial[identity] = self.policy.snapshot()
         return identity

@@ -205,5 +205,7 @@ class Work:
             pipe.send(("evaluation", content))
 
         with one_thread():
-            found: tuple[list[Outcome], Mapping[str, Any]] = models.train(jobs, step if first else None, observed)
+            found: tuple[list[Outcome], Mapping[str, Any]] = models.train(
+                jobs, step if first else None, observed if first else lambda *_: None
+            )
         return found
