@@ -283,6 +283,9 @@ class Budget:
     checkpointing: Annotated[
         bool, Doc("language models: recompute activations in the backward pass: less memory, more time, the same numbers")
     ] = False
+    packing: Annotated[
+        bool, Doc("language models: prompts share rows without padding where the model's attention can; false pads rows")
+    ] = True
     fsdp: Annotated[
         bool, Doc("language models by several processes: each keeps a share of every layer, for models that fit on no one device")
     ] = False

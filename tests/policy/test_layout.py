@@ -264,3 +264,10 @@ def test_kinds_of_attention_and_dtypes(kind: str, dtype: str) -> None:
     shared = lm.score_all(rows).sum
     lm.reach = 0
     torch.testing.assert_close(shared, lm.score_all(rows).sum, rtol=0, atol=1e-4 if dtype == "float32" else 0.2)
+
+
+def test_packing_is_a_choice() -> None:
+    padded = CausalLM(build("llama"), IdTokenizer(VOCAB), SPEC, dtype="float64", packing=False)
+    assert (padded.notes["rows"], padded.notes["prefix"]) == ("padded", "shared")
+    rows = Encoded.of([Row((1, 2, 3, 4), 2), Row((5, 6, 7), 1)])
+    torch.testing.assert_close(padded.score_all(rows).token_logps, POLICIES["llama"].score_all(rows).token_logps)

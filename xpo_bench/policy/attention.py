@@ -19,6 +19,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 NAME = "xpo_bench"
+FILL = 16
+"""torch computes what is left over from whole vectors by other code, and matrix products of a few rows too: a packed row is
+filled up to a multiple, so that the company of a completion does not decide the last bits of its score."""
 QUERIES = 64
 """Queries that are compared at a time, about: fewer compute less of the triangle that a causal mask hides, in more calls."""
 
@@ -35,6 +38,11 @@ def use(model: Any) -> None:
     AttentionInterface.register(NAME, attention)
     AttentionMaskInterface.register(NAME, sdpa_mask)
     model.set_attn_implementation(NAME)
+
+
+def prepare(packing: Packing, device: torch.device) -> Packing:
+    """What `attention` takes as `packing`."""
+    return packing
 
 
 def attention(

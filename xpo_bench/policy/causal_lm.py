@@ -21,9 +21,9 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from xpo_bench.errors import UsageError
-from xpo_bench.policy import attention, sampling
+from xpo_bench.policy import attention, flex, sampling
 from xpo_bench.policy.flops import BACKWARD, ModelShape
-from xpo_bench.policy.layout import LANES, Block, attended, batches, blocks, lay_out, packs
+from xpo_bench.policy.layout import Block, attended, batches, blocks, lay_out, packs
 from xpo_bench.policy.lora import add_adapters
 from xpo_bench.policy.pretrained import load_pretrained, quiet
 from xpo_bench.policy.sampling import Sampled, SequenceKL
@@ -45,6 +45,9 @@ TOKENS_PER_FORWARD = {"cpu": 2**10, "cuda": 2**16}
 TOKENS_PER_DECODE = {"cpu": 2**15, "cuda": 2**16}
 """Tokens in the key-value cache of one batch of samples."""
 
+KERNELS = {"cpu": attention, "cuda": flex}
+"""What computes the attention of packed rows, by device type."""
+
 IDLE = Row((0, 0), 1)
 """What a process computes while others still have rows."""
 
@@ -56,7 +59,8 @@ class CausalLM:
         notes: how it is computed, for the record. `head` is `selected` when only completion positions go through
             the output head, `full` when the model does something around its head, so that full logits are computed
             and then restricted. `prefix` is `shared` when completions share the row of their prompt, `separate` when the
-            model cannot. `rows` is `packed` when prompts share a row, or `padded`. `eos` is `appended` or `none`.
+            model cannot. `rows` is `packed` when prompts share a row, or `padded`; `attention` is `flex` where that packs them.
+            `eos` is `appended` or `none`.
         tokens_processed: tokens that went through the model, in scoring, sampling and KL, with and without a graph;
             padding excluded, equal rows and shared prompts of one call counted once. The last token of a row predicts
             nothing and is not fed.
@@ -81,11 +85,13 @@ class CausalLM:
         *,
         dtype: str = "float32",
         device: str = "cpu",
+        packing: bool = True,
         sharding: Sharding | None = None,
     ) -> None:
         """Wrap a model that exists already; `load` builds one. The model is moved, cast and set to evaluation mode.
 
         Args:
+            packing: let prompts share a row where the model can.
             sharding: what lets this process keep a share of the layers. All processes then make the same calls, and parameters,
                 gradients and snapshots are this process's parts.
 
@@ -109,6 +115,7 @@ class CausalLM:
         self.tokens_processed = 0
         self.flops = 0.0
         self.shape = ModelShape.of(model)
+        self._probing = False
         self.tokens_per_forward = TOKENS_PER_FORWARD.get(self.device.type, 2**14)
         self.tokens_per_decode = TOKENS_PER_DECODE.get(self.device.type, 2**14)
         everything = dict(model.named_parameters())
@@ -120,7 +127,9 @@ class CausalLM:
         self._backward = BACKWARD - 1 + self._trained / self._size  # frozen weights need no gradient of their own
         self._head = model.get_output_embeddings()
         self._body = model.base_model
-        self.chunk = max(LANES, LOGITS_PER_CHUNK // int(self._head.weight.shape[0]) // LANES * LANES)
+        self.kernel: Any = KERNELS.get(self.device.type, attention)
+        fill = self.kernel.FILL
+        self.chunk = max(fill, LOGITS_PER_CHUNK // int(self._head.weight.shape[0]) // fill * fill)
         selected = self._head_is_selectable()
         self.notes["head"] = "selected" if selected else "full"
         self._features_of = self._body if selected else self.model
@@ -129,8 +138,8 @@ class CausalLM:
         self.reach = reach(model.config) if self.takes_positions else 0
         self.packed, self._attention = False, 0.0
         own = getattr(model.config, "_attn_implementation", None)
-        if self.device.type == "cpu" and own == "sdpa" and self.reach:
-            attention.use(model)
+        if packing and self.device.type in KERNELS and own == "sdpa" and self.reach:
+            self.kernel.use(model)
             self.packed = True
             if not self._shares_prefix():
                 self.packed = False
@@ -141,6 +150,8 @@ class CausalLM:
             self._attention = self.shape.per_context / self.shape.per_token
         self.notes["prefix"] = "shared" if self.reach else "separate"
         self.notes["rows"] = "packed" if self.packed else "padded"
+        if self.packed and self.kernel is flex:
+            self.notes["attention"] = "flex"
 
     @classmethod
     def load(
@@ -151,6 +162,7 @@ class CausalLM:
         dtype: str = "float32",
         device: str = "cpu",
         checkpointing: bool = False,
+        packing: bool = True,
         sharding: Sharding | None = None,
     ) -> CausalLM:
         """Build `tiny`, or load a packaged model, a hub id or a local path (see `pretrained`).
@@ -160,7 +172,7 @@ class CausalLM:
             dtype: `float32`, `float64`, or `bfloat16`: float32 weights with the body computed in bfloat16.
             device: `cpu`, `cuda`, `cuda:1`, ..., or `auto`.
             checkpointing: the backward pass computes the activations of each layer again in place of keeping them.
-            sharding: see the class.
+            packing, sharding: see the class.
 
         Raises:
             UnreachableError: a hub id that cannot be had from here.
@@ -174,7 +186,7 @@ class CausalLM:
                 model, tokenizer = load_pretrained(spec)
             if spec.lora_rank:
                 add_adapters(model, spec.lora_rank, spec.lora_alpha, init_seed)
-            policy = cls(model, tokenizer, spec, dtype=dtype, device=device, sharding=sharding)
+            policy = cls(model, tokenizer, spec, dtype=dtype, device=device, packing=packing, sharding=sharding)
         if checkpointing:
             policy.recompute_layers()
         return policy
@@ -309,7 +321,8 @@ class CausalLM:
             Features of shape `(K, width)`, input of `logits`, and targets of shape `(K,)`, K the completion tokens of
             all rows, row after row.
         """
-        plan = lay_out(rows, self._blocks(rows), self.device, packed=self.packed and self._within(rows))
+        fill = self.kernel.FILL if self.packed and self._within(rows) else 0
+        plan = lay_out(rows, self._blocks(rows), self.device, fill)
         self.tokens_processed += plan.fed
         forward = self.shape.forward(plan.attended, len(plan.targets))
         self.flops += forward * (1 + self._backward) if torch.is_grad_enabled() else forward
@@ -317,7 +330,8 @@ class CausalLM:
         if plan.visible is not None:
             told = {"position_ids": plan.positions, "attention_mask": self._mask(plan.visible)}
         elif plan.packing is not None:  # a mask of four dimensions is taken as it is, and read by nobody
-            told = {"position_ids": plan.positions, "attention_mask": plan.ids.new_empty(1, 1, 0, 0), "packing": plan.packing}
+            packing = self.kernel.prepare(plan.packing, self.device)
+            told = {"position_ids": plan.positions, "attention_mask": plan.ids.new_empty(1, 1, 0, 0), "packing": packing}
         features = self.features(input_ids=plan.ids, use_cache=False, **told)[0]
         return features.flatten(0, 1).index_select(0, plan.at), plan.targets
 
@@ -340,7 +354,7 @@ class CausalLM:
 
     def _mask(self, visible: Tensor) -> Tensor:
         """What the model's attention takes: booleans, or numbers to add to its scores."""
-        if getattr(self.model.config, "_attn_implementation", None) in ("sdpa", attention.NAME):
+        if getattr(self.model.config, "_attn_implementation", None) in ("sdpa", attention.NAME, flex.NAME):
             return visible
         dtype = next(iter(self._named.values())).dtype
         return torch.zeros(visible.shape, dtype=dtype, device=visible.device).masked_fill_(~visible, torch.finfo(dtype).min)
@@ -353,7 +367,7 @@ class CausalLM:
 
     def autocast(self) -> torch.autocast:
         """The precision of the model's body."""
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.dtype == "bfloat16")
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.dtype == "bfloat16" and not self._probing)
 
     def logits(self, features: Tensor) -> Tensor:
         """Logits of features, shape `(..., vocabulary)`, at least float32 whatever the body computes in."""
@@ -366,7 +380,7 @@ class CausalLM:
     def _target_logps(self, features: Tensor, targets: Tensor) -> Tensor:
         """Log-probability of each target, shape `(K,)`; large outputs in chunks that the backward pass recomputes."""
         count = len(targets)
-        if extra := -count % LANES if self.packed else 0:
+        if extra := -count % self.kernel.FILL if self.packed else 0:
             features, targets = F.pad(features, (0, 0, 0, extra)), F.pad(targets, (0, extra))
         return self._padded_logps(features, targets)[:count]
 
@@ -569,14 +583,17 @@ class CausalLM:
         rows = [Row((0, 1, 2, 3, 1, 0), 3), Row((0, 1, 2, 2, 0, 3), 3), Row((3, 1, 2, 2), 2), Row((0, 1, 2, 1, 3), 3)]
         reach = self.reach
         try:
-            with torch.autocast(self.device.type, enabled=False):
-                shared = self.completion_features(rows)[0]
-                self.reach = 0
-                separate = self.completion_features(rows)[0]
-        except (RuntimeError, TypeError, ValueError, IndexError):  # a model that takes no such mask
+            if self.packed and self.kernel is flex:  # it is compiled for the backward pass by itself
+                with torch.enable_grad():
+                    self.gradients(self.completion_features(rows)[0].sum())
+            self._probing = True
+            shared = self.completion_features(rows)[0]
+            self.reach = 0
+            separate = self.completion_features(rows)[0]
+        except Exception:  # whatever a model that takes no such mask, or a compiler, raises
             return False
         finally:
-            self.reach = reach
+            self.reach, self._probing = reach, False
             self.tokens_processed, self.flops = 0, 0.0
         return torch.allclose(shared, separate, rtol=1e-3, atol=1e-4 * float(separate.abs().max()))
 
@@ -584,9 +601,8 @@ class CausalLM:
     def _require_causal(self) -> None:
         """Tokens on the right must not change what stands on their left: padding needs no mask then."""
         ids = torch.tensor([[0, 1, 2, 3, 1, 2, 3, 0]], device=self.device)
-        with torch.autocast(self.device.type, enabled=False):
-            long = self._features_of(input_ids=ids, use_cache=False)[0][:, :4]
-            short = self._features_of(input_ids=ids[:, :4], use_cache=False)[0]
+        long = self._features_of(input_ids=ids, use_cache=False)[0][:, :4]
+        short = self._features_of(input_ids=ids[:, :4], use_cache=False)[0]
         if not torch.allclose(long, short, rtol=1e-3, atol=1e-3 * float(short.abs().max())):
             raise UsageError(
                 f"model {self.spec.name!r} ({type(self.model).__name__}) is not causal: later tokens change earlier ones"

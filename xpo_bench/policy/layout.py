@@ -19,10 +19,6 @@ from torch import Tensor
 from xpo_bench.policy.attention import Packing
 from xpo_bench.policy.tokenize import Row
 
-LANES = 16
-"""torch computes what is left over from whole vectors by other code, and matrix products of a few rows too: a packed row is
-filled up to a multiple, so that the company of a completion does not decide the last bits of its score."""
-
 
 @dataclass(frozen=True)
 class Block:
@@ -98,7 +94,7 @@ def packs(lengths: Sequence[int], tokens: int) -> Iterator[list[int]]:
 
 @dataclass(frozen=True)
 class Layout:
-    """One forward pass: a packed row, filled up to `LANES`, or rows padded on the right.
+    """One forward pass: a packed row, filled up, or rows padded on the right.
 
     Attributes:
         ids: shape (B, L). at: for every completion token, the flat position whose features predict it, row after row, shape
@@ -119,8 +115,13 @@ class Layout:
     attended: list[tuple[int, int]]
 
 
-def lay_out(rows: Sequence[Row], parts: Sequence[Block], device: torch.device, *, packed: bool = False) -> Layout:
-    """Blocks as tensors; `parts` together hold every row once."""
+def lay_out(rows: Sequence[Row], parts: Sequence[Block], device: torch.device, fill: int = 0) -> Layout:
+    """Blocks as tensors; `parts` together hold every row once.
+
+    Args:
+        fill: pack them into one row, filled up to a multiple of this; 0 pads each to a row of its own.
+    """
+    packed = fill > 0
     width = 0 if packed else max(part.length for part in parts)
     ids: list[int] = []
     positions: list[int] = []
@@ -143,7 +144,7 @@ def lay_out(rows: Sequence[Row], parts: Sequence[Block], device: torch.device, *
             stretches.append(more)
         packing.append((start, [length for length in (stretches[0] + stretches[1], *stretches[2:]) if length]))
         last = b == len(parts) - 1
-        padding = (b + 1) * width - len(ids) if not packed else -len(ids) % LANES if last else 0
+        padding = (b + 1) * width - len(ids) if not packed else -len(ids) % fill if last else 0
         if packed and padding:
             packing.append((padding, [padding]))
         ids += [0] * padding

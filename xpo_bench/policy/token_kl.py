@@ -14,7 +14,6 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from xpo_bench.policy.layout import LANES
 from xpo_bench.policy.tokenize import Row
 
 if TYPE_CHECKING:
@@ -45,7 +44,7 @@ def token_kl(policy: CausalLM, rows: Sequence[Row], against: Mapping[str, Tensor
     with torch.no_grad(), policy.using(dict(against)):
         theirs, _ = policy.completion_features(rows)
     count = len(targets)
-    if extra := -count % LANES if policy.packed else 0:
+    if extra := -count % policy.kernel.FILL if policy.packed else 0:
         features, theirs = F.pad(features, (0, 0, 0, extra)), F.pad(theirs, (0, 0, 0, extra))
         targets = F.pad(targets, (0, extra))
 

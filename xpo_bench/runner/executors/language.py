@@ -81,6 +81,7 @@ class LanguageModels:
                     dtype=self.setup.budget.dtype,
                     device=self.setup.device,
                     checkpointing=self.setup.budget.checkpointing,
+                    packing=self.setup.budget.packing,
                     sharding=Sharding() if self.setup.budget.fsdp else None,
                 )
             except UnreachableError as error:  # nothing can run without the model that the command names
