@@ -84,7 +84,7 @@ def show(run_dir: Path, baseline: str | None, metric: str | None, as_json: bool)
     from xpo_bench.report.experiments import print_experiments
     from xpo_bench.report.tables import print_run
 
-    gc.freeze()  # the records stay until the end: a collector that goes through all of them takes a third of the time
+    gc.disable()  # the records stay until the end, and a collector would go through all of them again and again
     console, run = Console(), store.read_run()
     rest = print_experiments(console, records, run_dir)
     groups = group(without_search(rest))

@@ -26,7 +26,7 @@ def unlearns(g: Group) -> bool:
 
 def shares_a_clock(groups: Sequence[Group | None]) -> bool:
     """Whether runs trained as one computation, so that its speed is nobody's own."""
-    return any((r.get("timing") or {}).get("vectorised_runs", 1) > 1 for g in groups if g for r in g.records)
+    return any(g.shares_a_clock for g in groups if g)
 
 
 def direction(name: str, groups: Sequence[Group | None]) -> Literal["higher", "lower"] | None:

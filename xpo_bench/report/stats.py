@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any
 
+from pydantic_core import to_json
 from scipy.special import stdtrit
 
 from xpo_bench.metrics.kl import control as control_slope
@@ -54,10 +55,10 @@ def estimate(values: Iterable[float | None]) -> Estimate | None:
 
     The interval may reach beyond what a share can be: it is not clipped.
     """
-    known = [float(v) for v in values if v is not None and math.isfinite(v)]
+    known = [v for v in values if v is not None and math.isfinite(v)]
     if not known:
         return None
-    n, mean = len(known), statistics.fmean(known)
+    n, mean = len(known), math.fsum(known) / len(known)
     if n == 1:
         return Estimate(mean, None, 1)
     deviation = math.hypot(*(v - mean for v in known)) / math.sqrt(n - 1)  # neither overflows nor takes fractions' time
@@ -100,6 +101,11 @@ class Group:
         """How many records there are of each status."""
         return dict(Counter(str(r["status"]) for r in self.records))
 
+    @cached_property
+    def shares_a_clock(self) -> bool:
+        """Whether some run trained as one computation with others."""
+        return any((r.get("timing") or {}).get("vectorised_runs", 1) > 1 for r in self.records)
+
     @property
     def names(self) -> list[str]:
         """Every metric that some counted record has."""
@@ -137,10 +143,10 @@ class Group:
 def group(records: Sequence[Record]) -> list[Group]:
     """Records gathered over seeds, sorted by task, then algorithm, then configuration."""
     members: dict[str, list[Record]] = {}
-    spelt: dict[str, str] = {}  # canonical JSON takes its time, and seeds are spelt alike
+    spelt: dict[bytes, str] = {}  # canonical JSON takes its time, and seeds are spelt alike
     for record in records:
         identity = _identity(record)
-        text = repr(identity)
+        text = to_json(identity)
         if text not in spelt:
             spelt[text] = _canonical(identity)
         members.setdefault(spelt[text], []).append(record)
