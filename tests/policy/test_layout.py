@@ -12,7 +12,7 @@ from small_models import SPEC, VOCAB, build
 
 from xpo_bench.policy import attention
 from xpo_bench.policy.causal_lm import CausalLM
-from xpo_bench.policy.layout import batches, blocks, lay_out, packs
+from xpo_bench.policy.layout import attended, batches, blocks, lay_out, packs
 from xpo_bench.policy.tokenize import Encoded, IdTokenizer, Row
 
 ids = st.lists(st.integers(0, VOCAB - 1), min_size=1, max_size=6)
@@ -162,9 +162,11 @@ def test_a_prompt_is_shared_as_long_as_that_saves_operations() -> None:
 
 @given(rows=groups())
 def test_a_completion_sees_its_prompt_and_itself(rows: list[Row]) -> None:
-    plan = lay_out(rows, blocks(rows, 1000, 1000), torch.device("cpu"))
+    parts = blocks(rows, 1000, 1000)
+    plan = lay_out(rows, parts, torch.device("cpu"))
+    assert plan.needed.tolist() == sorted(set(plan.at.tolist()))
     assert plan.targets.tolist() == [i for row in rows for i in row.ids[row.start :]]
-    assert plan.fed == sum(last - first for first, last in plan.attended)
+    assert plan.fed == sum(last - first for first, last in attended(rows, parts))
     seen = iter(plan.at.tolist())
     width = plan.ids.shape[1]
     for row in rows:

@@ -23,6 +23,7 @@ from torch.utils.checkpoint import checkpoint
 from xpo_bench.errors import UsageError
 from xpo_bench.policy import attention, flex, sampling
 from xpo_bench.policy.flops import BACKWARD, ModelShape
+from xpo_bench.policy.last_layer import LastLayer
 from xpo_bench.policy.layout import Block, attended, batches, blocks, lay_out, packs
 from xpo_bench.policy.lora import add_adapters
 from xpo_bench.policy.pretrained import load_pretrained, quiet
@@ -60,7 +61,7 @@ class CausalLM:
             the output head, `full` when the model does something around its head, so that full logits are computed
             and then restricted. `prefix` is `shared` when completions share the row of their prompt, `separate` when the
             model cannot. `rows` is `packed` when prompts share a row, or `padded`; `attention` is `flex` where that packs them.
-            `eos` is `appended` or `none`.
+            `last_layer` is `completions` where that is computed at completion positions alone. `eos` is `appended` or `none`.
         tokens_processed: tokens that went through the model, in scoring, sampling and KL, with and without a graph;
             padding excluded, equal rows and shared prompts of one call counted once. The last token of a row predicts
             nothing and is not fed.
@@ -69,6 +70,7 @@ class CausalLM:
         tokens_per_decode: padded tokens of one batch of samples, at most (one row at least).
         chunk: completion positions that go through the head at a time.
         takes_positions: whether the model can be told positions, which left padding needs.
+        trims: whether the last layer is computed at completion positions alone.
         reach: tokens of a row that may share its prompt, at most; 0 where the model cannot.
     """
 
@@ -115,7 +117,8 @@ class CausalLM:
         self.tokens_processed = 0
         self.flops = 0.0
         self.shape = ModelShape.of(model)
-        self._probing = False
+        self._probing = self.trims = False
+        self.last_layer = LastLayer(model.base_model)
         self.tokens_per_forward = TOKENS_PER_FORWARD.get(self.device.type, 2**14)
         self.tokens_per_decode = TOKENS_PER_DECODE.get(self.device.type, 2**14)
         everything = dict(model.named_parameters())
@@ -148,6 +151,9 @@ class CausalLM:
             if not self._shares_prefix():
                 self.reach = 0
             self._attention = self.shape.per_context / self.shape.per_token
+        self.trims = self.last_layer.weights > 0 and self._may_trim()
+        if self.trims:
+            self.notes["last_layer"] = "completions"
         self.notes["prefix"] = "shared" if self.reach else "separate"
         self.notes["rows"] = "packed" if self.packed else "padded"
         if self.packed and self.kernel is flex:
@@ -322,9 +328,10 @@ class CausalLM:
             all rows, row after row.
         """
         fill = self.kernel.FILL if self.packed and self._within(rows) else 0
-        plan = lay_out(rows, self._blocks(rows), self.device, fill)
+        parts = self._blocks(rows)
+        plan = lay_out(rows, parts, self.device, fill)
         self.tokens_processed += plan.fed
-        forward = self.shape.forward(plan.attended, len(plan.targets))
+        forward = self._operations(rows, parts)
         self.flops += forward * (1 + self._backward) if torch.is_grad_enabled() else forward
         told: dict[str, Any] = {}
         if plan.visible is not None:
@@ -332,7 +339,8 @@ class CausalLM:
         elif plan.packing is not None:  # a mask of four dimensions is taken as it is, and read by nobody
             packing = self.kernel.prepare(plan.packing, self.device)
             told = {"position_ids": plan.positions, "attention_mask": plan.ids.new_empty(1, 1, 0, 0), "packing": packing}
-        features = self.features(input_ids=plan.ids, use_cache=False, **told)[0]
+        with self.last_layer.only(plan.needed) if self.trims else contextlib.nullcontext():
+            features = self.features(input_ids=plan.ids, use_cache=False, **told)[0]
         return features.flatten(0, 1).index_select(0, plan.at), plan.targets
 
     def _within(self, rows: Sequence[Row]) -> bool:
@@ -348,9 +356,14 @@ class CausalLM:
         total = 0.0
         for batch in self.row_batches(rows):
             picked = [rows[b] for b in batch]
-            parts = self._blocks(picked)
-            total += self.shape.forward(attended(picked, parts), sum(row.length for row in picked))
+            total += self._operations(picked, self._blocks(picked))
         return total
+
+    def _operations(self, rows: Sequence[Row], parts: Sequence[Block]) -> float:
+        """Floating-point operations of one forward pass."""
+        whole = self.shape.forward(attended(rows, parts), sum(row.length for row in rows))
+        unread = sum(part.start - 1 for part in parts) if self.trims else 0
+        return whole - 2.0 * float(self.last_layer.weights * unread)
 
     def _mask(self, visible: Tensor) -> Tensor:
         """What the model's attention takes: booleans, or numbers to add to its scores."""
@@ -465,6 +478,8 @@ class CausalLM:
             if getattr(module, "gradient_checkpointing", False):
                 module.training = True
         self.notes["checkpointing"] = True
+        self.trims = False  # what the backward pass computes again, it computes everywhere
+        self.notes.pop("last_layer", None)
 
     # ----------------------------------------------------------------------- parameters
 
@@ -596,6 +611,22 @@ class CausalLM:
             self.reach, self._probing = reach, False
             self.tokens_processed, self.flops = 0, 0.0
         return torch.allclose(shared, separate, rtol=1e-3, atol=1e-4 * float(separate.abs().max()))
+
+    @torch.no_grad()
+    def _may_trim(self) -> bool:
+        """Whether features at completion positions stay the same when the last layer is computed there alone."""
+        rows = [Row((0, 1, 2, 3, 1, 0), 3), Row((0, 1, 2, 2, 0, 3), 3), Row((3, 1, 2, 2), 2)]
+        self._probing = True
+        try:
+            everywhere = self.completion_features(rows)[0]
+            self.trims = True
+            there = self.completion_features(rows)[0]
+        except Exception:  # whatever a layer that is built otherwise raises
+            return False
+        finally:
+            self._probing = self.trims = False
+            self.tokens_processed, self.flops = 0, 0.0
+        return torch.allclose(everywhere, there, rtol=1e-4, atol=1e-5 * float(everywhere.abs().max()))
 
     @torch.no_grad()
     def _require_causal(self) -> None:

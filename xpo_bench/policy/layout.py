@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import torch
 from torch import Tensor
@@ -98,21 +99,22 @@ class Layout:
 
     Attributes:
         ids: shape (B, L). at: for every completion token, the flat position whose features predict it, row after row, shape
-            (K,). targets: those tokens, shape (K,).
+            (K,). targets: those tokens, shape (K,). needed: all of `at` in order, each once, and in a packed row others that fill
+            them up to a multiple.
         positions: shape (B, L). visible: true where a token attends to another, shape (B, 1, L, L). packing: see
             `attention.Packing`. A padded batch has no packing, a packed row no `visible`; all three are None when no prompt
             is shared, and the model's own causal mask does.
-        fed: tokens that are fed, padding excluded. attended: see the function of that name.
+        fed: tokens that are fed, padding excluded.
     """
 
     ids: Tensor
+    needed: Tensor
     at: Tensor
     targets: Tensor
     positions: Tensor | None
     visible: Tensor | None
     packing: Packing | None
     fed: int
-    attended: list[tuple[int, int]]
 
 
 def lay_out(rows: Sequence[Row], parts: Sequence[Block], device: torch.device, fill: int = 0) -> Layout:
@@ -151,16 +153,19 @@ def lay_out(rows: Sequence[Row], parts: Sequence[Block], device: torch.device, f
         positions += [0] * padding
         segments += [-1] * padding
     shape = (1, -1) if packed else (len(parts), width)
+    predicts = {place for row in at for place in row}
+    spare = (place for place in range(len(ids)) if place not in predicts)
+    needed = sorted([*predicts, *islice(spare, -len(predicts) % fill if packed else 0)])
     told = packed or any(len(part.members) > 1 for part in parts)
     return Layout(
         torch.tensor(ids, device=device).view(shape),
+        torch.tensor(needed, device=device),
         torch.tensor([place for row in at for place in row], device=device),
         torch.tensor([i for row in rows for i in row.ids[row.start :]], device=device),
         torch.tensor(positions, device=device).view(shape) if told else None,
         _visible(torch.tensor(segments, device=device).view(shape)) if told and not packed else None,
         packing if packed else None,
         sum(part.length for part in parts),
-        attended(rows, parts),
     )
 
 
