@@ -60,7 +60,8 @@ def test_operations_are_those_that_torch_counts(policy: CausalLM) -> None:
 def test_a_sample_costs_what_scoring_it_costs(policy: CausalLM) -> None:
     sampled = policy.sample(["a", "longer prompt"], 2, max_new_tokens=6, generator=torch.Generator().manual_seed(0))
     sampling, policy.flops = policy.flops, 0.0
-    policy.reach = 0  # every sample feeds its prompt, and so does every row that shares none
+    # every sample feeds its prompt through all layers, and so does every row that shares none
+    policy.reach, policy.trims = 0, False
     policy.score({"all": (sampled.encoded, None)}, grad=False)
     assert len(set(sampled.encoded.rows)) == 4  # equal rows would be scored once
     assert sampling == pytest.approx(policy.flops, rel=1e-9)
