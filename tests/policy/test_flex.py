@@ -121,6 +121,10 @@ def test_a_kernel_that_cannot_learn_is_not_used(monkeypatch: pytest.MonkeyPatch)
     expected = CausalLM(build("llama"), IdTokenizer(VOCAB), SPEC, dtype="float64").score_all(Encoded.of(ROWS))
     monkeypatch.setitem(causal_lm.KERNELS, "cpu", flex)
     lm = CausalLM(build("llama"), IdTokenizer(VOCAB), SPEC, dtype="float64")
-    assert (lm.notes["rows"], lm.notes["prefix"], lm.notes.get("attention")) == ("padded", "shared", None)
+    assert (lm.notes["rows"], lm.notes["prefix"], lm.notes["attention"]) == (
+        "padded",
+        "shared",
+        "no flex (NotImplementedError)",
+    )
     assert lm.model.config._attn_implementation == "sdpa"
     torch.testing.assert_close(lm.score_all(Encoded.of(ROWS)).token_logps, expected.token_logps)

@@ -60,7 +60,8 @@ class CausalLM:
         notes: how it is computed, for the record. `head` is `selected` when only completion positions go through
             the output head, `full` when the model does something around its head, so that full logits are computed
             and then restricted. `prefix` is `shared` when completions share the row of their prompt, `separate` when the
-            model cannot. `rows` is `packed` when prompts share a row, or `padded`; `attention` is `flex` where that packs them.
+            model cannot. `rows` is `packed` when prompts share a row, or `padded`; `attention` is `flex` where that packs them,
+            or says what kept it from doing so.
             `last_layer` is `completions` where that is computed at completion positions alone. `eos` is `appended` or `none`.
         tokens_processed: tokens that went through the model, in scoring, sampling and KL, with and without a graph;
             padding excluded, equal rows and shared prompts of one call counted once. The last token of a row predicts
@@ -605,7 +606,9 @@ class CausalLM:
             shared = self.completion_features(rows)[0]
             self.reach = 0
             separate = self.completion_features(rows)[0]
-        except Exception:  # whatever a model that takes no such mask, or a compiler, raises
+        except Exception as error:  # whatever a model that takes no such mask, or a compiler, raises
+            if self.packed and self.kernel is flex:
+                self.notes["attention"] = f"no flex ({type(error).__name__})"
             return False
         finally:
             self.reach, self._probing = reach, False
