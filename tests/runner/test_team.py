@@ -364,6 +364,16 @@ def test_what_goes_wrong_in_one_process_fails_its_cell_alone(
     assert max(abs(x - y) for x, y in zip(curve(team, local), expected, strict=True)) > 1e-4
 
 
+def test_a_share_that_is_lost_ends_its_cell_alone(odd_ones: ModuleType, tmp_path: Path) -> None:
+    words = {"data": str(write(tmp_path / "rows.jsonl", ROWS)), "model": "tiny", "device": "cpu", "seeds": 1, "steps": 3}
+    words |= {"batch_size": 4, "dtype": "float64", "set": {"task.fsdp": True} | {f"task.{k}": v for k, v in SMALL.items()}}
+    found = xpo_bench.run([odd_ones.Dies, odd_ones.Raises, KTO], gpus_per_cell=2, out=tmp_path / "1", **words)
+    assert [cell["status"] for cell in found.cells] == ["crashed", "failed", "ok"]
+    assert "process 2/2 was ended by SIGKILL" in found.cells[0]["error"]["message"]
+    assert "of the second process" in found.cells[1]["error"]["message"]
+    assert multiprocessing.active_children() == []
+
+
 def test_what_is_carried_from_step_to_step_is_that_of_all_processes(odd_ones: ModuleType, tmp_path: Path) -> None:
     words = {"data": str(write(tmp_path / "rows.jsonl", ROWS)), "model": "tiny", "device": "cpu", "seeds": 1, "steps": 4}
     words |= {
