@@ -73,7 +73,7 @@ def print_sparks(console: Console, groups: Sequence[Group], curves: Curves) -> N
         return
     columns = [Column("", labels, left=True), Column("task", tasks, left=True)]
     for name, (lines, ends) in drawn.items():
-        columns += [Column(name, lines, left=True), Column("", ends, left=True)]
+        columns += [Column(name, lines, left=True), Column(f"{name}\nfirst to last", ends, left=True)]
     draw(console, "Courses, mean over seeds", columns)
 
 
