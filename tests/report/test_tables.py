@@ -440,3 +440,12 @@ def test_unpaired_preferences_are_not_unlearning(record: Make, printed: Printed)
     assert "Scoreboard" in text
     assert "forget" not in text
     assert "unlearning" not in text
+
+
+def test_a_regret_that_cannot_be_is_explained(record: Make, printed: Printed) -> None:
+    known = [record("dpo", "bandit", seed, regret=0.1, kl=1.0) for seed in range(2)]
+    without = [record("simpo", "bandit", seed, kl=1.0) for seed in range(2)]
+    said = "regret: – where an algorithm names no strength of its KL"
+    assert said in printed(print_run, known + without)
+    assert said not in printed(print_run, known)
+    assert said not in printed(print_run, without)  # nor is there such a column

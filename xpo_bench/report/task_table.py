@@ -99,6 +99,8 @@ def task_sheets(task: str, groups: Sequence[Group]) -> list[Sheet]:
         note = "In nats, changes since step 0. Forgetting is read against retaining, so that neither has a best."
     elif len(rows[0].cells) > len(groups):
         note = f"{LONGER}: the rule that prefers the completion with more tokens, on the same pairs; no algorithm."
+    if "regret" in columns and not all(g.known("regret") for g in groups if g.counted):
+        note = f"{note} regret: – where an algorithm names no strength of its KL, and so no optimum.".strip()
     sheets = [Sheet(title, rows, note, aside=[len(groups)])]
     if language:
         sheets.append(Sheet(f"{clean(task)}: cost", [who, *_columns(COST, groups).values()]))
