@@ -257,7 +257,10 @@ Optimizer = Literal["sgd", "adam", "adamw", "rmsprop"]
 
 @dataclass(frozen=True, kw_only=True)
 class Budget:
-    """How much training a task grants, the same for every algorithm. Field names are the CLI's flags."""
+    """How much training a task grants, the same for every algorithm. Field names are the CLI's flags.
+
+    A field that is added has as its default what runs did before it was there: comparisons with older runs count on that.
+    """
 
     steps: Annotated[int, Gt(0), Doc("optimizer steps")] = 2000
     batch_size: Annotated[int, Gt(0), Doc("data rows per step; a pair counts once, also when it is split into two singles")] = (

@@ -10,7 +10,9 @@ from typing import Any
 
 from xpo_bench.errors import UsageError
 from xpo_bench.report.stats import Record
+from xpo_bench.runner.config import dump
 from xpo_bench.runner.store import DONE, SCHEMA, SIZE_LIMIT, Store
+from xpo_bench.types import Budget
 
 KIND = "xpo-bench baseline"
 CURVES = ("chosen_logp", "rejected_logp", "kl", "reward_accuracy")
@@ -126,6 +128,10 @@ def _model(task: Mapping[str, Any]) -> str | None:
     return PurePath(name).name if name else None
 
 
+USUAL = dump(Budget())
+"""What a budget says where it was written before a field was there: such a field comes with what runs did until then."""
+
+
 def identity(record: Record) -> dict[str, Any]:
     """What has to be the same for two cells to be one and the same at two times; the seed, the data and versions apart."""
     algorithm, task = record["algorithm"], record["task"]
@@ -137,7 +143,7 @@ def identity(record: Record) -> dict[str, Any]:
         "train": record.get("train"),
         "model": _model(task),
         "options": _pathless(task.get("options") or {}),
-        "budget": task.get("budget"),
+        "budget": USUAL | (task.get("budget") or {}),
     }
 
 
