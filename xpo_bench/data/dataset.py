@@ -13,6 +13,7 @@ import numpy as np
 from xpo_bench.data import sources
 from xpo_bench.data.chat import Chat
 from xpo_bench.data.formats import Parsed, parse
+from xpo_bench.data.layouts import advice, arrange, count
 from xpo_bench.data.sources import Loaded
 from xpo_bench.data.world import world_of
 from xpo_bench.errors import DataError
@@ -48,14 +49,18 @@ def dataset_of(
 ) -> Dataset:
     """Check and split raw rows: what `load_dataset` does once it has read them."""
     source = loaded.source
-    parsed = parse(loaded.rows, source, spec.on_bad_row, Chat(model).row)
+    arranged = arrange(loaded.rows, source, spec.columns, spec.rankings)
+    parsed = parse(arranged.rows, source, spec.on_bad_row, Chat(model).row, advice)
     train, held = _divide(parsed, heldout, rng, source)
     return Dataset(
         train=train,
         heldout=held,
         source=source,
-        rows=parsed.rows,
+        rows=len(loaded.rows),
         dropped=parsed.dropped,
+        layout=arranged.layout,
+        columns=arranged.columns,
+        notes=count(parsed.notes, arranged.notes),
         kind=parsed.kind,
         revision=loaded.revision,
         world=world_of((*train, *held), spec.world),

@@ -2,8 +2,8 @@
 
 Paired rows have `prompt, chosen, rejected`; unpaired rows `prompt, completion, label`. Optional columns: `p_chosen`
 in [0.5, 1], or votes (`votes_chosen`, `votes_rejected`, `votes_tie`; a tie is half a vote for each), `split`, and
-`source` or `topic`, the unit that a row was drawn from. `score_chosen` and `score_rejected` are allowed and not
-read: a score difference is no probability. Other columns are ignored.
+`source` or `topic`, the unit that a row was drawn from. A difference of `score_chosen` and `score_rejected` is no
+probability: pairs whose chosen side does not have the higher score are counted, no more. Other columns are ignored.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from xpo_bench.errors import DataError
@@ -24,10 +24,32 @@ PAIRED = ("prompt", "chosen", "rejected")
 UNPAIRED = ("prompt", "completion", "label")
 VOTES = ("votes_chosen", "votes_rejected", "votes_tie")
 COLUMNS = frozenset({*PAIRED, *UNPAIRED, *VOTES, "p_chosen", "split", "source", "topic"})
-"""Every column that is read."""
+"""Every column that decides what an example is."""
+PASSED = (
+    "tools", "chat_template_kwargs", "system", "images", "image", "videos", "video", "documents", "audio", "audios",
+)  # fmt: skip
+"""Columns that may change a prompt: handed on as they are, to be rendered or refused by name."""
+SCORES = {
+    "score_chosen": ("chosen_score", "chosen_rating", "chosen-rating", "chosen_avg_rating", "rating_chosen"),
+    "score_rejected": ("rejected_score", "rejected_rating", "rejected-rating", "rejected_avg_rating", "rating_rejected"),
+}
+"""Scores of the two sides, and their other names in public sets."""
 NUMBERS = frozenset({*VOTES, "p_chosen"})
 HELDOUT_SPLITS = frozenset({"test", "validation", "valid", "val", "heldout", "held_out", "dev", "eval"})
 """Values of the `split` column, besides `train`, that mean held out."""
+SPLIT_SUFFIX = "_prefs"
+"""`train_prefs` and `test_prefs` are train and test of sets that hold other kinds of rows beside preferences."""
+NAMED = 5
+"""Bad rows that an error names; the rest is counted."""
+SCORED_LOWER = "score_chosen <= score_rejected"
+TRUE = frozenset({
+    "true", "t", "yes", "y", "1", "1.0", "+1", "good", "desirable", "desired", "positive", "like", "liked", "upvote", "thumbs_up",
+    "thumbs up", "thumbsup", "chosen", "accept", "accepted",
+})  # fmt: skip
+FALSE = frozenset({
+    "false", "f", "no", "n", "0", "0.0", "bad", "undesirable", "undesired", "negative", "dislike", "disliked", "downvote",
+    "thumbs_down", "thumbs down", "thumbsdown", "rejected", "reject",
+})  # fmt: skip
 
 
 class BadRow(Exception):
@@ -46,6 +68,7 @@ class Parsed:
         examples: all `Pair` or all `Single`, in file order.
         splits: the split of each example; None where the row has no `split`.
         kind: which of the two layouts it is. rows: rows read. dropped: reason -> rows left out.
+        notes: what is odd about rows that are used -> their number.
     """
 
     examples: tuple[Example, ...]
@@ -53,50 +76,70 @@ class Parsed:
     kind: Literal["pairs", "singles"]
     rows: int
     dropped: Mapping[str, int]
+    notes: Mapping[str, int] = field(default_factory=dict)
 
 
 def parse(
-    rows: Sequence[tuple[int, Row]],
+    rows: Sequence[tuple[int, Row | BadRow]],
     where: str,
     on_bad_row: Literal["error", "skip"] = "error",
     render: Callable[[Row], Row] = lambda row: row,
+    advice: Callable[[Row], str] = lambda row: "",
 ) -> Parsed:
     """Turn raw rows into examples.
 
     Args:
-        rows: (row number, columns) in order. where: the file or set, for messages.
-        on_bad_row: refuse the set at the first bad row, or leave bad rows out and count them by reason.
+        rows: (row number, columns, or what is wrong with the row) in order. where: the file or set, for messages.
+        on_bad_row: refuse the set for its bad rows, or leave them out and count them by reason.
         render: turns conversational columns of a row into text; a `BadRow` that it raises counts as the row's.
+        advice: what may help with a row that lacks columns.
 
     Raises:
-        DataError: a bad row, with its number, the reason and what would be right; or no good row at all.
+        DataError: bad rows, the first five with their number, the reason and what would be right, and how many there are
+            for each reason; or no good row at all.
     """
     if not rows:
         raise DataError(f"{where}: empty data set; at least one row is needed")
-    kind = next((k for _, row in rows if (k := _kind(row)) is not None), None)
+    kind = next((k for _, row in rows if not isinstance(row, BadRow) and (k := _kind(row)) is not None), None)
     examples: list[Example] = []
     splits: list[Split | None] = []
     dropped: Counter[str] = Counter()
-    first: str | None = None
+    notes: Counter[str] = Counter()
+    first: list[str] = []
     for number, row in rows:
         try:
+            if isinstance(row, BadRow):
+                raise row
             if kind is None:
                 raise BadRow("missing column", f"columns {_names(row)} hold neither {_both_layouts()}")
             text = render(row)
             example = _pair(text) if kind == "pairs" else _single(text)
             split = _split(row)
         except BadRow as bad:
-            message = f"{where} row {number}: {bad}"
-            if on_bad_row == "error":
-                raise DataError(f"{message} (--on-bad-row skip leaves bad rows out)") from None
-            first = first or message
+            if len(first) < NAMED:
+                hint = advice(row) if bad.reason == "missing column" and not isinstance(row, BadRow) and not first else ""
+                first.append(f"row {number}: {bad}{hint and f'; {hint}'}")
             dropped[bad.reason] += 1
+            if kind is None and on_bad_row == "error" and not isinstance(row, BadRow):
+                break  # they all say the same
             continue
         examples.append(example)
         splits.append(split)
+        notes.update(_odd(row))
+    if dropped and on_bad_row == "error":
+        raise DataError(f"{where} {told(first, dropped, len(rows))} (--on-bad-row skip leaves bad rows out)")
     if not examples or kind is None:
-        raise DataError(f"{where}: no usable row among {len(rows)}; the first: {first}")
-    return Parsed(tuple(examples), tuple(splits), kind, len(rows), dict(sorted(dropped.items())))
+        raise DataError(f"{where}: no usable row among {len(rows)}; the first: {where} {first[0]}")
+    return Parsed(tuple(examples), tuple(splits), kind, len(rows), dict(sorted(dropped.items())), dict(sorted(notes.items())))
+
+
+def told(first: Sequence[str], dropped: Mapping[str, int], rows: int) -> str:
+    """The first bad rows in words, and where there are more than one, how many there are for each reason."""
+    total = sum(dropped.values())
+    if total == 1 or len(first) < 2:
+        return first[0]
+    reasons = ", ".join(f"{n} {reason}" for reason, n in sorted(dropped.items(), key=lambda item: (-item[1], item[0])))
+    return f"{'; '.join(first)}; {total:,} of {rows:,} rows are bad: {reasons}"
 
 
 def to_singles(examples: Iterable[Example]) -> list[Single]:
@@ -146,10 +189,30 @@ def _pair(row: Row) -> Pair:
 def _single(row: Row) -> Single:
     _require(row, UNPAIRED)
     prompt, completion = _text(row, "prompt"), _text(row, "completion")
-    label = row["label"]
-    if not isinstance(label, bool):
-        raise BadRow("label not boolean", f"label is {shown(label)}; want true (desirable) or false")
-    return Single(prompt, completion, label, _source(row))
+    return Single(prompt, completion, _label(row["label"]), _source(row))
+
+
+def _label(value: object) -> bool:
+    """true or false, 1 or 0, or a word for one of them; nothing else, since what counts as desirable would be a guess."""
+    if isinstance(value, bool):
+        return value
+    number = finite(value)
+    if number is None and isinstance(value, str):
+        word = value.strip().lower()
+        if word in TRUE or word in FALSE:
+            return word in TRUE
+        try:
+            number = finite(float(word))
+        except ValueError:
+            number = None
+    if number in (0, 1):
+        return number == 1
+    if number is not None and number < 0:
+        raise BadRow(
+            "negative label",
+            f"label is {shown(value)}: a negative number would count as desirable where truth is tested; want 1 or true, 0 or false",
+        )
+    raise BadRow("label not boolean", f"label is {shown(value)}; want true (desirable) or false, 1 or 0, yes or no")
 
 
 def _require(row: Row, columns: Sequence[str]) -> None:
@@ -197,6 +260,21 @@ def _number(value: object, column: str) -> float:
     return number
 
 
+def _odd(row: Row) -> list[str]:
+    """What is odd about a row that is used."""
+    chosen, rejected = (_score(row.get(column)) for column in SCORES)
+    return [SCORED_LOWER] if chosen is not None and rejected is not None and chosen <= rejected else []
+
+
+def _score(value: object) -> float | None:
+    if isinstance(value, str):
+        try:
+            return finite(float(value))
+        except ValueError:
+            return None
+    return finite(value)
+
+
 def _source(row: Row) -> str | None:
     value = row.get("source") if row.get("source") is not None else row.get("topic")
     return None if value is None else str(value)
@@ -206,7 +284,7 @@ def _split(row: Row) -> Split | None:
     value = row.get("split")
     if value is None:
         return None
-    name = value.lower() if isinstance(value, str) else ""
+    name = value.strip().lower().removesuffix(SPLIT_SUFFIX).rstrip("0123456789") if isinstance(value, str) else ""
     if name == "train":
         return "train"
     if name in HELDOUT_SPLITS:
