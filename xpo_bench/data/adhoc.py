@@ -36,7 +36,9 @@ class AdHoc(Task):
     on_bad_row: Annotated[Literal["error", "skip"], Doc("refuse the set, or skip and count bad rows")] = "error"
     heldout: Annotated[float, Doc("share of rows held out when the data has no split column")] = 0.0
     columns: Annotated[Mapping[str, str] | None, Doc("name that a layout reads -> column of the set")] = None
-    rankings: Annotated[Literal["all", "best"], Doc("all pairs of a ranking, or its best answer against each other one")] = "all"
+    rankings: Annotated[
+        Literal["all", "best"] | None, Doc("all pairs of a ranking (the default), or its best answer against each other one")
+    ] = None
 
     def data(self, seed: int, model: ModelSpec) -> Dataset:
         """The rows of the set; a held-out share is drawn once for all seeds."""
@@ -46,7 +48,7 @@ class AdHoc(Task):
             rows=self.rows,
             on_bad_row=self.on_bad_row,
             columns=self.columns,
-            rankings=self.rankings,
+            rankings=self.rankings or "all",
         )
         return load_dataset(spec, self.heldout, stream(0, task_name(self.source), "data"), model)
 

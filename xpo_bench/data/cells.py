@@ -88,7 +88,9 @@ def _string_end(text: str, at: int) -> int:
 
 def is_message(value: object) -> bool:
     """An object with role and content, or ShareGPT's from and value; what they hold is checked later."""
-    return isinstance(value, Mapping) and ({"role", "content"} <= value.keys() or {"from", "value"} <= value.keys())
+    return isinstance(value, Mapping) and (
+        {"role", "content"} <= value.keys() or {"from", "value"} <= value.keys()
+    )
 
 
 def spells_messages(value: object) -> bool:
@@ -97,11 +99,15 @@ def spells_messages(value: object) -> bool:
         return False
     found = structure(value)
     if isinstance(found, str):
-        return bool(_LOOKS.match(value.lstrip())) and any(f"{q}{name}{q}" in value for q in "'\"" for name in ("content", "value"))
+        return bool(_LOOKS.match(value.lstrip())) and any(
+            f"{q}{name}{q}" in value for q in "'\"" for name in ("content", "value")
+        )
     return is_message(found) or (isinstance(found, list) and bool(found) and is_message(found[0]))
 
 
-def read_conversations(rows: Sequence[tuple[int, Row | BadRow]], columns: Sequence[str]) -> list[tuple[int, Row | BadRow]]:
+def read_conversations(
+    rows: Sequence[tuple[int, Row | BadRow]], columns: Sequence[str]
+) -> list[tuple[int, Row | BadRow]]:
     """The rows with messages in place of the text that spells them, column by column.
 
     Args:
@@ -112,7 +118,7 @@ def read_conversations(rows: Sequence[tuple[int, Row | BadRow]], columns: Sequen
         spelled, texts, quoted = set(), [], []
         for i, (_, row) in enumerate(out):
             value = row.get(column) if not isinstance(row, BadRow) else None
-            if isinstance(value, str) and value.strip():
+            if isinstance(value, str) and value.strip() not in ("", "[]", "null"):
                 if spells_messages(value):
                     spelled.add(i)
                 elif _quoted(value) is not None:
@@ -147,18 +153,28 @@ def _read(row: Row, column: str, kind: str, talk: bool, example: int) -> Row | B
         empty: list[Any] | None = None if column == "prompt" else []
         return {**row, column: empty} if talk else row
     if (kind == "messages") is not talk and kind != "quoted":
-        other = f"it spells messages where row {example} holds text" if not talk else f"it is text where row {example} spells messages"
+        other = (
+            f"it spells messages where row {example} holds text"
+            if not talk
+            else f"it is text where row {example} spells messages"
+        )
         found = structure(value)
         if talk and isinstance(found, list):  # a list of something else: told message by message
             return {**row, column: found}
-        return BadRow(MIXED, f"{column} is {shown(value, 40)}: {other}; give the column as text or as messages throughout")
+        return BadRow(
+            MIXED,
+            f"{column} is {shown(value, 40)}: {other}; give the column as text or as messages throughout",
+        )
     if kind == "quoted":
         return {**row, column: _quoted(value)} if talk else row
     if kind == "text":
         return row
     found = structure(value)
     if isinstance(found, str):
-        return BadRow("unreadable messages", f"{column} looks like messages and cannot be read ({shown(value, 40)}); give valid JSON")
+        return BadRow(
+            "unreadable messages",
+            f"{column} looks like messages and cannot be read ({shown(value, 40)}); give valid JSON",
+        )
     return {**row, column: found}
 
 
@@ -174,9 +190,13 @@ def conversation(value: object, column: str) -> object:
     if isinstance(value, Mapping):
         if is_message(value):
             value = [value]
-        elif set(value) == {"content"} or (value.get("content") is not None and value.get("role", "") is None):
+        elif set(value) == {"content"} or (
+            value.get("content") is not None and value.get("role", "") is None
+        ):
             value = [{**value, "role": "user" if column == "prompt" else "assistant"}]
-    if isinstance(value, list) and any(isinstance(m, Mapping) and "from" in m and m.get("role") is None for m in value):
+    if isinstance(value, list) and any(
+        isinstance(m, Mapping) and "from" in m and m.get("role") is None for m in value
+    ):
         return [_renamed(m, column) for m in value]
     return value
 
@@ -186,6 +206,9 @@ def _renamed(message: Any, column: str) -> Any:
         return message
     role = ROLES.get(str(message["from"]).strip().lower())
     if role is None:
-        raise BadRow("bad message", f"{column} has a message from {shown(message['from'])}; want one of {', '.join(ROLES)}")
+        raise BadRow(
+            "bad message",
+            f"{column} has a message from {shown(message['from'])}; want one of {', '.join(ROLES)}",
+        )
     rest = {k: v for k, v in message.items() if k not in ("from", "value", "role", "content")}
     return {"role": role, "content": message.get("value"), **rest}

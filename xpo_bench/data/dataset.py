@@ -13,7 +13,7 @@ import numpy as np
 from xpo_bench.data import sources
 from xpo_bench.data.chat import Chat
 from xpo_bench.data.formats import Parsed, parse
-from xpo_bench.data.layouts import advice, arrange, count
+from xpo_bench.data.layouts import TRL, advice, arrange, count
 from xpo_bench.data.sources import Loaded
 from xpo_bench.data.world import world_of
 from xpo_bench.errors import DataError
@@ -65,6 +65,19 @@ def dataset_of(
         revision=loaded.revision,
         world=world_of((*train, *held), spec.world),
     )
+
+
+def about(dataset: Dataset) -> str | None:
+    """One line on how the rows of a set were read, where that is not plain: its layout, what was dropped, what is odd."""
+    told = []
+    if dataset.layout and (dataset.layout != TRL or dataset.columns):
+        names = ", ".join(f"{new} from {old}" for new, old in dataset.columns.items())
+        told.append(f"layout {dataset.layout} ({names})" if names else f"layout {dataset.layout}")
+    if dataset.dropped:
+        reasons = ", ".join(f"{n:,} {reason}" for reason, n in dataset.dropped.items())
+        told.append(f"{sum(dataset.dropped.values()):,} rows dropped: {reasons}")
+    told += [f"{n:,} rows: {what}" for what, n in dataset.notes.items()]
+    return f"{dataset.source}: {'; '.join(told)}" if told else None
 
 
 def _divide(parsed: Parsed, share: float, rng: np.random.Generator, source: str) -> tuple[Rows, Rows]:

@@ -31,9 +31,16 @@ PASSED = (
 """Columns that may change a prompt: handed on as they are, to be rendered or refused by name."""
 SCORES = {
     "score_chosen": ("chosen_score", "chosen_rating", "chosen-rating", "chosen_avg_rating", "rating_chosen"),
-    "score_rejected": ("rejected_score", "rejected_rating", "rejected-rating", "rejected_avg_rating", "rating_rejected"),
+    "score_rejected": (
+        "rejected_score",
+        "rejected_rating",
+        "rejected-rating",
+        "rejected_avg_rating",
+        "rating_rejected",
+    ),
 }
 """Scores of the two sides, and their other names in public sets."""
+SCORE_NAMES = frozenset({*SCORES, *(name for names in SCORES.values() for name in names)})
 NUMBERS = frozenset({*VOTES, "p_chosen"})
 HELDOUT_SPLITS = frozenset({"test", "validation", "valid", "val", "heldout", "held_out", "dev", "eval"})
 """Values of the `split` column, besides `train`, that mean held out."""
@@ -117,7 +124,11 @@ def parse(
             split = _split(row)
         except BadRow as bad:
             if len(first) < NAMED:
-                hint = advice(row) if bad.reason == "missing column" and not isinstance(row, BadRow) and not first else ""
+                hint = (
+                    advice(row)
+                    if bad.reason == "missing column" and not isinstance(row, BadRow) and not first
+                    else ""
+                )
                 first.append(f"row {number}: {bad}{hint and f'; {hint}'}")
             dropped[bad.reason] += 1
             if kind is None and on_bad_row == "error" and not isinstance(row, BadRow):
@@ -130,7 +141,14 @@ def parse(
         raise DataError(f"{where} {told(first, dropped, len(rows))} (--on-bad-row skip leaves bad rows out)")
     if not examples or kind is None:
         raise DataError(f"{where}: no usable row among {len(rows)}; the first: {where} {first[0]}")
-    return Parsed(tuple(examples), tuple(splits), kind, len(rows), dict(sorted(dropped.items())), dict(sorted(notes.items())))
+    return Parsed(
+        tuple(examples),
+        tuple(splits),
+        kind,
+        len(rows),
+        dict(sorted(dropped.items())),
+        dict(sorted(notes.items())),
+    )
 
 
 def told(first: Sequence[str], dropped: Mapping[str, int], rows: int) -> str:
@@ -138,7 +156,9 @@ def told(first: Sequence[str], dropped: Mapping[str, int], rows: int) -> str:
     total = sum(dropped.values())
     if total == 1 or len(first) < 2:
         return first[0]
-    reasons = ", ".join(f"{n} {reason}" for reason, n in sorted(dropped.items(), key=lambda item: (-item[1], item[0])))
+    reasons = ", ".join(
+        f"{n} {reason}" for reason, n in sorted(dropped.items(), key=lambda item: (-item[1], item[0]))
+    )
     return f"{'; '.join(first)}; {total:,} of {rows:,} rows are bad: {reasons}"
 
 
@@ -182,7 +202,10 @@ def _pair(row: Row) -> Pair:
     _require(row, PAIRED)
     prompt, chosen, rejected = (_text(row, column) for column in PAIRED)
     if chosen == rejected:
-        raise BadRow("chosen equals rejected", f"chosen == rejected ({shown(chosen)}); a pair needs two different completions")
+        raise BadRow(
+            "chosen equals rejected",
+            f"chosen == rejected ({shown(chosen)}); a pair needs two different completions",
+        )
     return Pair(prompt, chosen, rejected, _p_chosen(row), _source(row))
 
 
@@ -212,27 +235,36 @@ def _label(value: object) -> bool:
             "negative label",
             f"label is {shown(value)}: a negative number would count as desirable where truth is tested; want 1 or true, 0 or false",
         )
-    raise BadRow("label not boolean", f"label is {shown(value)}; want true (desirable) or false, 1 or 0, yes or no")
+    raise BadRow(
+        "label not boolean", f"label is {shown(value)}; want true (desirable) or false, 1 or 0, yes or no"
+    )
 
 
 def _require(row: Row, columns: Sequence[str]) -> None:
     missing = [column for column in columns if row.get(column) is None]
     if missing:
         word = "column" if len(missing) == 1 else "columns"
-        raise BadRow("missing column", f"missing {word} {', '.join(missing)} (has {_names(row)}); want {', '.join(columns)}")
+        raise BadRow(
+            "missing column",
+            f"missing {word} {', '.join(missing)} (has {_names(row)}); want {', '.join(columns)}",
+        )
 
 
 def _text(row: Row, column: str) -> str:
     value = row[column]
     if not isinstance(value, str):
-        raise BadRow("not text", f"{column} is not text but {type(value).__name__} {shown(value)}; give a string")
+        raise BadRow(
+            "not text", f"{column} is not text but {type(value).__name__} {shown(value)}; give a string"
+        )
     if not value.strip():
         what = "empty prompt" if column == "prompt" else "empty completion"
         raise BadRow(what, f"empty {column}; give a string with at least one visible character")
     try:
         value.encode()
     except UnicodeEncodeError:
-        raise BadRow("not text", f"{column} is not text: it holds half a surrogate pair; give valid Unicode") from None
+        raise BadRow(
+            "not text", f"{column} is not text: it holds half a surrogate pair; give valid Unicode"
+        ) from None
     return value
 
 
@@ -243,7 +275,10 @@ def _p_chosen(row: Row) -> float | None:
     elif row.get("votes_chosen") is not None and row.get("votes_rejected") is not None:
         chosen, rejected, tie = (_number(row.get(column) or 0, column) for column in VOTES)
         if min(chosen, rejected, tie) < 0 or chosen + rejected + tie == 0:
-            raise BadRow("p_chosen out of range", f"votes are {chosen:g}, {rejected:g}, {tie:g}; want one or more, none negative")
+            raise BadRow(
+                "p_chosen out of range",
+                f"votes are {chosen:g}, {rejected:g}, {tie:g}; want one or more, none negative",
+            )
         p = (chosen + tie / 2) / (chosen + rejected + tie)
         origin = f"the votes give p_chosen = {p:g}"
     else:
@@ -284,12 +319,18 @@ def _split(row: Row) -> Split | None:
     value = row.get("split")
     if value is None:
         return None
-    name = value.strip().lower().removesuffix(SPLIT_SUFFIX).rstrip("0123456789") if isinstance(value, str) else ""
+    name = (
+        value.strip().lower().removesuffix(SPLIT_SUFFIX).rstrip("0123456789")
+        if isinstance(value, str)
+        else ""
+    )
     if name == "train":
         return "train"
     if name in HELDOUT_SPLITS:
         return "heldout"
-    raise BadRow("unknown split", f"split is {shown(value)}; want train, or one of {', '.join(sorted(HELDOUT_SPLITS))}")
+    raise BadRow(
+        "unknown split", f"split is {shown(value)}; want train, or one of {', '.join(sorted(HELDOUT_SPLITS))}"
+    )
 
 
 def _names(row: Row) -> str:

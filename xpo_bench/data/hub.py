@@ -114,7 +114,9 @@ def _load(asked: Asked, name: str) -> HubRows:
     except Exception as error:  # the client raises a dozen kinds, most of them about the network
         if several := re.search(r"Config name is missing.*?\[(.*?)\]", str(error), re.DOTALL):
             names = several[1].replace("'", "").replace('"', "")
-            raise DataError(f"hub data set {name!r} has several configurations ({names}); name one: {asked.repository}:NAME") from None
+            raise DataError(
+                f"hub data set {name!r} has several configurations ({names}); name one: {asked.repository}:NAME"
+            ) from None
         raise UnreachableError(
             f"hub data set {name!r} cannot be reached or read ({first_line(error)}); want an existing id, or a local file"
         ) from None
@@ -150,12 +152,20 @@ def _found(asked: Asked) -> HubRows:
 
 def _rows(asked: Asked, listing: Listing, files: Sequence[File]) -> Iterator[Row]:
     for file in files:
-        reading = Reading(file.name, asked.limit, partial(wanted, columns=dict(asked.columns)), listing.separator, listing.field)
+        reading = Reading(
+            file.name,
+            asked.limit,
+            partial(wanted, columns=dict(asked.columns)),
+            listing.separator,
+            listing.field,
+        )
         try:
             with _opened(file) as stream:
                 yield from (row for _, row in rows_of(file.name, stream, reading))
         except UnicodeDecodeError as error:
-            raise DataError(f"{asked.repository}: {file.name}: not UTF-8 text (byte {error.start}); save it as UTF-8") from None
+            raise DataError(
+                f"{asked.repository}: {file.name}: not UTF-8 text (byte {error.start}); save it as UTF-8"
+            ) from None
 
 
 def _opened(file: File) -> IO[bytes]:
@@ -172,7 +182,9 @@ def _at_hub(asked: Asked, sha: str) -> Listing:
     from huggingface_hub import hf_hub_download, try_to_load_from_cache
 
     root = f"hf://datasets/{asked.repository}@{sha}/"
-    listing = _listing(datasets.load_dataset_builder(asked.repository, name=asked.configuration, revision=sha), root)
+    listing = _listing(
+        datasets.load_dataset_builder(asked.repository, name=asked.configuration, revision=sha), root
+    )
     _check(asked, listing)
     options: dict[str, Any] = {"repo_type": "dataset", "revision": sha}
 
@@ -180,10 +192,17 @@ def _at_hub(asked: Asked, sha: str) -> Listing:
         cached = try_to_load_from_cache(asked.repository, file.name, **options)
         if isinstance(cached, str):
             return File(file.name, cached)
-        return file if asked.limit is not None else File(file.name, hf_hub_download(asked.repository, file.name, **options))
+        return (
+            file
+            if asked.limit is not None
+            else File(file.name, hf_hub_download(asked.repository, file.name, **options))
+        )
 
     used = {split for split in listing.splits if _used(split, listing.splits)}
-    splits = {split: [have(file) for file in files] if split in used else files for split, files in listing.splits.items()}
+    splits = {
+        split: [have(file) for file in files] if split in used else files
+        for split, files in listing.splits.items()
+    }
     return listing._replace(splits=splits)
 
 
@@ -195,7 +214,10 @@ def _used(split: str, splits: Mapping[str, Any]) -> bool:
 def _listing(builder: Any, root: str) -> Listing:
     config = builder.config
     found = config.data_files or {}
-    splits = {str(split): [File(str(url).removeprefix(root), str(url)) for url in urls] for split, urls in found.items()}
+    splits = {
+        str(split): [File(str(url).removeprefix(root), str(url)) for url in urls]
+        for split, urls in found.items()
+    }
     separator = getattr(config, "sep", None) or getattr(config, "delimiter", None)
     return Listing(splits, separator if separator != "," else None, getattr(config, "field", None))
 
@@ -207,9 +229,14 @@ def _check(asked: Asked, listing: Listing) -> None:
             continue
         for file in files:
             if kind_of(file.name) is None:
-                raise DataError(f"hub data set {asked.repository!r}: {file.name} is of no known kind; want {', '.join(READERS)}")
+                raise DataError(
+                    f"hub data set {asked.repository!r}: {file.name} is of no known kind; want {', '.join(READERS)}"
+                )
             if shard := _SHARD.fullmatch(file.name):
-                have = sum(bool((o := _SHARD.fullmatch(f.name)) and (o[1], o[3]) == (shard[1], shard[3])) for f in files)
+                have = sum(
+                    bool((o := _SHARD.fullmatch(f.name)) and (o[1], o[3]) == (shard[1], shard[3]))
+                    for f in files
+                )
                 if have != int(shard[3]):
                     raise FileNotFoundError(f"{have} of the {int(shard[3])} files of {shard[1]} are there")
 
@@ -222,7 +249,10 @@ def _resolve(repository: str, asked: str | None) -> str:
 
     api = HfApi()
     sha = str(api.dataset_info(repository, revision=asked, timeout=TIMEOUT).sha)
-    for name in ("README.md", ".gitattributes"):  # by the revision's name: the client then notes which commit it means
+    for name in (
+        "README.md",
+        ".gitattributes",
+    ):  # by the revision's name: the client then notes which commit it means
         with suppress(EntryNotFoundError):
             api.hf_hub_download(repository, name, repo_type="dataset", revision=asked)
             break
@@ -241,13 +271,24 @@ def _prepared(asked: Asked, revision: str) -> HubRows | None:
 
     owner, name = asked.repository.split("/")
     root = Path(datasets.config.HF_DATASETS_CACHE).expanduser() / f"{owner}___{camelcase_to_snakecase(name)}"
-    copies = sorted(root.glob(f"{asked.configuration or '*'}/*/{revision}"), key=lambda copy: copy.stat().st_mtime, reverse=True)
+    copies = sorted(
+        root.glob(f"{asked.configuration or '*'}/*/{revision}"),
+        key=lambda copy: copy.stat().st_mtime,
+        reverse=True,
+    )
     copies = [copy for copy in copies if SHA.fullmatch(copy.name) and (copy / "dataset_info.json").is_file()]
-    kinds = [json.loads((copy / "dataset_info.json").read_text("utf-8")).get("builder_name") for copy in copies]
+    kinds = [
+        json.loads((copy / "dataset_info.json").read_text("utf-8")).get("builder_name") for copy in copies
+    ]
     for copy in (copy for copy, kind in zip(copies, kinds, strict=True) if kind == LOSSLESS):
         config, version, sha = copy.parts[-3:]
         builder = Cache(
-            cache_dir=str(root.parent), dataset_name=name, repo_id=asked.repository, config_name=config, version=version, hash=sha
+            cache_dir=str(root.parent),
+            dataset_name=name,
+            repo_id=asked.repository,
+            config_name=config,
+            version=version,
+            hash=sha,
         )
         return HubRows(asked.rows(dict(builder.as_dataset()), partial(_table, asked)), sha)
     if copies:
@@ -295,7 +336,9 @@ def _quiet() -> Iterator[None]:
     """Silence what the clients log about each retry and each file, and their progress bars."""
     import datasets
 
-    loggers = [logging.getLogger(name) for name in ("huggingface_hub", "huggingface_hub.utils._http", "datasets")]
+    loggers = [
+        logging.getLogger(name) for name in ("huggingface_hub", "huggingface_hub.utils._http", "datasets")
+    ]
     levels = [logger.level for logger in loggers]
     bars = datasets.are_progress_bars_disabled()
     for logger in loggers:

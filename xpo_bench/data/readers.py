@@ -67,23 +67,31 @@ def rows_of(name: str, file: IO[bytes], reading: Reading) -> Numbered:
     """
     kind = kind_of(name)
     if kind is None:
-        raise DataError(f"{reading.where}: unknown kind of file; want {', '.join(READERS)}, or one of them with {', '.join(COMPRESSED)}")
+        raise DataError(
+            f"{reading.where}: unknown kind of file; want {', '.join(READERS)}, or one of them with {', '.join(COMPRESSED)}"
+        )
     suffix, compression = kind
     if compression is None:
         return READERS[suffix](file, reading)
     import pyarrow as pa
 
-    return _unpacked(READERS[suffix], pa.CompressedInputStream(pa.PythonFile(file, mode="r"), compression), reading)
+    return _unpacked(
+        READERS[suffix], pa.CompressedInputStream(pa.PythonFile(file, mode="r"), compression), reading
+    )
 
 
 def _unpacked(reader: Callable[[Any, Reading], Numbered], stream: Any, reading: Reading) -> Numbered:
     try:
         # a table's end has to be looked at first
-        yield from reader(io.BytesIO(stream.read()) if reader is _parquet else io.BufferedReader(stream), reading)
+        yield from reader(
+            io.BytesIO(stream.read()) if reader is _parquet else io.BufferedReader(stream), reading
+        )
     except UnicodeDecodeError:
         raise
     except (OSError, ValueError) as error:
-        raise DataError(f"{reading.where}: cannot be unpacked ({first_line(error)}); compress it again") from None
+        raise DataError(
+            f"{reading.where}: cannot be unpacked ({first_line(error)}); compress it again"
+        ) from None
 
 
 def first_line(error: BaseException) -> str:
@@ -117,7 +125,9 @@ def _json(file: IO[bytes], reading: Reading) -> Numbered:
     if isinstance(content, dict):
         content = _wrapped(content, where)
     if not isinstance(content, list):
-        raise DataError(f"{where}: holds {type(content).__name__}; want a list of objects (one object per line is .jsonl)")
+        raise DataError(
+            f"{where}: holds {type(content).__name__}; want a list of objects (one object per line is .jsonl)"
+        )
     for number, item in enumerate(content, 1):
         yield number, _object(item, f"{where} row {number}")
 
@@ -136,14 +146,20 @@ def _is_lines(text: str) -> bool:
 
 def _wrapped(content: dict[str, Any], where: str) -> Any:
     """The rows of `{"data": [...]}`, or of `{"train": [...], "test": [...]}` with their split."""
-    lists = {k: v for k, v in content.items() if isinstance(v, list) and v and all(isinstance(item, dict) for item in v)}
+    lists = {
+        k: v
+        for k, v in content.items()
+        if isinstance(v, list) and v and all(isinstance(item, dict) for item in v)
+    }
     splits = {"train", *HELDOUT_SPLITS}
     if lists and lists.keys() <= splits:
         return [{"split": split, **item} for split, items in lists.items() for item in items]
     if len(lists) == 1 and not lists.keys() & COLUMNS:
         return next(iter(lists.values()))
     if len(lists) > 1 and not lists.keys() & COLUMNS:
-        raise DataError(f"{where}: holds several lists ({', '.join(list(lists)[:6])}); want one, or one for each split")
+        raise DataError(
+            f"{where}: holds several lists ({', '.join(list(lists)[:6])}); want one, or one for each split"
+        )
     return content
 
 
@@ -169,7 +185,9 @@ def _decode(text: str, where: str) -> Any:
 
 def _object(value: Any, where: str) -> Row:
     if not isinstance(value, dict):
-        raise DataError(f"{where}: holds {type(value).__name__}; want an object with columns, such as prompt, chosen, rejected")
+        raise DataError(
+            f"{where}: holds {type(value).__name__}; want an object with columns, such as prompt, chosen, rejected"
+        )
     return value
 
 
@@ -210,7 +228,9 @@ def _frames(file: IO[bytes], reading: Reading, separator: str) -> Iterator[pd.Da
     while True:
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("error", pd.errors.ParserWarning)  # surplus fields are cut off with a warning only
+                warnings.simplefilter(
+                    "error", pd.errors.ParserWarning
+                )  # surplus fields are cut off with a warning only
                 frames = frames or pd.read_csv(
                     file,
                     sep=separator,
@@ -226,7 +246,9 @@ def _frames(file: IO[bytes], reading: Reading, separator: str) -> Iterator[pd.Da
             return
         except (pd.errors.ParserError, pd.errors.ParserWarning) as error:
             reason = first_line(error)
-            raise DataError(f"{reading.where}: malformed CSV ({reason}); quote fields that hold commas or line breaks") from None
+            raise DataError(
+                f"{reading.where}: malformed CSV ({reason}); quote fields that hold commas or line breaks"
+            ) from None
         yield frame
 
 
@@ -261,11 +283,18 @@ def _parquet(file: IO[bytes], reading: Reading) -> Numbered:
                 if table.metadata.num_rows:
                     yield 1, dict.fromkeys(names)  # no preference set: the refusal names its columns
                 return
-            decode = {f.name: d for f in table.schema_arrow if f.name in known and (d := _json_decoder(f.type, f.metadata)) is not None}
+            decode = {
+                f.name: d
+                for f in table.schema_arrow
+                if f.name in known and (d := _json_decoder(f.type, f.metadata)) is not None
+            }
             batches = table.iter_batches(batch_size=reading.batch, columns=known)
             rows = chain.from_iterable(batch.to_pylist() for batch in batches)
             for number, row in enumerate(rows, 1):
-                yield number, {**row, **{name: read(row[name]) for name, read in decode.items()}} if decode else row
+                yield (
+                    number,
+                    {**row, **{name: read(row[name]) for name, read in decode.items()}} if decode else row,
+                )
     except (pa.ArrowException, ValueError) as error:
         if isinstance(error, UnicodeDecodeError):
             raise
@@ -276,17 +305,32 @@ def _json_decoder(kind: Any, metadata: Any = None) -> Callable[[Any], Any] | Non
     """What reads the values of a type that holds JSON somewhere inside (extension arrow.json); None where none is."""
     import pyarrow as pa
 
-    if getattr(kind, "extension_name", "") == "arrow.json" or (metadata or {}).get(b"ARROW:extension:name") == b"arrow.json":
+    if (
+        getattr(kind, "extension_name", "") == "arrow.json"
+        or (metadata or {}).get(b"ARROW:extension:name") == b"arrow.json"
+    ):
         return _from_json
     if isinstance(kind, pa.BaseExtensionType):
         return _json_decoder(kind.storage_type)
     if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
         inner = _json_decoder(kind.value_type, kind.value_field.metadata)
-        return None if inner is None else lambda value: None if value is None else [inner(item) for item in value]
+        return (
+            None
+            if inner is None
+            else lambda value: None if value is None else [inner(item) for item in value]
+        )
     if pa.types.is_struct(kind):
-        fields = {f.name: d for f in (kind.field(i) for i in range(kind.num_fields)) if (d := _json_decoder(f.type, f.metadata)) is not None}
+        fields = {
+            f.name: d
+            for f in (kind.field(i) for i in range(kind.num_fields))
+            if (d := _json_decoder(f.type, f.metadata)) is not None
+        }
         if fields:
-            return lambda value: None if value is None else {**value, **{name: read(value[name]) for name, read in fields.items()}}
+            return lambda value: (
+                None
+                if value is None
+                else {**value, **{name: read(value[name]) for name, read in fields.items()}}
+            )
     return None
 
 

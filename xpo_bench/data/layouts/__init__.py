@@ -11,8 +11,8 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from xpo_bench.data.cells import conversation, read_conversations
-from xpo_bench.data.formats import COLUMNS, PASSED, SCORES, BadRow, Row
+from xpo_bench.data.cells import conversation, read_conversations, spells_messages, structure
+from xpo_bench.data.formats import COLUMNS, PASSED, SCORE_NAMES, SCORES, BadRow, Row
 from xpo_bench.data.layouts import conversations, pairs, rankings
 from xpo_bench.data.layouts.base import Context, Layout, Numbered
 from xpo_bench.data.layouts.guess import advice
@@ -28,7 +28,7 @@ TALK = (
 )  # fmt: skip
 """Columns whose cells may be messages."""
 TEXTS = ("prompt", "chosen", "rejected", "completion")
-KNOWN = frozenset({*COLUMNS, *PASSED, *(name for names in SCORES.values() for name in names)}).union(
+KNOWN = frozenset({*COLUMNS, *PASSED, *SCORE_NAMES}).union(
     *(layout.needs | layout.also for layout in LAYOUTS)
 )
 """Every column that any layout reads."""
@@ -71,13 +71,18 @@ def arrange(
     out: Numbered = [(number, _rename(row, renamed)) for number, row in rows] if renamed else rows
     if renamed:
         names = _names(row for _, row in out if not isinstance(row, BadRow))
-    out = read_conversations(out, [column for column in TALK if column in names])
     layout = _recognised(names, [row for _, row in out if not isinstance(row, BadRow)])
+    used = TEXTS if layout is None or layout.beside else layout.needs | layout.also
+    out = read_conversations(out, [column for column in TALK if column in names and column in used])
     context = Context(pairs_of)
     if layout is not None:
         out = layout.gather(out, context) if layout.gather else _mapped(out, layout, context)
     read = {**(layout.columns if layout else {}), **{new: old for new, old in renamed.items() if new != old}}
-    return Arranged([(n, _finished(row)) for n, row in out], layout.name if layout else TRL, read, context.notes)
+    if layout is not None and "ranking" in layout.columns:
+        read["rankings"] = pairs_of
+    return Arranged(
+        [(n, _finished(row)) for n, row in out], layout.name if layout else TRL, read, context.notes
+    )
 
 
 def wanted(names: Sequence[str], columns: Mapping[str, str] | None = None) -> Collection[str]:
@@ -90,9 +95,13 @@ def wanted(names: Sequence[str], columns: Mapping[str, str] | None = None) -> Co
     fitting = [layout for layout in LAYOUTS if layout.needs <= present]
     if not fitting and not present & {"chosen", "rejected", "completion"}:
         return []
-    keep = {*COLUMNS, *PASSED, *(name for scores in SCORES.values() for name in scores)}
+    keep = {*COLUMNS, *PASSED, *SCORE_NAMES}
     keep = keep.union(*(layout.needs | layout.also for layout in fitting))
-    mapped = {old if old in names else old.partition(".")[0] for new, old in renamed.items() if new in keep or new in (columns or {})}
+    mapped = {
+        old if old in names else old.partition(".")[0]
+        for new, old in renamed.items()
+        if new in keep or new in (columns or {})
+    }
     return [name for name in names if name in keep or name in mapped]
 
 
@@ -111,15 +120,21 @@ def check_columns(given: Any) -> dict[str, str]:
     out: dict[str, str] = {}
     for name, column in pairs_:
         if not name or not column:
-            raise UsageError(f"--columns {name or given}: expected NAME=COLUMN[,NAME=COLUMN], such as chosen=response_a,rejected=response_b")
+            raise UsageError(
+                f"--columns {name or given}: expected NAME=COLUMN[,NAME=COLUMN], such as chosen=response_a,rejected=response_b"
+            )
         if name not in KNOWN:
             close = unknown("name in --columns", name, KNOWN).partition(" (known:")[0]
-            raise UsageError(f"{close}; want prompt, chosen, rejected, completion, label, or a column of a layout (docs/data.md)")
+            raise UsageError(
+                f"{close}; want prompt, chosen, rejected, completion, label, or a column of a layout (docs/data.md)"
+            )
         if name in out:
             raise UsageError(f"--columns {name}: given twice")
         out[name] = column
     if not out:
-        raise UsageError("--columns: expected NAME=COLUMN[,NAME=COLUMN], such as chosen=response_a,rejected=response_b")
+        raise UsageError(
+            "--columns: expected NAME=COLUMN[,NAME=COLUMN], such as chosen=response_a,rejected=response_b"
+        )
     return out
 
 
@@ -142,7 +157,9 @@ def _renaming(names: Sequence[str], columns: Mapping[str, str], where: str) -> d
     """New name -> column, of those that have to be renamed."""
     for new, old in columns.items():
         if old not in names and old.partition(".")[0] not in names:
-            raise DataError(f"{where}: --columns {new}={old}: no such column (has {', '.join(map(str, names[:12]))})")
+            raise DataError(
+                f"{where}: --columns {new}={old}: no such column (has {', '.join(map(str, names[:12]))})"
+            )
     return {**_similar(names, KNOWN, {*columns, *columns.values()}), **columns}
 
 
@@ -152,7 +169,14 @@ def _similar(names: Sequence[str], known: Collection[str], taken: Collection[str
     out: dict[str, str] = {}
     for name in names:
         target = folded.get(str(name).strip().casefold())
-        if target and target != name and target not in names and target not in taken and name not in taken and target not in out:
+        if (
+            target
+            and target != name
+            and target not in names
+            and target not in taken
+            and name not in taken
+            and target not in out
+        ):
             out[target] = name
     return out
 
@@ -169,8 +193,6 @@ def _rename(row: Row, renamed: Mapping[str, str]) -> Row:
 
 def _at(row: Row, path: str) -> Any:
     """A value inside nested objects and lists: `info.post`, `answers.0.text`; None where there is none."""
-    from xpo_bench.data.cells import structure
-
     value: Any = row
     for part in path.split("."):
         value = structure(value)
@@ -192,10 +214,18 @@ def _recognised(names: Sequence[str], rows: Sequence[Row]) -> Layout | None:
     for layout in LAYOUTS:
         if not layout.needs <= present or (complete and not layout.beside):
             continue
-        first = next((row for row in rows[:FITTED] if all(row.get(column) is not None for column in layout.needs)), None)
-        if first is not None and layout.fits(first):
+        first = next(
+            (row for row in rows[:FITTED] if all(row.get(column) is not None for column in layout.needs)),
+            None,
+        )
+        if first is not None and layout.fits(_spelt_out(first)):
             return layout
     return None
+
+
+def _spelt_out(row: Row) -> Row:
+    """The row with messages in place of text that spells them, to look at its shape."""
+    return {name: structure(value) if name in TALK and spells_messages(value) else value for name, value in row.items()}
 
 
 def _mapped(rows: Numbered, layout: Layout, context: Context) -> Numbered:
@@ -208,15 +238,22 @@ def _mapped(rows: Numbered, layout: Layout, context: Context) -> Numbered:
             missing = [column for column in sorted(layout.needs) if row.get(column) is None]
             if missing and not layout.beside:
                 word = "column" if len(missing) == 1 else "columns"
-                raise BadRow("missing column", f"missing {word} {', '.join(missing)}; layout {layout.name} wants {', '.join(sorted(layout.needs))}")
-            kept = {name: row[name] for name in (*PASSED, *KEPT) if name in row and not (name == "system" and name in layout.needs | layout.also)}
+                raise BadRow(
+                    "missing column",
+                    f"missing {word} {', '.join(missing)}; layout {layout.name} wants {', '.join(sorted(layout.needs))}",
+                )
+            kept = {
+                name: row[name]
+                for name in (*PASSED, *KEPT)
+                if name in row and not (name == "system" and name in layout.needs | layout.also)
+            }
             out += [(number, {**kept, **new}) for new in layout.rows(row, context)]
         except BadRow as bad:
             out.append((number, bad))
     return out
 
 
-KEPT = ("split", "source", "topic", *(name for names in SCORES.values() for name in names))
+KEPT = ("split", "source", "topic", *SCORE_NAMES)
 """Columns that every layout hands on."""
 
 
@@ -235,8 +272,8 @@ def _finished(row: Row | BadRow) -> Row | BadRow:
         given = next((out[other] for other in (name, *others) if out.get(other) is not None), None)
         if given is not None:
             out[name] = given
-    if isinstance(out.get("source"), list):
-        out["source"] = ", ".join(map(str, out["source"]))
+    if isinstance(sources := structure(out.get("source")), list):
+        out["source"] = ", ".join(map(str, sources))
     return out
 
 

@@ -88,14 +88,17 @@ def one_of(row: Row, column: str, meanings: Mapping[float, Side]) -> Side:
     """
     value = number(row, column)
     if value not in meanings:
-        raise BadRow("unreadable preference", f"{column} is {shown(row.get(column))}; want {' or '.join(f'{m:g}' for m in meanings)}")
+        raise BadRow(
+            "unreadable preference",
+            f"{column} is {shown(row.get(column))}; want {' or '.join(f'{m:g}' for m in meanings)}",
+        )
     return meanings[value]
 
 
 _SIDES: dict[str, Side] = {
-    **{w: "first" for w in ("a", "model_a", "response_a", "assistant_a", "conversation_a", "completion_a", "answer_a", "first")},
-    **{w: "second" for w in ("b", "model_b", "response_b", "assistant_b", "conversation_b", "completion_b", "answer_b", "second")},
-    **{w: "tie" for w in ("tie", "ties", "draw", "both", "equal", "same", "bothbad", "both bad", "neither")},
+    **dict.fromkeys(("a", "model_a", "response_a", "assistant_a", "conversation_a", "completion_a", "answer_a", "first"), "first"),
+    **dict.fromkeys(("b", "model_b", "response_b", "assistant_b", "conversation_b", "completion_b", "answer_b", "second"), "second"),
+    **dict.fromkeys(("tie", "ties", "draw", "both", "equal", "same", "bothbad", "both bad", "neither"), "tie"),
 }
 
 
@@ -109,7 +112,10 @@ def winner(row: Row, column: str) -> Side:
     text = str(value).strip().lower().strip("[]") if isinstance(value, str) else ""
     side = _SIDES.get(text) or ("tie" if text.startswith("tie") else None)
     if side is None:
-        raise BadRow("unreadable preference", f"{column} is {shown(value)}; want a, b or tie (also model_a, response_a, tie (bothbad))")
+        raise BadRow(
+            "unreadable preference",
+            f"{column} is {shown(value)}; want a, b or tie (also model_a, response_a, tie (bothbad))",
+        )
     return side
 
 
@@ -152,22 +158,17 @@ def preferred(prompt: object, first: object, second: object, side: Side) -> dict
     return {**row, "p_chosen": 0.5} if side == "tie" else row
 
 
-def likely(prompt: object, first: object, second: object, p: float) -> dict[str, Any]:
-    """The pair whose first side is preferred with probability `p`; chosen is the side that is preferred."""
-    row = preferred(prompt, first, second, "second" if p < 0.5 else "first")
-    return {**row, "p_chosen": max(p, 1 - p)}
-
-
-def strength(row: Row, column: str) -> float:
-    """The probability that the first of two answers is preferred, of a strength from −3 (first) to 3 (second): 1/2 − s/6.
+def graded(prompt: object, first: object, second: object, row: Row, column: str) -> dict[str, Any]:
+    """The pair of a strength s from −3 (the first is much better) to 3: p_chosen is 1/2 + |s|/6.
 
     Raises:
         BadRow: no number from −3 to 3.
     """
     s = number(row, column)
     if not -3 <= s <= 3:
-        raise BadRow("unreadable preference", f"{column} is {shown(row.get(column))}; want -3 (first much better) to 3 (second much better)")
-    return 0.5 - s / 6
+        want = "want -3 (first much better) to 3 (second much better)"
+        raise BadRow("unreadable preference", f"{column} is {shown(row.get(column))}; {want}")
+    return {**preferred(prompt, first, second, "second" if s > 0 else "first"), "p_chosen": (3 + abs(s)) / 6}
 
 
 def compared(prompt: object, answers: Sequence[tuple[Any, float]], context: Context) -> list[dict[str, Any]]:

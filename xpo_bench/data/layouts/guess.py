@@ -24,7 +24,11 @@ SIDES = (("a", "b"), ("1", "2"), ("0", "1"), ("A", "B"), ("first", "second"), ("
 
 def advice(row: Row) -> str:
     """The `--columns` words that may map a row's columns."""
-    names = [name for name in map(str, row) if row.get(name) is not None or all(value is None for value in row.values())]
+    names = [
+        name
+        for name in map(str, row)
+        if row.get(name) is not None or all(value is None for value in row.values())
+    ]
     found = _pairs(names) or _unpaired(names)
     if not found:
         return "--columns prompt=COLUMN,chosen=COLUMN,rejected=COLUMN reads other names"
@@ -55,7 +59,11 @@ def _unpaired(names: Sequence[str]) -> dict[str, str]:
     label = _find("label", names)
     prompt = _find("prompt", [n for n in names if n != label])
     completion = _find("completion", [n for n in names if n not in (label, prompt)])
-    return {"prompt": prompt, "completion": completion, "label": label} if prompt and completion and label else {}
+    return (
+        {"prompt": prompt, "completion": completion, "label": label}
+        if prompt and completion and label
+        else {}
+    )
 
 
 def _find(what: str, names: Sequence[str]) -> str | None:

@@ -10,13 +10,12 @@ from xpo_bench.data.formats import BadRow, Row, shown
 from xpo_bench.data.layouts.base import (
     Context,
     Layout,
+    graded,
     inside,
-    likely,
     listed,
     number,
     one_of,
     preferred,
-    strength,
     winner,
     words,
 )
@@ -32,14 +31,21 @@ def _safe(row: Row, _: Context) -> Iterable[Row]:
 
 def _shp(row: Row, _: Context) -> Iterable[Row]:
     side = one_of(row, "labels", {1: "first", 0: "second"})
-    return [{"source": row.get("domain"), **preferred(row["history"], row["human_ref_A"], row["human_ref_B"], side)}]
+    return [
+        {
+            "source": row.get("domain"),
+            **preferred(row["history"], row["human_ref_A"], row["human_ref_B"], side),
+        }
+    ]
 
 
 def _webgpt(row: Row, _: Context) -> Iterable[Row]:
     question = structure(row["question"])
     text = question.get("full_text") if isinstance(question, dict) else question
     a, b = number(row, "score_0"), number(row, "score_1")
-    pair = preferred(text, row["answer_0"], row["answer_1"], "tie" if a == b else "first" if a > b else "second")
+    pair = preferred(
+        text, row["answer_0"], row["answer_1"], "tie" if a == b else "first" if a > b else "second"
+    )
     return [{"source": inside(question, "dataset"), **pair}]
 
 
@@ -59,7 +65,8 @@ def _summaries(row: Row, _: Context) -> Iterable[Row]:
         prompt = f"Article: {article}\n\nTL;DR:"
     else:
         raise BadRow("empty prompt", "info holds neither post nor article; want one of them")
-    return [preferred(prompt, *(s.get("text") if isinstance(s, dict) else s for s in summaries), side)]
+    first, second = (s.get("text") if isinstance(s, dict) else s for s in summaries)
+    return [preferred(prompt, first, second, side)]
 
 
 def _multipref(row: Row, _: Context) -> Iterable[Row]:
@@ -69,17 +76,25 @@ def _multipref(row: Row, _: Context) -> Iterable[Row]:
             given = str(inside(annotation, "overall_pref") or "").strip().lower()
             side = next((s for s in votes if given == s or given.startswith(f"{s}-")), None)
             if side is None:
-                raise BadRow("unreadable preference", f"overall_pref is {shown(given)}; want A-is-..., B-is-... or Tie")
+                raise BadRow(
+                    "unreadable preference", f"overall_pref is {shown(given)}; want A-is-..., B-is-... or Tie"
+                )
             votes[side] += 1
     if not sum(votes.values()):
         raise BadRow("unreadable preference", "no annotation with an overall_pref; want at least one")
     first, second = ("b", "a") if votes["b"] > votes["a"] else ("a", "b")
-    pair = {"prompt": row["text"], "chosen": row[f"completion_{first}"], "rejected": row[f"completion_{second}"]}
-    return [{**pair, "votes_chosen": votes[first], "votes_rejected": votes[second], "votes_tie": votes["tie"]}]
+    pair = {
+        "prompt": row["text"],
+        "chosen": row[f"completion_{first}"],
+        "rejected": row[f"completion_{second}"],
+    }
+    return [
+        {**pair, "votes_chosen": votes[first], "votes_rejected": votes[second], "votes_tie": votes["tie"]}
+    ]
 
 
 def _helpsteer2(row: Row, _: Context) -> Iterable[Row]:
-    return [likely(row["prompt"], row["response_1"], row["response_2"], strength(row, "preference_strength"))]
+    return [graded(row["prompt"], row["response_1"], row["response_2"], row, "preference_strength")]
 
 
 def _judged(row: Row, _: Context) -> Iterable[Row]:
@@ -105,7 +120,9 @@ def _alpaca_prompt(row: Row) -> Any:
     if not all(isinstance(turn, list) and len(turn) == 2 for turn in past):
         raise BadRow("bad message", "history wants pairs of an instruction and an answer")
     messages = with_system(row, text)
-    turns = [m for q, a in past for m in ({"role": "user", "content": q}, {"role": "assistant", "content": a})]
+    turns = [
+        m for q, a in past for m in ({"role": "user", "content": q}, {"role": "assistant", "content": a})
+    ]
     return [*messages[:-1], *turns, messages[-1]]
 
 
@@ -114,7 +131,9 @@ def _alpaca(row: Row, _: Context) -> Iterable[Row]:
     if "output" in row and row.get("chosen") is None:
         output = listed(row, "output")
         if len(output) != 2:
-            raise BadRow("missing column", f"output holds {len(output)} answers; want two, the chosen one first")
+            raise BadRow(
+                "missing column", f"output holds {len(output)} answers; want two, the chosen one first"
+            )
         chosen, rejected = output
     else:
         chosen, rejected = row.get("chosen"), row.get("rejected")
@@ -127,7 +146,11 @@ def _alpaca_labelled(row: Row, _: Context) -> Iterable[Row]:
 
 
 def _as(answer: object, prompt: object) -> Any:
-    return [{"role": "assistant", "content": answer}] if isinstance(prompt, list) and isinstance(answer, str) else answer
+    return (
+        [{"role": "assistant", "content": answer}]
+        if isinstance(prompt, list) and isinstance(answer, str)
+        else answer
+    )
 
 
 def _transcripts(row: Row, _: Context) -> Iterable[Row]:
@@ -139,7 +162,11 @@ def _transcripts(row: Row, _: Context) -> Iterable[Row]:
     while place >= 0 and rejected.startswith(chosen[: place + len(ASSISTANT)]):
         end = place + len(ASSISTANT)
         place = chosen.find(ASSISTANT, end)
-    return [{**row, "prompt": chosen[:end], "chosen": chosen[end:], "rejected": rejected[end:]}] if end else [row]
+    return (
+        [{**row, "prompt": chosen[:end], "chosen": chosen[end:], "rejected": rejected[end:]}]
+        if end
+        else [row]
+    )
 
 
 def _transcript(row: Row) -> bool:
@@ -152,33 +179,100 @@ def _text(column: str) -> Any:
 
 
 LAYOUTS = (
-    Layout("hh", {"prompt": "what the transcripts share", "pair": "chosen, rejected"}, words("chosen rejected"),
-           rows=_transcripts, fits=_transcript),
-    Layout("pku-saferlhf", {"prompt": "prompt", "pair": "response_0, response_1", "preference": "better_response_id"},
-           words("prompt response_0 response_1 better_response_id"), words("prompt_source"), _safe),
-    Layout("shp", {"prompt": "history", "pair": "human_ref_A, human_ref_B", "preference": "labels", "source": "domain"},
-           words("history human_ref_A human_ref_B labels"), words("domain"), _shp),
-    Layout("webgpt", {"prompt": "question.full_text", "pair": "answer_0, answer_1", "preference": "score_0, score_1"},
-           words("question answer_0 answer_1 score_0 score_1"), rows=_webgpt),
-    Layout("summarize-from-feedback", {"prompt": "info", "pair": "summaries", "preference": "choice"}, words("info summaries choice"),
-           rows=_summaries),
-    Layout("multipref", {"prompt": "text", "pair": "completion_a, completion_b", "votes": "overall_pref of every annotation"},
-           words("text completion_a completion_b normal_worker_annotations"), words("expert_worker_annotations"), _multipref),
-    Layout("helpsteer2", {"prompt": "prompt", "pair": "response_1, response_2", "p_chosen": "preference_strength"},
-           words("prompt response_1 response_2 preference_strength"), rows=_helpsteer2),
-    Layout("judged", {"prompt": "prompt", "pair": "response_a, response_b", "preference": "winner"},
-           words("prompt response_a response_b winner"), rows=_judged),
-    Layout("stack-exchange-paired", {"prompt": "question", "chosen": "response_j", "rejected": "response_k"},
-           words("question response_j response_k"), rows=_paired("question", "response_j", "response_k")),
-    Layout("argilla", {"prompt": "instruction", "chosen": "chosen_response", "rejected": "rejected_response"},
-           words("instruction chosen_response rejected_response"), rows=_paired("instruction", "chosen_response", "rejected_response")),
-    Layout("alpaca", {"prompt": "instruction, input", "pair": "output (chosen first)"}, words("instruction output"),
-           words("input system history"), _alpaca, lambda row: isinstance(structure(row["output"]), list)),
-    Layout("alpaca-chosen", {"prompt": "instruction, input", "pair": "chosen, rejected"}, words("instruction chosen rejected"),
-           words("input system history"), _alpaca, _text("chosen")),
-    Layout("alpaca-labelled", {"prompt": "instruction, input", "completion": "output", "label": "kto_tag"},
-           words("instruction output kto_tag"), words("input system history"), _alpaca_labelled, _text("output")),
-    Layout("question-pairs", {"prompt": "question", "pair": "chosen, rejected"}, words("question chosen rejected"),
-           rows=_paired("question", "chosen", "rejected"), fits=_text("chosen")),
-)  # fmt: skip
+    Layout(
+        "hh",
+        {"prompt": "what the transcripts share", "pair": "chosen, rejected"},
+        words("chosen rejected"),
+        rows=_transcripts,
+        fits=_transcript,
+    ),
+    Layout(
+        "pku-saferlhf",
+        {"prompt": "prompt", "pair": "response_0, response_1", "preference": "better_response_id"},
+        words("prompt response_0 response_1 better_response_id"),
+        words("prompt_source"),
+        _safe,
+    ),
+    Layout(
+        "shp",
+        {"prompt": "history", "pair": "human_ref_A, human_ref_B", "preference": "labels", "source": "domain"},
+        words("history human_ref_A human_ref_B labels"),
+        words("domain"),
+        _shp,
+    ),
+    Layout(
+        "webgpt",
+        {"prompt": "question.full_text", "pair": "answer_0, answer_1", "preference": "score_0, score_1"},
+        words("question answer_0 answer_1 score_0 score_1"),
+        rows=_webgpt,
+    ),
+    Layout(
+        "summarize-from-feedback",
+        {"prompt": "info", "pair": "summaries", "preference": "choice"},
+        words("info summaries choice"),
+        rows=_summaries,
+    ),
+    Layout(
+        "multipref",
+        {"prompt": "text", "pair": "completion_a, completion_b", "votes": "overall_pref of every annotation"},
+        words("text completion_a completion_b normal_worker_annotations"),
+        words("expert_worker_annotations"),
+        _multipref,
+    ),
+    Layout(
+        "helpsteer2",
+        {"prompt": "prompt", "pair": "response_1, response_2", "p_chosen": "preference_strength"},
+        words("prompt response_1 response_2 preference_strength"),
+        rows=_helpsteer2,
+    ),
+    Layout(
+        "judged",
+        {"prompt": "prompt", "pair": "response_a, response_b", "preference": "winner"},
+        words("prompt response_a response_b winner"),
+        rows=_judged,
+    ),
+    Layout(
+        "stack-exchange-paired",
+        {"prompt": "question", "chosen": "response_j", "rejected": "response_k"},
+        words("question response_j response_k"),
+        rows=_paired("question", "response_j", "response_k"),
+    ),
+    Layout(
+        "argilla",
+        {"prompt": "instruction", "chosen": "chosen_response", "rejected": "rejected_response"},
+        words("instruction chosen_response rejected_response"),
+        rows=_paired("instruction", "chosen_response", "rejected_response"),
+    ),
+    Layout(
+        "alpaca",
+        {"prompt": "instruction, input", "pair": "output (chosen first)"},
+        words("instruction output"),
+        words("input system history"),
+        _alpaca,
+        lambda row: isinstance(structure(row["output"]), list),
+    ),
+    Layout(
+        "alpaca-chosen",
+        {"prompt": "instruction, input", "pair": "chosen, rejected"},
+        words("instruction chosen rejected"),
+        words("input system history"),
+        _alpaca,
+        _text("chosen"),
+    ),
+    Layout(
+        "alpaca-labelled",
+        {"prompt": "instruction, input", "completion": "output", "label": "kto_tag"},
+        words("instruction output kto_tag"),
+        words("input system history"),
+        _alpaca_labelled,
+        _text("output"),
+    ),
+    Layout(
+        "question-pairs",
+        {"prompt": "question", "pair": "chosen, rejected"},
+        words("question chosen rejected"),
+        rows=_paired("question", "chosen", "rejected"),
+        fits=_text("chosen"),
+    ),
+)
 """In the order in which they are looked for."""
