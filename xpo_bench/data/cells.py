@@ -32,7 +32,7 @@ ROLES = {
 }
 """Spellings of a `from` field."""
 _LOOKS = re.compile(r"""(array\()?\[?\s*\{\s*(['"])(role|content|from|value)\2\s*:""")
-_WORDS = re.compile(r"array\(|,\s*dtype=[\w.<'\"]+\s*\)|\)")
+_ARRAY, _ARRAY_ENDS = re.compile(r"array\("), re.compile(r",\s*dtype=[\w.<'\"]+\s*\)|\)")
 _VALUE_ENDS, _VALUE_STARTS = frozenset("}]'\""), frozenset("{['\"")
 
 
@@ -41,7 +41,7 @@ def structure(value: object) -> Any:
     if not isinstance(value, str) or not value.lstrip().startswith(("[", "{", "array(")):
         return value
     text = value.strip()
-    for read in (json.loads, ast.literal_eval, _printed):
+    for read in (json.loads, _printed):  # Python joins strings that follow one another: those are two items here
         try:
             found = read(text)
         except (ValueError, SyntaxError, RecursionError, MemoryError):
@@ -51,7 +51,7 @@ def structure(value: object) -> Any:
 
 
 def _printed(text: str) -> Any:
-    """What numpy and pandas print of lists of objects: no comma between items, `array([...], dtype=object)` within.
+    """Python's spelling, also as numpy and pandas print lists of objects: no comma between items, `array([...], dtype=object)` within.
 
     Commas are put between two values that follow one another; string literals are stepped over whole.
 
@@ -59,14 +59,15 @@ def _printed(text: str) -> Any:
         ValueError, SyntaxError: it is something else.
     """
     out: list[str] = []
-    at, last = 0, ""
+    at, last, arrays = 0, "", 0
     while at < len(text):
         char = text[at]
         if char.isspace():
             out.append(char)
             at += 1
             continue
-        if found := _WORDS.match(text, at):
+        if found := _ARRAY.match(text, at) or (_ARRAY_ENDS.match(text, at) if arrays else None):
+            arrays += 1 if char == "a" else -1
             at = found.end()
             continue
         if last in _VALUE_ENDS and char in _VALUE_STARTS:
@@ -149,7 +150,7 @@ def _quoted(value: str) -> str | None:
 
 def _read(row: Row, column: str, kind: str, talk: bool, example: int) -> Row | BadRow:
     value = str(row[column])
-    if not value.strip():
+    if value.strip() in ("", "null"):
         empty: list[Any] | None = None if column == "prompt" else []
         return {**row, column: empty} if talk else row
     if (kind == "messages") is not talk and kind != "quoted":

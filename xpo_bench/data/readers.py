@@ -335,7 +335,11 @@ def _json_decoder(kind: Any, metadata: Any = None) -> Callable[[Any], Any] | Non
 
 
 def _from_json(value: Any) -> Any:
-    return json.loads(value) if isinstance(value, str | bytes) else value
+    """What a JSON cell holds. `datasets` writes a text such as 007, which it takes for JSON, as it is: that is text."""
+    try:
+        return json.loads(value) if isinstance(value, str | bytes) else value
+    except ValueError:
+        return value
 
 
 READERS: dict[str, Callable[[IO[bytes], Reading], Numbered]] = {
