@@ -75,8 +75,9 @@ def about(dataset: Dataset) -> str | None:
         told.append(f"layout {dataset.layout} ({names})" if names else f"layout {dataset.layout}")
     if dataset.dropped:
         reasons = ", ".join(f"{n:,} {reason}" for reason, n in dataset.dropped.items())
-        told.append(f"{sum(dataset.dropped.values()):,} rows dropped: {reasons}")
-    told += [f"{n:,} rows: {what}" for what, n in dataset.notes.items()]
+        total = sum(dataset.dropped.values())
+        told.append(f"{total:,} row{'s' * (total != 1)} dropped: {reasons}")
+    told += [f"{n:,} row{'s' * (n != 1)}: {what}" for what, n in dataset.notes.items()]
     return f"{dataset.source}: {'; '.join(told)}" if told else None
 
 

@@ -138,7 +138,8 @@ def parse(
         splits.append(split)
         notes.update(_odd(row))
     if dropped and on_bad_row == "error":
-        raise DataError(f"{where} {told(first, dropped, len(rows))} (--on-bad-row skip leaves bad rows out)")
+        remedy = " (--on-bad-row skip leaves bad rows out)" if kind else ""
+        raise DataError(f"{where} {told(first, dropped, len(rows))}{remedy}")
     if not examples or kind is None:
         raise DataError(f"{where}: no usable row among {len(rows)}; the first: {where} {first[0]}")
     return Parsed(

@@ -36,7 +36,7 @@ def data_lines(records: Iterable[Record]) -> list[str]:
 def _line(data: Mapping[str, Any]) -> str:
     dropped, notes = data.get("dropped") or {}, data.get("notes") or {}
     counted = [
-        f"{data[key]:,} rows {words}" for key, words in COUNTS if isinstance(data.get(key), int) and data[key]
+        f"{_rows(data[key])} {words}" for key, words in COUNTS if isinstance(data.get(key), int) and data[key]
     ]
     if not (data.get("layout") or dropped or notes or counted or "template" in data):
         return ""
@@ -50,7 +50,7 @@ def _line(data: Mapping[str, Any]) -> str:
         parts.append(
             f"{lost:,} dropped ({', '.join(f'{n:,} {reason}' for reason, n in sorted(dropped.items()))})"
         )
-    parts += [f"{n:,} rows: {what}" for what, n in sorted(notes.items())]
+    parts += [f"{_rows(n)}: {what}" for what, n in sorted(notes.items())]
     parts += counted
     if layout := data.get("layout"):
         columns = ", ".join(f"{new} from {old}" for new, old in (data.get("columns") or {}).items())
@@ -58,6 +58,10 @@ def _line(data: Mapping[str, Any]) -> str:
     if "template" in data:
         parts.append(_template(data["template"]))
     return "; ".join(parts)
+
+
+def _rows(n: int) -> str:
+    return f"{n:,} row{'s' * (n != 1)}"
 
 
 def _template(template: Any) -> str:

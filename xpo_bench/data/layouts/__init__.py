@@ -33,7 +33,7 @@ KNOWN = frozenset({*COLUMNS, *PASSED, *SCORE_NAMES}).union(
 )
 """Every column that any layout reads."""
 FITTED = 100
-"""First rows that are searched for one that has all columns of a layout."""
+"""First rows that are searched for one that has all columns of a layout, and its shape."""
 
 
 @dataclass(frozen=True)
@@ -214,11 +214,8 @@ def _recognised(names: Sequence[str], rows: Sequence[Row]) -> Layout | None:
     for layout in LAYOUTS:
         if not layout.needs <= present or (complete and not layout.beside):
             continue
-        first = next(
-            (row for row in rows[:FITTED] if all(row.get(column) is not None for column in layout.needs)),
-            None,
-        )
-        if first is not None and layout.fits(_spelt_out(first)):
+        whole = (row for row in rows[:FITTED] if all(row.get(column) is not None for column in layout.needs))
+        if any(layout.fits(_spelt_out(row)) for row in whole):
             return layout
     return None
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from xpo_bench.data.formats import Row
 
 GUESSES: dict[str, tuple[str, ...]] = {
-    "prompt": ("prompt", "question", "instruction", "query", "input", "context", "history", "post", "request", "problem", "text",
+    "prompt": ("prompt", "question", "q", "instruction", "query", "input", "context", "history", "post", "request", "problem", "text",
                "user", "title"),
     "chosen": ("chosen", "good", "better", "preferred", "accepted", "accept", "winner", "win", "winning", "positive", "pos", "best",
                "liked", "correct"),
@@ -45,7 +45,7 @@ def _pairs(names: Sequence[str]) -> dict[str, str]:
         for name in names:
             stem = name.removesuffix(first)
             other = stem + second
-            if name != stem and stem.rstrip("_-. ") and other in names:
+            if name != stem and other in names:
                 verdict = _find("winner", [n for n in names if n not in (name, other)])
                 rest = [n for n in names if n not in (name, other, verdict)]
                 prompt = _find("prompt", rest) or "COLUMN"
