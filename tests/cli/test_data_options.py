@@ -20,7 +20,10 @@ def jsonl(path: Path, rows: list[dict[str, Any]]) -> None:
 
 @pytest.fixture
 def votes(tmp_path: Path) -> None:
-    jsonl(tmp_path / "v.jsonl", [{"q": {"text": q}, "left": a, "right": b, "verdict": w} for q, a, b, w in VOTES])
+    jsonl(
+        tmp_path / "v.jsonl",
+        [{"q": {"text": q}, "left": a, "right": b, "verdict": w} for q, a, b, w in VOTES],
+    )
 
 
 MAPPED = "prompt=q.text,response_a=left,response_b=right,winner=verdict"
@@ -33,7 +36,9 @@ def test_columns_under_every_word(warm: Command, tmp_path: Path) -> None:
         'columns = { prompt = "q.text", response_a = "left", response_b = "right", winner = "verdict" }\n',
         "utf-8",
     )
-    (tmp_path / "words.toml").write_text(f'algos = "dpo"\ndata = "v.jsonl"\nsteps = 5\nseeds = 1\ncolumns = "{MAPPED}"\n', "utf-8")
+    (tmp_path / "words.toml").write_text(
+        f'algos = "dpo"\ndata = "v.jsonl"\nsteps = 5\nseeds = 1\ncolumns = "{MAPPED}"\n', "utf-8"
+    )
     cells = [
         done.json["cells"][0]
         for done in (
@@ -57,7 +62,9 @@ def test_the_layout_is_told_once_and_the_command_of_a_cell_repeats_it(warm: Comm
     done = warm("run", *SHORT, "--data", "v.jsonl", "--columns", MAPPED, "--out", "r")
     told = [line for line in done.lines if "layout judged" in line]
     assert len(told) == 1
-    assert told[0].startswith("xpo-bench: v.jsonl: layout judged (prompt from q.text, pair from response_a, response_b")
+    assert told[0].startswith(
+        "xpo-bench: v.jsonl: layout judged (prompt from q.text, pair from response_a, response_b"
+    )
     warm("report", "r", "--html", "r.html")
     page = (tmp_path / "r.html").read_text("utf-8")
     assert f"--columns {','.join(sorted(MAPPED.split(',')))}" in page or MAPPED in page
@@ -67,7 +74,8 @@ def test_the_layout_is_told_once_and_the_command_of_a_cell_repeats_it(warm: Comm
 def test_the_columns_are_part_of_the_key(warm: Command) -> None:
     other = MAPPED.replace("response_a=left,response_b=right", "response_a=right,response_b=left")
     keys = {
-        warm("run", *SHORT, "--data", "v.jsonl", "--columns", words, "--json").json["cells"][0]["key"] for words in (MAPPED, other)
+        warm("run", *SHORT, "--data", "v.jsonl", "--columns", words, "--json").json["cells"][0]["key"]
+        for words in (MAPPED, other)
     }
     assert len(keys) == 2
 
@@ -78,9 +86,15 @@ def test_the_columns_are_part_of_the_key(warm: Command) -> None:
     [
         (["--data", "v.jsonl"], "perhaps --columns prompt=q"),
         (["--data", "v.jsonl", "--columns", "chosen"], "--columns chosen: expected NAME=COLUMN"),
-        (["--data", "v.jsonl", "--columns", "chosne=left"], "unknown name in --columns 'chosne'; did you mean 'chosen'?"),
+        (
+            ["--data", "v.jsonl", "--columns", "chosne=left"],
+            "unknown name in --columns 'chosne'; did you mean 'chosen'?",
+        ),
         (["--data", "v.jsonl", "--columns", "chosen=left,chosen=right"], "--columns chosen: given twice"),
-        (["--data", "v.jsonl", "--columns", "chosen=l"], "--columns chosen=l: no such column (has q, left, right, verdict)"),
+        (
+            ["--data", "v.jsonl", "--columns", "chosen=l"],
+            "--columns chosen=l: no such column (has q, left, right, verdict)",
+        ),
         (["--tasks", "bandit", "--columns", "chosen=left"], "--columns goes with --data"),
         (["--tasks", "bandit", "--rankings", "best"], "--rankings goes with --data"),
     ],
@@ -112,10 +126,14 @@ def test_the_suggested_columns_map_the_set(warm: Command, tmp_path: Path) -> Non
 
 
 def test_rankings(warm: Command, tmp_path: Path) -> None:
-    rows = [{"prompt": "x", "responses": ["a", "b", "c"], "scores": [1, 3, 2]}, {"prompt": "y", "responses": ["d", "e"], "scores": [1, 1]}]
+    rows = [
+        {"prompt": "x", "responses": ["a", "b", "c"], "scores": [1, 3, 2]},
+        {"prompt": "y", "responses": ["d", "e"], "scores": [1, 1]},
+    ]
     jsonl(tmp_path / "d.jsonl", rows)
     every, best = (
-        warm("run", *SHORT, "--data", "d.jsonl", *words, "--json").json["cells"][0] for words in ([], ["--rankings", "best"])
+        warm("run", *SHORT, "--data", "d.jsonl", *words, "--json").json["cells"][0]
+        for words in ([], ["--rankings", "best"])
     )
     assert [cell["task"]["data"]["train"] for cell in (every, best)] == [4, 3]
     assert [cell["task"]["data"]["columns"]["rankings"] for cell in (every, best)] == ["all", "best"]

@@ -17,7 +17,9 @@ from xpo_bench.errors import DataError
 from xpo_bench.types import Dataset, DataSpec, Example, Pair, Single
 
 PAGE = (Path(__file__).parents[2] / "docs" / "data.md").read_text("utf-8")
-EXAMPLES = dict(re.findall(r"^### (\S+)\n\n(?:.+\n)*?.*?^```jsonl\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL))
+EXAMPLES = dict(
+    re.findall(r"^### (\S+)\n\n(?:.+\n)*?.*?^```jsonl\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+)
 NAMES = sorted({layout.name for layout in LAYOUTS})
 
 
@@ -228,7 +230,10 @@ def write(path: Path, rows: list[dict[str, Any]]) -> Path:
             with path.open("w", newline="", encoding="utf-8") as file:
                 table = csv.DictWriter(file, list(rows[0]))
                 table.writeheader()
-                spelt = [{c: json.dumps(v) if isinstance(v, list | dict) else v for c, v in row.items()} for row in rows]
+                spelt = [
+                    {c: json.dumps(v) if isinstance(v, list | dict) else v for c, v in row.items()}
+                    for row in rows
+                ]
                 table.writerows(spelt)
         case ".parquet":
             from datasets import Dataset as Table
@@ -258,7 +263,7 @@ def test_every_layout_is_documented_by_an_example_of_three_rows() -> None:
 def test_documented_examples(tmp_path: Path, name: str, suffix: str) -> None:
     dataset = read(write(tmp_path / f"d{suffix}", rows_of(name)))
     assert dataset.layout == name
-    assert list((*dataset.train, *dataset.heldout)) == EXPECTED[name]
+    assert [*dataset.train, *dataset.heldout] == EXPECTED[name]
     assert (dataset.rows, dataset.dropped) == (3, {})
     assert dataset.notes == NOTES.get(name, {})
     assert dataset.columns

@@ -28,7 +28,10 @@ def record(data: dict[str, Any], task: str = "d", **notes: Any) -> dict[str, Any
         ({"truncated": 0, "boundary_merges": 0, "equal_ids": 0}, "10 of 10 rows used; layout trl"),
         ({"template": None}, "10 of 10 rows used; layout trl; no chat template"),
         ({"template": "chatml"}, "10 of 10 rows used; layout trl; chat template chatml"),
-        ({"template": {"name": "chatml", "hash": "1"}}, "10 of 10 rows used; layout trl; chat template chatml"),
+        (
+            {"template": {"name": "chatml", "hash": "1"}},
+            "10 of 10 rows used; layout trl; chat template chatml",
+        ),
         (
             {"boundary_merges": 2, "equal_ids": 1},
             "10 of 10 rows used; 2 rows where prompt and completion merge into one token; "
@@ -41,7 +44,10 @@ def test_lines(more: dict[str, Any], line: str) -> None:
 
 
 def test_tasks_that_make_their_rows_have_no_line() -> None:
-    assert data_lines([record({"source": "synthetic", "rows": 8, "train": 8, "heldout": 0, "dropped": {}})]) == []
+    assert (
+        data_lines([record({"source": "synthetic", "rows": 8, "train": 8, "heldout": 0, "dropped": {}})])
+        == []
+    )
     assert data_lines([{"task": {"name": "old"}}]) == []
 
 

@@ -1,9 +1,9 @@
 """Cells that spell structure as text: messages as JSON, as Python, or as pandas prints them.
 
-Files without types (CSV) and tables that went through a data frame hold lists as text. One rule for every format: a column
-in which cells spell messages is conversational when they are at least as many as its cells of plain text. Whatever is in
-the minority is a bad row of its own, so that nothing is misread without a word; text that merely begins with a bracket
-stays text.
+Files without types (CSV) and tables that went through a data frame hold lists as text. One rule for every
+format: a column in which cells spell messages is conversational when they are at least as many as its cells
+of plain text. Whatever is in the minority is a bad row of its own, so that nothing is misread without a word;
+text that merely begins with a bracket stays text.
 """
 
 from __future__ import annotations
@@ -37,11 +37,15 @@ _VALUE_ENDS, _VALUE_STARTS = frozenset("}]'\""), frozenset("{['\"")
 
 
 def structure(value: object) -> Any:
-    """A value as it is, and text that spells a list or an object as that list or object; other text as it is."""
+    """A value as it is, and text that spells a list or an object as that list or object; other text as it
+    is."""
     if not isinstance(value, str) or not value.lstrip().startswith(("[", "{", "array(")):
         return value
     text = value.strip()
-    for read in (json.loads, _printed):  # Python joins strings that follow one another: those are two items here
+    for read in (
+        json.loads,
+        _printed,
+    ):  # Python joins strings that follow one another: those are two items here
         try:
             found = read(text)
         except (ValueError, SyntaxError, RecursionError, MemoryError):
@@ -51,7 +55,8 @@ def structure(value: object) -> Any:
 
 
 def _printed(text: str) -> Any:
-    """Python's spelling, also as numpy and pandas print lists of objects: no comma between items, `array([...], dtype=object)` within.
+    """Python's spelling, also as numpy and pandas print lists of objects: no comma between items,
+    `array([...], dtype=object)` within.
 
     Commas are put between two values that follow one another; string literals are stepped over whole.
 
@@ -95,7 +100,8 @@ def is_message(value: object) -> bool:
 
 
 def spells_messages(value: object) -> bool:
-    """Text of a message, or of a list that begins with one; also one that begins like messages and cannot be read."""
+    """Text of a message, or of a list that begins with one; also one that begins like messages and cannot be
+    read."""
     if not isinstance(value, str) or not value.lstrip().startswith(("[", "{", "array(")):
         return False
     found = structure(value)
@@ -182,8 +188,8 @@ def _read(row: Row, column: str, kind: str, talk: bool, example: int) -> Row | B
 def conversation(value: object, column: str) -> object:
     """Messages in their one form: a list of objects with role and content; text and everything else as it is.
 
-    A single message stands for a list of one, `from` and `value` are ShareGPT's names of the fields, and an object with
-    `content` alone is a message of the side that the column belongs to.
+    A single message stands for a list of one, `from` and `value` are ShareGPT's names of the fields, and an
+    object with `content` alone is a message of the side that the column belongs to.
 
     Raises:
         BadRow: a `from` that is no known role.

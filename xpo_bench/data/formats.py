@@ -1,28 +1,29 @@
 """Preference rows by TRL's column names: paired and unpaired, checked one by one.
 
-Paired rows have `prompt, chosen, rejected`; unpaired rows `prompt, completion, label`. Optional columns: `p_chosen`
-in [0.5, 1], or votes (`votes_chosen`, `votes_rejected`, `votes_tie`; a tie is half a vote for each), `split`, and
-`source` or `topic`, the unit that a row was drawn from. A difference of `score_chosen` and `score_rejected` is no
-probability: pairs whose chosen side does not have the higher score are counted, no more. Other columns are ignored.
+Paired rows have `prompt, chosen, rejected`; unpaired rows `prompt, completion, label`. Optional columns:
+`p_chosen` in [0.5, 1], or votes (`votes_chosen`, `votes_rejected`, `votes_tie`; a tie is half a vote for
+each), `split`, and `source` or `topic`, the unit that a row was drawn from. A difference of `score_chosen`
+and `score_rejected` is no probability: pairs whose chosen side does not have the higher score are counted, no
+more. Other columns are ignored.
 """
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
+from xpo_bench.data.values import VOTES, BadRow, Row, finite, label_of, p_chosen_of, score_of, shown
 from xpo_bench.errors import DataError
 from xpo_bench.types import Example, Pair, Single
 
-Row = Mapping[str, Any]
+__all__ = ["BadRow", "Parsed", "Row", "finite", "parse", "shown", "to_singles"]
+
 Split = Literal["train", "heldout"]
 
 PAIRED = ("prompt", "chosen", "rejected")
 UNPAIRED = ("prompt", "completion", "label")
-VOTES = ("votes_chosen", "votes_rejected", "votes_tie")
 COLUMNS = frozenset({*PAIRED, *UNPAIRED, *VOTES, "p_chosen", "split", "source", "topic"})
 """Every column that decides what an example is."""
 PASSED = (
@@ -45,26 +46,11 @@ NUMBERS = frozenset({*VOTES, "p_chosen"})
 HELDOUT_SPLITS = frozenset({"test", "validation", "valid", "val", "heldout", "held_out", "dev", "eval"})
 """Values of the `split` column, besides `train`, that mean held out."""
 SPLIT_SUFFIX = "_prefs"
-"""`train_prefs` and `test_prefs` are train and test of sets that hold other kinds of rows beside preferences."""
+"""`train_prefs` and `test_prefs` are train and test of sets that hold other kinds of rows beside
+preferences."""
 NAMED = 5
 """Bad rows that an error names; the rest is counted."""
 SCORED_LOWER = "score_chosen <= score_rejected"
-TRUE = frozenset({
-    "true", "t", "yes", "y", "1", "1.0", "+1", "good", "desirable", "desired", "positive", "like", "liked", "upvote", "thumbs_up",
-    "thumbs up", "thumbsup", "chosen", "accept", "accepted",
-})  # fmt: skip
-FALSE = frozenset({
-    "false", "f", "no", "n", "0", "0.0", "bad", "undesirable", "undesired", "negative", "dislike", "disliked", "downvote",
-    "thumbs_down", "thumbs down", "thumbsdown", "rejected", "reject",
-})  # fmt: skip
-
-
-class BadRow(Exception):
-    """One row that cannot be used: a reason to count, and a sentence with what would be right."""
-
-    def __init__(self, reason: str, detail: str) -> None:
-        super().__init__(detail)
-        self.reason = reason
 
 
 @dataclass(frozen=True)
@@ -96,13 +82,14 @@ def parse(
     """Turn raw rows into examples.
 
     Args:
-        rows: (row number, columns, or what is wrong with the row) in order. where: the file or set, for messages.
-        on_bad_row: refuse the set for its bad rows, or leave them out and count them by reason.
-        render: turns conversational columns of a row into text; a `BadRow` that it raises counts as the row's.
-        advice: what may help with a row that lacks columns.
+        rows: (row number, columns, or what is wrong with the row) in order. where: the file or set, for
+        messages. on_bad_row: refuse the set for its bad rows, or leave them out and count them by reason.
+        render: turns conversational columns of a row into text; a `BadRow` that it raises counts as the
+        row's. advice: what may help with a row that lacks columns.
 
     Raises:
-        DataError: bad rows, the first five with their number, the reason and what would be right, and how many there are
+        DataError: bad rows, the first five with their number, the reason and what would be right, and how
+        many there are
             for each reason; or no good row at all.
     """
     if not rows:
@@ -164,7 +151,8 @@ def told(first: Sequence[str], dropped: Mapping[str, int], rows: int) -> str:
 
 
 def to_singles(examples: Iterable[Example]) -> list[Single]:
-    """Unpaired rows: a pair becomes chosen (desirable) and rejected (undesirable), adjacent and in this order."""
+    """Unpaired rows: a pair becomes chosen (desirable) and rejected (undesirable), adjacent and in this
+    order."""
     out: list[Single] = []
     for e in examples:
         if isinstance(e, Pair):
@@ -172,22 +160,6 @@ def to_singles(examples: Iterable[Example]) -> list[Single]:
         else:
             out.append(e)
     return out
-
-
-def shown(value: object, limit: int = 60) -> str:
-    """A value as one short printable line, for error messages."""
-    text = ascii(value) if isinstance(value, str) and not value.isprintable() else repr(value)
-    return text if len(text) <= limit else text[: limit - 3] + "..."
-
-
-def finite(value: object) -> float | None:
-    """The value as a float when it is a finite number, else None; true and false are no numbers."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    try:
-        return float(value) if math.isfinite(value) else None
-    except OverflowError:  # an integer beyond the range of a float
-        return None
 
 
 # --------------------------------------------------------------------------- one row
@@ -207,38 +179,13 @@ def _pair(row: Row) -> Pair:
             "chosen equals rejected",
             f"chosen == rejected ({shown(chosen)}); a pair needs two different completions",
         )
-    return Pair(prompt, chosen, rejected, _p_chosen(row), _source(row))
+    return Pair(prompt, chosen, rejected, p_chosen_of(row), _source(row))
 
 
 def _single(row: Row) -> Single:
     _require(row, UNPAIRED)
     prompt, completion = _text(row, "prompt"), _text(row, "completion")
-    return Single(prompt, completion, _label(row["label"]), _source(row))
-
-
-def _label(value: object) -> bool:
-    """true or false, 1 or 0, or a word for one of them; nothing else, since what counts as desirable would be a guess."""
-    if isinstance(value, bool):
-        return value
-    number = finite(value)
-    if number is None and isinstance(value, str):
-        word = value.strip().lower()
-        if word in TRUE or word in FALSE:
-            return word in TRUE
-        try:
-            number = finite(float(word))
-        except ValueError:
-            number = None
-    if number in (0, 1):
-        return number == 1
-    if number is not None and number < 0:
-        raise BadRow(
-            "negative label",
-            f"label is {shown(value)}: a negative number would count as desirable where truth is tested; want 1 or true, 0 or false",
-        )
-    raise BadRow(
-        "label not boolean", f"label is {shown(value)}; want true (desirable) or false, 1 or 0, yes or no"
-    )
+    return Single(prompt, completion, label_of(row["label"]), _source(row))
 
 
 def _require(row: Row, columns: Sequence[str]) -> None:
@@ -269,46 +216,10 @@ def _text(row: Row, column: str) -> str:
     return value
 
 
-def _p_chosen(row: Row) -> float | None:
-    given = row.get("p_chosen")
-    if given is not None:
-        p, origin = _number(given, "p_chosen"), f"p_chosen is {shown(given)}"
-    elif row.get("votes_chosen") is not None and row.get("votes_rejected") is not None:
-        chosen, rejected, tie = (_number(row.get(column) or 0, column) for column in VOTES)
-        if min(chosen, rejected, tie) < 0 or chosen + rejected + tie == 0:
-            raise BadRow(
-                "p_chosen out of range",
-                f"votes are {chosen:g}, {rejected:g}, {tie:g}; want one or more, none negative",
-            )
-        p = (chosen + tie / 2) / (chosen + rejected + tie)
-        origin = f"the votes give p_chosen = {p:g}"
-    else:
-        return None
-    if not 0.5 <= p <= 1:
-        raise BadRow("p_chosen out of range", f"{origin}; want 0.5 to 1 (swap chosen and rejected below 0.5)")
-    return p
-
-
-def _number(value: object, column: str) -> float:
-    number = finite(value)
-    if number is None:
-        raise BadRow("p_chosen out of range", f"{column} is {shown(value)}; want a finite number")
-    return number
-
-
 def _odd(row: Row) -> list[str]:
     """What is odd about a row that is used."""
-    chosen, rejected = (_score(row.get(column)) for column in SCORES)
+    chosen, rejected = (score_of(row.get(column)) for column in SCORES)
     return [SCORED_LOWER] if chosen is not None and rejected is not None and chosen <= rejected else []
-
-
-def _score(value: object) -> float | None:
-    if isinstance(value, str):
-        try:
-            return finite(float(value))
-        except ValueError:
-            return None
-    return finite(value)
 
 
 def _source(row: Row) -> str | None:

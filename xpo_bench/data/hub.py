@@ -1,7 +1,9 @@
-"""Preference sets by hub id: the files of one commit of the repository, downloaded whole, streamed, or from the local cache.
+"""Preference sets by hub id: the files of one commit of the repository, downloaded whole, streamed, or from
+the local cache.
 
-The client's data-set builder says which files make which split. They are read by the readers of local files, so that a set is
-the same rows either way: the builders' own readers guess types, and texts such as `None`, `007` or dates would not survive.
+The client's data-set builder says which files make which split. They are read by the readers of local files,
+so that a set is the same rows either way: the builders' own readers guess types, and texts such as `None`,
+`007` or dates would not survive.
 """
 
 from __future__ import annotations
@@ -9,16 +11,16 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import lru_cache, partial
-from itertools import islice
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
-from xpo_bench.data.formats import HELDOUT_SPLITS, SPLIT_SUFFIX, Row
+from xpo_bench.data.formats import Row
+from xpo_bench.data.hub_files import Asked, File, Listing, check, files_of, is_used, read_rows
 from xpo_bench.data.layouts import wanted
-from xpo_bench.data.readers import READERS, Reading, first_line, kind_of, rows_of
+from xpo_bench.data.readers import first_line, kind_of
 from xpo_bench.errors import DataError, UnreachableError
 
 ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(:[\w.-]+)?(@[A-Za-z0-9][\w./-]*)?")
@@ -28,62 +30,21 @@ TIMEOUT = 5.0
 """Seconds after which the hub counts as unreachable."""
 LOSSLESS = "parquet"
 """The builder whose prepared tables hold what the files hold."""
-_SHARD = re.compile(r"(.*)-(\d{5})-of-(\d{5})(\..*)")
 
 
 class HubRows(NamedTuple):
-    """Rows of a hub set with its own splits as their `split` column, and the commit that they were read from."""
+    """Rows of a hub set with its own splits as their `split` column, and the commit that they were read
+    from."""
 
     rows: list[Row]
     revision: str
 
 
-class Asked(NamedTuple):
-    """A hub id in parts, and how much of it is wanted: the first `limit` rows of each split, by `--columns`."""
-
-    repository: str
-    configuration: str | None
-    revision: str | None
-    limit: int | None
-    columns: tuple[tuple[str, str], ...]
-
-    def rows(self, splits: Mapping[str, Sequence[Any]], read: Any) -> list[Row]:
-        """The rows of the train split, then those of the held-out ones; `read` gives the rows of a split's parts."""
-        suffix = "" if "train" in splits else SPLIT_SUFFIX
-        names = {split: split.removesuffix(suffix) for split in splits if split.endswith(suffix)}
-        names = {split: name for split, name in names.items() if name == "train" or name in HELDOUT_SPLITS}
-        if "train" not in names.values():
-            raise DataError(
-                f"hub data set {self.repository!r} has no split called train but {', '.join(map(str, splits))}; "
-                "save one as .parquet and give the file"
-            )
-        return [
-            {**row, "split": name if row.get("split") is None else row["split"]}
-            for split, name in names.items()
-            for row in islice(read(splits[split]), self.limit)
-        ]
-
-
-class File(NamedTuple):
-    """One file of a repository: its name there, and where it lies, on this machine or at the hub."""
-
-    name: str
-    place: str
-
-
-class Listing(NamedTuple):
-    """The files of each split, and what the repository says about how to read them."""
-
-    splits: Mapping[str, Sequence[File]]
-    separator: str | None
-    field: str | None
-
-
 def load(name: str, limit: int | None = None, columns: Mapping[str, str] | None = None) -> HubRows:
     """The rows of `OWNER/NAME[:CONFIGURATION][@REVISION]`, its train split first, then those held out.
 
-    The revision is resolved to a commit before anything is read, once in a process. Without a network, or with
-    `HF_HUB_OFFLINE` or `HF_DATASETS_OFFLINE`, the local cache answers.
+    The revision is resolved to a commit before anything is read, once in a process. Without a network, or
+    with `HF_HUB_OFFLINE` or `HF_DATASETS_OFFLINE`, the local cache answers.
 
     Args:
         limit: rows of each split, the first ones; they are streamed, so that the rest is not downloaded.
@@ -91,7 +52,8 @@ def load(name: str, limit: int | None = None, columns: Mapping[str, str] | None 
 
     Raises:
         UnreachableError: neither the hub nor the cache has the set.
-        DataError: it has no split called train, several configurations of which none is named, or a malformed file.
+        DataError: it has no split called train, several configurations of which none is named, or a malformed
+        file.
     """
     path, _, revision = name.partition("@")
     repository, _, configuration = path.partition(":")
@@ -118,7 +80,8 @@ def _load(asked: Asked, name: str) -> HubRows:
                 f"hub data set {name!r} has several configurations ({names}); name one: {asked.repository}:NAME"
             ) from None
         raise UnreachableError(
-            f"hub data set {name!r} cannot be reached or read ({first_line(error)}); want an existing id, or a local file"
+            f"hub data set {name!r} cannot be reached or read ({first_line(error)}); want an existing id, or a "
+            "local file"
         ) from None
 
 
@@ -135,7 +98,7 @@ def _found(asked: Asked) -> HubRows:
         try:
             sha = _resolve(asked.repository, asked.revision)
             listing = _at_hub(asked, sha)
-            return HubRows(asked.rows(listing.splits, partial(_rows, asked, listing)), sha)
+            return HubRows(asked.rows(listing.splits, partial(read_rows, asked, listing)), sha)
         except (RepositoryNotFoundError, RevisionNotFoundError, DataError):
             raise
         except Exception as error:
@@ -150,42 +113,16 @@ def _found(asked: Asked) -> HubRows:
     raise unreachable
 
 
-def _rows(asked: Asked, listing: Listing, files: Sequence[File]) -> Iterator[Row]:
-    for file in files:
-        reading = Reading(
-            file.name,
-            asked.limit,
-            partial(wanted, columns=dict(asked.columns)),
-            listing.separator,
-            listing.field,
-        )
-        try:
-            with _opened(file) as stream:
-                yield from (row for _, row in rows_of(file.name, stream, reading))
-        except UnicodeDecodeError as error:
-            raise DataError(
-                f"{asked.repository}: {file.name}: not UTF-8 text (byte {error.start}); save it as UTF-8"
-            ) from None
-
-
-def _opened(file: File) -> IO[bytes]:
-    if not file.place.startswith("hf://"):
-        return Path(file.place).open("rb")
-    from huggingface_hub import HfFileSystem
-
-    return HfFileSystem().open(file.place, "rb")  # type: ignore[no-any-return]
-
-
 def _at_hub(asked: Asked, sha: str) -> Listing:
     """The files of a commit: downloaded where all rows are wanted, else left there to be streamed."""
     import datasets
     from huggingface_hub import hf_hub_download, try_to_load_from_cache
 
     root = f"hf://datasets/{asked.repository}@{sha}/"
-    listing = _listing(
+    listing = files_of(
         datasets.load_dataset_builder(asked.repository, name=asked.configuration, revision=sha), root
     )
-    _check(asked, listing)
+    check(asked, listing)
     options: dict[str, Any] = {"repo_type": "dataset", "revision": sha}
 
     def have(file: File) -> File:
@@ -198,7 +135,7 @@ def _at_hub(asked: Asked, sha: str) -> Listing:
             else File(file.name, hf_hub_download(asked.repository, file.name, **options))
         )
 
-    used = {split for split in listing.splits if _used(split, listing.splits)}
+    used = {split for split in listing.splits if is_used(split, listing.splits)}
     splits = {
         split: [have(file) for file in files] if split in used else files
         for split, files in listing.splits.items()
@@ -206,44 +143,10 @@ def _at_hub(asked: Asked, sha: str) -> Listing:
     return listing._replace(splits=splits)
 
 
-def _used(split: str, splits: Mapping[str, Any]) -> bool:
-    name = split if "train" in splits else split.removesuffix(SPLIT_SUFFIX)
-    return name == "train" or name in HELDOUT_SPLITS
-
-
-def _listing(builder: Any, root: str) -> Listing:
-    config = builder.config
-    found = config.data_files or {}
-    splits = {
-        str(split): [File(str(url).removeprefix(root), str(url)) for url in urls]
-        for split, urls in found.items()
-    }
-    separator = getattr(config, "sep", None) or getattr(config, "delimiter", None)
-    return Listing(splits, separator if separator != "," else None, getattr(config, "field", None))
-
-
-def _check(asked: Asked, listing: Listing) -> None:
-    """Refuse files of a kind that has no reader, and shards that are not all there."""
-    for split, files in listing.splits.items():
-        if not _used(split, listing.splits):
-            continue
-        for file in files:
-            if kind_of(file.name) is None:
-                raise DataError(
-                    f"hub data set {asked.repository!r}: {file.name} is of no known kind; want {', '.join(READERS)}"
-                )
-            if shard := _SHARD.fullmatch(file.name):
-                have = sum(
-                    bool((o := _SHARD.fullmatch(f.name)) and (o[1], o[3]) == (shard[1], shard[3]))
-                    for f in files
-                )
-                if have != int(shard[3]):
-                    raise FileNotFoundError(f"{have} of the {int(shard[3])} files of {shard[1]} are there")
-
-
 @lru_cache(maxsize=64)
 def _resolve(repository: str, asked: str | None) -> str:
-    """The commit that the hub means by a revision: one request without retries, so that no network is noticed at once."""
+    """The commit that the hub means by a revision: one request without retries, so that no network is noticed
+    at once."""
     from huggingface_hub import HfApi
     from huggingface_hub.errors import EntryNotFoundError
 
@@ -293,8 +196,9 @@ def _prepared(asked: Asked, revision: str) -> HubRows | None:
         return HubRows(asked.rows(dict(builder.as_dataset()), partial(_table, asked)), sha)
     if copies:
         raise UnreachableError(
-            f"hub data set {asked.repository!r}: the only copy was prepared from {kinds[0]} files by a reader that guesses types, "
-            f"so that texts such as 007 or None are lost; go online, or `hf download --repo-type dataset {asked.repository}`"
+            f"hub data set {asked.repository!r}: the only copy was prepared from {kinds[0]} files by a reader that "
+            "guesses types, so that texts such as 007 or None are lost; go online, or "
+            f"`hf download --repo-type dataset {asked.repository}`"
         )
     return None
 
@@ -311,9 +215,9 @@ def _snapshot(asked: Asked, revision: str) -> HubRows | None:
     folder = _cache(asked.repository) / "snapshots" / revision
     if not any(kind_of(file.name) for file in folder.rglob("*")):
         return None
-    listing = _listing(datasets.load_dataset_builder(str(folder), name=asked.configuration), f"{folder}/")
-    _check(asked, listing)
-    return HubRows(asked.rows(listing.splits, partial(_rows, asked, listing)), revision)
+    listing = files_of(datasets.load_dataset_builder(str(folder), name=asked.configuration), f"{folder}/")
+    check(asked, listing)
+    return HubRows(asked.rows(listing.splits, partial(read_rows, asked, listing)), revision)
 
 
 def _commit(repository: str, asked: str | None) -> str | None:

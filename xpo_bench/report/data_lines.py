@@ -1,4 +1,5 @@
-"""One line per data set of a run: rows used and dropped, its layout, what was truncated, the chat template."""
+"""One line per data set of a run: rows used and dropped, its layout, what was truncated, the chat
+template."""
 
 from __future__ import annotations
 
@@ -18,9 +19,11 @@ COUNTS = (
 
 
 def data_lines(records: Iterable[Record]) -> list[str]:
-    """What was read for each task, from `task.data` of the records; nothing of tasks that make their own rows.
+    """What was read for each task, from `task.data` of the records; nothing of tasks that make their own
+    rows.
 
-    Fields that a record does not have are left out. Cells of one task that read different rows have a line each.
+    Fields that a record does not have are left out. Cells of one task that read different rows have a line
+    each.
     """
     seen: dict[tuple[str, str], None] = {}
     for record in records:

@@ -156,8 +156,13 @@ class Plan:
         return Plan(self.cells[number - 1 :: count], self.skipped, self.unreachable)
 
 
-def make_plan(asked: Sequence[Request], registry: Registry, progress: Callable[[str, str | None], None] = lambda *_: None) -> Plan:
+def make_plan(
+    asked: Sequence[Request], registry: Registry, progress: Callable[[str, str | None], None] = lambda *_: None
+) -> Plan:
     """Cross algorithms, tasks, hyperparameters and seeds.
+
+    Args:
+        progress: is told each task whose data has been read, and a line on how, where that is not plain.
 
     Raises:
         UsageError: an unknown name or setting, bad data, or an algorithm named explicitly that does not fit.

@@ -1,7 +1,9 @@
-"""Layouts of public preference sets: found from column names and value shapes, and brought into TRL's columns.
+"""Layouts of public preference sets: found from column names and value shapes, and brought into TRL's
+columns.
 
-`arrange` takes raw rows as a reader gives them and returns rows in TRL's columns. An explicit mapping of columns goes first,
-then names that differ in case or blanks alone, then the first layout whose columns are there and whose first row has its shape.
+`arrange` takes raw rows as a reader gives them and returns rows in TRL's columns. An explicit mapping of
+columns goes first, then names that differ in case or blanks alone, then the first layout whose columns are
+there and whose first row has its shape.
 """
 
 from __future__ import annotations
@@ -38,10 +40,12 @@ FITTED = 100
 
 @dataclass(frozen=True)
 class Arranged:
-    """Rows in TRL's columns, or the reason why one is bad; which layout they had, and what was counted on the way.
+    """Rows in TRL's columns, or the reason why one is bad; which layout they had, and what was counted on the
+    way.
 
     Args:
-        columns: what was read from where: of the layout, of `--columns`, and names that differed in case or blanks.
+        columns: what was read from where: of the layout, of `--columns`, and names that differed in case or
+        blanks.
     """
 
     rows: Sequence[tuple[int, Row | BadRow]]
@@ -60,8 +64,8 @@ def arrange(
 
     Args:
         rows: (row number, columns) in order. where: the file or set, for messages.
-        columns: name that a layout reads -> column of the set, or a path such as `info.post` into a nested one.
-        pairs_of: all pairs of a ranking, or its best answer against each of the others.
+        columns: name that a layout reads -> column of the set, or a path such as `info.post` into a nested
+        one. pairs_of: all pairs of a ranking, or its best answer against each of the others.
 
     Raises:
         DataError: `columns` names a column that the set does not have.
@@ -86,7 +90,8 @@ def arrange(
 
 
 def wanted(names: Sequence[str], columns: Mapping[str, str] | None = None) -> Collection[str]:
-    """The columns of a table that have to be read: those of TRL, of `--columns`, and of every layout that may fit.
+    """The columns of a table that have to be read: those of TRL, of `--columns`, and of every layout that may
+    fit.
 
     None where the set has no layout at all.
     """
@@ -121,7 +126,8 @@ def check_columns(given: Any) -> dict[str, str]:
     for name, column in pairs_:
         if not name or not column:
             raise UsageError(
-                f"--columns {name or given}: expected NAME=COLUMN[,NAME=COLUMN], such as chosen=response_a,rejected=response_b"
+                f"--columns {name or given}: expected NAME=COLUMN[,NAME=COLUMN], "
+                "such as chosen=response_a,rejected=response_b"
             )
         if name not in KNOWN:
             close = unknown("name in --columns", name, KNOWN).partition(" (known:")[0]
@@ -222,7 +228,10 @@ def _recognised(names: Sequence[str], rows: Sequence[Row]) -> Layout | None:
 
 def _spelt_out(row: Row) -> Row:
     """The row with messages in place of text that spells them, to look at its shape."""
-    return {name: structure(value) if name in TALK and spells_messages(value) else value for name, value in row.items()}
+    return {
+        name: structure(value) if name in TALK and spells_messages(value) else value
+        for name, value in row.items()
+    }
 
 
 def _mapped(rows: Numbered, layout: Layout, context: Context) -> Numbered:
@@ -237,7 +246,8 @@ def _mapped(rows: Numbered, layout: Layout, context: Context) -> Numbered:
                 word = "column" if len(missing) == 1 else "columns"
                 raise BadRow(
                     "missing column",
-                    f"missing {word} {', '.join(missing)}; layout {layout.name} wants {', '.join(sorted(layout.needs))}",
+                    f"missing {word} {', '.join(missing)}; "
+                    f"layout {layout.name} wants {', '.join(sorted(layout.needs))}",
                 )
             kept = {
                 name: row[name]

@@ -38,10 +38,10 @@ class Layout:
         name: as the record and the documentation call it.
         columns: what is read from where, for the record.
         needs: columns without which it is another layout. also: columns that are read where they are there.
-        rows: one raw row to any number of rows in TRL's columns; a `BadRow` that it raises counts as the row's.
-        fits: whether the values of a first row have the layout's shape.
-        beside: it is also looked for where TRL's own columns are complete.
-        gather: for layouts whose pairs come from several rows: all rows to rows of pairs, in place of `rows`.
+        rows: one raw row to any number of rows in TRL's columns; a `BadRow` that it raises counts as the
+        row's. fits: whether the values of a first row have the layout's shape. beside: it is also looked for
+        where TRL's own columns are complete. gather: for layouts whose pairs come from several rows: all rows
+        to rows of pairs, in place of `rows`.
     """
 
     name: str
@@ -95,10 +95,15 @@ def one_of(row: Row, column: str, meanings: Mapping[float, Side]) -> Side:
     return meanings[value]
 
 
+_FIRST = "a model_a response_a assistant_a conversation_a completion_a answer_a first"
 _SIDES: dict[str, Side] = {
-    **dict.fromkeys(("a", "model_a", "response_a", "assistant_a", "conversation_a", "completion_a", "answer_a", "first"), "first"),
-    **dict.fromkeys(("b", "model_b", "response_b", "assistant_b", "conversation_b", "completion_b", "answer_b", "second"), "second"),
-    **dict.fromkeys(("tie", "ties", "draw", "both", "equal", "same", "bothbad", "both bad", "neither"), "tie"),
+    **dict.fromkeys(_FIRST.split(), "first"),
+    **dict.fromkeys(
+        ("b", *(word.replace("_a", "_b") for word in _FIRST.split() if "_a" in word), "second"), "second"
+    ),
+    **dict.fromkeys(
+        ("tie", "ties", "draw", "both", "equal", "same", "bothbad", "both bad", "neither"), "tie"
+    ),
 }
 
 
@@ -106,7 +111,8 @@ def winner(row: Row, column: str) -> Side:
     """The side that a verdict names: `A`, `model_a`, `tie (bothbad)` and the like, in any case.
 
     Raises:
-        BadRow: something else; a bare number is refused, since 1 is the first side in some sets and the second in others.
+        BadRow: something else; a bare number is refused, since 1 is the first side in some sets and the
+        second in others.
     """
     value = row.get(column)
     text = str(value).strip().lower().strip("[]") if isinstance(value, str) else ""

@@ -41,7 +41,8 @@ def _whole_conversations(row: Row) -> bool:
 
 
 def _prompted(row: Row, context: Context) -> Iterable[Row]:
-    """The prompt is what the two conversations share; the column that repeats a part of it as text is left out."""
+    """The prompt is what the two conversations share; the column that repeats a part of it as text is left
+    out."""
     if not _whole_conversations({"prompt": "", "chosen": None, "rejected": None, **row}):
         return [row]  # as it is: refused where text and messages are mixed
     turns = conversation(row["chosen"], "chosen")
@@ -102,7 +103,9 @@ def _helpsteer3(row: Row, _: Context) -> Iterable[Row]:
 
 def _arena(row: Row, _: Context) -> Iterable[Row]:
     turn = None if row.get("turn") in (None, "") else int(number(row, "turn"))
-    first, second = (_until(conversation(listed(row, c), c), turn) for c in ("conversation_a", "conversation_b"))
+    first, second = (
+        _until(conversation(listed(row, c), c), turn) for c in ("conversation_a", "conversation_b")
+    )
     return [preferred(None, first, second, winner(row, "winner"))]
 
 

@@ -9,16 +9,18 @@ from collections.abc import Sequence
 from xpo_bench.data.formats import Row
 
 GUESSES: dict[str, tuple[str, ...]] = {
-    "prompt": ("prompt", "question", "q", "instruction", "query", "input", "context", "history", "post", "request", "problem", "text",
-               "user", "title"),
-    "chosen": ("chosen", "good", "better", "preferred", "accepted", "accept", "winner", "win", "winning", "positive", "pos", "best",
-               "liked", "correct"),
-    "rejected": ("rejected", "bad", "worse", "dispreferred", "unpreferred", "reject", "loser", "lose", "losing", "negative", "neg",
-                 "worst", "disliked", "incorrect"),
-    "completion": ("completion", "response", "answer", "output", "generation", "reply", "text", "content"),
-    "label": ("label", "rating", "thumbs", "feedback", "desirable", "kto_tag", "is_good", "liked", "target", "score"),
-    "winner": ("winner", "preference", "preferred", "verdict", "choice", "vote", "label", "better"),
-}  # fmt: skip
+    name: tuple(words.split())
+    for name, words in {
+        "prompt": "prompt question q instruction query input context history post request problem text user title",
+        "chosen": "chosen good better preferred accepted accept winner win winning positive pos best liked correct",
+        "rejected": "rejected bad worse dispreferred unpreferred reject loser lose losing negative neg worst disliked "
+        "incorrect",
+        "completion": "completion response answer output generation reply text content",
+        "label": "label rating thumbs feedback desirable kto_tag is_good liked target score",
+        "winner": "winner preference preferred verdict choice vote label better",
+    }.items()
+}
+"""What is looked for -> words of column names, the likeliest first."""
 SIDES = (("a", "b"), ("1", "2"), ("0", "1"), ("A", "B"), ("first", "second"), ("left", "right"), ("x", "y"))
 
 
