@@ -84,8 +84,9 @@ class Handler(BaseHTTPRequestHandler):
             if (name in wanted if wanted is not None else name.startswith(root))
         ]
         if wanted is None:
-            inside = {name.removeprefix(root).partition("/")[0] for name in files if name.startswith(root) and "/" in name[len(root) :]}
-            entries += [{"type": "directory", "path": root + name, "size": 0, "oid": _etag(name.encode())} for name in sorted(inside)]
+            below = [name.removeprefix(root) for name in files if name.startswith(root)]
+            folders = sorted({name.partition("/")[0] for name in below if "/" in name})
+            entries += [{"type": "directory", "path": root + f, "size": 0, "oid": _etag(f.encode())} for f in folders]
         if entries or wanted is not None or (sha and not folder):
             self._json(200, entries)
         else:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -182,7 +184,7 @@ def files() -> dict[str, bytes]:
         "train.jsonl": "".join(json.dumps(row) + "\n" for row in rows).encode(),
         "train.json": json.dumps({"version": 1, "data": rows[:200]}).encode(),
         "train.parquet": parquet.getvalue(),
-        "train.jsonl.gz": __import__("gzip").compress("".join(json.dumps(row) + "\n" for row in shp).encode()),
+        "train.jsonl.gz": gzip.compress("".join(json.dumps(row) + "\n" for row in shp).encode()),
     }
 
 
@@ -196,7 +198,8 @@ def test_a_hub_set_is_the_same_rows_as_its_file(
         hub.commits[sha] = {f"data/{name}": made[name]}
         (tmp_path / name).write_bytes(made[name])
         options = {"columns": {"source": "domain"}} if name.endswith(".gz") else {}
-        wanted += [(f"someone/prefs@{sha}", options), (str(tmp_path / name), options), (f"someone/prefs@{sha}", {"rows": 20, **options})]
+        at_hub = f"someone/prefs@{sha}"
+        wanted += [(at_hub, options), (str(tmp_path / name), options), (at_hub, {"rows": 20, **options})]
 
     def run(env: dict[str, str], asked: list[Any]) -> list[Any]:
         done = subprocess.run(
@@ -214,7 +217,15 @@ def test_a_hub_set_is_the_same_rows_as_its_file(
     texts = [pair["chosen"] for pair in found[1][0]]
     assert texts[:12] == [text for text in ODD if text]
     assert texts[12 : 12 + BLOCK] == [f"{i:05}" for i in range(BLOCK)]
-    assert found[16][1:] == ["shp", {}, {"prompt": "history", "pair": "human_ref_A, human_ref_B", "preference": "labels", "source": "domain"} | {"history": "History"}]
+    _, layout, dropped, columns = found[16]
+    assert (layout, dropped) == ("shp", {})
+    assert columns == {
+        "prompt": "history",
+        "pair": "human_ref_A, human_ref_B",
+        "preference": "labels",
+        "source": "domain",
+        "history": "History",
+    }
     # and without the network, from the files that the client has kept
     again = run(online | {"HF_HUB_OFFLINE": "1"}, wanted[:1])
     assert again == found[:1]
@@ -224,10 +235,9 @@ def test_tables_that_lost_the_types_of_their_texts_are_refused(
     variables: Callable[..., dict[str, str]], loads: Run, hub: Hub, online: dict[str, str]
 ) -> None:
     prepare = "import datasets, sys; datasets.load_dataset('someone/prefs', revision=sys.argv[1])"
-    import shutil
-
     for sha, name, lossless in (("7" * 40, "train.csv", False), ("8" * 40, "train.parquet", True)):
-        hub.commits[sha] = {"README.md": b"# prefs\n", f"data/{name}": files()[name] if lossless else b"prompt,chosen,rejected\n1,007,NA\n"}
+        content = files()[name] if lossless else b"prompt,chosen,rejected\n1,007,NA\n"
+        hub.commits[sha] = {"README.md": b"# prefs\n", f"data/{name}": content}
         subprocess.run([sys.executable, "-c", prepare, sha], env=variables(online), check=True, capture_output=True, timeout=300)
         shutil.rmtree(Path(online["HF_HOME"]) / "hub")  # the tables alone are left
         ((first, second, *_),) = loads(online | {"HF_HUB_OFFLINE": "1"}, (f"someone/prefs@{sha}", None))
