@@ -32,7 +32,12 @@ ROLES = {
 }
 """Spellings of a `from` field."""
 _LOOKS = re.compile(r"""(array\()?\[?\s*\{\s*(['"])(role|content|from|value)\2\s*:""")
-_ARRAY, _ARRAY_ENDS = re.compile(r"array\("), re.compile(r",\s*dtype=[\w.<'\"]+\s*\)|\)")
+_NAMES = re.compile(r"""(['"])(content|value)\1\s*:""")
+_TOKEN = re.compile(
+    r"""(?P<blank>\s+)|(?P<string>'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*")|(?P<broken>['"])|(?P<array>array\()"""
+    r"""|(?P<ends>,\s*dtype=[\w.<'"]+\s*\)|\))|(?P<bracket>[\[\]{}(,:])|(?P<other>[^\s'"\[\]{}(),:]+)""",
+    re.DOTALL,
+)
 _VALUE_ENDS, _VALUE_STARTS = frozenset("}]'\""), frozenset("{['\"")
 
 
@@ -55,7 +60,7 @@ def structure(value: object) -> Any:
 
 
 def _printed(text: str) -> Any:
-    """Python's spelling, also as numpy and pandas print lists of objects: no comma between items,
+    """Python's spelling, also as numpy and pandas print lists of objects: no comma between items, and
     `array([...], dtype=object)` within.
 
     Commas are put between two values that follow one another; string literals are stepped over whole.
@@ -64,32 +69,23 @@ def _printed(text: str) -> Any:
         ValueError, SyntaxError: it is something else.
     """
     out: list[str] = []
-    at, last, arrays = 0, "", 0
-    while at < len(text):
-        char = text[at]
-        if char.isspace():
-            out.append(char)
-            at += 1
-            continue
-        if found := _ARRAY.match(text, at) or (_ARRAY_ENDS.match(text, at) if arrays else None):
-            arrays += 1 if char == "a" else -1
-            at = found.end()
-            continue
-        if last in _VALUE_ENDS and char in _VALUE_STARTS:
-            out.append(",")
-        end = _string_end(text, at) if char in "'\"" else at + 1
-        out.append(text[at:end])
-        last, at = text[end - 1], end
+    last, arrays = "", 0
+    for found in _TOKEN.finditer(text):
+        kind, token = found.lastgroup, found[0]
+        if kind == "blank":
+            out.append(token)
+        elif kind == "array":
+            arrays += 1
+        elif kind == "ends" and arrays:
+            arrays -= 1
+        elif kind == "broken":
+            raise ValueError("a string has no end")
+        else:
+            if last in _VALUE_ENDS and token[0] in _VALUE_STARTS:
+                out.append(",")
+            out.append(token)
+            last = token[-1]
     return ast.literal_eval("".join(out))
-
-
-def _string_end(text: str, at: int) -> int:
-    quote, end = text[at], at + 1
-    while end < len(text) and text[end] != quote:
-        end += 2 if text[end] == "\\" else 1
-    if end >= len(text):
-        raise ValueError("a string has no end")
-    return end + 1
 
 
 def is_message(value: object) -> bool:
@@ -103,6 +99,8 @@ def spells_messages(value: object) -> bool:
     """Text of a message, or of a list that begins with one; also one that begins like messages and cannot be
     read."""
     if not isinstance(value, str) or not value.lstrip().startswith(("[", "{", "array(")):
+        return False
+    if not _NAMES.search(value):
         return False
     found = structure(value)
     if isinstance(found, str):

@@ -6,7 +6,7 @@ import re
 import shlex
 from collections.abc import Sequence
 
-from xpo_bench.data.formats import Row
+from xpo_bench.data.formats import PAIRED, UNPAIRED, Row
 
 GUESSES: dict[str, tuple[str, ...]] = {
     name: tuple(words.split())
@@ -25,17 +25,20 @@ SIDES = (("a", "b"), ("1", "2"), ("0", "1"), ("A", "B"), ("first", "second"), ("
 
 
 def advice(row: Row) -> str:
-    """The `--columns` words that may map a row's columns."""
-    names = [
-        name
-        for name in map(str, row)
-        if row.get(name) is not None or all(value is None for value in row.values())
-    ]
+    """The `--columns` words that may map a row's columns; nothing where the columns are there and hold nothing."""
+    names = list(map(str, row))
+    wanted = UNPAIRED if "completion" in row else PAIRED
+    missing = [name for name in wanted if name not in names]
+    if not missing:
+        return ""
+    spare = [name for name in names if name not in wanted]
     found = _pairs(names) or _unpaired(names)
-    if not found:
-        return "--columns prompt=COLUMN,chosen=COLUMN,rejected=COLUMN reads other names"
+    if not found and len(missing) < 3 and all(_find(name, spare) for name in missing):
+        found = {name: str(_find(name, spare)) for name in missing}
     words = ",".join(f"{new}={old}" for new, old in found.items() if new != old)
-    return f"perhaps --columns {shlex.quote(words) if words.isprintable() else ascii(words)}" if words else ""
+    if words:
+        return f"perhaps --columns {shlex.quote(words) if words.isprintable() else ascii(words)}"
+    return f"--columns {','.join(f'{name}=COLUMN' for name in missing)} reads other names" if spare else ""
 
 
 def _pairs(names: Sequence[str]) -> dict[str, str]:
