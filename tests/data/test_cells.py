@@ -81,6 +81,8 @@ def test_csv_of_a_data_frame_that_was_read_from_parquet(tmp_path: Path) -> None:
         ('[{"a": null}]', [{"a": None}]),
         ("[1] a note", "[1] a note"),
         ("{x}", "{x}"),
+        ("[{[1]: 2}]", "[{[1]: 2}]"),
+        ("[{'a': '\\d'}]", [{"a": "\\d"}]),
         ("['open", "['open"),
         ("[" * 5000, "[" * 5000),
     ],

@@ -11,6 +11,7 @@ from __future__ import annotations
 import ast
 import json
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -53,7 +54,7 @@ def structure(value: object) -> Any:
     ):  # Python joins strings that follow one another: those are two items here
         try:
             found = read(text)
-        except (ValueError, SyntaxError, RecursionError, MemoryError):
+        except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
             continue
         return found if isinstance(found, list | dict) else value
     return value
@@ -85,7 +86,9 @@ def _printed(text: str) -> Any:
                 out.append(",")
             out.append(token)
             last = token[-1]
-    return ast.literal_eval("".join(out))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Python's remarks on escapes within strings
+        return ast.literal_eval("".join(out))
 
 
 def is_message(value: object) -> bool:
