@@ -89,7 +89,7 @@ def test_template_that_changes_the_prompt_is_refused_by_row(tmp_path: Path) -> N
     changing = "{% if messages[0].content == 'long' %}{{ messages | length }}{% endif %}"
     model = saved(tmp_path / "model", changing + TEMPLATE)
     bad = {**ROW, "prompt": [user("long")]}
-    with pytest.raises(DataError, match=r"line 2: the chat template changes the prompt once a completion follows it"):
+    with pytest.raises(DataError, match=r"row 2: the chat template changes the prompt once a completion follows it"):
         read(write(tmp_path / "d.jsonl", [ROW, bad]), model)
     assert len(read(write(tmp_path / "d.jsonl", [ROW, bad]), model, on_bad_row="skip").train) == 1
 
