@@ -15,7 +15,7 @@ from xpo_bench.types import Completion, Text
 
 TRUNCATIONS = ("prompt", "completion", "drop")
 NO_CONTEXT = (
-    "a prompt without tokens needs a tokenizer that puts a beginning-of-sequence token before a text; this model's does not"
+    "an empty prompt needs a tokenizer that puts a beginning-of-sequence token before a text; this model's does not"
 )
 
 
