@@ -288,7 +288,11 @@ class Tools(Protocol):
     """Data rows that the budget lets training visit: there is no use in making many more."""
 
     def generate(self, prompts: Sequence[str], samples: int, temperature: float = 1.0, top_k: int = 0) -> list[list[Completion]]:
-        """`samples` independent completions of every prompt from the CURRENT policy; `top_k=0` keeps the full support."""
+        """`samples` independent completions of every prompt from the CURRENT policy; `top_k=0` keeps the full support.
+
+        On a language model their texts carry the token ids that were drawn (`Text`), which are what is scored wherever such
+        a text is made part of a `Completion`, `Pair` or `Single`. A text made from it (cut, joined, stripped) carries none.
+        """
         ...
 
     def logps(self, completions: Sequence[Completion], *, reference: bool = False, average: bool = False) -> list[float]:
