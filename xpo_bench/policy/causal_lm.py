@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from xpo_bench.errors import UsageError
+from xpo_bench.errors import DataError, UsageError
 from xpo_bench.policy import attention, flex, sampling
 from xpo_bench.policy.fit import Fitted, fit
 from xpo_bench.policy.flops import BACKWARD, ModelShape
@@ -469,12 +469,17 @@ class CausalLM:
         return [made[start : start + samples] for start in range(0, len(made), samples)]
 
     @torch.no_grad()
-    def describe_completions(self, completions: Sequence[Completion], state: State) -> np.ndarray:
+    def describe_completions(self, completions: Sequence[Completion], state: State, truncate: str = "prompt") -> np.ndarray:
         """Features of completions under a snapshot, for reward heads, shape `(n, 2·width)`, float64.
 
         The mean over completion positions of what enters the head, and its last one.
+
+        Raises:
+            DataError: a completion has no token within the context.
         """
-        encoded = self.encode(completions)
+        encoded = self.encode(completions, truncate)
+        if encoded.dropped:
+            raise DataError(f"{encoded.dropped} of {len(completions)} completions have no token within the context")
         out: list[np.ndarray | None] = [None] * len(encoded.rows)
         with self.using(state):
             for batch in self.row_batches(encoded.rows):

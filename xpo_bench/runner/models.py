@@ -58,7 +58,7 @@ def model_and_budget(request: Request, task: Task) -> tuple[ModelSpec, Budget]:
     model, budget = policy_and_budget(request, task)
     if request.template_date is not None:
         if model.tabular or model.name == "tiny":
-            raise UsageError(f"--template-date: the policy of task {task.name} is {model.name}, which has no chat template (--model)")
+            raise UsageError(f"--template-date: the policy of task {task.name} is {model.name}, which has no chat template")
         model = replace(model, template_date=parse_date(request.template_date))
     if request.lora is None:
         return model, budget

@@ -101,6 +101,13 @@ class Rows:
         clean = [train[i] for i in sorted(reached)]
         return clean, [noisy[i] for i in kept]
 
+    def unseen(self, job: Job) -> Sequence[Example]:
+        """All held-out rows that fit the policy, in the order of the file."""
+        fitted = self._fit(job.dataset.heldout)
+        if not fitted.left_out:
+            return fitted.examples
+        return [e for i, e in enumerate(fitted.examples) if i not in fitted.left_out]
+
     def heldout(self, job: Job) -> list[Example]:
         """Held-out rows to evaluate, drawn in a fixed random order: files are often sorted by prompt."""
         rows = job.dataset.heldout

@@ -112,7 +112,9 @@ class GroupTrainer:
         with self.clock.charge("prepare_s"):
             pools = [self.rows.pool(job) for job in self.jobs]
             self.tools = [
-                CellTools(self.policy, r, self.initial, generator(job, "generate"), self.budget, job.dataset.heldout)
+                CellTools(
+                    self.policy, r, self.initial, generator(job, "generate"), self.budget, self.rows.unseen(job), self.truncate
+                )
                 for r, job in enumerate(self.jobs)
             ]
             self.slices = self._slices([noisy for _, noisy in pools])
