@@ -16,7 +16,7 @@ from xpo_bench.data.formats import Parsed, parse
 from xpo_bench.data.sources import Loaded
 from xpo_bench.data.world import world_of
 from xpo_bench.errors import DataError
-from xpo_bench.types import Dataset, DataSpec, Example, ModelSpec, Pair
+from xpo_bench.types import Dataset, DataSpec, Example, ModelSpec, Pair, Text
 
 Rows = tuple[Example, ...]
 TABULAR = ModelSpec()
@@ -48,7 +48,8 @@ def dataset_of(
 ) -> Dataset:
     """Check and split raw rows: what `load_dataset` does once it has read them."""
     source = loaded.source
-    parsed = parse(loaded.rows, source, spec.on_bad_row, Chat(model).row)
+    chat = Chat(model)
+    parsed = parse(loaded.rows, source, spec.on_bad_row, chat.row)
     train, held = _divide(parsed, heldout, rng, source)
     return Dataset(
         train=train,
@@ -59,6 +60,8 @@ def dataset_of(
         kind=parsed.kind,
         revision=loaded.revision,
         world=world_of((*train, *held), spec.world),
+        template=chat.kind,
+        template_date=chat.date,
     )
 
 
@@ -92,6 +95,10 @@ def _flipped(e: Example) -> Example:
     return replace(e, desirable=not e.desirable)
 
 
+def _texts(e: Example) -> tuple[str, ...]:
+    return (e.prompt, e.chosen, e.rejected) if isinstance(e, Pair) else (e.prompt, e.completion)
+
+
 def fingerprint(dataset: Dataset) -> str:
     """blake2b (32 hex digits) of what can change results: rows in order, their split, kind, and the world in table order."""
     digest = blake2b(digest_size=16)
@@ -108,6 +115,9 @@ def fingerprint(dataset: Dataset) -> str:
                 add(split, "pair", e.prompt, e.chosen, e.rejected, e.p_chosen, e.source)
             else:
                 add(split, "single", e.prompt, e.completion, e.desirable, e.source, dict(e.values))
+            told = [text.tokens for text in _texts(e) if isinstance(text, Text)]
+            if told:
+                add("tokens", told)
     world = dataset.world
     if world is not None:
         for prompt, texts in world.actions.items():

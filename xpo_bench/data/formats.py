@@ -38,6 +38,10 @@ class BadRow(Exception):
         self.reason = reason
 
 
+class LeftOut(BadRow):
+    """One row that says nothing, and is left out and counted, however strict reading is."""
+
+
 @dataclass(frozen=True)
 class Parsed:
     """The good rows of a data set.
@@ -87,7 +91,7 @@ def parse(
             split = _split(row)
         except BadRow as bad:
             message = f"{where} row {number}: {bad}"
-            if on_bad_row == "error":
+            if on_bad_row == "error" and not isinstance(bad, LeftOut):
                 raise DataError(f"{message} (--on-bad-row skip leaves bad rows out)") from None
             first = first or message
             dropped[bad.reason] += 1

@@ -15,8 +15,9 @@ from torch import Tensor
 
 from xpo_bench.errors import DataError
 from xpo_bench.policy.base import Request
+from xpo_bench.policy.fit import Fitted
 from xpo_bench.policy.token_kl import forward_kl
-from xpo_bench.types import Completion, Scores, World
+from xpo_bench.types import Completion, Example, Scores, World
 
 ALL = slice(None)
 
@@ -93,6 +94,10 @@ class TabularPolicy:
         return self.parameter if parameter is None else parameter
 
     # ---------------------------------------------------------------- completions
+
+    def fit(self, examples: Sequence[Example], truncate: str = "prompt") -> Fitted:
+        """The rows as they are: the actions of a table are no tokens."""
+        return Fitted(tuple(examples))
 
     def encode(self, completions: Sequence[Completion], truncate: str = "prompt") -> Tensor:
         """Flat table positions, shape (E,)."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from datetime import date
 from pathlib import Path
 
 from xpo_bench.checkpoints import locate
@@ -55,12 +56,28 @@ def devices_from(device: str, count: int) -> list[str]:
 
 def model_and_budget(request: Request, task: Task) -> tuple[ModelSpec, Budget]:
     model, budget = policy_and_budget(request, task)
+    if request.template_date is not None:
+        if model.tabular or model.name == "tiny":
+            raise UsageError(f"--template-date: the policy of task {task.name} is {model.name}, which has no chat template")
+        model = replace(model, template_date=parse_date(request.template_date))
     if request.lora is None:
         return model, budget
     if model.tabular:
         raise UsageError(f"--lora: the policy of task {task.name} is {model.name}; adapters need a language model (--model)")
     rank, alpha = parse_lora(request.lora)
     return replace(model, lora_rank=rank, lora_alpha=alpha), budget
+
+
+def parse_date(text: str) -> date:
+    """A day such as 2026-01-31.
+
+    Raises:
+        UsageError: anything else.
+    """
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        raise UsageError(f"--template-date {text}: expected a day such as 2026-01-31") from None
 
 
 def parse_lora(text: str) -> tuple[int, int]:

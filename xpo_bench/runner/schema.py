@@ -58,6 +58,18 @@ class Data(Model):
     """Reason -> rows left out."""
     train: Count
     heldout: Count
+    template: Literal["model", "plain"] | None = None
+    """What made text of conversational rows: the model's chat template, or the suite's plain one; null where rows are text."""
+    template_date: str | None = None
+    """The day that the chat template was told, where it asked for today's."""
+    truncated: Count | None = None
+    """Rows of which something was truncated to fit the context of a language model."""
+    boundary_merges: Count | None = None
+    """Rows of which prompt and completion share a token."""
+    equal_ids: Count | None = None
+    """Pairs left out since both sides have the same token ids."""
+    unfit: dict[str, Count] | None = None
+    """Reason -> other rows left out since they do not fit the context."""
 
 
 class TaskOf(Model):

@@ -43,13 +43,13 @@ def prepare_initial(policy: Any, job: Job, truncate: str) -> None:
         if isinstance(e, Pair) or e.desirable
     ]
     encoded = policy.encode(good, truncate)
+    fit = torch.tensor([i for i in range(len(good)) if encoded.row(i) is not None], dtype=torch.long)
     rng = stream(job.seed, job.task, "order", "warm start")
-    schedule = row_schedule(len(good), budget.batch_size, budget.warm_start, "epochs", rng)
+    schedule = row_schedule(len(fit), budget.batch_size, budget.warm_start, "epochs", rng)
     optimizer = ModuleOptimizer("adamw", policy.parameters(), budget.warm_start_lr, 1.0, policy.sharding)
     copies = policy.sharding.count if policy.sharding else 1
-    everything = torch.arange(len(good))
     for t in range(budget.warm_start):
-        index = (everything if schedule is None else torch.from_numpy(schedule[t]))[None]
+        index = (fit if schedule is None else fit[torch.from_numpy(schedule[t]).long()])[None]
         loss = -policy.score({"chosen": (encoded, index)}, grad=True)["chosen"].mean.mean()
         optimizer.step(policy.gradients(loss / copies), 1.0, None)
 

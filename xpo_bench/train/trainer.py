@@ -112,7 +112,9 @@ class GroupTrainer:
         with self.clock.charge("prepare_s"):
             pools = [self.rows.pool(job) for job in self.jobs]
             self.tools = [
-                CellTools(self.policy, r, self.initial, generator(job, "generate"), self.budget, job.dataset.heldout)
+                CellTools(
+                    self.policy, r, self.initial, generator(job, "generate"), self.budget, self.rows.unseen(job), self.truncate
+                )
                 for r, job in enumerate(self.jobs)
             ]
             self.slices = self._slices([noisy for _, noisy in pools])
@@ -463,8 +465,9 @@ class GroupTrainer:
         data = next(part.data for part in self.slices if part.runs.start <= r < part.runs.stop)
         if data is not None and data.truncated:
             notes["truncated"] = data.truncated
-        if self.rows.dropped:
-            notes["dropped_rows"] = self.rows.dropped
+        fitted = self.rows.facts(self.jobs[r])
+        if fitted and (lost := fitted["equal_ids"] + sum(fitted["unfit"].values())):
+            notes["dropped_rows"] = lost
         if self.micro_batch != self.budget.micro_batch:
             notes["micro_batch"] = self.micro_batch
         if any(group.mismatched for group in self.jobs[r].algorithm.groups.values()):
@@ -477,4 +480,4 @@ class GroupTrainer:
             "step_ms_median": clock.step_ms_median,
             "vectorised_runs": len(self.jobs),
         }
-        return Outcome("ok" if alive else "diverged", final, rows, timing, notes, watch.final_policy(r))
+        return Outcome("ok" if alive else "diverged", final, rows, timing, notes, watch.final_policy(r), fitted)
