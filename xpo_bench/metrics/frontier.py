@@ -153,8 +153,9 @@ class _Search:
         scaled = np.exp(u)[:, None, None] * (self.deficit / self.span[runs][:, None, None])
         change = np.where(self.mask, np.expm1(-scaled), 0.0)
         total = (self.p_ref * change).sum(-1, keepdims=True)  # Z − 1, accurate where Z is near 1
-        with np.errstate(divide="ignore"):
-            log_z = np.where(total > -0.5, np.log1p(np.maximum(total, -0.5)), log_total(self.ref - scaled, self.mask)[..., None])
+        log_z = np.log1p(np.maximum(total, -0.5))
+        if bool((far := total <= -0.5).any()):
+            log_z = np.where(far, log_total(self.ref - scaled, self.mask)[..., None], log_z)
         ratio = np.where(self.mask, -scaled - log_z, 0.0)  # log ρ − log π_ref, no difference of rounded logarithms
         p = np.where(self.mask, np.exp(self.ref + ratio), 0.0)
         terms = np.where(np.abs(ratio) < 1, p * _excess(ratio), np.where(p > 0, p * ratio, 0.0) + (self.p_ref - p))

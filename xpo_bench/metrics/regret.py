@@ -37,9 +37,7 @@ def frontier_gap(ev: Evaluation) -> Array | None:
     # both are counted from the best action, so that an offset of the rewards costs no digits
     reachable = world.mask & np.isfinite(world.ref_logp)
     deficit = deficits_of(world.reward, reachable).value
-    gap = _expected(world, deficit) - frontier_deficit(
-        world_kl(world), world.ref_logp, reachable, deficit, world.prompt_weight
-    )
+    gap = _expected(world, deficit) - frontier_deficit(world_kl(world), world.ref_logp, reachable, deficit, world.prompt_weight)
     tolerance = ROUNDING * np.where(world.prompt_weight > 0, deficit.max(-1), 0.0).max(-1)
     if bool((gap < -tolerance).any()):
         raise ArithmeticError(
