@@ -13,7 +13,8 @@ from xpo_bench.metrics.ties import reward_tolerance, wins
 def win_rate(policy: npt.ArrayLike, reference: npt.ArrayLike) -> float:
     """Probability that a sample of the policy has a higher gold reward than one of the initial policy; ties count ½.
 
-    Rewards that differ by less than 1e-12 of the largest are a tie. All pairs of samples of one prompt are compared, then prompts are averaged: ½ at the initial policy.
+    Rewards that differ by less than 1e-12 of the largest are a tie. All pairs of samples of one prompt are compared,
+    then prompts are averaged: ½ at the initial policy.
 
     Args:
         policy, reference: gold rewards, shape (prompts, samples).

@@ -21,7 +21,7 @@ def now() -> str:
 def without_partner(record: Mapping[str, Any]) -> str:
     """What to know of a record whose `z0` is "none"."""
     who = f"{record['algorithm']['name']} on {record['task']['name']}"
-    return f"{who}: all rows share one prompt, so that none has a mismatched partner and z0 is 0 throughout"
+    return f"{who}: all rows that are trained on share one prompt, none has a mismatched partner, and z0 is 0 throughout"
 
 
 def cell_record(
