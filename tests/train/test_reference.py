@@ -1,4 +1,4 @@
-"""The reference of a stage: of exact KL, of implied preferences and of data drawn anew, whatever the other metrics are against."""
+"""The reference of a stage: of exact KL, of implied preferences and of data drawn anew, whatever other metrics are against."""
 
 from __future__ import annotations
 

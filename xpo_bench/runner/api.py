@@ -17,7 +17,8 @@ from xpo_bench.runner.executors.places import Where, spread
 from xpo_bench.runner.observers import Observers, facts
 from xpo_bench.runner.occupancy import occupied
 from xpo_bench.runner.plan import HERE, Plan, make_plan
-from xpo_bench.runner.record import now, without_partner
+from xpo_bench.runner.record import now
+from xpo_bench.runner.remarks import remarks
 from xpo_bench.runner.request import Request, parse_shard, requests
 from xpo_bench.runner.store import SCHEMA, Store
 
@@ -347,9 +348,10 @@ def _execute(plan: Plan, store: Store, session: Session) -> Result:
             if failure not in told:
                 told.add(failure)
                 print(f"xpo-bench: metric {failure[0]}: {failure[1]}; left out of {cell.label}", file=sys.stderr)
-        if record["algorithm"].get("z0") == "none" and (note := without_partner(record)) not in noted:
-            noted.add(note)
-            print(f"xpo-bench: {note}", file=sys.stderr)
+        for remark in remarks(record):
+            if remark not in noted:
+                noted.add(remark)
+                print(f"xpo-bench: {remark}", file=sys.stderr)
         if reporter:
             reporter.finished(cell, record)
 

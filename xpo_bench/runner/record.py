@@ -18,12 +18,6 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def without_partner(record: Mapping[str, Any]) -> str:
-    """What to know of a record whose `z0` is "none"."""
-    who = f"{record['algorithm']['name']} on {record['task']['name']}"
-    return f"{who}: all rows that are trained on share one prompt, none has a mismatched partner, and z0 is 0 throughout"
-
-
 def cell_record(
     cell: Cell,
     outcome: Outcome | None,
