@@ -12,13 +12,14 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from xpo_bench import Algorithm, ModelSpec, Pair, Single, Stage, Step
+from xpo_bench import Algorithm, ModelSpec, Pair, Single, Stage, Step, World
 from xpo_bench.policy.causal_lm import CausalLM
 from xpo_bench.policy.ensemble import Ensemble
 from xpo_bench.train.job import Job, Outcome
 from xpo_bench.train.language import ReferenceScorer
 from xpo_bench.train.trainer import GroupTrainer
 from xpo_bench_plugins.algorithms.kto import KTO, reference_point
+from xpo_bench_plugins.algorithms.rlhf import RLHF
 
 ROWS = tuple(Pair(f"x{i % 3}", "abc"[i % 3], "abc"[(i + 1) % 3], p_chosen=0.8) for i in range(6))
 SPEC = ModelSpec(name="tiny", tokenizer="bytes", hidden_size=16, intermediate_size=32, layers=1, heads=2, context=48)
@@ -173,3 +174,32 @@ def test_z0_on_a_set_of_one_prompt_says_that_there_is_none(job: Callable[..., Jo
 def test_z0_of_a_table_is_exact_also_on_one_prompt(job: Callable[..., Job], train: Callable[..., list[Outcome]]) -> None:
     (outcome,) = train([job(KTO(), (Pair("x", "a", "b"),), steps=2)])
     assert outcome.notes["z0"] == "exact"
+
+
+WORLD = World(
+    actions={"x": ("a", "b", "c")},
+    reference={"x": {"a": 0.5, "b": 0.3, "c": 0.2 + 9e-7}},  # within the 1e-6 that a world file may be off
+    reward={"x": {"a": 1e4, "b": 1e4 + 1, "c": 1e4 + 2}},
+)
+
+
+def test_a_reference_that_sums_to_one_within_rounding_is_one(
+    job: Callable[..., Job], train: Callable[..., list[Outcome]]
+) -> None:
+    """At step 0 the policy is the reference: its KL is 0, and so is its gap."""
+    (outcome,) = train([job(StagedDPO(), (Pair("x", "a", "b"),), world=WORLD, steps=1)])
+    assert outcome.curve[0]["kl"] == pytest.approx(0.0, abs=1e-30)
+    assert outcome.curve[0]["frontier_gap"] == pytest.approx(0.0, abs=1e-12)
+
+
+def test_a_float32_table_is_judged_as_a_distribution(job: Callable[..., Job], train: Callable[..., list[Outcome]]) -> None:
+    """Rounded log-probabilities sum to 1 ± 1e-7, which would put policies above the frontier, or in error."""
+    rows = (Pair("x", "c", "a"),) * 2
+    outcomes = train([job(RLHF(beta=0.1 + seed), rows, world=WORLD, dtype="float32") for seed in range(5)])
+    for outcome in outcomes:
+        assert 0 <= outcome.metrics["frontier_gap"] < 2
+        assert sum(outcome.final_policy["x"].values()) == pytest.approx(1, abs=1e-6)  # type: ignore[index]
+    gibbs = [job(RLHF(beta=0.5), tuple(Pair("x", *p) for p in ("ca", "cb", "ba")), world=WORLD, dtype="float32")]
+    fitted = train(gibbs)[0].metrics
+    exact = train([replace(gibbs[0], budget=replace(gibbs[0].budget, dtype="float64"))])[0].metrics
+    assert fitted["frontier_gap"] == pytest.approx(exact["frontier_gap"], abs=2e-6)

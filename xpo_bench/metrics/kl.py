@@ -39,7 +39,8 @@ def world_kl(world: WorldEvaluation) -> Array:
 
 def weighted(world: WorldEvaluation, values: Array) -> Array:
     """Average of values per prompt, shape (R, P), by the prompts' weight, shape (R,)."""
-    mean: Array = (world.prompt_weight * values).sum(-1)
+    used = world.prompt_weight > 0  # what does not count may be infinite
+    mean: Array = (world.prompt_weight * np.where(used, values, 0.0)).sum(-1)
     return mean
 
 
