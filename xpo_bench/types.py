@@ -208,8 +208,8 @@ class Step:
         weight: 1 for examples, 0 for padding, shape `(..., N)`, or None when no row is padding.
         totals: sums of every column, and `"examples"`, over the FULL step, shape `(..., 1)`: a loss
             that divides by them is exact under gradient accumulation.
-        exact_kl: KL(π(.|x) ‖ π_ref(.|x)) in nats for the prompt of each example, without gradient,
-            shape `(..., N)`; only on enumerable worlds and only when a group is mismatched.
+        exact_kl: KL(π(.|x) ‖ π_ref(.|x)) in nats for the prompt of each example, π_ref the stage's reference, without
+            gradient, shape `(..., N)`; only on enumerable worlds and only when a group is mismatched.
         shared: what sums a tensor over the processes that share the batch; see `all_reduce`.
         state: what the algorithm carries from step to step (`Algorithm.state`), each of shape `(..., 1)`, without gradient.
     """

@@ -40,8 +40,9 @@ class AlgorithmOf(Model):
     """Of the distribution."""
     regulariser: tuple[str, Literal[-1, 1]] | None = Field(strict=False)
     """The field that is meant to hold the policy near the reference, and the direction in which it does."""
-    z0: Literal["exact", "mismatched"] | None = None
-    """KTO's reference point: the exact KL of a table, or scores of mismatched rows."""
+    z0: Literal["exact", "mismatched", "none"] | None = None
+    """KTO's reference point: the exact KL of a table, or scores of mismatched rows; "none" where all rows that are
+    trained on share one prompt, so that none has a mismatched partner and z0 is 0 throughout."""
 
 
 class Data(Model):

@@ -130,7 +130,7 @@ class OnPolicy:
         self.points = {round(share * steps) for share in GOLD_POINTS} if job.dataset.gold else {steps}
 
     def measure(self) -> dict[str, float]:
-        """Metrics `kl`, `kl_se` (nats, clustered by prompt), `entropy` (nats per token), `sample_length` (tokens).
+        """Metrics `kl`, `kl_se` (nats, clustered by prompt), `token_entropy` (nats per token), `sample_length` (tokens).
 
         With a gold reward also `gold_reward`, `gold_gain` and `win_rate`, against the samples of the first call.
         """
@@ -150,7 +150,7 @@ class OnPolicy:
             "kl_max_new_tokens": budget.max_new_tokens,
             "kl_finished": float(sampled.finished.float().mean()),
         }
-        out = {"kl": kl, "kl_se": se, "entropy": found.entropy, "sample_length": found.mean_length}
+        out = {"kl": kl, "kl_se": se, "token_entropy": found.entropy, "sample_length": found.mean_length}
         if job.dataset.gold is None:
             return out
         items = zip(sampled.prompt_index.tolist(), sampled.texts, strict=True)
