@@ -8,9 +8,7 @@ MEANING = {
         "`run` refuses a set with such rows unless it is told --on-bad-row skip: then no algorithm trains "
         "on them, and the record counts them."
     ),
-    "odd_rows": (
-        "These rows are used as they are, by every algorithm."
-    ),
+    "odd_rows": ("These rows are used as they are, by every algorithm."),
     "repeated_rows": (
         "A row that stands n times weighs n times in the loss of every algorithm, and in its accuracy."
     ),
