@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
+from dataclasses import replace
+from datetime import datetime
 from types import TracebackType
 from typing import Any
 
@@ -11,6 +13,9 @@ import click
 
 from xpo_bench.cli.base import guarded, main, print_json, say
 from xpo_bench.errors import UsageError
+
+FIRST, AGAIN = 2.0, 10.0
+"""Seconds until the first line of progress, and between further ones."""
 
 EXAMPLES = """\b
 Examples:
@@ -59,6 +64,12 @@ Examples:
     help="Compute CHES on N pairs at most, the same ones each time; 0 leaves the model's weights alone.  [default: 256]",
 )
 @click.option("--device", default="auto", show_default=True, help="With --model: auto, cpu, cuda or cuda:1.")
+@click.option(
+    "--template-date",
+    type=click.DateTime(formats=["%Y-%m-%d"]),
+    metavar="YYYY-MM-DD",
+    help="The day that a chat template is told, where it writes today's date.  [default: 2024-07-26]",
+)
 @click.option("--trust-remote-code", is_flag=True, help="Run code that the model's hub repository ships.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout, and nothing else.")
 @click.option("--quiet", is_flag=True, help="No progress on stderr.")
@@ -69,6 +80,7 @@ def data(
     columns: str | None,
     pairs: int | None,
     device: str,
+    template_date: datetime | None,
     trust_remote_code: bool,
     as_json: bool,
     quiet: bool,
@@ -91,6 +103,8 @@ def data(
     spec = DataSpec(source=file, **words)
     with Progress(quiet) as progress:
         policy = model_spec(model or "tabular", trust_remote_code)
+        if template_date is not None:
+            policy = replace(policy, template_date=template_date.date())
         report = dataset_report(
             spec, policy, pairs=PAIRS if pairs is None else pairs, device=device, tell=progress.tell
         )
@@ -113,11 +127,10 @@ def _columns(text: str) -> Mapping[str, str]:
 
 
 class Progress:
-    """Says on stderr what is being done, once it has taken `FIRST` seconds, and again as it goes on."""
+    """Says on stderr what is being done, once it has taken `first` seconds, and again after every `again`."""
 
-    FIRST, AGAIN = 2.0, 10.0
-
-    def __init__(self, quiet: bool) -> None:
+    def __init__(self, quiet: bool, first: float = FIRST, again: float = AGAIN) -> None:
+        self._first, self._again = first, again
         self._now, self._said = "", ""
         self._ended = threading.Event()
         self._thread = None if quiet else threading.Thread(target=self._watch, daemon=True)
@@ -127,12 +140,12 @@ class Progress:
         self._now = f"{what}: {done:,} of {total:,}" if total else what
 
     def _watch(self) -> None:
-        pause = self.FIRST
+        pause = self._first
         while not self._ended.wait(pause):
             if self._now != self._said:
                 self._said = self._now
                 say(self._said)
-            pause = self.AGAIN
+            pause = self._again
 
     def __enter__(self) -> Progress:
         if self._thread:

@@ -102,6 +102,6 @@ MEANING = {
     ),
     "prompts_with_both": (
         "Only where one prompt has desirable and undesirable completions does KTO compare answers; "
-        "elsewhere it may learn which prompts are good."
+        "elsewhere the label may follow from the prompt alone."
     ),
 }

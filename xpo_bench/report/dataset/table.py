@@ -18,10 +18,11 @@ def print_dataset(console: Console, report: DatasetReport) -> None:
     facts = report.facts
     revision = f" at {facts['revision'][:12]}" if facts["revision"] else ""
     say(console, f"{facts['source']}{revision}", "bold")
+    kind = "pairs" if facts["kind"] == "pairs" else "unpaired examples"
     split = f" ({facts['train']:,} train, {facts['heldout']:,} held out)" if facts["heldout"] else ""
     say(
         console,
-        f"{facts['used']:,} {facts['kind']} of {facts['rows']:,} rows{split}, {facts['prompts']:,} prompts",
+        f"{facts['used']:,} {kind} of {facts['rows']:,} rows{split}, {facts['prompts']:,} prompts",
     )
     names = ", ".join(f"{new} from {old}" for new, old in facts["columns"].items())
     say(console, f"layout: {facts['layout']}{f' ({names})' if names else ''}")
