@@ -229,7 +229,7 @@ def _ches(
         highest = [_named(found, chosen[k], rows[k], float(values[k])) for k in top]
         known = spread(values)
         shown = f"of {sample} pairs: median {number(known['median'])}, 95 % {number(known['p95'])}, max {number(known['max'])}\n"
-        shown += "highest: " + ", ".join(f"row {row['row']} ({number(row['value'])})" for row in highest)
+        shown += "highest: " + ", ".join(f"row {row['row']:,} ({number(row['value'])})" for row in highest)
         out.append(
             quantity(name, title, shown, {**known, "n": len(rows), "of": len(usable), "highest": highest})
         )
