@@ -12,7 +12,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from xpo_bench.errors import DataError
 from xpo_bench.types import Example, Pair, Single
@@ -28,6 +28,8 @@ COLUMNS = frozenset({*PAIRED, *UNPAIRED, *VOTES, "p_chosen", "split", "source", 
 NUMBERS = frozenset({*VOTES, "p_chosen"})
 HELDOUT_SPLITS = frozenset({"test", "validation", "valid", "val", "heldout", "held_out", "dev", "eval"})
 """Values of the `split` column, besides `train`, that mean held out."""
+NAMED = 5
+"""Bad rows that are named; the rest is counted."""
 
 
 class BadRow(Exception):
@@ -36,6 +38,14 @@ class BadRow(Exception):
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(detail)
         self.reason = reason
+
+
+class Bad(NamedTuple):
+    """A bad row as it is told of: its number, the reason that it counts under, and a sentence."""
+
+    row: int
+    reason: str
+    message: str
 
 
 class LeftOut(BadRow):
@@ -50,6 +60,7 @@ class Parsed:
         examples: all `Pair` or all `Single`, in file order.
         splits: the split of each example; None where the row has no `split`.
         kind: which of the two layouts it is. rows: rows read. dropped: reason -> rows left out.
+        numbers: the row number of each example. bad: the first rows that were left out.
     """
 
     examples: tuple[Example, ...]
@@ -57,6 +68,8 @@ class Parsed:
     kind: Literal["pairs", "singles"]
     rows: int
     dropped: Mapping[str, int]
+    numbers: tuple[int, ...] = ()
+    bad: tuple[Bad, ...] = ()
 
 
 def parse(
@@ -80,8 +93,9 @@ def parse(
     kind = next((k for _, row in rows if (k := _kind(row)) is not None), None)
     examples: list[Example] = []
     splits: list[Split | None] = []
+    numbers: list[int] = []
     dropped: Counter[str] = Counter()
-    first: str | None = None
+    named: list[Bad] = []
     for number, row in rows:
         try:
             if kind is None:
@@ -90,17 +104,27 @@ def parse(
             example = _pair(text) if kind == "pairs" else _single(text)
             split = _split(row)
         except BadRow as bad:
-            message = f"{where} row {number}: {bad}"
             if on_bad_row == "error" and not isinstance(bad, LeftOut):
-                raise DataError(f"{message} (--on-bad-row skip leaves bad rows out)") from None
-            first = first or message
+                raise DataError(f"{where} row {number}: {bad} (--on-bad-row skip leaves bad rows out)") from None
+            if len(named) < NAMED:
+                named.append(Bad(number, bad.reason, str(bad)))
             dropped[bad.reason] += 1
             continue
         examples.append(example)
         splits.append(split)
+        numbers.append(number)
     if not examples or kind is None:
-        raise DataError(f"{where}: no usable row among {len(rows)}; the first: {first}")
-    return Parsed(tuple(examples), tuple(splits), kind, len(rows), dict(sorted(dropped.items())))
+        first = named[0]
+        raise DataError(f"{where}: no usable row among {len(rows)}; the first: {where} row {first.row}: {first.message}")
+    return Parsed(
+        tuple(examples),
+        tuple(splits),
+        kind,
+        len(rows),
+        dict(sorted(dropped.items())),
+        tuple(numbers),
+        tuple(named),
+    )
 
 
 def to_singles(examples: Iterable[Example]) -> list[Single]:

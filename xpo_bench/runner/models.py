@@ -105,10 +105,26 @@ def policy_and_budget(request: Request, task: Task) -> tuple[ModelSpec, Budget]:
         if rank and (kind == "tabular" or not rank.isdecimal() or int(rank) == 0):
             raise UsageError(f"--model {request.model}: give tabular, linear, or linear:R with a rank R of at least 1")
         return ModelSpec(name=kind, rank=int(rank or 0)), task.budget if own.tabular else TABULAR_BUDGET
-    check_model(request.model)
-    model = ModelSpec(name=request.model, tokenizer="bytes" if request.model == "tiny" else "own")
-    model = replace(model, trust_remote_code=request.trust_remote_code)
+    model = language_model(request.model, request.trust_remote_code)
     return model, (task.lm_budget or LM_BUDGET) if own.tabular else task.budget
+
+
+def model_spec(name: str, trust_remote_code: bool) -> ModelSpec:
+    """The policy of a name, for what is asked of no task.
+
+    Raises:
+        UsageError: no such path, or a packaged model that is not installed.
+    """
+    if name.partition(":")[0] in ("tabular", "linear"):
+        return ModelSpec()
+    return language_model(name, trust_remote_code)
+
+
+def language_model(name: str, trust_remote_code: bool) -> ModelSpec:
+    """The specification of a language model: `tiny`, a packaged model, a path or a hub id."""
+    check_model(name)
+    model = ModelSpec(name=name, tokenizer="bytes" if name == "tiny" else "own")
+    return replace(model, trust_remote_code=trust_remote_code)
 
 
 def check_model(name: str) -> None:
