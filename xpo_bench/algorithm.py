@@ -118,5 +118,9 @@ class Algorithm:
         return step.state
 
     def implied_preference(self, step: Step) -> Tensor | None:
-        """Probability that the algorithm claims for chosen over rejected, shape `(..., N)`, or None."""
+        """Probability that the algorithm claims for chosen over rejected, shape `(..., N)`, or None.
+
+        `step.reference` is the reference of the stage at hand, as in the loss: with `reference="previous"` the policy that the
+        stage began with, not the initial one that `reward_accuracy` and `kl` are against.
+        """
         return None

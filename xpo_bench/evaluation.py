@@ -19,7 +19,7 @@ Mask = npt.NDArray[np.bool_]
 Better = Literal["higher", "lower"]
 
 TIE = 1e-9
-"""Differences of log-probability of at most this many nats are rounding: they count as ties."""
+"""Differences of log-probability of at most this many nats are rounding: they count as ties (`metrics/ties.py` has the rule)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +59,7 @@ class Evaluation:
         implied: probability that the algorithm claims for chosen, NaN where it claims none.
         world: exact distributions, where they are known.
         kl_strength: β of the objective E r − β·KL that the run optimises, NaN where none is, shape (R,).
+        rounding: spacing at 1 of the dtype that the log-probabilities were computed in.
     """
 
     step: int
@@ -75,6 +76,7 @@ class Evaluation:
     implied: Array | None = None
     world: WorldEvaluation | None = None
     kl_strength: Array | None = None
+    rounding: float = float(np.finfo(np.float64).eps)
 
     @property
     def chosen_rows(self) -> Mask:

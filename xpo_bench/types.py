@@ -10,8 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import date
 from functools import cached_property
-from typing import TYPE_CHECKING, Annotated, Literal, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
 
 from annotated_types import Ge, Gt, Interval, Lt
 from typing_extensions import Doc
@@ -23,12 +24,73 @@ if TYPE_CHECKING:
 # --------------------------------------------------------------------------- examples
 
 
+class Text(str):
+    """A prompt or a completion that says how it becomes tokens, where that is not what the tokenizer does with plain text.
+
+    It is the same string in every other respect, and travels inside `Completion`, `Pair` and `Single` as any string does.
+
+    Args:
+        rendered: a prompt that a chat template wrote: the tokenizer adds no token of its own before it, and no
+            end-of-sequence token follows its completions.
+        ids: a completion that a policy drew: the token ids that were drawn, which are what is scored.
+        reserve: tokens of the context that are kept for completions when the prompt is truncated. Both sides of a pair carry
+            the length of the longer one, and so stand behind the same prompt.
+        shift: ids at the end of the prompt that count as the completion's, because prompt and completion merge into one token on
+            one side of the pair.
+        spoken: (first, last) character of every stretch that is the assistant's, last excluded; the other turns of a completion
+            are read and not scored. None: all of it.
+    """
+
+    __slots__ = ("ids", "rendered", "reserve", "shift", "spoken")
+    rendered: bool
+    ids: tuple[int, ...] | None
+    reserve: int
+    shift: int
+    spoken: tuple[tuple[int, int], ...] | None
+
+    def __new__(
+        cls,
+        text: str,
+        *,
+        rendered: bool = False,
+        ids: Sequence[int] | None = None,
+        reserve: int = 0,
+        shift: int = 0,
+        spoken: Sequence[tuple[int, int]] | None = None,
+    ) -> Text:
+        self = super().__new__(cls, text)
+        self.rendered, self.reserve, self.shift = rendered, reserve, shift
+        self.ids = None if ids is None else tuple(ids)
+        self.spoken = None if spoken is None else tuple(spoken)
+        return self
+
+    @classmethod
+    def of(cls, text: str, **changes: Any) -> Text:
+        """The same text, with some of what it says about its tokens changed."""
+        known = {name: getattr(text, name) for name in cls.__slots__} if isinstance(text, cls) else {}
+        return cls(str(text), **(known | changes))
+
+    @property
+    def tokens(self) -> tuple[Any, ...]:
+        """Everything that it says about its tokens, to be compared and hashed."""
+        return (self.rendered, self.ids, self.reserve, self.shift, self.spoken)
+
+
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """One completion of one prompt, as text: what a policy scores."""
+    """One completion of one prompt, as text: what a policy scores.
+
+    Two are equal when their texts are, and what these say about their tokens (`Text`).
+    """
 
     prompt: str
     text: str
+    tokens: tuple[Any, ...] | None = field(init=False, repr=False, default=None)
+
+    def __post_init__(self) -> None:
+        if isinstance(self.text, Text) or isinstance(self.prompt, Text):
+            told = tuple(part.tokens if isinstance(part, Text) else None for part in (self.prompt, self.text))
+            object.__setattr__(self, "tokens", told)
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,8 +208,8 @@ class Step:
         weight: 1 for examples, 0 for padding, shape `(..., N)`, or None when no row is padding.
         totals: sums of every column, and `"examples"`, over the FULL step, shape `(..., 1)`: a loss
             that divides by them is exact under gradient accumulation.
-        exact_kl: KL(π(.|x) ‖ π_ref(.|x)) in nats for the prompt of each example, without gradient,
-            shape `(..., N)`; only on enumerable worlds and only when a group is mismatched.
+        exact_kl: KL(π(.|x) ‖ π_ref(.|x)) in nats for the prompt of each example, π_ref the stage's reference, without
+            gradient, shape `(..., N)`; only on enumerable worlds and only when a group is mismatched.
         shared: what sums a tensor over the processes that share the batch; see `all_reduce`.
         state: what the algorithm carries from step to step (`Algorithm.state`), each of shape `(..., 1)`, without gradient.
     """
@@ -226,7 +288,11 @@ class Tools(Protocol):
     """Data rows that the budget lets training visit: there is no use in making many more."""
 
     def generate(self, prompts: Sequence[str], samples: int, temperature: float = 1.0, top_k: int = 0) -> list[list[Completion]]:
-        """`samples` independent completions of every prompt from the CURRENT policy; `top_k=0` keeps the full support."""
+        """`samples` independent completions of every prompt from the CURRENT policy; `top_k=0` keeps the full support.
+
+        On a language model their texts carry the token ids that were drawn (`Text`), which are what is scored wherever such
+        a text is made part of a `Completion`, `Pair` or `Single`. A text made from it (cut, joined, stripped) carries none.
+        """
         ...
 
     def logps(self, completions: Sequence[Completion], *, reference: bool = False, average: bool = False) -> list[float]:
@@ -253,6 +319,8 @@ class Tools(Protocol):
 # --------------------------------------------------------------------------- tasks
 
 Optimizer = Literal["sgd", "adam", "adamw", "rmsprop"]
+TEMPLATE_DATE = date(2024, 7, 26)
+"""The day that Llama 3's template names where it cannot ask for today's: one day for all runs, whose keys would change daily."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -329,6 +397,7 @@ class ModelSpec:
     lora_rank: Annotated[int, Ge(0), Doc("language models: rank of trained adapters on a frozen model; 0 trains all weights")] = 0
     lora_alpha: Annotated[int, Gt(0), Doc("scale of the adapters, applied as alpha/rank")] = 32
     trust_remote_code: Annotated[bool, Doc("run code that a hub repository ships")] = False
+    template_date: Annotated[date, Doc("the day that a chat template is told, where it writes today's date")] = TEMPLATE_DATE
 
     @property
     def tabular(self) -> bool:
@@ -383,6 +452,9 @@ class Dataset:
         world: ground truth where it is known.
         corpus: what the supervised warm start trains on; empty: the chosen (desirable) completions.
         gold: the true reward of any completion, where the task knows it on text; sampled completions are then judged.
+        template: how conversational rows became text: `"model"`, by the chat template of the model; `"plain"`, by the suite's
+            own, where the model has none. None where all rows are text. template_date: the date that the template was told,
+            where it asked for one.
     """
 
     train: tuple[Example, ...]
@@ -398,3 +470,5 @@ class Dataset:
     world: World | None = None
     corpus: tuple[Completion, ...] = ()
     gold: Callable[[Completion], float] | None = None
+    template: Literal["model", "plain"] | None = None
+    template_date: str | None = None

@@ -11,7 +11,7 @@ import pytest
 
 from xpo_bench.data.dataset import load_dataset
 from xpo_bench.errors import DataError
-from xpo_bench.types import Dataset, DataSpec, ModelSpec, Pair, Single
+from xpo_bench.types import Dataset, DataSpec, ModelSpec, Pair, Single, Text
 
 TEMPLATE = (
     "{{ bos_token }}{% for m in messages %}<|{{ m.role }}|>{{ m.content }}{{ eos_token }}\n{% endfor %}"
@@ -77,16 +77,21 @@ def test_singles(tmp_path: Path) -> None:
     assert dataset.train == (Single("User: a\n\nAssistant: b\n\nUser: c\n\nAssistant:", " d", True),)
 
 
-def test_template_without_doubled_special_tokens(tmp_path: Path) -> None:
-    model = saved(tmp_path / "model", TEMPLATE)
-    # BOS is left to the policy, and nothing follows EOS
-    assert read(write(tmp_path / "d.jsonl", [ROW]), model).train == (Pair("<|user|>q</s>\n<|assistant|>", "yes</s>", "no</s>"),)
+def test_prompt_and_completion_are_what_the_template_makes_of_the_whole_conversation(tmp_path: Path) -> None:
+    dataset = read(write(tmp_path / "d.jsonl", [ROW]), saved(tmp_path / "model", TEMPLATE))
+    assert dataset.train == (Pair("<s><|user|>q</s>\n<|assistant|>", "yes</s>\n", "no</s>\n"),)
+    assert isinstance(dataset.train[0].prompt, Text)
+    assert dataset.train[0].prompt.rendered
+    assert (dataset.template, dataset.template_date) == ("model", None)
 
 
-def test_template_that_changes_the_prompt_is_refused(tmp_path: Path) -> None:
-    model = saved(tmp_path / "model", "{{ messages | length }}" + TEMPLATE)
-    with pytest.raises(DataError, match="its chat template changes the prompt once a completion follows it"):
-        read(write(tmp_path / "d.jsonl", [ROW]), model)
+def test_template_that_changes_the_prompt_is_refused_by_row(tmp_path: Path) -> None:
+    changing = "{% if messages[0].content == 'long' %}{{ messages | length }}{% endif %}"
+    model = saved(tmp_path / "model", changing + TEMPLATE)
+    bad = {**ROW, "prompt": [user("long")]}
+    with pytest.raises(DataError, match=r"row 2: the chat template changes the prompt once a completion follows it"):
+        read(write(tmp_path / "d.jsonl", [ROW, bad]), model)
+    assert len(read(write(tmp_path / "d.jsonl", [ROW, bad]), model, on_bad_row="skip").train) == 1
 
 
 def test_template_that_refuses_a_row(tmp_path: Path) -> None:

@@ -9,7 +9,8 @@ from small_models import SPEC, VOCAB, build
 
 from xpo_bench.policy.causal_lm import CausalLM
 from xpo_bench.policy.sharding import Sharding
-from xpo_bench.policy.tokenize import Encoded, IdTokenizer, Row
+from xpo_bench.policy.tokenize import Encoded, Row
+from xpo_bench.policy.tokenizers import IdTokenizer
 from xpo_bench.train.processes import Processes
 
 FAMILIES = ("llama", "qwen2", "qwen3", "mistral", "gpt2", "gpt_neox", "gemma2", "granite", "bloom")

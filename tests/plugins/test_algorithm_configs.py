@@ -43,7 +43,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "online_dpo": {"beta": 0.1, "labels": "larger", "pairs": 1, "reward_weight_decay": 0.01, "epochs": 1},
     "bon": {"candidates": 16, "kept": 64, "reward_weight_decay": 0.01},
 }
-KL_STRENGTH = {"dpo", "cdpo", "robust", "rso", "rlhf", "ppo"}
+KL_STRENGTH = {"dpo", "robust", "rlhf", "ppo"}
 REFERENCE_FREE = {"cpo", "simpo", "orpo", "slic", "sft", "ppo", "bon"}
 
 

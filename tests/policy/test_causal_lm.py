@@ -10,7 +10,8 @@ import torch
 from xpo_bench.errors import UnreachableError, UsageError
 from xpo_bench.policy import causal_lm
 from xpo_bench.policy.causal_lm import CausalLM
-from xpo_bench.policy.tokenize import Encoded, IdTokenizer, Row
+from xpo_bench.policy.tokenize import Encoded, Row
+from xpo_bench.policy.tokenizers import IdTokenizer
 from xpo_bench.types import Completion, ModelSpec
 
 VOCAB = 32

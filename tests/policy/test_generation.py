@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +10,11 @@ import pytest
 import torch
 
 import xpo_bench
-from xpo_bench import Completion, ModelSpec, Pair
+from xpo_bench import Completion, ModelSpec, Pair, Single
 from xpo_bench.policy.causal_lm import CausalLM
 from xpo_bench.policy.reward import accuracy, fit_head
+from xpo_bench.policy.tokenizers import ByteTokenizer
+from xpo_bench.types import Text
 
 SPEC = ModelSpec(
     name="tiny", tokenizer="ids", vocab_size=8, hidden_size=16, intermediate_size=32, layers=1, context=16, eos=False
@@ -70,3 +73,62 @@ def test_rso_and_ppo_run_on_a_language_model_and_raise_the_reward(tmp_path: Path
         assert cell["notes"]["reward_accuracy_train"] == 1
         assert cell["metrics"]["kl"] > 0.1  # the policy moved towards what the fitted reward likes
     assert 0 < result.cells[0]["metrics"]["acceptance_rate"] < 1
+
+
+BYTES = ModelSpec(name="tiny", hidden_size=16, intermediate_size=32, layers=1, context=64)
+
+
+@pytest.fixture(scope="module")
+def wild() -> CausalLM:
+    """A byte model whose samples are mostly no valid UTF-8, so that their text does not give their ids back."""
+    torch.set_num_threads(1)
+    return CausalLM.load(BYTES, init_seed=1, dtype="float64", device="cpu")
+
+
+def test_what_was_drawn_is_what_is_scored(wild: CausalLM) -> None:
+    prompts, rng = ["ab", "c"], np.random.default_rng(0)
+    drawn = [c for group in wild.generate(0, prompts, 40, rng, max_new_tokens=12) for c in group]
+    generator = torch.Generator().manual_seed(int(np.random.default_rng(0).integers(2**62)))
+    sampled = wild.sample(prompts, 40, max_new_tokens=12, generator=generator)
+    rows = [wild.encode([c]).rows[0] for c in drawn]
+    assert [row.ids[row.start :] for row in rows] == list(sampled.ids)
+    assert sum(row.ids[-1] == wild.tokenizer.eos for row in rows) == int(sampled.finished.sum()) < len(rows)
+    scores = wild.score_all(wild.encode(drawn))
+    assert torch.allclose(scores.sum, sampled.scores.sum, rtol=0, atol=1e-9)
+    assert any(tuple(c.text.encode()) != row.ids[row.start :] for c, row in zip(drawn, rows, strict=True))
+
+
+def test_pairs_and_singles_of_samples_keep_their_ids(wild: CausalLM) -> None:
+    (first, second), = wild.generate(0, ["ab"], 2, np.random.default_rng(5), max_new_tokens=9)
+    pair = Pair("ab", first.text, second.text)
+    single = Single(first.prompt, pair.chosen, True)
+    for found in (Completion("ab", pair.chosen), Completion(single.prompt, single.completion)):
+        assert wild.encode([found]).rows == wild.encode([first]).rows
+    donated = wild.encode([Completion("another prompt", first.text)]).rows[0]  # KTO's mismatched rows
+    assert donated.ids[donated.start :] == wild.encode([first]).rows[0].ids[3:]
+
+
+def test_texts_that_are_equal_and_drawn_otherwise_are_two_completions() -> None:
+    a, b = Completion("x", Text("y", ids=(1, 2))), Completion("x", Text("y", ids=(3,)))
+    assert a != b
+    assert a.text == b.text == "y"
+    assert len({a, b, Completion("x", "y")}) == 3
+    assert pickle.loads(pickle.dumps(a)) == a
+
+
+def test_samples_end_at_every_id_that_ends_a_text(wild: CausalLM) -> None:
+    tokenizer = wild.tokenizer
+    wild.tokenizer = ManyEnds()
+    try:
+        drawn = wild.sample(["ab"], 60, max_new_tokens=12, generator=torch.Generator().manual_seed(0))
+    finally:
+        wild.tokenizer = tokenizer
+    ends = [ids[-1] for ids in drawn.ids]
+    assert all(not ManyEnds.stops.intersection(ids[:-1]) for ids in drawn.ids)
+    assert drawn.finished.tolist() == [end in ManyEnds.stops for end in ends]
+    assert len(set(ends) & ManyEnds.stops) > 5
+    assert all(len(text.encode(errors="replace")) >= len(ids) - 1 for text, ids in zip(drawn.texts, drawn.ids, strict=True))
+
+
+class ManyEnds(ByteTokenizer):
+    stops = frozenset(range(0, 259, 6))

@@ -12,7 +12,8 @@ from small_models import SPEC, VOCAB, build
 
 from xpo_bench.policy.causal_lm import CausalLM
 from xpo_bench.policy.layout import Block, blocks, lay_out
-from xpo_bench.policy.tokenize import Encoded, IdTokenizer, Row
+from xpo_bench.policy.tokenize import Encoded, Row
+from xpo_bench.policy.tokenizers import IdTokenizer
 
 FAMILIES = ("llama", "qwen2", "qwen3", "mistral", "gpt2", "gpt_neox", "gemma2", "granite")
 ROWS = [Row((1, 2, 3, 4, 5), 3), Row((1, 2, 3, 6, 7, 8), 3), Row((4, 5, 5), 1), Row((7,) * 20 + (1, 2, 3), 20)]

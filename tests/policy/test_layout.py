@@ -13,7 +13,8 @@ from small_models import SPEC, VOCAB, build
 from xpo_bench.policy import attention
 from xpo_bench.policy.causal_lm import CausalLM
 from xpo_bench.policy.layout import attended, batches, blocks, lay_out, packs
-from xpo_bench.policy.tokenize import Encoded, IdTokenizer, Row
+from xpo_bench.policy.tokenize import Encoded, Row
+from xpo_bench.policy.tokenizers import IdTokenizer
 
 ids = st.lists(st.integers(0, VOCAB - 1), min_size=1, max_size=6)
 prompts = st.lists(ids, min_size=1, max_size=3)

@@ -169,7 +169,9 @@ def test_smollm2_renders_conversations_with_its_own_template(smollm2: CausalLM) 
     row = {"prompt": [{"role": "user", "content": "Hi"}], "completion": [{"role": "assistant", "content": "Hello."}]}
     text = Chat(ModelSpec(name="smollm2")).row(row)
     assert text["prompt"].endswith("<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n")
-    assert text["completion"] == "Hello.<|im_end|>"
+    assert text["completion"] == "Hello.<|im_end|>\n"
     (encoded,) = smollm2.encode([Completion(text["prompt"], text["completion"])]).rows
+    inner = smollm2.tokenizer.inner
+    assert list(encoded.ids) == inner.apply_chat_template([*row["prompt"], *row["completion"]])["input_ids"]
     marks = [smollm2.tokenizer.bos, smollm2.tokenizer.eos]
     assert [encoded.ids.count(mark) for mark in marks] == [3, 3], "system, user, assistant: each begun and ended once"

@@ -7,6 +7,7 @@ import math
 import pytest
 
 from xpo_bench import Completion, Pair
+from xpo_bench.policy import reward
 from xpo_bench.policy.reward import MAX_REWARD, fit_ranker, fit_table
 
 A, B, C = (Completion("x", text) for text in "abc")
@@ -51,3 +52,9 @@ def test_a_ranker_holds_a_cycle_where_a_reward_says_nothing() -> None:
 
 def test_ranker_recovers_log_odds() -> None:
     assert fit_ranker(pairs(*["ab"] * 3, "ba"), 0.0)([A], [B])[0] == pytest.approx(math.log(3), abs=1e-6)
+
+
+def test_a_fit_that_has_not_converged_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reward, "ITERATIONS", 1)
+    with pytest.raises(ArithmeticError, match=r"the fit of a reward has not converged: gradient \S+ after 1 steps"):
+        fit_table(pairs(*["ab"] * 3, "ba", "bc"), 0.01)

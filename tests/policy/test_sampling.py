@@ -8,7 +8,7 @@ import torch
 
 from xpo_bench.errors import UsageError
 from xpo_bench.policy.causal_lm import CausalLM
-from xpo_bench.policy.tokenize import IdTokenizer
+from xpo_bench.policy.tokenizers import IdTokenizer
 from xpo_bench.types import Completion, ModelSpec
 
 

@@ -15,7 +15,7 @@ from xpo_bench.policy.ensemble import Ensemble
 from xpo_bench.policy.linear import LinearPolicy
 from xpo_bench.policy.tabular import TabularPolicy
 from xpo_bench.policy.token_kl import forward_kl
-from xpo_bench.policy.tokenize import IdTokenizer
+from xpo_bench.policy.tokenizers import IdTokenizer
 from xpo_bench.types import Completion, ModelSpec, World
 
 VOCAB = 40

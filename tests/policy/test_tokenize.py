@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xpo_bench.errors import DataError, UsageError
-from xpo_bench.policy.tokenize import ByteTokenizer, IdTokenizer, ModelTokenizer, encode
+from xpo_bench.policy.tokenize import encode
+from xpo_bench.policy.tokenizers import ByteTokenizer, IdTokenizer, ModelTokenizer
 from xpo_bench.types import Completion
 
 BYTES = ByteTokenizer()
@@ -18,8 +19,8 @@ IDS = IdTokenizer(32)
 class Specials(ByteTokenizer):
     """A tokenizer that reads `<` as BOS and `>` as EOS, as model tokenizers do with special tokens in the text."""
 
-    def ids(self, texts):
-        return [[{ord("<"): 256, ord(">"): 257}.get(i, i) for i in ids] for ids in super().ids(texts)]
+    def ids(self, text):
+        return [{ord("<"): 256, ord(">"): 257}.get(i, i) for i in super().ids(text)]
 
 
 @pytest.fixture(scope="module")
@@ -131,13 +132,24 @@ def test_bytes_survive_the_round_trip(prompt, text):
     assert before.count(256) == after.count(257) == 1
 
 
-@pytest.mark.parametrize("end", ["", " ", "\n", "b", "be", "bec", "because", "é", "<s>"])
-def test_the_boundary_cannot_move(stories, end):
-    alone = parts(rows(stories, ("", "cause she was happy.")))[1]
-    before, after = parts(rows(stories, ("Lily smiled be" + end, "cause she was happy.")))
-    assert after == alone
-    assert before[0] == stories.bos
-    assert after.count(stories.eos) == 1
+@pytest.mark.parametrize("end", ["", " was", ".", "!", "\n", "é", "</s>"])
+def test_a_clean_boundary_gives_the_ids_of_the_joint_text(stories, end):
+    prompt, text = "Lily smiled" + end, " because she was happy."
+    row = rows(stories, (prompt, text)).row(0)
+    assert list(row.ids) == [*stories.inner(prompt + text)["input_ids"], stories.eos]
+    assert list(row.ids[: row.start]) == stories.inner(prompt)["input_ids"]
+
+
+def test_a_token_that_prompt_and_completion_share_is_the_completions(stories):
+    prompt, text = "The cat sat on the ", "bed and was happy."
+    encoded = rows(stories, (prompt, text), ("Lily smiled", " because."))
+    row = encoded.row(0)
+    assert list(row.ids) == [*stories.inner(prompt + text)["input_ids"], stories.eos]
+    own = stories.inner(prompt)["input_ids"]
+    assert row.start < len(own)
+    assert list(row.ids[: row.start]) == own[: row.start]
+    assert row.ids[row.start] != own[row.start]
+    assert encoded.merged == 1
 
 
 @pytest.mark.parametrize("prompt", ["Once", "<s>Once", "<s><s>Once"])

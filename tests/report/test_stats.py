@@ -129,6 +129,9 @@ def test_control_is_null_unless_every_run_settled(record: Make) -> None:
     cells[0]["notes"] = {}
     assert summarise(cells)[0]["metrics"]["control"]["mean"] is None
     cells = sweep(record, -1.0)
+    cells[0]["metrics"]["kl"] = 1e-32  # a policy that has not moved: rounding, whose logarithm says nothing
+    assert summarise(cells)[0]["metrics"]["control"]["mean"] is None
+    cells = sweep(record, -1.0)
     cells[0]["status"] = "diverged"
     assert summarise(cells)[0]["metrics"]["control"]["mean"] is None
     cells = sweep(record, -1.0)

@@ -12,7 +12,7 @@ from torch import Tensor
 from xpo_bench import Algorithm, Completion, ModelSpec, Pair
 from xpo_bench.errors import UsageError
 from xpo_bench.policy.causal_lm import CausalLM
-from xpo_bench.policy.tokenize import IdTokenizer
+from xpo_bench.policy.tokenizers import IdTokenizer
 from xpo_bench.train.job import Job, Outcome
 from xpo_bench.train.language import ReferenceScorer
 from xpo_bench.train.memory import is_out_of_memory

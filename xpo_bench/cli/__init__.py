@@ -1,6 +1,6 @@
 """The command line: a module per command; importing them is what registers them."""
 
-from xpo_bench.cli import check, compare, export, look, merge, new_plugin, report, run
+from xpo_bench.cli import check, compare, data, export, look, merge, new_plugin, report, run
 from xpo_bench.cli.base import main
 
-__all__ = ["check", "compare", "export", "look", "main", "merge", "new_plugin", "report", "run"]
+__all__ = ["check", "compare", "data", "export", "look", "main", "merge", "new_plugin", "report", "run"]

@@ -68,10 +68,15 @@ BUDGET = "Budget (defaults come from the task)"
 @click.option(
     "--truncate",
     type=click.Choice(["prompt", "completion", "drop"]),
-    help="What gives way in rows longer than the context.  [default: prompt]",
+    help="What is truncated in rows longer than the context; drop leaves them out.  [default: prompt]",
 )
 @click.option("--model", metavar="tabular|linear[:RANK]|tiny|HUB_ID|PATH", help="The policy; by default the task's own.")
 @click.option("--lora", metavar="r=R[,alpha=A]", help="Train adapters of rank R on a frozen language model (needs peft).")
+@click.option(
+    "--template-date",
+    metavar="YYYY-MM-DD",
+    help="The day that a chat template is told, where it writes today's date.  [default: 2024-07-26, so that keys do not change]",
+)
 @click.option("--trust-remote-code", is_flag=True, default=None, help="Run code that the model's hub repository ships.")
 @click.option(
     "--set",

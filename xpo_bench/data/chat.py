@@ -2,8 +2,12 @@
 
 A message is `{"role": "user", "content": "..."}`. Rows hold lists of them in `prompt, chosen, rejected` or
 `prompt, completion`; without a prompt column, `chosen` and `rejected` are whole conversations and the prompt is
-the messages that they share. The prompt's text ends in the template's generation prompt, and the text of a
-completion is what the template adds after it. Models without a template, `tiny` and `tabular` get
+the messages that they share. The text of prompt and completion together is what the template makes of the whole
+conversation, nothing added and nothing cut off; `templates.answer_start` says where the completion begins. A prompt that ends
+in a message of the assistant is continued. Of a completion of several messages the assistant's are scored.
+
+`tools` (a list of schemas, or JSON), `chat_template_kwargs` and `system` are given to the template. Models without a
+template, `tiny` and `tabular` get
 
     User: How are you?
 
@@ -14,19 +18,21 @@ where the prompt ends in `Assistant:` and the completion begins with the space.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import json
+from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
-from xpo_bench.checkpoints import locate
-from xpo_bench.data.formats import BadRow, Row, shown
-from xpo_bench.errors import DataError, UnreachableError
-from xpo_bench.types import ModelSpec
+from xpo_bench.data.formats import BadRow, LeftOut, Row, shown
+from xpo_bench.data.templates import Message, Template, answer_start, shared_start, template_of
+from xpo_bench.types import ModelSpec, Text
 
-Message = Mapping[str, Any]
-Template = Callable[[Sequence[Message], bool], str]
-"""(messages, end in the generation prompt) -> text"""
 COMPLETIONS = ("chosen", "rejected", "completion")
+OPTIONS = ("tools", "chat_template_kwargs")
+NOT_TEXT = ("image", "images", "video", "videos", "audio", "audios", "documents")
+"""Columns that would change the prompt, and cannot be rendered."""
+REASONING = ("reasoning_content", "reasoning", "thinking")
+"""Keys of a message whose text belongs to the answer."""
 
 
 class Chat:
@@ -34,16 +40,34 @@ class Chat:
 
     def __init__(self, model: ModelSpec) -> None:
         self.model = model
+        self._used = False
+
+    @property
+    def kind(self) -> Literal["model", "plain"] | None:
+        """What rendered the rows so far: the model's chat template or the plain one; None where all were text."""
+        if not self._used:
+            return None
+        return "model" if self._template.rendered else "plain"
+
+    @property
+    def date(self) -> str | None:
+        """The day that the template was told, where it asked for today's."""
+        return self._template.date if self._used else None
 
     def row(self, row: Row) -> Row:
         """The row with its messages as text; a row without messages as it is.
 
         Raises:
-            BadRow: something is no message, or the template refuses the conversation.
-            DataError: the template rewrites the prompt once a completion follows.
+            BadRow: something is no message, is not rendered, or the template refuses the conversation.
+            LeftOut: chosen and rejected differ in their messages alone, not in what the template makes of them.
         """
-        lists = [c for c in ("prompt", *COMPLETIONS) if isinstance(row.get(c), list)]
+        _refuse_media(row)
+        row = _with_system(row)
+        lists = [c for c in ("prompt", *COMPLETIONS) if isinstance(row.get(c), list | dict)]
         if not lists:
+            told = next((name for name in OPTIONS if _given(row.get(name))), None)
+            if told:
+                raise BadRow("column not understood", f"column {told} goes with messages, and prompt and completions are text")
             return row
         present = [c for c in ("prompt", *COMPLETIONS) if row.get(c) is not None]
         if lists != present:
@@ -52,91 +76,154 @@ class Chat:
         found = {c: _messages(row[c], c) for c in lists}
         if "prompt" not in found and "chosen" in found and "rejected" in found:
             found = _implicit(found["chosen"], found["rejected"])
-        if "prompt" not in found:
+        if len(found) < 2 or "prompt" not in found:
             return row  # to be refused for its missing columns
+        found["prompt"] = _under_system(found["prompt"], row.get("system"))
+        if found.get("chosen") is not None and found.get("chosen") == found.get("rejected"):
+            raise BadRow("chosen equals rejected", "chosen == rejected; a pair needs two different completions")
         prompt = found.pop("prompt")
-        return {**row, **self._texts(prompt, found)}
+        self._used = True
+        texts = self._texts(prompt, found, _options(row))
+        if "chosen" in texts and texts["chosen"] == texts.get("rejected"):
+            raise LeftOut("equal once rendered", "chosen and rejected are the same text once rendered; nothing is preferred")
+        return {**row, **texts}
 
-    def _texts(self, prompt: Sequence[Message], completions: Mapping[str, Sequence[Message]]) -> dict[str, str]:
-        if not _visible(prompt):
+    def _texts(
+        self, prompt: Sequence[Message], completions: Mapping[str, Sequence[Message]], options: Mapping[str, Any]
+    ) -> dict[str, str]:
+        if not prompt or not any(_visible(m) for m in prompt[-1:]):
             raise BadRow("empty prompt", "empty prompt; give a message with at least one visible character")
         for column, messages in completions.items():
-            if not _visible(messages):
-                raise BadRow("empty completion", f"empty {column}; give a message with at least one visible character")
-            if messages[0]["role"] != "assistant":
-                role = shown(messages[0]["role"])
-                raise BadRow("bad message", f"{column} begins with a message of {role}; want role 'assistant'")
-        before = self._render(prompt, True)
-        out = {"prompt": before.removeprefix(self._bos)}
+            _check_completion(column, messages)
+        template = self._template
+        known = {column: _conversation(prompt, messages) for column, messages in completions.items()}
+        wholes = {column: template.text(messages, options) for column, messages in known.items()}
+        start = answer_start(template, prompt, list(wholes.values()), options)
+        whole = next(iter(wholes.values()))
+        before = whole[:start]
+        if _left_out(prompt, before, history=True) and not _left_out(prompt, whole, history=True):
+            raise BadRow(
+                "prompt changed by the chat template",
+                "the chat template changes the prompt once a completion follows it, so the two cannot be told apart; "
+                "give prompt and completions as text",
+            )
+        _require_shown(prompt, before, "prompt", history=True)
+        out: dict[str, str] = {"prompt": Text(before, rendered=True) if template.rendered else before}
         for column, messages in completions.items():
-            whole = self._render([*prompt, *messages], False)
-            if not whole.startswith(before):
-                raise DataError(
-                    f"model {self.model.name!r}: its chat template changes the prompt once a completion follows it, so the two "
-                    "cannot be told apart; give prompt and completions as text"
-                )
-            out[column] = self._ended(whole[len(before) :])
+            text = wholes[column][start:]
+            _require_shown(messages, text, column, history=False)
+            spoken = _spoken(template, known[column], len(messages), wholes[column], start, options)
+            out[column] = text if spoken is None else Text(text, spoken=spoken)
         return out
 
-    def _ended(self, text: str) -> str:
-        """A completion without what the template writes after the end-of-sequence token: the policy ends rows itself."""
-        bare = text.rstrip()
-        return bare if self._eos and bare.endswith(self._eos) else text
-
-    def _render(self, messages: Sequence[Message], generation_prompt: bool) -> str:
-        if self._tokenizer is None:
-            return plain(messages, generation_prompt)
-        try:
-            return str(
-                self._tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=generation_prompt)
-            )
-        except Exception as error:  # templates raise what they like
-            reason = " ".join(str(error).split())[:120] or type(error).__name__
-            raise BadRow("refused by the chat template", f"the model's chat template refuses the messages ({reason})") from None
-
-    @property
-    def _bos(self) -> str:
-        return (self._tokenizer and self._tokenizer.bos_token) or ""
-
-    @property
-    def _eos(self) -> str:
-        return (self._tokenizer and self._tokenizer.eos_token) or ""
-
     @cached_property
-    def _tokenizer(self) -> Any:
-        """The model's tokenizer when it has a chat template, else None."""
-        model = self.model
-        if model.tabular or model.name == "tiny" or model.tokenizer != "own":
-            return None
-        from transformers import AutoTokenizer
-
-        found = locate(model.name)
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(found.place, trust_remote_code=model.trust_remote_code, **found.options())
-        except Exception as error:  # tokenizers fail in many ways
-            reason = " ".join(str(error).split())[:160] or type(error).__name__
-            kind = DataError if found.local else UnreachableError
-            raise kind(f"the chat template of model {model.name!r} cannot be read: {reason}") from None
-        return tokenizer if tokenizer.chat_template else None
+    def _template(self) -> Template:
+        return template_of(self.model)
 
 
-def plain(messages: Sequence[Message], generation_prompt: bool) -> str:
-    """The fallback for models without a template: `User: ...`, a blank line, `Assistant: ...`."""
-    text = "\n\n".join(f"{m['role'].capitalize()}: {m['content']}" for m in messages)
-    return f"{text}\n\nAssistant:" if generation_prompt else text
+# --------------------------------------------------------------------------- columns
 
 
-def _messages(value: Sequence[Any], column: str) -> list[Message]:
-    for number, message in enumerate(value, 1):
+def _given(value: object) -> bool:
+    """Whether a column says something: not missing, empty, or nothing but missing values."""
+    if isinstance(value, dict):
+        return any(_given(v) for v in value.values())
+    if isinstance(value, str):
+        return bool(value.strip()) and value.strip() not in ("[]", "{}", "null")
+    return value is not None and value != []
+
+
+def _refuse_media(row: Row) -> None:
+    column = next((c for c in NOT_TEXT if _given(row.get(c))), None)
+    if column:
+        raise BadRow(
+            "column not understood", f"column {column} would change the prompt, and only text can be rendered; leave it out"
+        )
+
+
+def _with_system(row: Row) -> Row:
+    """A row of text with a system prompt as messages: a system prompt is part of a conversation."""
+    system = row.get("system")
+    if not _given(system):
+        return {k: v for k, v in row.items() if k != "system"} if "system" in row else row
+    if not isinstance(system, str):
+        raise BadRow("not text", f"system is not text but {type(system).__name__}; give a string")
+    present = [c for c in ("prompt", *COMPLETIONS) if row.get(c) is not None]
+    if not present or not all(isinstance(row[c], str) for c in present):
+        return row
+    roles = {"prompt": "user"}
+    return {**row, **{c: [{"role": roles.get(c, "assistant"), "content": row[c]}] for c in present}}
+
+
+def _under_system(prompt: list[Message], system: Any) -> list[Message]:
+    if not system:
+        return prompt
+    if prompt and prompt[0]["role"] == "system":
+        if prompt[0]["content"] == system:
+            return prompt
+        raise BadRow("two system prompts", "column system differs from the prompt's system message; give one of them")
+    return [{"role": "system", "content": system}, *prompt]
+
+
+def _options(row: Row) -> dict[str, Any]:
+    """What `tools` and `chat_template_kwargs` tell the template."""
+    out: dict[str, Any] = {}
+    wanted = (("tools", list, "a list of tool schemas"), ("chat_template_kwargs", dict, "an object of settings"))
+    for column, kind, want in wanted:
+        value = row.get(column)
+        if not _given(value):
+            continue
+        if isinstance(value, str):
+            try:
+                value = json.loads(value)
+            except ValueError:
+                raise BadRow("column not understood", f"{column} is text that is no JSON; want {want}") from None
+        if not isinstance(value, kind):
+            raise BadRow("column not understood", f"{column} is {shown(value)}; want {want}")
+        out |= {"tools": _filled(value)} if isinstance(value, list) else _filled(value)
+    return out
+
+
+def _filled(value: Any) -> Any:
+    """A value without the keys that a table of one schema added as missing."""
+    if isinstance(value, dict):
+        return {k: _filled(v) for k, v in value.items() if v is not None}
+    return [_filled(v) for v in value] if isinstance(value, list) else value
+
+
+# --------------------------------------------------------------------------- messages
+
+
+def _messages(value: Any, column: str) -> list[Message]:
+    out: list[Message] = []
+    for number, message in enumerate([value] if isinstance(value, dict) else value, 1):
         where = f"{column} message {number}"
         if not isinstance(message, dict):
             raise BadRow("bad message", f"{where} is {shown(message)}; want an object with role and content")
-        for key in ("role", "content"):
-            if message.get(key) is None:
-                raise BadRow("bad message", f"{where} has no {key}; want an object with role and content")
-            if not isinstance(message[key], str):
-                raise BadRow("not text", f"{key} of {where} is not text but {type(message[key]).__name__}; give a string")
-    return [{k: v for k, v in message.items() if v is not None} for message in value]
+        message = _filled(message)
+        role, content = message.get("role"), message.get("content")
+        if role is None:
+            raise BadRow("bad message", f"{where} has no role; want an object with role and content")
+        if not isinstance(role, str):
+            raise BadRow("not text", f"role of {where} is not text but {type(role).__name__}; give a string")
+        if content is None and not message.get("tool_calls"):
+            raise BadRow("bad message", f"{where} has no content; want an object with role and content")
+        out.append({**message, "content": _content(content, where)})
+    return out
+
+
+def _content(content: Any, where: str) -> str:
+    """The text of a message; parts of type text are joined."""
+    if content is None:
+        return ""
+    if isinstance(content, list):
+        parts = [p.get("text") if isinstance(p, dict) and p.get("type", "text") == "text" else p for p in content]
+        if parts and all(isinstance(part, str) for part in parts):
+            return "".join(map(str, parts))
+        raise BadRow("not text", f"content of {where} is not text but list {shown(content)}; give a string or parts of text")
+    if not isinstance(content, str):
+        raise BadRow("not text", f"content of {where} is not text but {type(content).__name__}; give a string")
+    return content
 
 
 def _implicit(chosen: list[Message], rejected: list[Message]) -> dict[str, list[Message]]:
@@ -151,5 +238,106 @@ def _implicit(chosen: list[Message], rejected: list[Message]) -> dict[str, list[
     return {"prompt": chosen[:shared], "chosen": chosen[shared:], "rejected": rejected[shared:]}
 
 
-def _visible(messages: Sequence[Message]) -> bool:
-    return bool(messages) and all(m["content"].strip() for m in messages[-1:])
+def _check_completion(column: str, messages: Sequence[Message]) -> None:
+    if not messages or not _visible(messages[-1]):
+        raise BadRow("empty completion", f"empty {column}; give a message with at least one visible character")
+    for which, message in (("begins", messages[0]), ("ends", messages[-1])):
+        if message["role"] != "assistant":
+            raise BadRow("bad message", f"{column} {which} with a message of {shown(message['role'])}; want role 'assistant'")
+
+
+def _visible(message: Message) -> bool:
+    return bool(message["content"].strip() or message.get("tool_calls") or any(message.get(key) for key in REASONING))
+
+
+def _conversation(prompt: Sequence[Message], completion: Sequence[Message]) -> list[Message]:
+    """The whole conversation; a message of the assistant at the prompt's end goes on in the completion's first."""
+    if prompt[-1]["role"] != "assistant":
+        return [*prompt, *completion]
+    first = {**prompt[-1], **completion[0], "content": prompt[-1]["content"] + completion[0]["content"]}
+    return [*prompt[:-1], first, *completion[1:]]
+
+
+# --------------------------------------------------------------------------- what was rendered
+
+
+def _require_shown(messages: Sequence[Message], text: str, where: str, *, history: bool) -> None:
+    """Refuse a row of which the template leaves something out: its score would be the same whatever that says."""
+    found = _left_out(messages, text, history=history)
+    if found:
+        number, part = found
+        raise BadRow(
+            "left out by the chat template",
+            f"the chat template leaves out {shown(' '.join(part.split()), 40)} of {where} message {number} "
+            f"(role {messages[number - 1]['role']!r}), so its score would be the same whatever it says; "
+            "leave it out, or use another template",
+        )
+
+
+def _left_out(messages: Sequence[Message], text: str, *, history: bool) -> tuple[int, str] | None:
+    """Number and text of the first part of a message that a rendering does not hold, in the order of the messages.
+
+    Spaces do not count, since templates strip and indent, nor how a template of tools escapes text. From earlier answers
+    (`history`) templates drop the reasoning, on purpose: a model reads none either when it answers.
+    """
+    found, place = _squeezed(text), 0
+    for number, message in enumerate(messages, 1):
+        for part in _parts(message, history):
+            ends = [at + len(form) for form in _forms(part) if (at := found.find(form, place)) >= 0]
+            if not ends:
+                return number, part
+            place = min(ends)
+    return None
+
+
+def _parts(message: Message, history: bool) -> list[str]:
+    content = str(message["content"])
+    if history and message["role"] == "assistant":
+        return [content.rpartition("</think>")[2]]
+    made = [call.get("function") or call for call in message.get("tool_calls") or [] if isinstance(call, dict)]
+    calls = [str(call.get("name", "")) for call in made]
+    return [*(str(message[key]) for key in REASONING if message.get(key)), content, *calls]
+
+
+def _forms(part: str) -> list[str]:
+    return [_squeezed(part), _squeezed(json.dumps(part, ensure_ascii=False)[1:-1]), _squeezed(json.dumps(part)[1:-1])]
+
+
+def _squeezed(text: str) -> str:
+    return "".join(text.split())
+
+
+def _spoken(
+    template: Template, messages: Sequence[Message], count: int, whole: str, start: int, options: Mapping[str, Any]
+) -> list[tuple[int, int]] | None:
+    """Stretches of a completion that are the assistant's, counted from the completion's start; None where all of it is.
+
+    Args:
+        messages: the whole conversation, of which the last `count` are the completion. start: where that begins in `whole`.
+
+    Raises:
+        BadRow: the template rewrites an earlier turn once another follows it, so the turns cannot be told apart.
+    """
+    first = len(messages) - count
+    if all(message["role"] == "assistant" for message in messages[first:]):
+        return None
+    out: list[tuple[int, int]] = []
+    begin, end = start, start
+    for number in range(first, len(messages)):
+        if messages[number]["role"] != "assistant":
+            continue
+        if number > first and messages[number - 1]["role"] == "assistant":
+            begin = end
+        elif number > first:
+            begin = answer_start(template, messages[:number], [whole], options)
+        last = number == len(messages) - 1
+        part = whole if last else template.text(messages[: number + 1], options)
+        end = len(whole) if last else template.token_start(whole, shared_start([part, whole]))
+        said = _squeezed(str(messages[number]["content"]))
+        if begin < start or begin > end or said not in _squeezed(whole[begin:end]):
+            raise BadRow(
+                "turns cannot be told apart",
+                "the chat template rewrites an answer once another turn follows it; want completions of one message",
+            )
+        out.append((begin - start, end - start))
+    return out

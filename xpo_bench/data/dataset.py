@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from xpo_bench.data import sources
 from xpo_bench.data.chat import Chat
-from xpo_bench.data.formats import Parsed, parse
+from xpo_bench.data.formats import Bad, Parsed, parse
 from xpo_bench.data.layouts import TRL, advice, arrange, count
 from xpo_bench.data.sources import Loaded
 from xpo_bench.data.world import world_of
 from xpo_bench.errors import DataError
-from xpo_bench.types import Dataset, DataSpec, Example, ModelSpec, Pair
+from xpo_bench.types import Dataset, DataSpec, Example, ModelSpec, Pair, Text
 
-Rows = tuple[Example, ...]
 TABULAR = ModelSpec()
 
 
@@ -48,11 +48,41 @@ def dataset_of(
     model: ModelSpec = TABULAR,
 ) -> Dataset:
     """Check and split raw rows: what `load_dataset` does once it has read them."""
+    dataset = examine(loaded, spec, heldout, rng, model).dataset
+    if not dataset.train:
+        raise DataError(f"{loaded.source}: every row is held out by its split column; want rows with split train")
+    return dataset
+
+
+@dataclass(frozen=True)
+class Examined:
+    """A data set together with where its examples stand in the file.
+
+    Args:
+        numbers: the row number of each example, those of `dataset.train` and then those of `dataset.heldout`.
+        bad: the first rows that were left out.
+    """
+
+    dataset: Dataset
+    numbers: tuple[int, ...]
+    bad: tuple[Bad, ...]
+
+
+def examine(
+    loaded: Loaded,
+    spec: DataSpec,
+    heldout: float,
+    rng: np.random.Generator,
+    model: ModelSpec = TABULAR,
+) -> Examined:
+    """The data set of raw rows, with the rows' numbers and the bad ones among them; it may hold out all of them."""
     source = loaded.source
+    chat = Chat(model)
     arranged = arrange(loaded.rows, source, spec.columns, spec.rankings)
-    parsed = parse(arranged.rows, source, spec.on_bad_row, Chat(model).row, advice)
-    train, held = _divide(parsed, heldout, rng, source)
-    return Dataset(
+    parsed = parse(arranged.rows, source, spec.on_bad_row, chat.row, advice)
+    out = _held_out(parsed, heldout, rng, source)
+    train, held = (tuple(e for e, o in zip(parsed.examples, out, strict=True) if o == side) for side in (False, True))
+    dataset = Dataset(
         train=train,
         heldout=held,
         source=source,
@@ -64,7 +94,11 @@ def dataset_of(
         kind=parsed.kind,
         revision=loaded.revision,
         world=world_of((*train, *held), spec.world),
+        template=chat.kind,
+        template_date=chat.date,
     )
+    order = [*np.flatnonzero(~out), *np.flatnonzero(out)]
+    return Examined(dataset, tuple(parsed.numbers[i] for i in order), parsed.bad)
 
 
 def about(dataset: Dataset) -> str | None:
@@ -81,18 +115,15 @@ def about(dataset: Dataset) -> str | None:
     return f"{dataset.source}: {'; '.join(told)}" if told else None
 
 
-def _divide(parsed: Parsed, share: float, rng: np.random.Generator, source: str) -> tuple[Rows, Rows]:
+def _held_out(parsed: Parsed, share: float, rng: np.random.Generator, source: str) -> npt.NDArray[np.bool_]:
+    """Which examples are held out."""
     out = np.array([split == "heldout" for split in parsed.splits])
-    if out.all():
-        raise DataError(f"{source}: every row is held out by its split column; want rows with split train")
     if share and not out.any():
         n = len(out)
         if n < 2:
             raise DataError(f"{source}: {n} row cannot be divided; want at least 2 rows to hold some out")
         out[rng.permutation(n)[: min(max(round(share * n), 1), n - 1)]] = True
-    train = tuple(e for e, held in zip(parsed.examples, out, strict=True) if not held)
-    held = tuple(e for e, held in zip(parsed.examples, out, strict=True) if held)
-    return train, held
+    return out
 
 
 def flip_labels(examples: Sequence[Example], p: float, rng: np.random.Generator) -> list[Example]:
@@ -111,6 +142,10 @@ def _flipped(e: Example) -> Example:
     return replace(e, desirable=not e.desirable)
 
 
+def _texts(e: Example) -> tuple[str, ...]:
+    return (e.prompt, e.chosen, e.rejected) if isinstance(e, Pair) else (e.prompt, e.completion)
+
+
 def fingerprint(dataset: Dataset) -> str:
     """blake2b (32 hex digits) of what can change results: rows in order, their split, kind, and the world in table order."""
     digest = blake2b(digest_size=16)
@@ -127,6 +162,9 @@ def fingerprint(dataset: Dataset) -> str:
                 add(split, "pair", e.prompt, e.chosen, e.rejected, e.p_chosen, e.source)
             else:
                 add(split, "single", e.prompt, e.completion, e.desirable, e.source, dict(e.values))
+            told = [text.tokens for text in _texts(e) if isinstance(text, Text)]
+            if told:
+                add("tokens", told)
     world = dataset.world
     if world is not None:
         for prompt, texts in world.actions.items():

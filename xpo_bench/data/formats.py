@@ -12,13 +12,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from xpo_bench.data.values import VOTES, BadRow, Row, finite, label_of, p_chosen_of, score_of, shown
 from xpo_bench.errors import DataError
 from xpo_bench.types import Example, Pair, Single
 
-__all__ = ["BadRow", "Parsed", "Row", "finite", "parse", "shown", "to_singles"]
+__all__ = ["Bad", "BadRow", "LeftOut", "Parsed", "Row", "finite", "parse", "shown", "to_singles"]
 
 Split = Literal["train", "heldout"]
 
@@ -53,6 +53,18 @@ NAMED = 5
 SCORED_LOWER = "score_chosen <= score_rejected"
 
 
+class Bad(NamedTuple):
+    """A bad row as it is told of: its number, the reason that it counts under, and a sentence."""
+
+    row: int
+    reason: str
+    message: str
+
+
+class LeftOut(BadRow):
+    """One row that says nothing, and is left out and counted, however strict reading is."""
+
+
 @dataclass(frozen=True)
 class Parsed:
     """The good rows of a data set.
@@ -62,6 +74,7 @@ class Parsed:
         splits: the split of each example; None where the row has no `split`.
         kind: which of the two layouts it is. rows: rows read. dropped: reason -> rows left out.
         notes: what is odd about rows that are used -> their number.
+        numbers: the row number of each example. bad: the first rows that were left out.
     """
 
     examples: tuple[Example, ...]
@@ -69,6 +82,8 @@ class Parsed:
     kind: Literal["pairs", "singles"]
     rows: int
     dropped: Mapping[str, int]
+    numbers: tuple[int, ...] = ()
+    bad: tuple[Bad, ...] = ()
     notes: Mapping[str, int] = field(default_factory=dict)
 
 
@@ -97,9 +112,12 @@ def parse(
     kind = next((k for _, row in rows if not isinstance(row, BadRow) and (k := _kind(row)) is not None), None)
     examples: list[Example] = []
     splits: list[Split | None] = []
+    numbers: list[int] = []
     dropped: Counter[str] = Counter()
     notes: Counter[str] = Counter()
-    first: list[str] = []
+    named: list[Bad] = []
+    refused: list[str] = []
+    wrong: Counter[str] = Counter()
     for number, row in rows:
         try:
             if isinstance(row, BadRow):
@@ -110,31 +128,38 @@ def parse(
             example = _pair(text) if kind == "pairs" else _single(text)
             split = _split(row)
         except BadRow as bad:
-            if len(first) < NAMED:
-                hint = (
-                    advice(row)
-                    if bad.reason == "missing column" and not isinstance(row, BadRow) and not first
-                    else ""
-                )
-                first.append(f"row {number}: {bad}{hint and f'; {hint}'}")
+            hint = ""
+            if bad.reason == "missing column" and not isinstance(row, BadRow) and not named:
+                hint = advice(row)
+            message = f"{bad}; {hint}" if hint else str(bad)
+            if len(named) < NAMED:
+                named.append(Bad(number, bad.reason, message))
+            if not isinstance(bad, LeftOut):
+                wrong[bad.reason] += 1
+                if len(refused) < NAMED:
+                    refused.append(f"row {number}: {message}")
             dropped[bad.reason] += 1
             if kind is None and on_bad_row == "error" and not isinstance(row, BadRow):
                 break  # they all say the same
             continue
         examples.append(example)
         splits.append(split)
+        numbers.append(number)
         notes.update(_odd(row))
-    if dropped and on_bad_row == "error":
+    if wrong and on_bad_row == "error":
         remedy = " (--on-bad-row skip leaves bad rows out)" if kind else ""
-        raise DataError(f"{where} {told(first, dropped, len(rows))}{remedy}")
+        raise DataError(f"{where} {told(refused, wrong, len(rows))}{remedy}")
     if not examples or kind is None:
-        raise DataError(f"{where}: no usable row among {len(rows)}; the first: {where} {first[0]}")
+        first = named[0]
+        raise DataError(f"{where}: no usable row among {len(rows)}; the first: {where} row {first.row}: {first.message}")
     return Parsed(
         tuple(examples),
         tuple(splits),
         kind,
         len(rows),
         dict(sorted(dropped.items())),
+        tuple(numbers),
+        tuple(named),
         dict(sorted(notes.items())),
     )
 

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import numpy as np
 
-from xpo_bench.evaluation import TIE, Array, Evaluation, masked_mean, metric
+from xpo_bench.evaluation import Array, Evaluation, masked_mean, metric
+from xpo_bench.metrics.ties import below, margin_tolerance, tolerance, wins
+
+DECIDED = float(np.log(0.999 / 0.001))
+"""Δ in nats at which σ(Δ) is .999."""
 
 
 @metric("–", better="higher")
 def reward_accuracy(ev: Evaluation) -> Array | None:
-    """Share of pairs with Δ > 0, the log-ratios taken against the initial policy; ties (1e-9 nats) count ½.
+    """Share of pairs with Δ > 0, the log-ratios taken against the initial policy; ties up to rounding count ½.
 
     At step 0 it is ½ by construction. Pairs without a preferred side are left out.
     Source: Lambert et al. 2024 (RewardBench, DPO as implicit reward).
     """
-    return masked_mean(_wins(ev.margin), ev.chosen_rows) if ev.paired else None
+    return masked_mean(_margin_wins(ev), ev.chosen_rows) if ev.paired else None
 
 
 @metric("–", better="higher")
@@ -23,7 +27,10 @@ def ranking_accuracy(ev: Evaluation) -> Array | None:
 
     Source: Chen et al. 2024, §2 (preference learning algorithms do not learn preference rankings).
     """
-    return masked_mean(_wins(ev.chosen_logp - ev.rejected_logp), ev.chosen_rows) if ev.paired else None
+    if not ev.paired:
+        return None
+    chosen, rejected = ev.chosen_logp, ev.rejected_logp
+    return masked_mean(wins(chosen - rejected, tolerance(ev, chosen, rejected)), ev.chosen_rows)
 
 
 @metric("–", better="higher")
@@ -35,7 +42,7 @@ def ranking_accuracy_avg(ev: Evaluation) -> Array | None:
     if not ev.paired:
         return None
     chosen, rejected = ev.chosen_logp / np.maximum(ev.chosen_length, 1), ev.rejected_logp / np.maximum(ev.rejected_length, 1)
-    return masked_mean(_wins(chosen - rejected), ev.chosen_rows)
+    return masked_mean(wins(chosen - rejected, tolerance(ev, chosen, rejected)), ev.chosen_rows)
 
 
 @metric("–", better="higher")
@@ -47,9 +54,9 @@ def accuracy_lc(ev: Evaluation) -> Array | None:
     """
     if not ev.paired:
         return None
-    wins = _wins(ev.margin)
-    longer = masked_mean(wins, ev.chosen_rows & (ev.chosen_length > ev.rejected_length))
-    shorter = masked_mean(wins, ev.chosen_rows & (ev.chosen_length < ev.rejected_length))
+    won = _margin_wins(ev)
+    longer = masked_mean(won, ev.chosen_rows & (ev.chosen_length > ev.rejected_length))
+    shorter = masked_mean(won, ev.chosen_rows & (ev.chosen_length < ev.rejected_length))
     return 0.5 * (longer + shorter)
 
 
@@ -65,16 +72,18 @@ def longer_accuracy(ev: Evaluation) -> Array | None:
         return None
     longer = ev.chosen_length - ev.rejected_length
     differs = ((longer != 0) & ev.chosen_rows).any(-1)
-    return np.where(differs, masked_mean(_wins(longer), ev.chosen_rows), np.nan)
+    return np.where(differs, masked_mean(wins(longer, 0.0), ev.chosen_rows), np.nan)
 
 
 @metric("–")
 def determinism(ev: Evaluation) -> Array | None:
-    """Share of pairs with σ(Δ) > .999: the policy has all but decided them.
+    """Share of pairs with σ(Δ) > .999, by more than rounding: the policy has all but decided them.
 
     Source: Azar et al. 2023, §4.2 (DPO and deterministic preferences).
     """
-    return masked_mean((ev.margin > np.log(0.999 / 0.001)).astype(np.float64), ev.chosen_rows) if ev.paired else None
+    if not ev.paired:
+        return None
+    return masked_mean(below(-ev.margin, -DECIDED, margin_tolerance(ev)), ev.chosen_rows)
 
 
 @metric("–", better="lower", kind="run")
@@ -108,9 +117,9 @@ def test_accuracy(ev: Evaluation) -> Array:
 
 def accuracy_of_halves(ev: Evaluation) -> tuple[Array, Array]:
     """reward_accuracy on the even and on the odd rows, shape (R,) each, NaN where a half is empty."""
-    wins, even = _wins(ev.margin), np.arange(ev.valid.shape[-1]) % 2 == 0
-    return masked_mean(wins, ev.chosen_rows & even), masked_mean(wins, ev.chosen_rows & ~even)
+    won, even = _margin_wins(ev), np.arange(ev.valid.shape[-1]) % 2 == 0
+    return masked_mean(won, ev.chosen_rows & even), masked_mean(won, ev.chosen_rows & ~even)
 
 
-def _wins(difference: Array) -> Array:
-    return np.where(np.abs(difference) <= TIE, 0.5, (difference > 0).astype(np.float64))
+def _margin_wins(ev: Evaluation) -> Array:
+    return wins(ev.margin, margin_tolerance(ev))

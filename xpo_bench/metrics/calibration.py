@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from xpo_bench.evaluation import Array, Evaluation, Mask, masked_mean, metric
+from xpo_bench.metrics.ties import probability_tolerance
 
 BINS = 5
 """Bins of the claimed confidence in [½, 1]; folded, this is 10 bins of width .1 over [0, 1]."""
@@ -16,17 +17,20 @@ def calibration_error(ev: Evaluation) -> Array | None:
 
     Which completion comes first is a convention, so every pair enters in both orientations, (q, p) and
     (1 − q, 1 − p), in 10 bins of equal width over [0, 1]. The two halves mirror each other, so it is computed
-    on the confident side alone: q ≥ ½ in 5 bins, p turned along (½ where q is exactly ½).
-    A constant q = ½ is calibrated; `brier` tells it from a good forecast. Rows at p = ½ count.
+    on the confident side alone: q ≥ ½ in 5 bins, p turned along (½ where q is ½ up to rounding, 1e-9 in float64).
+    A constant q = ½ is calibrated; `brier` tells it from a good forecast. Rows at p = ½ count. q is what the algorithm claims
+    in its loss: its log-ratios are against the reference of the stage at hand.
     Source: Guo et al. 2017, eq. 3.
     """
     known = _known(ev)
     if known is None or ev.implied is None:
         return None
     q, p = np.where(known, ev.implied, 0.5), np.where(known, ev.p_chosen, 0.5)
+    rounding = probability_tolerance(ev)
+    q = np.where(np.abs(q - 0.5) <= rounding, 0.5, q)
     confident = np.maximum(q, 1.0 - q)
     agreed = np.where(q > 0.5, p, np.where(q < 0.5, 1.0 - p, 0.5))
-    place = np.clip(np.floor(confident * 2 * BINS + 1e-9).astype(int) - BINS, 0, BINS - 1)
+    place = np.clip(np.floor((confident + rounding) * 2 * BINS).astype(int) - BINS, 0, BINS - 1)
     total = np.zeros(len(q))
     for b in range(BINS):
         total += np.abs(np.where(known & (place == b), confident - agreed, 0.0).sum(-1))
@@ -39,6 +43,7 @@ def calibration_error(ev: Evaluation) -> Array | None:
 def brier(ev: Evaluation) -> Array | None:
     """Mean of (implied_preference − p_chosen)² over pairs with a known probability; ¼ is a coin on sure things.
 
+    Log-ratios of the claim are against the reference of the stage at hand, as in the loss.
     Source: Brier 1950.
     """
     known = _known(ev)

@@ -6,7 +6,8 @@ import math
 
 import numpy as np
 
-from xpo_bench.evaluation import Array, Evaluation, History, masked_mean, metric
+from xpo_bench.evaluation import TIE, Array, Evaluation, History, masked_mean, metric
+from xpo_bench.metrics.ties import below, tolerance
 
 THRESHOLD = -math.log(1000.0)
 """A rejected completion is below it when its log-ratio per token, nats, is smaller."""
@@ -18,9 +19,17 @@ SLOPE_POINTS = 3
 
 @metric("share", kind="series")
 def below_threshold(ev: Evaluation) -> Array:
-    """Share of pairs whose rejected log-ratio per token is below −ln 1000 at this evaluation."""
-    per_token = (ev.rejected_logp - ev.rejected_ref) / np.maximum(ev.rejected_length, 1.0)
-    return masked_mean((per_token < THRESHOLD).astype(np.float64), ev.rejected_rows)
+    """Share of pairs whose rejected log-ratio per token is below −ln 1000, by more than rounding, at this evaluation."""
+    length = np.maximum(ev.rejected_length, 1.0)
+    per_token = (ev.rejected_logp - ev.rejected_ref) / length
+    rounding = tolerance(ev, ev.rejected_logp / length, ev.rejected_ref / length)
+    return masked_mean(below(per_token, THRESHOLD, rounding), ev.rejected_rows)
+
+
+@metric("nats", kind="series")
+def rejected_rounding(ev: Evaluation) -> Array:
+    """Tolerance of the mean rejected log-probability at this evaluation: a drift that differs from −0.1 by less is −0.1."""
+    return masked_mean(tolerance(ev, ev.rejected_logp), ev.rejected_rows)
 
 
 @metric("nats", kind="curve")
@@ -43,8 +52,9 @@ def collapsed(history: History) -> Array:
     Absent where pairs are below the threshold and the drift is not known.
     Source: this suite; after Azar et al. 2023, §4.2.
     """
-    below, drift = history.final("below_threshold"), rejected_drift(history)
-    return np.where(np.isnan(drift) & (below > 0), np.nan, np.where(drift < FALLING, below, below * 0.0))
+    share, drift = history.final("below_threshold"), rejected_drift(history)
+    rounding = 2 * np.nan_to_num(history.final("rejected_rounding"), nan=TIE)
+    return np.where(np.isnan(drift) & (share > 0), np.nan, np.where(below(drift, FALLING, rounding) > 0, share, share * 0.0))
 
 
 @metric("step", kind="curve")
@@ -54,8 +64,8 @@ def collapse_step(history: History) -> Array:
     Null if never. Censored, so that summaries give the share of runs and the median, never a mean.
     Source: this suite.
     """
-    below = np.where(history.recorded, history.series["below_threshold"] >= 0.5, True)
-    to_the_end = np.flip(np.logical_and.accumulate(np.flip(below, 0), 0), 0) & history.recorded
+    half = np.where(history.recorded, history.series["below_threshold"] >= 0.5, True)
+    to_the_end = np.flip(np.logical_and.accumulate(np.flip(half, 0), 0), 0) & history.recorded
     return np.where(to_the_end.any(0), history.steps[to_the_end.argmax(0)], np.nan)
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from xpo_bench.evaluation import TIE, Array, Evaluation, masked_mean, metric
+from xpo_bench.evaluation import Array, Evaluation, masked_mean, metric
+from xpo_bench.metrics.ties import below, tolerance
 
 
 @metric("nats")
@@ -54,11 +55,12 @@ def displacement(ev: Evaluation) -> Array:
 
 @metric("–", better="lower")
 def displaced_fraction(ev: Evaluation) -> Array:
-    """Share of pairs whose chosen completion is less probable than at step 0 (by more than rounding, 1e-9 nats).
+    """Share of pairs whose chosen completion is less probable than at step 0, by more than rounding.
 
     Source: Razin et al. 2024, §2 (likelihood displacement).
     """
-    return masked_mean((ev.chosen_logp - ev.chosen_ref < -TIE).astype(np.float64), ev.chosen_rows)
+    fell = below(ev.chosen_logp - ev.chosen_ref, 0.0, tolerance(ev, ev.chosen_logp, ev.chosen_ref))
+    return masked_mean(fell, ev.chosen_rows)
 
 
 def _token_probability(logp: Array, length: Array) -> Array:

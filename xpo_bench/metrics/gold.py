@@ -6,13 +6,15 @@ import numpy as np
 import numpy.typing as npt
 
 from xpo_bench.evaluation import Array, metric
+from xpo_bench.metrics.ties import reward_tolerance, wins
 
 
 @metric("–", better="higher", kind="run")
 def win_rate(policy: npt.ArrayLike, reference: npt.ArrayLike) -> float:
     """Probability that a sample of the policy has a higher gold reward than one of the initial policy; ties count ½.
 
-    All pairs of samples of one prompt are compared, then prompts are averaged: ½ at the initial policy.
+    Rewards that differ by less than 1e-12 of the largest are a tie. All pairs of samples of one prompt are compared,
+    then prompts are averaged: ½ at the initial policy.
 
     Args:
         policy, reference: gold rewards, shape (prompts, samples).
@@ -20,7 +22,7 @@ def win_rate(policy: npt.ArrayLike, reference: npt.ArrayLike) -> float:
     Source: the usual definition; pairs after Mann & Whitney 1947.
     """
     a, b = _matrix(policy)[:, :, None], _matrix(reference)[:, None, :]
-    return float(np.mean((a > b) + 0.5 * (a == b)))
+    return float(np.mean(wins(a - b, reward_tolerance(a, b))))
 
 
 @metric("reward", better="higher", kind="run")

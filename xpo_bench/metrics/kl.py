@@ -9,6 +9,8 @@ from xpo_bench.evaluation import Array, Evaluation, History, Mask, WorldEvaluati
 
 SETTLED = 0.02
 """Relative change of kl over the last fifth of the steps below which a run is settled."""
+STILL = 1e-12
+"""Nats: a kl below it is that of a policy which has not moved, up to the rounding of its log-probabilities in float32."""
 
 
 def divergence(logp: Array, logq: Array, mask: Mask) -> Array:
@@ -37,7 +39,8 @@ def world_kl(world: WorldEvaluation) -> Array:
 
 def weighted(world: WorldEvaluation, values: Array) -> Array:
     """Average of values per prompt, shape (R, P), by the prompts' weight, shape (R,)."""
-    mean: Array = (world.prompt_weight * values).sum(-1)
+    used = world.prompt_weight > 0  # what does not count may be infinite
+    mean: Array = (world.prompt_weight * np.where(used, values, 0.0)).sum(-1)
     return mean
 
 
@@ -67,12 +70,27 @@ def kl_forward(ev: Evaluation) -> Array | None:
 def entropy(ev: Evaluation) -> Array | None:
     """Entropy of π over completions, −Σ π ln π, averaged over the prompts of the training data; exact worlds only.
 
+    Where completions are too many to enumerate, `token_entropy` stands in its place.
     Source: Shannon 1948.
     """
     if ev.world is None:
         return None
     p = np.where(ev.world.mask, np.exp(np.where(ev.world.mask, ev.world.logp, 0.0)), 0.0)
     return weighted(ev.world, -(p * np.where(p > 0, ev.world.logp, 0.0)).sum(-1))
+
+
+@metric("nats", kind="run")
+def token_entropy(entropies: npt.ArrayLike, lengths: npt.ArrayLike) -> float:
+    """Mean over the tokens of on-policy samples of the full-vocabulary entropy of the next token, in nats per token.
+
+    Language models only, where the Monte Carlo kl is measured. Not comparable with `entropy`, which is that of whole completions.
+
+    Args:
+        entropies: summed over the tokens of each sample, shape (N,). lengths: tokens of each sample, shape (N,).
+
+    Source: Shannon 1948 (the entropy rate of the source that writes the samples).
+    """
+    return float(np.sum(np.asarray(entropies, dtype=np.float64)) / np.sum(np.asarray(lengths, dtype=np.float64)))
 
 
 @metric("nats", kind="run")
@@ -105,10 +123,10 @@ def kl_from_samples(per_sample_kl: npt.ArrayLike, prompt_index: npt.ArrayLike) -
 
 @metric("–", kind="note")
 def kl_settled(history: History) -> Array:
-    """1 where kl changed by less than 2 % of its final value over the last fifth of the steps, else 0; NaN without kl."""
+    """1 where kl changed by at most 2 % of its final value (or 1e-12 nats) over the last fifth of the steps, else 0."""
     before, now = history.last_fifth("kl")
     with np.errstate(invalid="ignore"):
-        settled = np.abs(now - before) <= SETTLED * np.abs(now)
+        settled = np.abs(now - before) <= SETTLED * np.abs(now) + STILL
     return np.where(np.isnan(before) | np.isnan(now), np.nan, settled.astype(np.float64))
 
 

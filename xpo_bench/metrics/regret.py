@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from xpo_bench.evaluation import Array, Evaluation, Mask, WorldEvaluation, metric
+from xpo_bench.evaluation import Array, Evaluation, WorldEvaluation, metric
+from xpo_bench.metrics.frontier import ROUNDING, deficits_of, frontier_deficit, frontier_reward, log_total
 from xpo_bench.metrics.kl import divergence, weighted, world_kl
 
-ITERATIONS = 200
-"""Steps of the search for the frontier at most; it halves its bracket where Newton's step leaves it."""
+__all__ = ["frontier_gap", "frontier_reward", "gold_reward", "optimum_kl", "regret", "unseen_mass"]
 
 
 @metric("reward", better="higher")
@@ -27,13 +27,24 @@ def frontier_gap(ev: Evaluation) -> Array | None:
     """How far below the exact reward–KL frontier the policy lies: max{E_ρ r : KL(ρ‖π_ref) ≤ kl} − E_π r at its own kl.
 
     Both are averages over the prompts of the training data, so that ρ may spend its KL where it pays; the maximum
-    is at ρ ∝ π_ref·exp(r/b) with one b for all prompts. 0 for a policy of that form at any b: needs no β.
+    is at ρ ∝ π_ref·exp(r/b) with one b for all prompts. 0 for a policy of that form at any b: needs no β. A gap below 0 is
+    rounding up to 1e-10 of the range of rewards and reads 0; beyond that it is an error.
     Source: Gao et al. 2022, Fig. 1 (reward against KL); the Gibbs form is Rafailov et al. 2023, eq. 4.
     """
-    if ev.world is None or ev.world.reward is None:
+    world = ev.world
+    if world is None or world.reward is None:
         return None
-    best = frontier_reward(world_kl(ev.world), ev.world.ref_logp, ev.world.mask, ev.world.reward, ev.world.prompt_weight)
-    return np.maximum(best - _expected(ev.world, ev.world.reward), 0.0)
+    # both are counted from the best action, so that an offset of the rewards costs no digits
+    reachable = world.mask & np.isfinite(world.ref_logp)
+    deficit = deficits_of(world.reward, reachable).value
+    gap = _expected(world, deficit) - frontier_deficit(world_kl(world), world.ref_logp, reachable, deficit, world.prompt_weight)
+    tolerance = ROUNDING * np.where(world.prompt_weight > 0, deficit.max(-1), 0.0).max(-1)
+    if bool((gap < -tolerance).any()):
+        raise ArithmeticError(
+            f"frontier_gap {float(np.nanmin(gap)):.6g}: a policy above the exact frontier; its log-probabilities or those of the "
+            "reference do not sum to 1"
+        )
+    return np.maximum(gap, 0.0)  # keeps NaN
 
 
 @metric("reward", better="lower")
@@ -76,75 +87,17 @@ def optimum_kl(world: WorldEvaluation, kl_strength: Array) -> Array:
 
 
 def _optimum(world: WorldEvaluation, reward: Array, beta: Array) -> Array:
-    """log π* of every run, shape (R, P, A); runs without β are computed at β = 1 and left out by the caller."""
-    tilt = np.where(world.mask, reward, 0.0) / np.where(np.isnan(beta), 1.0, beta)[:, None, None]
-    tilted = np.where(world.mask, world.ref_logp, 0.0) + tilt
-    return tilted - _logsumexp(tilted, world.mask)
+    """log π* of every run, shape (R, P, A); runs without β are computed at β = 1 and left out by the caller.
 
-
-def frontier_reward(kl: Array, ref_logp: Array, mask: Mask, reward: Array, prompt_weight: Array) -> Array:
-    """max over ρ of the mean E_ρ r subject to the mean KL(ρ‖π_ref) ≤ kl, exact, for each run.
-
-    K(b), the mean KL of ρ_b ∝ π_ref·exp(r/b), rises with 1/b, so ln K(b) = ln kl is solved for ln(1/b) by Newton's
-    method inside a shrinking bracket; what is left of the constraint is added along the frontier's tangent,
-    whose slope is b.
-
-    Args:
-        kl, prompt_weight: shapes (R,), (R, P). ref_logp, mask, reward: shape (P, A).
+    Rewards are counted from the best action of their prompt: r/β itself would swallow log π_ref at a large offset or small β.
     """
-    used = prompt_weight.any(0)
-    mask, weight = mask[used], prompt_weight[:, used]
-    ref, gain = np.where(mask, ref_logp[used], 0.0), np.where(mask, reward[used], 0.0)
-    ref = ref - _logsumexp(ref, mask)
-    base = np.where(mask, np.exp(ref) * gain, 0.0).sum(-1, keepdims=True)
-    top = np.where(mask, gain, -np.inf).max(-1, keepdims=True)
-    argmax = mask & (gain == top)
-    farthest = (weight * -_logsumexp(ref, argmax)[..., 0]).sum(-1)  # not @, whose rounding depends on the number of runs
-    scale = float(np.where(mask, top - gain, 0.0).max(initial=0.0))
-
-    out: Array = (weight * base[..., 0]).sum(-1)
-    out = np.where(kl >= farthest, (weight * top[..., 0]).sum(-1), out)
-    search = np.flatnonzero((kl > 1e-28) & (kl < farthest))
-    if not len(search) or scale <= 0:
-        return out
-    kl, weight = kl[search], weight[search]
-    gain = np.where(mask, gain - base, 0.0)
-
-    def tilt(u: Array) -> tuple[Array, Array, Array]:
-        """Mean KL, mean reward above the reference's, and mean variance at 1/b = exp(u)."""
-        logits = ref + np.exp(u)[:, None, None] * gain
-        logits = logits - _logsumexp(logits, mask)
-        p = np.where(mask, np.exp(logits), 0.0)
-        mean = (p * gain).sum(-1)
-        variance = (p * (gain - mean[..., None]) ** 2).sum(-1)
-        return tuple((weight * x).sum(-1) for x in (divergence(logits, ref, mask), mean, variance))
-
-    low, high = np.full(len(kl), np.log(1e-18 / scale)), np.full(len(kl), np.log(1e12 / scale))
-    at_reference = tilt(np.full(len(kl), -np.inf))[2]
-    u = np.clip(0.5 * np.log(2 * kl / np.maximum(at_reference, 1e-300)), low + 1e-6, high - 1e-6)
-    for _ in range(ITERATIONS):
-        reached, mean, variance = tilt(u)
-        off = np.log(np.maximum(reached, 1e-300)) - np.log(kl)
-        low, high = np.where(off < 0, u, low), np.where(off < 0, high, u)
-        done = (np.abs(off) < 1e-12) | (high - low < 1e-14)
-        if done.all():
-            break
-        slope = np.exp(2 * u) * variance / np.maximum(reached, 1e-300)
-        newton = u - off / np.maximum(slope, 1e-300)
-        u = np.where(done, u, np.where((newton > low) & (newton < high), newton, 0.5 * (low + high)))
-    out[search] += mean + (kl - reached) * np.exp(-u)
-    return out
+    reachable = world.mask & np.isfinite(world.ref_logp)
+    deficit = deficits_of(reward, reachable).value / np.where(np.isnan(beta), 1.0, beta)[:, None, None]
+    tilted = np.where(reachable, world.ref_logp, -np.inf) - deficit
+    value: Array = tilted - log_total(tilted, reachable)[..., None]
+    return value
 
 
 def _expected(world: WorldEvaluation, reward: Array) -> Array:
     p = np.where(world.mask, np.exp(np.where(world.mask, world.logp, 0.0)), 0.0)
     return weighted(world, (p * np.where(world.mask, reward, 0.0)).sum(-1))
-
-
-def _logsumexp(values: Array, mask: Mask) -> Array:
-    """ln Σ exp over the last axis, kept, where `mask` is true."""
-    top = np.where(mask, values, -np.inf).max(-1, keepdims=True)
-    top = np.where(np.isfinite(top), top, 0.0)
-    with np.errstate(divide="ignore"):
-        value: Array = top + np.log(np.where(mask, np.exp(np.where(mask, values - top, 0.0)), 0.0).sum(-1, keepdims=True))
-    return value

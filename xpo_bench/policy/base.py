@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
-from xpo_bench.types import Completion, Scores
+from xpo_bench.types import Completion, Example, Scores
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
+
+    from xpo_bench.policy.fit import Fitted
 
 Request = tuple[Any, "Tensor | None"]
 """(stacked completions, index): `index` has shape (runs, N) and picks completions, None takes all of
@@ -34,6 +36,10 @@ class Policy(Protocol):
 
     def lengths(self, stacked: Any) -> Tensor:
         """Length of every stacked completion in tokens, shape (runs, E)."""
+        ...
+
+    def fit(self, examples: Sequence[Example], truncate: str = "prompt") -> Fitted:
+        """What becomes of the rows of a data set: truncated, left out, or as they are."""
         ...
 
     def encode(self, completions: Sequence[Completion], truncate: str = "prompt") -> Any:

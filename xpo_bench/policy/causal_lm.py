@@ -20,8 +20,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from xpo_bench.errors import UsageError
+from xpo_bench.errors import DataError, UsageError
 from xpo_bench.policy import attention, flex, sampling
+from xpo_bench.policy.fit import Fitted, fit
 from xpo_bench.policy.flops import BACKWARD, ModelShape
 from xpo_bench.policy.last_layer import LastLayer
 from xpo_bench.policy.layout import Block, attended, batches, blocks, lay_out, packs
@@ -31,8 +32,9 @@ from xpo_bench.policy.sampling import Sampled, SequenceKL
 from xpo_bench.policy.sharding import Sharding
 from xpo_bench.policy.tiny import tiny_model, tiny_tokenizer
 from xpo_bench.policy.token_kl import token_kl
-from xpo_bench.policy.tokenize import Encoded, Row, Tokenizer, encode
-from xpo_bench.types import Completion, ModelSpec, Scores
+from xpo_bench.policy.tokenize import Encoded, Row, encode
+from xpo_bench.policy.tokenizers import Tokenizer
+from xpo_bench.types import Completion, Example, ModelSpec, Scores, Text
 
 State = dict[str, Tensor]
 """Trained parameters by name."""
@@ -48,6 +50,9 @@ TOKENS_PER_DECODE = {"cpu": 2**15, "cuda": 2**16}
 
 KERNELS = {"cpu": attention, "cuda": flex}
 """What computes the attention of packed rows, by device type."""
+
+FITS = 8
+"""Data sets of which it is remembered how their rows fit."""
 
 IDLE = Row((0, 0), 1)
 """What a process computes while others still have rows."""
@@ -115,6 +120,7 @@ class CausalLM:
         self.model = model
         self.context = context_length(model.config, tokenizer)
         self.notes: dict[str, Any] = {"eos": "appended" if spec.eos and tokenizer.eos is not None else "none"}
+        self._fits: dict[tuple[int, str], tuple[Sequence[Example], Fitted]] = {}
         self.tokens_processed = 0
         self.flops = 0.0
         self.shape = ModelShape.of(model)
@@ -201,12 +207,27 @@ class CausalLM:
     # ----------------------------------------------------------------------- scoring
 
     def encode(self, completions: Sequence[Completion], truncate: str = "prompt") -> Encoded:
-        """Tokenise completions once; see `tokenize.encode` for truncation, BOS and EOS.
+        """Tokenise completions once; see `tokenize.encode` for the boundary, truncation and EOS.
 
         Raises:
             UsageError: a prompt or completion without tokens, or an unknown `truncate`.
         """
         return encode(self.tokenizer, completions, context=self.context, eos=self.spec.eos, truncate=truncate)
+
+    @property
+    def stops(self) -> frozenset[int]:
+        """Ids that end a sample; none where completions do not end with EOS either."""
+        return self.tokenizer.stops if self.spec.eos else frozenset()
+
+    def fit(self, examples: Sequence[Example], truncate: str = "prompt") -> Fitted:
+        """What becomes of the rows of a data set in this model's context; see `policy.fit`. They are tokenised once."""
+        key = (id(examples), truncate)
+        if key not in self._fits:
+            if len(self._fits) >= FITS:
+                self._fits.pop(next(iter(self._fits)))
+            fitted = fit(self.tokenizer, examples, context=self.context, eos=self.spec.eos, truncate=truncate)
+            self._fits[key] = (examples, fitted)  # the rows are kept alive, so that their id stays theirs
+        return self._fits[key][1]
 
     def stack(self, encoded: Sequence[Encoded]) -> Encoded:
         """The encoded completions of the one run."""
@@ -436,21 +457,29 @@ class CausalLM:
         top_k: int = 0,
         max_new_tokens: int = 64,
     ) -> list[list[Completion]]:
-        """Draw completions as text, grouped by prompt. Scoring them takes their text, and EOS, as for any completion."""
+        """Draw completions, grouped by prompt. Each carries the ids that were drawn, which are what is scored."""
         generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
         drawn = self.sample(
             prompts, samples, max_new_tokens=max_new_tokens, generator=generator, temperature=temperature, top_k=top_k
         )
-        texts = [Completion(prompts[i], text) for i, text in zip(drawn.prompt_index.tolist(), drawn.texts, strict=True)]
-        return [texts[start : start + samples] for start in range(0, len(texts), samples)]
+        made = [
+            Completion(prompts[i], Text(text, ids=ids, reserve=max_new_tokens))
+            for i, text, ids in zip(drawn.prompt_index.tolist(), drawn.texts, drawn.ids, strict=True)
+        ]
+        return [made[start : start + samples] for start in range(0, len(made), samples)]
 
     @torch.no_grad()
-    def describe_completions(self, completions: Sequence[Completion], state: State) -> np.ndarray:
+    def describe_completions(self, completions: Sequence[Completion], state: State, truncate: str = "prompt") -> np.ndarray:
         """Features of completions under a snapshot, for reward heads, shape `(n, 2·width)`, float64.
 
         The mean over completion positions of what enters the head, and its last one.
+
+        Raises:
+            DataError: a completion has no token within the context.
         """
-        encoded = self.encode(completions)
+        encoded = self.encode(completions, truncate)
+        if encoded.dropped:
+            raise DataError(f"{encoded.dropped} of {len(completions)} completions have no token within the context")
         out: list[np.ndarray | None] = [None] * len(encoded.rows)
         with self.using(state):
             for batch in self.row_batches(encoded.rows):
@@ -560,7 +589,7 @@ class CausalLM:
             "context": self.context,
             "dtype": self.dtype,
             "tokenizer": self.tokenizer.name,
-            "bos": self.tokenizer.bos is not None,
+            "bos": bool(self.tokenizer.lead),
             **self.notes,
         }
 

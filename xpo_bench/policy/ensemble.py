@@ -17,10 +17,11 @@ from torch.func import functional_call, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from xpo_bench.policy.causal_lm import CausalLM, State
+from xpo_bench.policy.fit import Fitted
 from xpo_bench.policy.layout import batches
 from xpo_bench.policy.token_kl import forward_kl
 from xpo_bench.policy.tokenize import Encoded, Row
-from xpo_bench.types import Completion, Scores
+from xpo_bench.types import Completion, Example, Scores
 
 ALL = slice(None)
 
@@ -74,6 +75,10 @@ class Ensemble:
     def value_dtype(self) -> torch.dtype:
         """The dtype of scores."""
         return self.single.value_dtype
+
+    def fit(self, examples: Sequence[Example], truncate: str = "prompt") -> Fitted:
+        """What becomes of the rows of a data set in the model's context."""
+        return self.single.fit(examples, truncate)
 
     def encode(self, completions: Sequence[Completion], truncate: str = "prompt") -> Encoded:
         """Tokenise completions once."""
@@ -175,9 +180,9 @@ class Ensemble:
         for r, run in enumerate(rows):
             for b, row in enumerate(run):
                 ids[r, b, : len(row.ids) - 1] = torch.tensor(row.ids[:-1])
-            places = [b * width + t for b, row in enumerate(run) for t in range(row.start - 1, len(row.ids) - 1)]
+            places = [b * width + k - 1 for b, row in enumerate(run) for k in row.scored]
             at[r, : len(places)] = torch.tensor(places)
-            targets[r, : len(places)] = torch.tensor([i for row in run for i in row.ids[row.start :]])
+            targets[r, : len(places)] = torch.tensor([row.ids[k] for row in run for k in row.scored])
             self.tokens_processed += sum(len(row.ids) - 1 for row in run)
         ids, at, targets = (values.to(self.device) for values in (ids, at, targets))
         if against is None:

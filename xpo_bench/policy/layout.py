@@ -58,7 +58,7 @@ def blocks(rows: Sequence[Row], limit: int, reach: int, attention: float = 0.0) 
             groups[prompt] = [alone]
             out.append(groups[prompt])
             continue
-        last, length = known[-1], known[-1].length + row.length - 1
+        last, length = known[-1], known[-1].length + row.tail - 1
         scores = length**2 - last.length**2 - alone.length**2
         if length <= limit and row.start >= attention * scores:
             known[-1] = Block((*last.members, i), row.start, length)
@@ -138,8 +138,9 @@ def lay_out(rows: Sequence[Row], parts: Sequence[Block], device: torch.device, f
         segments += [0] * start
         stretches = [start]
         for number, i in enumerate(part.members, 1):
-            more = rows[i].length - 1
-            at[i] = [head, *range(len(ids), len(ids) + more)]
+            more = rows[i].tail - 1
+            before = len(ids) - start - 1  # what predicts the token at k stands one before it, and the first behind the prompt
+            at[i] = [head if k == start else before + k for k in rows[i].scored]
             ids += rows[i].ids[start:-1]
             positions += range(start, start + more)
             segments += [number] * more
@@ -161,7 +162,7 @@ def lay_out(rows: Sequence[Row], parts: Sequence[Block], device: torch.device, f
         torch.tensor(ids, device=device).view(shape),
         torch.tensor(needed, device=device),
         torch.tensor([place for row in at for place in row], device=device),
-        torch.tensor([i for row in rows for i in row.ids[row.start :]], device=device),
+        torch.tensor([row.ids[k] for row in rows for k in row.scored], device=device),
         torch.tensor(positions, device=device).view(shape) if told else None,
         _visible(torch.tensor(segments, device=device).view(shape)) if told and not packed else None,
         packing if packed else None,
@@ -174,7 +175,7 @@ def attended(rows: Sequence[Row], parts: Sequence[Block]) -> list[tuple[int, int
     return [
         span
         for part in parts
-        for span in ((0, part.start), *((part.start, part.start + rows[i].length - 1) for i in part.members))
+        for span in ((0, part.start), *((part.start, part.start + rows[i].tail - 1) for i in part.members))
     ]
 
 

@@ -14,7 +14,7 @@ import torch
 
 from xpo_bench.checkpoints import Checkpoint, locate
 from xpo_bench.errors import UnreachableError, UsageError
-from xpo_bench.policy.tokenize import IdTokenizer, ModelTokenizer, Tokenizer
+from xpo_bench.policy.tokenizers import IdTokenizer, ModelTokenizer, Tokenizer
 from xpo_bench.types import ModelSpec
 
 PICKLED = (".bin", ".pt", ".pth", ".ckpt")
@@ -43,7 +43,7 @@ def load_pretrained(spec: ModelSpec) -> tuple[Any, Tokenizer]:
         model = _weights(spec, found, options)
         if spec.tokenizer == "ids":
             return model, IdTokenizer(int(model.get_output_embeddings().weight.shape[0]))
-        return model, ModelTokenizer(AutoTokenizer.from_pretrained(found.place, **options))
+        return model, ModelTokenizer(AutoTokenizer.from_pretrained(found.place, **options), end_ids(model))
     except UsageError:
         raise
     except Exception as error:  # configurations, weights and tokenizers fail in many ways
@@ -51,6 +51,16 @@ def load_pretrained(spec: ModelSpec) -> tuple[Any, Tokenizer]:
         if found.local or not isinstance(error, OSError) or _says_no_such_model(error):
             raise UsageError(f"model {spec.name!r} cannot be loaded as a causal language model: {reason}") from error
         raise UnreachableError(f"model {spec.name!r} cannot be reached: {reason}") from error
+
+
+def end_ids(model: Any) -> list[int]:
+    """Ids at which the model's generation settings, or else its configuration, end a text."""
+    settings = getattr(model, "generation_config", None)
+    found = getattr(settings, "eos_token_id", None)
+    if found is None:
+        found = getattr(model.config, "eos_token_id", None)
+    several = found if isinstance(found, list | tuple) else [found]
+    return [int(i) for i in several if isinstance(i, int) and i >= 0]
 
 
 def _weights(spec: ModelSpec, found: Checkpoint, options: dict[str, Any]) -> Any:

@@ -12,6 +12,10 @@ from scipy.special import expit, log_expit
 
 from xpo_bench.types import Completion, Pair
 
+ITERATIONS = 5000
+"""Steps of a fit at most."""
+STATIONARY = 1e-6
+"""Largest gradient, per unit of reward, of a fit that has converged; 1e-8 is the most that was seen."""
 MAX_REWARD = 1e3
 """Without weight decay the fit to a certain preference has no finite optimum; it stops at this value."""
 
@@ -110,7 +114,11 @@ def _prompts(pairs: Sequence[Pair]) -> int:
 
 
 def _logistic(design: csr_array | np.ndarray, counts: np.ndarray, penalty: float) -> np.ndarray:
-    """argmin of the count-weighted mean of −log σ(design @ x) plus penalty/2 · Σ x², shape (parameters,)."""
+    """argmin of the count-weighted mean of −log σ(design @ x) plus penalty/2 · Σ x², shape (parameters,).
+
+    Raises:
+        ArithmeticError: the search has not converged.
+    """
     weight = counts / counts.sum()
     transposed = design.T.tocsr() if isinstance(design, csr_array) else design.T
 
@@ -126,6 +134,13 @@ def _logistic(design: csr_array | np.ndarray, counts: np.ndarray, penalty: float
         jac=True,
         method="L-BFGS-B",
         bounds=[(-MAX_REWARD, MAX_REWARD)] * n,
-        options={"maxiter": 5000, "maxfun": 10000, "ftol": 1e-15, "gtol": 1e-10},
+        options={"maxiter": ITERATIONS, "maxfun": 2 * ITERATIONS, "ftol": 1e-15, "gtol": 1e-10},
     )
+    slope = objective(fit.x)[1]
+    inward = np.where(slope > 0, fit.x > -MAX_REWARD, fit.x < MAX_REWARD)  # at a bound it may point outwards
+    largest = float(np.abs(np.where(inward, slope, 0.0)).max(initial=0.0))
+    if not largest <= STATIONARY:
+        raise ArithmeticError(
+            f"the fit of a reward has not converged: gradient {largest:.3g} after {fit.nit} steps ({fit.message})"
+        )
     return np.asarray(fit.x)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from xpo_bench.errors import UsageError
 from xpo_bench.policy.layout import batches
-from xpo_bench.policy.tokenize import Encoded, Row, cut_left, prompt_ids
+from xpo_bench.policy.tokenize import Encoded, Row, prompt_ids, truncate_left
 from xpo_bench.types import Scores
 
 if TYPE_CHECKING:
@@ -28,8 +28,8 @@ class Sampled:
         encoded: the rows as they were drawn (prompt ids kept), ready for `CausalLM.score`; length S.
         prompt_index: position in `prompts` of each sample, shape `(S,)`.
         scores: log-probabilities under the policy at temperature 1 and without top-k, nats, shape `(1, S, T)`.
-        finished: whether EOS ended the sample, and not the length limit, shape `(S,)`.
-        texts: the samples as text.
+        finished: whether an id that ends a text ended the sample, and not the length limit, shape `(S,)`.
+        texts: the samples as text, special tokens left out. ids: the samples as they were drawn, their last one included.
         temperature, top_k: what they were drawn with.
         truncated: prompts that lost their left end to leave room for the completion.
     """
@@ -39,6 +39,7 @@ class Sampled:
     scores: Scores
     finished: Tensor
     texts: tuple[str, ...]
+    ids: tuple[tuple[int, ...], ...]
     temperature: float = 1.0
     top_k: int = 0
     truncated: int = 0
@@ -73,9 +74,10 @@ def sample(
 ) -> Sampled:
     """Draw `samples` independent completions of every prompt.
 
-    A sample ends with EOS or after `max_new_tokens` tokens; without EOS every sample has exactly that many. Each draw
-    inverts the cumulative distribution at a uniform number that belongs to (sample, position), so up to rounding a
-    sample does not depend on what it is batched with, and the global generator is not touched.
+    A sample ends with an id that ends a text (`policy.stops`: EOS, those of the model's generation settings, what the chat
+    template writes after an answer), or after `max_new_tokens` tokens; without such ids all samples have exactly that many.
+    Each draw inverts the cumulative distribution at a uniform number that belongs to (sample, position), so up to rounding
+    a sample does not depend on what it is batched with, and the global generator is not touched.
 
     Args:
         samples: completions per prompt.
@@ -91,20 +93,21 @@ def sample(
         raise UsageError(f"samples {samples} must be at least 1, temperature {temperature} above 0 and top_k {top_k} at least 0")
     if not 1 <= max_new_tokens < policy.context:
         raise UsageError(f"max_new_tokens is {max_new_tokens}; it must be between 1 and {policy.context - 1} (context − 1)")
-    bos, room = policy.tokenizer.bos, policy.context - max_new_tokens
-    ids = prompt_ids(policy.tokenizer, prompts)
-    starts = [cut_left(ids[prompt], room, bos) for prompt in prompts for _ in range(samples)]
-    truncated = sum(len(ids[prompt]) > room for prompt in prompts)
+    room, lead = policy.context - max_new_tokens, policy.tokenizer.lead
+    whole = prompt_ids(policy.tokenizer, prompts)
+    starts = [start for ids in whole for start in [truncate_left(ids, room, lead)] * samples]
+    truncated = sum(len(ids) > room for ids in whole)
     uniform = torch.rand(len(starts), max_new_tokens, generator=generator, dtype=torch.float64)
-    eos = policy.tokenizer.eos if policy.spec.eos else None
+    stops = policy.stops
 
     drawn: list[list[int]] = [[] for _ in starts]
     logps = torch.zeros(len(starts), max_new_tokens, dtype=torch.float64 if policy.dtype == "float64" else torch.float32)
     for batch in _decode_batches(policy, [len(start) for start in starts], max_new_tokens):
-        tokens, batch_logps = _continue(policy, [starts[b] for b in batch], uniform[batch], eos, temperature, top_k)
+        tokens, batch_logps = _continue(policy, [starts[b] for b in batch], uniform[batch], stops, temperature, top_k)
         logps[batch, : batch_logps.shape[1]] = batch_logps
         for b, line in zip(batch, tokens, strict=True):
-            drawn[b] = line[: line.index(eos) + 1] if eos is not None and eos in line else line
+            end = next((k for k, token in enumerate(line, 1) if token in stops), len(line))
+            drawn[b] = line[:end]
 
     lengths = torch.tensor([len(line) for line in drawn], dtype=torch.long)
     width = int(lengths.max()) if len(lengths) else 1
@@ -113,8 +116,9 @@ def sample(
         encoded=Encoded.of(Row((*start, *line), len(start)) for start, line in zip(starts, drawn, strict=True)),
         prompt_index=torch.arange(len(prompts)).repeat_interleave(samples),
         scores=Scores(logps[:, :width].masked_fill(~mask, 0.0)[None].to(policy.device), mask[None].to(policy.device)),
-        finished=torch.tensor([eos is not None and line[-1] == eos for line in drawn], dtype=torch.bool),
-        texts=tuple(policy.tokenizer.decode(line) for line in drawn),
+        finished=torch.tensor([line[-1] in stops for line in drawn], dtype=torch.bool),
+        texts=tuple(policy.tokenizer.decode(line[:-1] if line[-1] in stops else line) for line in drawn),
+        ids=tuple(tuple(line) for line in drawn),
         temperature=temperature,
         top_k=top_k,
         truncated=truncated,
@@ -132,12 +136,18 @@ def _decode_batches(policy: CausalLM, lengths: Sequence[int], limit: int) -> Ite
 
 
 def _continue(
-    policy: CausalLM, starts: Sequence[Sequence[int]], uniform: Tensor, eos: int | None, temperature: float, top_k: int
+    policy: CausalLM,
+    starts: Sequence[Sequence[int]],
+    uniform: Tensor,
+    stops: frozenset[int],
+    temperature: float,
+    top_k: int,
 ) -> tuple[list[list[int]], Tensor]:
     """Continue one batch of prompts, padded on the left, with a key-value cache.
 
     Returns:
-        Tokens of each row (those after EOS are to be ignored) and their log-probabilities, shape `(B, T)`, on the CPU.
+        Tokens of each row (those after one of `stops` are to be ignored) and their log-probabilities, shape `(B, T)`, on
+        the CPU.
     """
     device = policy.device
     rows, width, limit = len(starts), max(map(len, starts)), uniform.shape[1]
@@ -154,6 +164,7 @@ def _continue(
     policy.tokens_processed += int(length.sum())
     policy.flops += policy.shape.forward([(0, len(start)) for start in starts], rows)
     last = 0
+    ends = torch.tensor(sorted(stops), device=device)
     with policy.autocast():  # outer scope: weights are cast once per batch, not once per token
         for t in range(limit):
             end, last = width + t, t + 1
@@ -176,9 +187,9 @@ def _continue(
             drawn[row, t] = token
             logps[row, t] = torch.log_softmax(logits, -1).gather(1, token[:, None])[:, 0]
             tokens = torch.cat([tokens, token[:, None]], 1)
-            if eos is None:
+            if not stops:
                 continue
-            done |= token == eos
+            done |= torch.isin(token, ends)
             going = int((~done).sum())
             if not going:
                 break

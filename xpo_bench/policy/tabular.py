@@ -6,6 +6,7 @@ KL divergences, and the expected reward.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,8 +16,9 @@ from torch import Tensor
 
 from xpo_bench.errors import DataError
 from xpo_bench.policy.base import Request
+from xpo_bench.policy.fit import Fitted
 from xpo_bench.policy.token_kl import forward_kl
-from xpo_bench.types import Completion, Scores, World
+from xpo_bench.types import Completion, Example, Scores, World
 
 ALL = slice(None)
 
@@ -48,7 +50,11 @@ class TableLayout:
             n = len(actions)
             self.mask[row, :n] = True
             known = world.reference.get(prompt)
-            self.log_reference[row, :n] = np.log([known[a] for a in actions]) if known else -np.log(n)
+            if known:  # a world file's probabilities sum to 1 within 1e-6
+                probabilities = np.array([known[a] for a in actions])
+                self.log_reference[row, :n] = np.log(probabilities / math.fsum(probabilities))
+            else:
+                self.log_reference[row, :n] = -np.log(n)
             if self.reward is not None:
                 self.reward[row, :n] = [world.reward.get(prompt, {}).get(a, 0.0) for a in actions]
 
@@ -93,6 +99,10 @@ class TabularPolicy:
         return self.parameter if parameter is None else parameter
 
     # ---------------------------------------------------------------- completions
+
+    def fit(self, examples: Sequence[Example], truncate: str = "prompt") -> Fitted:
+        """The rows as they are: the actions of a table are no tokens."""
+        return Fitted(tuple(examples))
 
     def encode(self, completions: Sequence[Completion], truncate: str = "prompt") -> Tensor:
         """Flat table positions, shape (E,)."""
@@ -151,11 +161,16 @@ class TabularPolicy:
         return torch.log_softmax(self._logits(), -1)
 
     @torch.no_grad()
-    def exact_kl(self, stacked: Tensor, index: Tensor | None, runs: slice = ALL) -> Tensor:
-        """KL(π(.|x) ‖ initial) of the prompt of each picked completion, nats, shape (runs, N)."""
+    def exact_kl(self, stacked: Tensor, index: Tensor | None, runs: slice = ALL, reference: Tensor | None = None) -> Tensor:
+        """KL(π(.|x) ‖ π_ref(.|x)) of the prompt of each picked completion, nats, shape (runs, N).
+
+        Args:
+            reference: log π_ref of these runs, shape (runs, P, A), as `log_probs` returned it; the initial policy by default.
+        """
         assert self._flat is not None
         logp = self._flat[runs].detach().reshape(-1, *self.log_reference.shape)
-        kl = torch.where(torch.isfinite(logp), logp.exp() * (logp - self.log_reference), 0.0).sum(-1)
+        against = self.log_reference if reference is None else reference
+        kl = torch.where(torch.isfinite(logp), logp.exp() * (logp - against), 0.0).sum(-1)
         positions = stacked if index is None else stacked.gather(1, index.clamp(min=0))
         return kl.gather(1, positions // self.layout.width)
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from xpo_bench.errors import UsageError
-from xpo_bench.policy.tokenize import ByteTokenizer, IdTokenizer, Tokenizer
+from xpo_bench.policy.tokenizers import ByteTokenizer, IdTokenizer, Tokenizer
 from xpo_bench.types import ModelSpec
 
 

@@ -16,6 +16,7 @@ from typing import Any
 
 from rich.console import Console
 
+from xpo_bench.metrics.names import current
 from xpo_bench.report.drawing import Column, bullet, draw, say
 from xpo_bench.report.format import mean_pm, number
 from xpo_bench.report.stats import Estimate, Record, control, estimate, group
@@ -69,7 +70,7 @@ def curve_reader(root: Path) -> Curves:
         import pyarrow.parquet as pq
 
         path = root / "curves" / f"{key}.parquet"
-        return pq.read_table(path).to_pylist() if path.is_file() else []
+        return [current(row) for row in pq.read_table(path).to_pylist()] if path.is_file() else []
 
     return lambda record: read(record["key"])
 

@@ -14,6 +14,7 @@ from xpo_bench.runner.config import dump
 from xpo_bench.runner.models import policy_and_budget
 from xpo_bench.runner.request import Request
 from xpo_bench.task import Task
+from xpo_bench.types import TEMPLATE_DATE
 
 IN_MEMORY = "in-memory"
 
@@ -38,6 +39,8 @@ def command(record: Record, registry: Registry) -> str:
         words += ["--model", name]
     if rank := model.get("lora_rank"):
         words += ["--lora", f"r={rank},alpha={model.get('lora_alpha', 2 * rank)}"]
+    if (day := (task.get("data") or {}).get("template_date")) not in (None, TEMPLATE_DATE.isoformat()):
+        words += ["--template-date", str(day)]
     words += ["--seeds", f"{record['seed']},"]
     train = dict(record.get("train") or {})
     if processes := train.pop("processes", None):

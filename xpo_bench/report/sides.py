@@ -9,6 +9,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from xpo_bench.errors import UsageError
+from xpo_bench.metrics.names import current
 from xpo_bench.report.stats import Record
 from xpo_bench.runner.config import dump
 from xpo_bench.runner.store import DONE, SCHEMA, SIZE_LIMIT, Store
@@ -89,7 +90,8 @@ def _baseline(path: Path) -> Side:
     if not whole:
         raise UsageError(f"{path}: a baseline that is not whole; write it again by `xpo-bench baseline RUN -o FILE`")
     assert isinstance(records, list)
-    return Side(str(path), records, curves or {})
+    records = [{**record, "metrics": current(record["metrics"])} for record in records]
+    return Side(str(path), records, {k: [current(row) for row in rows] for k, rows in (curves or {}).items()})
 
 
 def _is_record(value: Any) -> bool:

@@ -14,6 +14,7 @@ from typing import Any
 from pydantic_core import to_json
 from scipy.special import stdtrit
 
+from xpo_bench.metrics.kl import STILL
 from xpo_bench.metrics.kl import control as control_slope
 from xpo_bench.report.bootstrap import iqm
 
@@ -309,7 +310,7 @@ def control(groups: Sequence[Group], regularisers: Regularisers | None = None) -
 
     A sweep holds the groups of one algorithm, task and experiment that differ in that field alone, at two or
     more positive values. The value is null unless every run is ok, settled (`notes.kl_settled`) and has a
-    positive kl. `optimum` is the same slope over the exact optimum's KL (`notes.optimum_kl`), where known.
+    kl above rounding. `optimum` is the same slope over the exact optimum's KL (`notes.optimum_kl`), where known.
     """
     out: dict[Group, dict[str, Any]] = {}
     sweeps: dict[str, list[tuple[Group, float, int]]] = {}
@@ -347,7 +348,7 @@ def _control(members: Sequence[tuple[Group, float, int]]) -> dict[str, Any]:
 
 
 def _positive(values: Iterable[float | None]) -> list[float] | None:
-    """The values, or None when one of them is unknown or not positive."""
+    """The values of a KL, or None when one of them is unknown or no more than rounding, whose logarithm says nothing."""
     found = list(values)
-    known = [float(v) for v in found if v is not None and v > 0]
+    known = [float(v) for v in found if v is not None and v > STILL]
     return known if len(known) == len(found) else None

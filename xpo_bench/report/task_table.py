@@ -13,6 +13,7 @@ from xpo_bench.report.columns import metric_column, unlearns
 from xpo_bench.report.drawing import Column, Sheet, broken_header, draw, row_label, say
 from xpo_bench.report.format import ABSENT, clean, mean_pm, number
 from xpo_bench.report.stats import Group
+from xpo_bench.runner.remarks import remarks
 
 WORLD = (
     "gold_reward",
@@ -101,6 +102,8 @@ def task_sheets(task: str, groups: Sequence[Group]) -> list[Sheet]:
         note = f"{LONGER}: the rule that prefers the completion with more tokens, on the same pairs; no algorithm."
     if "regret" in columns and not all(g.known("regret") for g in groups if g.counted):
         note = f"{note} regret: – where an algorithm names no strength of its KL, and so no optimum.".strip()
+    told = dict.fromkeys(remark for g in groups for r in g.records for remark in remarks(r))
+    note = " ".join(filter(None, (note, *(f"{clean(remark)}." for remark in told))))
     sheets = [Sheet(title, rows, note, aside=[len(groups)])]
     if language:
         sheets.append(Sheet(f"{clean(task)}: cost", [who, *_columns(COST, groups).values()]))

@@ -18,6 +18,7 @@ from xpo_bench.runner.observers import Observers, facts
 from xpo_bench.runner.occupancy import occupied
 from xpo_bench.runner.plan import HERE, Plan, make_plan
 from xpo_bench.runner.record import now
+from xpo_bench.runner.remarks import remarks
 from xpo_bench.runner.request import Request, parse_shard, requests
 from xpo_bench.runner.store import SCHEMA, Store
 
@@ -337,6 +338,7 @@ def _execute(plan: Plan, store: Store, session: Session) -> Result:
     store.write_run(_run_document(plan, store))
     fresh_records: dict[str, dict[str, Any]] = {}
     told: set[tuple[str, str]] = set()
+    noted: set[str] = set()
 
     def finished(cell: Any, record: dict[str, Any], curve: list[dict[str, Any]]) -> None:
         store.write_cell(record, curve)
@@ -346,6 +348,10 @@ def _execute(plan: Plan, store: Store, session: Session) -> Result:
             if failure not in told:
                 told.add(failure)
                 print(f"xpo-bench: metric {failure[0]}: {failure[1]}; left out of {cell.label}", file=sys.stderr)
+        for remark in remarks(record):
+            if remark not in noted:
+                noted.add(remark)
+                print(f"xpo-bench: {remark}", file=sys.stderr)
         if reporter:
             reporter.finished(cell, record)
 

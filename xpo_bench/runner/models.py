@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from datetime import date
 from pathlib import Path
 
 from xpo_bench.checkpoints import locate
@@ -55,12 +56,28 @@ def devices_from(device: str, count: int) -> list[str]:
 
 def model_and_budget(request: Request, task: Task) -> tuple[ModelSpec, Budget]:
     model, budget = policy_and_budget(request, task)
+    if request.template_date is not None:
+        if model.tabular or model.name == "tiny":
+            raise UsageError(f"--template-date: the policy of task {task.name} is {model.name}, which has no chat template")
+        model = replace(model, template_date=parse_date(request.template_date))
     if request.lora is None:
         return model, budget
     if model.tabular:
         raise UsageError(f"--lora: the policy of task {task.name} is {model.name}; adapters need a language model (--model)")
     rank, alpha = parse_lora(request.lora)
     return replace(model, lora_rank=rank, lora_alpha=alpha), budget
+
+
+def parse_date(text: str) -> date:
+    """A day such as 2026-01-31.
+
+    Raises:
+        UsageError: anything else.
+    """
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        raise UsageError(f"--template-date {text}: expected a day such as 2026-01-31") from None
 
 
 def parse_lora(text: str) -> tuple[int, int]:
@@ -88,10 +105,26 @@ def policy_and_budget(request: Request, task: Task) -> tuple[ModelSpec, Budget]:
         if rank and (kind == "tabular" or not rank.isdecimal() or int(rank) == 0):
             raise UsageError(f"--model {request.model}: give tabular, linear, or linear:R with a rank R of at least 1")
         return ModelSpec(name=kind, rank=int(rank or 0)), task.budget if own.tabular else TABULAR_BUDGET
-    check_model(request.model)
-    model = ModelSpec(name=request.model, tokenizer="bytes" if request.model == "tiny" else "own")
-    model = replace(model, trust_remote_code=request.trust_remote_code)
+    model = language_model(request.model, request.trust_remote_code)
     return model, (task.lm_budget or LM_BUDGET) if own.tabular else task.budget
+
+
+def model_spec(name: str, trust_remote_code: bool) -> ModelSpec:
+    """The policy of a name, for what is asked of no task.
+
+    Raises:
+        UsageError: no such path, or a packaged model that is not installed.
+    """
+    if name.partition(":")[0] in ("tabular", "linear"):
+        return ModelSpec()
+    return language_model(name, trust_remote_code)
+
+
+def language_model(name: str, trust_remote_code: bool) -> ModelSpec:
+    """The specification of a language model: `tiny`, a packaged model, a path or a hub id."""
+    check_model(name)
+    model = ModelSpec(name=name, tokenizer="bytes" if name == "tiny" else "own")
+    return replace(model, trust_remote_code=trust_remote_code)
 
 
 def check_model(name: str) -> None:

@@ -30,6 +30,9 @@ def cell_record(
     """One record, see CONTRACT's schema; a cell without an outcome has no metrics."""
     setup, dataset = cell.setup, cell.setup.dataset(cell.seed)
     notes = dict(outcome.notes) if outcome else {}
+    by_template = {"eos": "template"} if dataset.template == "model" else {}  # it ends completions itself
+    if "eos" in notes:
+        notes |= by_template
     algorithm = {
         "name": cell.algorithm.name,
         "config": dict(cell.config),
@@ -61,8 +64,11 @@ def cell_record(
                 **({"notes": dict(dataset.notes)} if dataset.notes else {}),
                 "train": len(dataset.train),
                 "heldout": len(dataset.heldout),
+                "template": dataset.template,
+                **({"template_date": dataset.template_date} if dataset.template_date else {}),
+                **(outcome.data if outcome else {}),
             },
-            "model": dict(model),
+            "model": dict(model) | (by_template if "eos" in model else {}),
             "budget": dump(setup.budget),
             "expected_divergence": cell.algorithm.name in setup.task.expects_divergence,
         },

@@ -95,7 +95,8 @@ class References:
 
 
 def _digest(item: Completion) -> bytes:
-    return blake2b(json.dumps([item.prompt, item.text]).encode(), digest_size=16).digest()
+    told = [item.prompt, item.text, *([item.tokens] if item.tokens else [])]
+    return blake2b(json.dumps(told).encode(), digest_size=16).digest()
 
 
 def _parquet(known: dict[bytes, CachedScore]) -> bytes:

@@ -33,6 +33,7 @@ class Request:
     model: str | None = None
     lora: str | None = None
     trust_remote_code: bool = False
+    template_date: str | None = None
     settings: Settings = field(default_factory=dict)
     seeds: Sequence[int] = (0,)
     budget: Mapping[str, Any] = field(default_factory=dict)
@@ -71,7 +72,7 @@ def parse_shard(text: str) -> tuple[int, int]:
 FILE_KEYS = (
     "algos", "tasks", "suite", "data", "world", "model", "set", "seeds", "steps", "sampling", "heldout", "batch_size",
     "optimizer", "lr", "loss_over", "label_noise", "dtype", "experiment", "rows", "on_bad_row", "truncate",
-    "lora", "gpus_per_cell", "columns", "rankings",
+    "lora", "gpus_per_cell", "template_date", "columns", "rankings",
 )  # fmt: skip
 BUDGET_KEYS = ("steps", "sampling", "heldout", "batch_size", "optimizer", "lr", "loss_over", "label_noise", "dtype")
 
@@ -210,6 +211,7 @@ def _request(words: Mapping[str, Any], suite: str | None, device: str) -> Reques
         model=words.get("model"),
         lora=words.get("lora"),
         trust_remote_code=bool(words.get("trust_remote_code", False)),
+        template_date=None if words.get("template_date") is None else str(words["template_date"]),
         settings=_settings(words.get("set")),
         seeds=parse_seeds(words.get("seeds", 1)),
         budget={k: words[k] for k in BUDGET_KEYS if k in words},

@@ -40,8 +40,9 @@ class AlgorithmOf(Model):
     """Of the distribution."""
     regulariser: tuple[str, Literal[-1, 1]] | None = Field(strict=False)
     """The field that is meant to hold the policy near the reference, and the direction in which it does."""
-    z0: Literal["exact", "mismatched"] | None = None
-    """KTO's reference point: the exact KL of a table, or scores of mismatched rows."""
+    z0: Literal["exact", "mismatched", "none"] | None = None
+    """KTO's reference point: the exact KL of a table, or scores of mismatched rows; "none" where all rows that are
+    trained on share one prompt, so that none has a mismatched partner and z0 is 0 throughout."""
 
 
 class Data(Model):
@@ -64,6 +65,18 @@ class Data(Model):
     """What is odd about rows that are used -> their number; absent where there is nothing."""
     train: Count
     heldout: Count
+    template: Literal["model", "plain"] | None = None
+    """What made text of conversational rows: the model's chat template, or the suite's plain one; null where rows are text."""
+    template_date: str | None = None
+    """The day that the chat template was told, where it asked for today's."""
+    truncated: Count | None = None
+    """Rows of which something was truncated to fit the context of a language model."""
+    boundary_merges: Count | None = None
+    """Rows of which prompt and completion share a token."""
+    equal_ids: Count | None = None
+    """Pairs left out since both sides have the same token ids."""
+    unfit: dict[str, Count] | None = None
+    """Reason -> other rows left out since they do not fit the context."""
 
 
 class TaskOf(Model):

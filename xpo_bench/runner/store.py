@@ -13,6 +13,7 @@ from typing import Any
 from pydantic_core import from_json
 
 from xpo_bench.errors import StoreError, UsageError
+from xpo_bench.metrics.names import current
 from xpo_bench.runner.definitions import learn_from
 from xpo_bench.runner.keys import canonical
 
@@ -149,6 +150,8 @@ class Store:
             self.damaged[Path(path)] = reason
             return None
         learn_from(record)
+        if isinstance(record.get("metrics"), dict):
+            record["metrics"] = current(record["metrics"])
         return record  # type: ignore[no-any-return]
 
     def set_aside(self) -> list[tuple[Path, str]]:

@@ -24,7 +24,10 @@ are padded to a multiple, so that the company of a run does not decide which of 
 
 @dataclass
 class EvalSet:
-    """The evaluation rows of every run, encoded, with their log-probabilities under the initial policy."""
+    """The evaluation rows of every run, encoded, with their log-probabilities under the initial policy.
+
+    `stage_ref` holds those of both sides under the reference of the stage at hand, where that is another policy.
+    """
 
     rows: list[Sequence[Example]]
     paired: bool
@@ -35,6 +38,7 @@ class EvalSet:
     p_chosen: Array
     valid: Array
     valid_rejected: Array
+    stage_ref: tuple[Scores, Scores] | None = None
 
     @classmethod
     def build(cls, policy: Policy, rows: list[Sequence[Example]], truncate: str, score_initial: Any) -> EvalSet | None:
@@ -66,6 +70,13 @@ class EvalSet:
             _valid(chosen),
             _valid(rejected),
         )
+
+    def refer(self, policy: Policy | None) -> None:
+        """Take the policy as it stands for the reference of implied preferences; None is the initial one."""
+        self.stage_ref = None
+        if policy is not None and self.paired:
+            chosen, rejected = policy.score_sets([self.chosen, self.rejected])
+            self.stage_ref = chosen, rejected
 
 
 def _sides(run: Sequence[Example], paired: bool) -> tuple[list[Completion], list[Completion]]:
@@ -136,17 +147,22 @@ def evaluate(
         implied=_implied(eval_set, chosen, rejected, slices) if eval_set.paired else None,
         world=world,
         kl_strength=kl_strength,
+        rounding=torch.finfo(chosen.token_logps.dtype).eps,
     )
 
 
 @torch.no_grad()
 def _implied(eval_set: EvalSet, chosen: Scores, rejected: Scores, slices: Sequence[EvaluatedSlice]) -> Array | None:
-    """The probabilities that the algorithms claim, shape (runs, E); NaN rows where one claims none."""
+    """The probabilities that the algorithms claim, shape (runs, E); NaN rows where one claims none.
+
+    Log-ratios are those that the loss is given: against the stage's reference, whatever the other metrics are against.
+    """
+    chosen_ref, rejected_ref = eval_set.stage_ref or (eval_set.chosen_ref, eval_set.rejected_ref)
     out = np.full(eval_set.valid.shape, np.nan)
     rows = eval_set.valid.shape[1]
     policy, reference = (
         {"chosen": _padded(chosen), "rejected": _padded(rejected)},
-        {"chosen": _padded(eval_set.chosen_ref), "rejected": _padded(eval_set.rejected_ref)},
+        {"chosen": _padded(chosen_ref), "rejected": _padded(rejected_ref)},
     )
     for algorithm, runs, state in slices:
         step = Step(
@@ -178,8 +194,11 @@ def _runs(scores: Scores, runs: slice) -> Scores:
 def world_evaluation(policy: Any, prompt_weight: Array, seen: Array | None = None) -> WorldEvaluation:
     """The exact distributions of a tabular policy; `seen` marks the actions of the training data, shape (runs, P, A)."""
     layout = policy.layout
+    logp = array(policy.log_probs())
+    if policy.value_dtype != torch.float64:  # rounded logarithms are those of no distribution: KL and rewards need one
+        logp = logp - np.logaddexp.reduce(logp, axis=-1, keepdims=True)
     return WorldEvaluation(
-        logp=array(policy.log_probs()),
+        logp=logp,
         ref_logp=layout.log_reference,
         mask=layout.mask,
         reward=layout.reward,

@@ -42,7 +42,10 @@ class Job:
 
 @dataclass
 class Outcome:
-    """What became of one job."""
+    """What became of one job.
+
+    `data` says what became of its rows in the context of a language model, for the record's `task.data`.
+    """
 
     status: str
     metrics: dict[str, float | None]
@@ -50,6 +53,7 @@ class Outcome:
     timing: dict[str, Any]
     notes: dict[str, Any] = field(default_factory=dict)
     final_policy: dict[str, dict[str, float]] | None = None
+    data: dict[str, Any] = field(default_factory=dict)
 
 
 Progress = Callable[[int, int, float | None], None]

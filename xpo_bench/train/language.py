@@ -43,13 +43,13 @@ def prepare_initial(policy: Any, job: Job, truncate: str) -> None:
         if isinstance(e, Pair) or e.desirable
     ]
     encoded = policy.encode(good, truncate)
+    fit = torch.tensor([i for i in range(len(good)) if encoded.row(i) is not None], dtype=torch.long)
     rng = stream(job.seed, job.task, "order", "warm start")
-    schedule = row_schedule(len(good), budget.batch_size, budget.warm_start, "epochs", rng)
+    schedule = row_schedule(len(fit), budget.batch_size, budget.warm_start, "epochs", rng)
     optimizer = ModuleOptimizer("adamw", policy.parameters(), budget.warm_start_lr, 1.0, policy.sharding)
     copies = policy.sharding.count if policy.sharding else 1
-    everything = torch.arange(len(good))
     for t in range(budget.warm_start):
-        index = (everything if schedule is None else torch.from_numpy(schedule[t]))[None]
+        index = (fit if schedule is None else fit[torch.from_numpy(schedule[t]).long()])[None]
         loss = -policy.score({"chosen": (encoded, index)}, grad=True)["chosen"].mean.mean()
         optimizer.step(policy.gradients(loss / copies), 1.0, None)
 
@@ -130,7 +130,7 @@ class OnPolicy:
         self.points = {round(share * steps) for share in GOLD_POINTS} if job.dataset.gold else {steps}
 
     def measure(self) -> dict[str, float]:
-        """Metrics `kl`, `kl_se` (nats, clustered by prompt), `entropy` (nats per token), `sample_length` (tokens).
+        """Metrics `kl`, `kl_se` (nats, clustered by prompt), `token_entropy` (nats per token), `sample_length` (tokens).
 
         With a gold reward also `gold_reward`, `gold_gain` and `win_rate`, against the samples of the first call.
         """
@@ -150,7 +150,7 @@ class OnPolicy:
             "kl_max_new_tokens": budget.max_new_tokens,
             "kl_finished": float(sampled.finished.float().mean()),
         }
-        out = {"kl": kl, "kl_se": se, "entropy": found.entropy, "sample_length": found.mean_length}
+        out = {"kl": kl, "kl_se": se, "token_entropy": found.entropy, "sample_length": found.mean_length}
         if job.dataset.gold is None:
             return out
         items = zip(sampled.prompt_index.tolist(), sampled.texts, strict=True)

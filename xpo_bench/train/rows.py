@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import torch
 
 from xpo_bench.data.dataset import flip_labels
+from xpo_bench.errors import DataError
 from xpo_bench.policy.base import Policy
+from xpo_bench.policy.fit import EQUAL, Fitted
 from xpo_bench.streams import stream
 from xpo_bench.train.batches import row_schedule, token_schedule, usable
 from xpo_bench.train.job import Job, as_accepted
@@ -31,22 +33,34 @@ class Rows:
     """Pools, held-out rows and schedules of the jobs of a group.
 
     Args:
-        truncate: what gives way in rows longer than the context; `drop` leaves them out here.
+        truncate: what is truncated in rows longer than the context; rows that do not fit a language model are left out here.
     """
 
     def __init__(self, policy: Policy, truncate: str) -> None:
         self.policy, self.truncate = policy, truncate
-        self._dropped: dict[int, set[int]] = {}
         self._schedules: dict[tuple[Any, ...], np.ndarray | None] = {}
         # runs of one seed share their lists, so that a sweep does not build them anew for every configuration
         self._pools: dict[tuple[int, int], tuple[list[Example], list[Example]]] = {}
         self._accepted: dict[tuple[int, type], list[Example]] = {}
         self._heldout: dict[int, list[Example]] = {}
 
-    @property
-    def dropped(self) -> int:
-        """Rows left out so far because they do not fit the context."""
-        return sum(map(len, self._dropped.values()))
+    def facts(self, job: Job) -> dict[str, Any]:
+        """What became of the rows of the job's data set in the context of a language model; nothing for a table.
+
+        `truncated` and `boundary_merges` count rows of which something was truncated, or of which prompt and completion share
+        a token; `equal_ids` pairs whose sides have the same token ids, `unfit` other rows that were left out, by reason.
+        """
+        if self.policy.enumerable:
+            return {}
+        fits = [self._fit(rows) for rows in (job.dataset.train, job.dataset.heldout)]
+        reasons = sum((Counter(fit.reasons) for fit in fits), Counter())
+        equal = reasons.pop(EQUAL, 0)
+        return {
+            "truncated": sum(fit.truncated for fit in fits),
+            "boundary_merges": sum(fit.merged for fit in fits),
+            "equal_ids": equal,
+            "unfit": dict(sorted(reasons.items())),
+        }
 
     def pool(self, job: Job) -> tuple[list[Example], list[Example]]:
         """(clean rows to evaluate, rows to train on) that this run can reach, in the seed's order."""
@@ -63,13 +77,20 @@ class Rows:
         return self._accepted[key]
 
     def _draw(self, job: Job) -> tuple[list[Example], list[Example]]:
-        train = job.dataset.train
+        fitted = self._fit(job.dataset.train)
+        train = fitted.examples
         noisy = flip_labels(train, job.budget.label_noise, generator(job, "noise"))
         order = generator(job, "order").permutation(len(train))
         whole = job.budget.sampling == "replacement" or job.budget.batch_tokens > 0
         reach = len(train) if whole else job.budget.steps * job.budget.batch_size
-        lost = self._too_long(train)
+        lost = fitted.left_out.keys()
         hard = set(usable(train)) - lost
+        if not hard:
+            reasons = ", ".join(f"{count} {reason}" for reason, count in fitted.reasons.items())
+            raise DataError(
+                f"task {job.task}: no training row is left that fits the model's context ({reasons}); "
+                "want shorter rows, another --truncate, or a model with a longer context"
+            )
         kept = [i for i in order if i in hard][:reach]
         if not job.budget.batch_tokens and job.budget.batch_size >= len(hard):  # every row at every step: file order
             kept = sorted(kept)
@@ -80,13 +101,21 @@ class Rows:
         clean = [train[i] for i in sorted(reached)]
         return clean, [noisy[i] for i in kept]
 
+    def unseen(self, job: Job) -> Sequence[Example]:
+        """All held-out rows that fit the policy, in the order of the file."""
+        fitted = self._fit(job.dataset.heldout)
+        if not fitted.left_out:
+            return fitted.examples
+        return [e for i, e in enumerate(fitted.examples) if i not in fitted.left_out]
+
     def heldout(self, job: Job) -> list[Example]:
         """Held-out rows to evaluate, drawn in a fixed random order: files are often sorted by prompt."""
         rows = job.dataset.heldout
         if id(rows) not in self._heldout:
-            lost = self._too_long(rows) if rows else set()
+            fitted = self._fit(rows)
             order = stream(0, job.task, "order", "heldout").permutation(len(rows))
-            self._heldout[id(rows)] = [rows[i] for i in order if i not in lost][: job.budget.heldout_pairs]
+            kept = [fitted.examples[i] for i in order if i not in fitted.left_out]
+            self._heldout[id(rows)] = kept[: job.budget.heldout_pairs]
         return self._heldout[id(rows)]
 
     def schedule(self, job: Job, rows: Sequence[Example], number: int, steps: int) -> np.ndarray | None:
@@ -130,14 +159,6 @@ class Rows:
         drawn = self.schedule(job, rows, number, steps)
         return rows if drawn is None else [rows[i] for i in drawn[refresh % len(drawn)] if i >= 0]
 
-    def _too_long(self, rows: Sequence[Example]) -> set[int]:
-        """Rows with a completion that `--truncate drop` leaves out; they are neither trained on nor evaluated."""
-        if self.truncate != "drop" or self.policy.enumerable:
-            return set()
-        key = id(rows)
-        if key not in self._dropped:
-            singles = as_accepted(rows, Single)
-            lengths = self.policy.lengths(self.policy.encode([Completion(e.prompt, e.completion) for e in singles], "drop"))[0]  # type: ignore[union-attr]
-            per_row = lengths.reshape(len(rows), -1).amin(1)
-            self._dropped[key] = set(torch.nonzero(per_row == 0).flatten().tolist())
-        return self._dropped[key]
+    def _fit(self, rows: Sequence[Example]) -> Fitted:
+        """The rows as the policy can take them."""
+        return self.policy.fit(rows, self.truncate)

@@ -59,9 +59,11 @@ class StageData:
 
     `schedule` is None when every step takes every example. `own_schedule` holds that of groups which have their own. In a
     `ragged` stage the runs differ in size: the schedule then has −1 for absent rows, and without a schedule
-    `present` (runs, E) is 0 on the padding of the smaller runs. `against` is a snapshot of the stage's reference where a group
-    declares `token_kl`. `lengths` (runs, E) in tokens is there when each
-    completion token is a row of its own. `exchanges` counts what losses have summed over processes.
+    `present` (runs, E) is 0 on the padding of the smaller runs. `against` is a snapshot of the stage's reference where a
+    group declares `token_kl`, and `reference_table` its log-probabilities (runs, P, A) where `exact_kl` is against another
+    policy than the initial one. `partnerless` (runs,) is true for runs none of whose rows found another prompt. `lengths`
+    (runs, E) in tokens is there when each completion token is a row of its own. `exchanges` counts what losses have summed
+    over processes.
     """
 
     algorithm: Algorithm
@@ -81,6 +83,8 @@ class StageData:
     device: torch.device
     processes: Processes = ALONE
     against: Any = None
+    reference_table: Tensor | None = None
+    partnerless: np.ndarray | None = None
     exchanges: int = 0
     _constant_totals: dict[str, Tensor] | None = None
 
@@ -111,7 +115,7 @@ class StageData:
         exact_kl = None
         if self.exact_kl:
             first = next(iter(self.stacked.values()))
-            exact_kl = policy.exact_kl(first, index, self.runs)  # type: ignore[attr-defined]
+            exact_kl = policy.exact_kl(first, index, self.runs, self.reference_table)  # type: ignore[attr-defined]
         shared = None if self.processes.alone else self._over_processes
         step = Step(scores, reference, columns, weight, self._totals(t), exact_kl, shared)
         return step if self.lengths is None else by_token(step)
@@ -241,6 +245,7 @@ def bind(
     processes: Processes = ALONE,
     unit_rows: int = 1,
     against: Any = None,
+    reference_table: Tensor | None = None,
 ) -> StageData:
     """Encode the examples of every run, score their references once, and lay out the schedule.
 
@@ -250,13 +255,14 @@ def bind(
         score_reference: (completions, stacked, used rows) -> Scores under the stage's reference policy.
         processes: those that share a step, in units of `unit_rows`; each scores the reference of its own share.
         against: a snapshot of the stage's reference policy, for groups that declare `token_kl`.
+        reference_table: log-probabilities of the stage's reference, shape (runs, P, A), where it is a table that has moved.
     """
     per_run = _per_run(algorithm, examples)
     exact_kl = policy.enumerable and any(g.mismatched for g in algorithm.groups.values())
     device = policy.parameters()[0].device
     schedule, present, ragged = _layout(schedules, [len(run) for run in examples], device)
     stacked, own, reference = {}, {}, {}
-    truncated = 0
+    truncated, partnerless = 0, None
     for name, group in algorithm.groups.items():
         if group.mismatched and exact_kl:
             continue
@@ -265,6 +271,7 @@ def bind(
         if group.mismatched:
             completions, index = _mismatched(completions, schedules, device)
             own[name] = index
+            partnerless = (index.orders < 0).all(-1).all(0).cpu().numpy()
         once = {id(run): policy.encode(run, truncate) for run in {id(run): run for run in completions}.values()}
         encoded = [once[id(run)] for run in completions]
         truncated += 0 if group.mismatched else sum(getattr(e, "truncated", 0) for e in encoded)
@@ -299,6 +306,8 @@ def bind(
         device,
         processes,
         against,
+        reference_table,
+        partnerless,
     )
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from xpo_bench.errors import CapacityError
+from xpo_bench.errors import CapacityError, DataError
 from xpo_bench.policy.base import Policy
 from xpo_bench.types import Budget, Completion, Example, Pair
 
@@ -18,10 +18,17 @@ class CellTools:
     """`xpo_bench.types.Tools` for run number `run` of a policy."""
 
     def __init__(
-        self, policy: Policy, run: int, initial: Any, rng: np.random.Generator, budget: Budget, heldout: Sequence[Example] = ()
+        self,
+        policy: Policy,
+        run: int,
+        initial: Any,
+        rng: np.random.Generator,
+        budget: Budget,
+        heldout: Sequence[Example] = (),
+        truncate: str = "prompt",
     ) -> None:
         self.policy, self.run, self.initial, self.rng = policy, run, initial, rng
-        self.budget, self.heldout = budget, heldout
+        self.budget, self.heldout, self.truncate = budget, heldout, truncate
         self.rows = budget.steps * budget.batch_size
         self.examples: Sequence[Example] = ()
         self.noted: dict[str, float] = {}
@@ -37,13 +44,16 @@ class CellTools:
 
     def logps(self, completions: Sequence[Completion], *, reference: bool = False, average: bool = False) -> list[float]:
         """Log-probabilities under the current policy, or under the task's initial one."""
-        encoded = self.policy.stack([self.policy.encode(completions)])
+        encoded = self.policy.stack([self.policy.encode(completions, self.truncate)])
         if reference:
             current = self.policy.snapshot()
             self.policy.restore(self.initial)
         scores = self.policy.score_all(encoded, runs=slice(self.run, self.run + 1))
         if reference:
             self.policy.restore(current)
+        empty = int((scores.length[0] == 0).sum())
+        if empty:
+            raise DataError(f"{empty} of {len(completions)} completions have no token within the context")
         return [float(v) for v in (scores.mean if average else scores.sum)[0].tolist()]
 
     def fit_reward(self, pairs: Sequence[Pair], weight_decay: float) -> Callable[[Sequence[Completion]], list[float]]:
@@ -58,7 +68,8 @@ class CellTools:
         """A reward head on the initial policy; its accuracy on training and held-out pairs is noted."""
         from xpo_bench.policy.reward import accuracy, fit_head
 
-        reward = fit_head(lambda items: self.policy.describe_completions(items, self.initial), pairs, weight_decay)  # type: ignore[attr-defined]
+        describe = self.policy.describe_completions  # type: ignore[attr-defined]
+        reward = fit_head(lambda items: describe(items, self.initial, self.truncate), pairs, weight_decay)
         self.note("reward_accuracy_train", accuracy(reward, pairs[: self.budget.heldout_pairs]))
         heldout = [e for e in self.heldout if isinstance(e, Pair) and e.p_chosen != 0.5][: self.budget.heldout_pairs]
         if heldout:

@@ -28,14 +28,13 @@ from xpo_bench.train.memory import PeakMemory, is_out_of_memory
 from xpo_bench.train.optim import ModuleOptimizer, StackedOptimizer, Stepper
 from xpo_bench.train.overhead import BareStep
 from xpo_bench.train.processes import ALONE, WHOLE, Piece, Processes
+from xpo_bench.train.reference import ReferenceScorer, StageReference, claims_preference
 from xpo_bench.train.rows import Rows, generator, halved
 from xpo_bench.train.stage import StageData, bind
 from xpo_bench.train.state import begin, detached, following
 from xpo_bench.train.tools import CellTools
 from xpo_bench.train.watch import Watch
 from xpo_bench.types import Completion, Example, Scores, Stage, Step
-
-ReferenceScorer = Callable[[Sequence[Sequence[Completion]], Any, "Tensor | None"], Scores]
 
 
 @dataclass
@@ -104,6 +103,7 @@ class GroupTrainer:
         self.steps_done = 0
         self.rows = Rows(policy, truncate)
         self.watch: Watch | None = None
+        self.reference = StageReference(policy)
 
     # ---------------------------------------------------------------- the whole run
 
@@ -112,7 +112,9 @@ class GroupTrainer:
         with self.clock.charge("prepare_s"):
             pools = [self.rows.pool(job) for job in self.jobs]
             self.tools = [
-                CellTools(self.policy, r, self.initial, generator(job, "generate"), self.budget, job.dataset.heldout)
+                CellTools(
+                    self.policy, r, self.initial, generator(job, "generate"), self.budget, self.rows.unseen(job), self.truncate
+                )
                 for r, job in enumerate(self.jobs)
             ]
             self.slices = self._slices([noisy for _, noisy in pools])
@@ -205,12 +207,12 @@ class GroupTrainer:
             if schedule is None and not self.processes.alone:  # a full batch that is shared needs its rows named
                 schedule = np.arange(len(rows))[None]
             schedules.append(schedule)
-        # before the first step "previous" IS the initial policy, whose scores are shared
-        moved = stage.reference == "previous" and self.steps_done > 0
-        scorer = self._score_current(part) if moved else self._score_initial(part)
+        moved = self.reference.moved
+        scorer = self.reference.scorer(part.runs, first=t == 0) if moved else self._score_initial(part)
         against = None
         if any(group.token_kl for group in part.plain.groups.values()):
-            against = self.policy.snapshot() if moved else self.initial
+            against = self.reference.state if moved else self.initial
+        table = self.reference.table
         return bind(
             part.stacked,
             self.policy,
@@ -223,10 +225,8 @@ class GroupTrainer:
             self.processes,
             self._unit(),
             against,
+            None if table is None else table[part.runs],
         )
-
-    def _score_current(self, part: Slice) -> ReferenceScorer:
-        return lambda completions, stacked, used: self.policy.score_all(stacked, used, runs=part.runs)
 
     def _score_initial(self, part: Slice) -> ReferenceScorer:
         def score(completions: Sequence[Sequence[Completion]], stacked: Any, used: Tensor | None) -> Scores:
@@ -262,6 +262,7 @@ class GroupTrainer:
             self.optimizer = self._make_optimizer()
             for part in self.slices:
                 part.state = begin(part.stacked, len(part.jobs), self.policy.value_dtype, self.policy.parameters()[0].device)
+        self._begin_reference(stage)
         sampling_s = 0.0
         self.memory.start()
         for t in range(steps):
@@ -298,6 +299,16 @@ class GroupTrainer:
                         self.losses[self.steps_done] = self._losses_now(t)
                     self._evaluate(self.steps_done)
                 self.memory.start()
+
+    def _begin_reference(self, stage: Stage) -> None:
+        """Hold the reference of a stage that begins, and what implied preferences are judged against."""
+        algorithms = [part.plain for part in self.slices]
+        # before the first step "previous" IS the initial policy, whose scores are shared
+        with self.clock.charge("prepare_s"):
+            self.reference.begin(stage, algorithms, moved=stage.reference == "previous" and self.steps_done > 0)
+        if self.watch and any(claims_preference(algorithm) for algorithm in algorithms):
+            with self.clock.charge("evaluate_s"):
+                self.watch.refer(to_current=self.reference.moved)
 
     def _make_optimizer(self) -> Stepper:
         parameters = self.policy.parameters()
@@ -460,15 +471,18 @@ class GroupTrainer:
         final |= {name: value for name, value in self.tools[r].noted.items() if reported(name)}
         notes = dict(self.policy.notes) | watch.notes(r)
         notes |= {name: value for name, value in self.tools[r].noted.items() if not reported(name)}
-        data = next(part.data for part in self.slices if part.runs.start <= r < part.runs.stop)
-        if data is not None and data.truncated:
-            notes["truncated"] = data.truncated
-        if self.rows.dropped:
-            notes["dropped_rows"] = self.rows.dropped
+        part = next(part for part in self.slices if part.runs.start <= r < part.runs.stop)
+        if part.data is not None and part.data.truncated:
+            notes["truncated"] = part.data.truncated
+        fitted = self.rows.facts(self.jobs[r])
+        if fitted and (lost := fitted["equal_ids"] + sum(fitted["unfit"].values())):
+            notes["dropped_rows"] = lost
         if self.micro_batch != self.budget.micro_batch:
             notes["micro_batch"] = self.micro_batch
         if any(group.mismatched for group in self.jobs[r].algorithm.groups.values()):
             notes["z0"] = "exact" if self.policy.enumerable else "mismatched"
+            if part.data is not None and part.data.partnerless is not None and part.data.partnerless[r - part.runs.start]:
+                notes["z0"] = "none"
         timing = {
             "prepare_s": clock.prepare_s,
             "train_s": clock.train_s,
@@ -477,4 +491,4 @@ class GroupTrainer:
             "step_ms_median": clock.step_ms_median,
             "vectorised_runs": len(self.jobs),
         }
-        return Outcome("ok" if alive else "diverged", final, rows, timing, notes, watch.final_policy(r))
+        return Outcome("ok" if alive else "diverged", final, rows, timing, notes, watch.final_policy(r), fitted)

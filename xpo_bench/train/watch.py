@@ -115,6 +115,12 @@ class Watch:
                 if metrics:
                     self.on_evaluation(r, step, metrics)
 
+    def refer(self, to_current: bool) -> None:
+        """Implied preferences are from now on against the policy as it stands, or against the initial one: a stage begins."""
+        for known in (self.eval_set, self.heldout_set):
+            if known is not None:
+                known.refer(self.policy if to_current else None)
+
     def _sampled(self, alive: np.ndarray) -> dict[str, np.ndarray]:
         """What samples of every run tell, NaN for the diverged, shape (R,) each."""
         out: dict[str, np.ndarray] = {}

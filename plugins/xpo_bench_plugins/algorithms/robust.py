@@ -8,7 +8,8 @@ Args:
 
 Pitfalls: the second term is ADDED log-likelihood of the flipped label; with the other sign this is cDPO
 divided by a constant. The loss is unbounded below, and on an uncontradicted pair the margin grows without
-end, in the limit by 2ηβε/(1−2ε) a step of tabular gradient descent with learning rate η.
+end, in the limit by 2ηβε/(1−2ε) a step of tabular gradient descent with learning rate η. π ∝ π_ref exp(r/β) is the optimum
+on labels that really are flipped with probability ε; `regret` on clean labels shows what a wrong ε costs.
 
 Source: Chowdhury et al. 2024 (rDPO), the de-biased loss; named `robust` because R-DPO is another method.
 """

@@ -19,7 +19,9 @@ Args:
 
 Pitfalls: candidates are told apart by INDEX; a table keyed by text drops multiplicity and biases the law.
 r_max is taken again after every pass, over the candidates still left. With few candidates the accepted ones
-follow the optimum only approximately. Where the reward is near certain all survivors may be the same text: rounds
+follow the optimum only approximately. They follow π*, the policy that is fitted to them need not: labels by the larger
+reward, as in the paper, are certain, so that the loss has no finite optimum on them and β and γ only set how far it gets.
+Hence no KL strength, and no `regret`. Where the reward is near certain all survivors may be the same text: rounds
 with fresh candidates are added until one pair differs, and counted.
 
 Source: Liu et al. 2023, Alg. 1, eq. 8 and 10.
@@ -56,7 +58,6 @@ class RSO(Algorithm):
     name: ClassVar[str] = "rso"
     requires: ClassVar[frozenset[str]] = frozenset({"generate", "reward"})
     regulariser: ClassVar[tuple[str, int] | None] = ("beta", +1)
-    kl_strength: ClassVar[str | None] = "beta"
     source: ClassVar[str] = "Liu et al. 2023, Alg. 1, eq. 8 and 10"
 
     beta: Annotated[float, Gt(0), Doc("KL strength of the sampled policy, 1/nats")] = 0.5

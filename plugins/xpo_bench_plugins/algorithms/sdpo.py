@@ -31,6 +31,7 @@ from torch.nn.functional import logsigmoid
 from typing_extensions import Doc
 
 from xpo_bench import Algorithm, Completion, Pair, Stage, Step, hookimpl
+from xpo_bench.evaluation import TIE
 from xpo_bench.types import Example, Tools
 
 
@@ -106,10 +107,11 @@ def _chunks(units: Sequence[Sequence[Pair]], parts: int) -> list[list[Pair]]:
 
 
 def _ranked_right(pairs: Sequence[Pair], tools: Tools) -> np.ndarray:
-    """1 where the initial policy finds the chosen completion likelier per token, ½ at a tie, else 0; shape (pairs,)."""
+    """1 where the initial policy finds the chosen completion likelier per token, ½ at a tie up to rounding, else 0; (pairs,)."""
     texts = [Completion(p.prompt, p.chosen) for p in pairs] + [Completion(p.prompt, p.rejected) for p in pairs]
     chosen, rejected = np.split(np.array(tools.logps(texts, reference=True, average=True)), 2)
-    return np.asarray(0.5 + 0.5 * np.sign(chosen - rejected))
+    margin = chosen - rejected
+    return np.asarray(np.where(np.abs(margin) <= TIE, 0.5, margin > 0))
 
 
 @hookimpl

@@ -1,0 +1,160 @@
+"""`xpo-bench data`: what a preference set holds, before anything is trained on it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import datetime
+from types import TracebackType
+from typing import Any
+
+import click
+
+from xpo_bench.cli.base import guarded, main, print_json, say
+from xpo_bench.errors import UsageError
+
+FIRST, AGAIN = 2.0, 10.0
+"""Seconds until the first line of progress, and between further ones."""
+
+EXAMPLES = """\b
+Examples:
+  xpo-bench data prefs.jsonl
+  xpo-bench data prefs.jsonl --model path/to/model
+  xpo-bench data OWNER/NAME --rows 1000 --model smollm2 --json
+"""
+
+
+@main.command(epilog=EXAMPLES)
+@click.argument("file", metavar="FILE_OR_HUB_ID")
+@click.option(
+    "--model",
+    metavar="tabular|tiny|HUB_ID|PATH",
+    help="Also say what the set is to this model, in its tokens.",
+)
+@click.option(
+    "--rows",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Read only the first N rows, of each split if it has any.",
+)
+@click.option(
+    "--on-bad-row",
+    type=click.Choice(["error", "skip"]),
+    default="skip",
+    show_default=True,
+    help="Count and name bad rows, or refuse the set at the first.",
+)
+@click.option(
+    "--columns",
+    metavar="NAME=COLUMN[,...]",
+    help="What columns mean, such as chosen=response_a,rejected=response_b.",
+)
+@click.option(
+    "--truncate",
+    type=click.Choice(["prompt", "completion", "drop"]),
+    default="prompt",
+    show_default=True,
+    help="What would be truncated in rows longer than the context.",
+)
+@click.option(
+    "--pairs",
+    type=click.IntRange(min=0),
+    metavar="N",
+    help="Compute CHES on N pairs at most, the same ones each time; 0 leaves the model's weights alone.  [default: 256]",
+)
+@click.option("--device", default="auto", show_default=True, help="With --model: auto, cpu, cuda or cuda:1.")
+@click.option(
+    "--template-date",
+    type=click.DateTime(formats=["%Y-%m-%d"]),
+    metavar="YYYY-MM-DD",
+    help="The day that a chat template is told, where it writes today's date.  [default: 2024-07-26]",
+)
+@click.option("--trust-remote-code", is_flag=True, help="Run code that the model's hub repository ships.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout, and nothing else.")
+@click.option("--quiet", is_flag=True, help="No progress on stderr.")
+@guarded
+def data(
+    file: str,
+    model: str | None,
+    columns: str | None,
+    pairs: int | None,
+    device: str,
+    template_date: datetime | None,
+    trust_remote_code: bool,
+    as_json: bool,
+    quiet: bool,
+    **words: Any,
+) -> int:
+    """Say what a preference set holds, and what each property means for which algorithms.
+
+    FILE_OR_HUB_ID is a .jsonl, .json, .csv or .parquet file, a name under XPO_BENCH_DATA, or a hub id. Bad rows are
+    reported and never end the command.
+    """
+    from xpo_bench.report.dataset.assemble import PAIRS, dataset_report
+    from xpo_bench.runner.models import model_spec
+    from xpo_bench.types import DataSpec
+
+    if columns is not None:
+        words["columns"] = _columns(columns)
+    known = DataSpec.__dataclass_fields__
+    if unknown := [word for word in words if word not in known]:
+        raise UsageError(f"--{unknown[0]}: this version reads data sets without it")
+    spec = DataSpec(source=file, **words)
+    with Progress(quiet) as progress:
+        policy = model_spec(model or "tabular", trust_remote_code)
+        if template_date is not None:
+            policy = replace(policy, template_date=template_date.date())
+        report = dataset_report(
+            spec, policy, pairs=PAIRS if pairs is None else pairs, device=device, tell=progress.tell
+        )
+    if as_json:
+        print_json(report.document())
+    else:
+        from rich.console import Console
+
+        from xpo_bench.report.dataset.table import print_dataset
+
+        print_dataset(Console(), report)
+    return 0
+
+
+def _columns(text: str) -> Mapping[str, str]:
+    pairs = [part.partition("=") for part in text.split(",") if part.strip()]
+    if not pairs or not all(name.strip() and column.strip() for name, _, column in pairs):
+        raise UsageError(f"--columns {text}: expected NAME=COLUMN[,NAME=COLUMN], such as chosen=a,rejected=b")
+    return {name.strip(): column.strip() for name, _, column in pairs}
+
+
+class Progress:
+    """Says on stderr what is being done, once it has taken `first` seconds, and again after every `again`."""
+
+    def __init__(self, quiet: bool, first: float = FIRST, again: float = AGAIN) -> None:
+        self._first, self._again = first, again
+        self._now, self._said = "", ""
+        self._ended = threading.Event()
+        self._thread = None if quiet else threading.Thread(target=self._watch, daemon=True)
+
+    def tell(self, what: str, done: int, total: int) -> None:
+        """What is being done, and how much of it, out of `total` where that is known."""
+        self._now = f"{what}: {done:,} of {total:,}" if total else what
+
+    def _watch(self) -> None:
+        pause = self._first
+        while not self._ended.wait(pause):
+            if self._now != self._said:
+                self._said = self._now
+                say(self._said)
+            pause = self._again
+
+    def __enter__(self) -> Progress:
+        if self._thread:
+            self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
+    ) -> None:
+        self._ended.set()
+        if self._thread:
+            self._thread.join()

@@ -1,0 +1,1 @@
+"""What a preference set holds, and what that means for the algorithms: the report of `xpo-bench data`."""

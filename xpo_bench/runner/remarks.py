@@ -1,0 +1,14 @@
+"""What to know of a record beside its numbers, in one line each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+
+def remarks(record: Mapping[str, Any]) -> list[str]:
+    """The remarks on a record; equal ones of several records are to be told once."""
+    who = f"{record['algorithm']['name']} on {record['task']['name']}"
+    if record["algorithm"].get("z0") == "none":
+        return [f"{who}: all rows that are trained on share one prompt, none has a mismatched partner, and z0 is 0 throughout"]
+    return []
