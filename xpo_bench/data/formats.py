@@ -97,15 +97,15 @@ def parse(
     """Turn raw rows into examples.
 
     Args:
-        rows: (row number, columns, or what is wrong with the row) in order. where: the file or set, for
-        messages. on_bad_row: refuse the set for its bad rows, or leave them out and count them by reason.
-        render: turns conversational columns of a row into text; a `BadRow` that it raises counts as the
-        row's. advice: what may help with a row that lacks columns.
+        rows: (row number, columns, or what is wrong with the row) in order.
+        where: the file or set, for messages.
+        on_bad_row: refuse the set for its bad rows, or leave them out and count them by reason.
+        render: turns conversational columns of a row into text; a `BadRow` that it raises counts as the row's.
+        advice: what may help with a row that lacks columns.
 
     Raises:
-        DataError: bad rows, the first five with their number, the reason and what would be right, and how
-        many there are
-            for each reason; or no good row at all.
+        DataError: bad rows, the first five with their number, the reason and what would be right, and how many
+            there are for each reason; or no good row at all.
     """
     if not rows:
         raise DataError(f"{where}: empty data set; at least one row is needed")
@@ -176,8 +176,7 @@ def told(first: Sequence[str], dropped: Mapping[str, int], rows: int) -> str:
 
 
 def to_singles(examples: Iterable[Example]) -> list[Single]:
-    """Unpaired rows: a pair becomes chosen (desirable) and rejected (undesirable), adjacent and in this
-    order."""
+    """Unpaired rows: a pair becomes chosen (desirable) and rejected (undesirable), adjacent, in this order."""
     out: list[Single] = []
     for e in examples:
         if isinstance(e, Pair):

@@ -19,7 +19,8 @@ class Reading:
 
     Args:
         where: the file, for messages. limit: rows that are asked for, so that no more are read ahead; None
-        for all. wanted: names of all columns -> those that are read, for formats that hold columns.
+            for all.
+        wanted: names of all columns -> those that are read, for formats that hold columns.
         separator: of .csv files. field: of .json files, the key under which the rows are; None finds them.
     """
 

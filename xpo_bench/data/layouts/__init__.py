@@ -65,7 +65,8 @@ def arrange(
     Args:
         rows: (row number, columns) in order. where: the file or set, for messages.
         columns: name that a layout reads -> column of the set, or a path such as `info.post` into a nested
-        one. pairs_of: all pairs of a ranking, or its best answer against each of the others.
+            one.
+        pairs_of: all pairs of a ranking, or its best answer against each of the others.
 
     Raises:
         DataError: `columns` names a column that the set does not have.

@@ -38,10 +38,10 @@ class Layout:
         name: as the record and the documentation call it.
         columns: what is read from where, for the record.
         needs: columns without which it is another layout. also: columns that are read where they are there.
-        rows: one raw row to any number of rows in TRL's columns; a `BadRow` that it raises counts as the
-        row's. fits: whether the values of a first row have the layout's shape. beside: it is also looked for
-        where TRL's own columns are complete. gather: for layouts whose pairs come from several rows: all rows
-        to rows of pairs, in place of `rows`.
+        rows: one raw row to any number of rows in TRL's columns; a `BadRow` that it raises counts as the row's.
+        fits: whether the values of a first row have the layout's shape.
+        beside: it is also looked for where TRL's own columns are complete.
+        gather: for layouts whose pairs come from several rows: all rows to rows of pairs, in place of `rows`.
     """
 
     name: str
