@@ -18,6 +18,10 @@ COUNTS = (
 """Counts of `task.data`, in words."""
 
 
+TEMPLATES = {"model": "the model's chat template", "plain": "the suite's plain chat template"}
+"""How conversational rows became text, in words."""
+
+
 def data_lines(records: Iterable[Record]) -> list[str]:
     """What was read for each task, from `task.data` of the records; nothing of tasks that make their own
     rows.
@@ -37,11 +41,11 @@ def data_lines(records: Iterable[Record]) -> list[str]:
 
 
 def _line(data: Mapping[str, Any]) -> str:
-    dropped, notes = data.get("dropped") or {}, data.get("notes") or {}
+    dropped, notes, unfit = (data.get(key) or {} for key in ("dropped", "notes", "unfit"))
     counted = [
         f"{_rows(data[key])} {words}" for key, words in COUNTS if isinstance(data.get(key), int) and data[key]
     ]
-    if not (data.get("layout") or dropped or notes or counted or "template" in data):
+    if not (data.get("layout") or dropped or notes or counted or unfit or data.get("template")):
         return ""
     lost = sum(dropped.values())
     used = (data.get("train") or 0) + (data.get("heldout") or 0)
@@ -54,7 +58,7 @@ def _line(data: Mapping[str, Any]) -> str:
             f"{lost:,} dropped ({', '.join(f'{n:,} {reason}' for reason, n in sorted(dropped.items()))})"
         )
     parts += [f"{_rows(n)}: {what}" for what, n in sorted(notes.items())]
-    parts += counted
+    parts += [*counted, *(f"{_rows(n)} left out: {reason}" for reason, n in sorted(unfit.items()))]
     if layout := data.get("layout"):
         columns = ", ".join(f"{new} from {old}" for new, old in (data.get("columns") or {}).items())
         parts.append(f"layout {layout}" + (f" ({columns})" if columns else ""))
@@ -69,8 +73,8 @@ def _rows(n: int) -> str:
 
 def _template(template: Any) -> str:
     if not template:
-        return "no chat template"
+        return "no chat template (rows are text)"
     if isinstance(template, Mapping):
         template = template.get("name") or next(iter(template.values()), "")
-    text = str(template)
-    return f"chat template {text if len(text) <= SHOWN else text[: SHOWN - 1] + '…'}"
+    text = TEMPLATES.get(str(template), f"chat template {template}")
+    return text if len(text) <= SHOWN else text[: SHOWN - 1] + "…"
