@@ -26,7 +26,9 @@ def record(data: dict[str, Any], task: str = "d", **notes: Any) -> dict[str, Any
         ({"notes": {"odd": 3}}, "10 of 10 rows used; 3 rows: odd; layout trl"),
         ({"truncated": 4}, "10 of 10 rows used; 4 rows truncated; layout trl"),
         ({"truncated": 0, "boundary_merges": 0, "equal_ids": 0}, "10 of 10 rows used; layout trl"),
-        ({"template": None}, "10 of 10 rows used; layout trl; no chat template"),
+        ({"template": None}, "10 of 10 rows used; layout trl; no chat template (rows are text)"),
+        ({"template": "model"}, "10 of 10 rows used; layout trl; the model's chat template"),
+        ({"unfit": {"too long": 2}}, "10 of 10 rows used; 2 rows left out: too long; layout trl"),
         ({"template": "chatml"}, "10 of 10 rows used; layout trl; chat template chatml"),
         (
             {"template": {"name": "chatml", "hash": "1"}},
@@ -45,7 +47,20 @@ def test_lines(more: dict[str, Any], line: str) -> None:
 
 def test_tasks_that_make_their_rows_have_no_line() -> None:
     assert (
-        data_lines([record({"source": "synthetic", "rows": 8, "train": 8, "heldout": 0, "dropped": {}})])
+        data_lines(
+            [
+                record(
+                    {
+                        "source": "synthetic",
+                        "rows": 8,
+                        "train": 8,
+                        "heldout": 0,
+                        "dropped": {},
+                        "template": None,
+                    }
+                )
+            ]
+        )
         == []
     )
     assert data_lines([{"task": {"name": "old"}}]) == []
