@@ -414,6 +414,8 @@ class DataSpec:
     rows: Annotated[int | None, Gt(0), Doc("first rows that are read, of each split if there are any; all by default")] = None
     on_bad_row: Annotated[Literal["error", "skip"], Doc("refuse the set, or skip and count bad rows")] = "error"
     truncate: Annotated[Literal["prompt", "completion", "drop"], Doc("what gives way in rows longer than the context")] = "prompt"
+    columns: Annotated[Mapping[str, str] | None, Doc("name that a layout reads -> column of the set")] = None
+    rankings: Annotated[Literal["all", "best"], Doc("all pairs of a ranking, or its best answer against each other one")] = "all"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -444,6 +446,8 @@ class Dataset:
         train, heldout: rows of one kind, all `Pair` or all `Single`.
         source: where the rows came from, for the record. revision: the commit of a hub set.
         rows: rows read. dropped: reason -> number of rows left out.
+        layout: in which the rows were found; empty for rows that no file holds. columns: what was read from where.
+        notes: what is odd about rows that are used -> their number.
         kind: what the labels mean; `"forget_retain"` is refused by preference losses.
         world: ground truth where it is known.
         corpus: what the supervised warm start trains on; empty: the chosen (desirable) completions.
@@ -459,6 +463,9 @@ class Dataset:
     revision: str | None = None
     rows: int = 0
     dropped: Mapping[str, int] = field(default_factory=dict)
+    layout: str = ""
+    columns: Mapping[str, str] = field(default_factory=dict)
+    notes: Mapping[str, int] = field(default_factory=dict)
     kind: Literal["pairs", "singles", "forget_retain"] = "pairs"
     world: World | None = None
     corpus: tuple[Completion, ...] = ()

@@ -77,11 +77,16 @@ class Handler(BaseHTTPRequestHandler):
     def _tree(self, revision: str, folder: str, wanted: list[str] | None) -> None:
         sha = self.server.commit(revision)
         files = self.server.commits[sha] if sha else {}
-        entries = [
+        root = f"{folder}/" if folder else ""
+        entries: list[dict[str, object]] = [
             {"type": "file", "path": name, "size": len(content), "oid": _etag(content)}
             for name, content in files.items()
-            if (name in wanted if wanted is not None else name.startswith(f"{folder}/" if folder else ""))
+            if (name in wanted if wanted is not None else name.startswith(root))
         ]
+        if wanted is None:
+            below = [name.removeprefix(root) for name in files if name.startswith(root)]
+            folders = sorted({name.partition("/")[0] for name in below if "/" in name})
+            entries += [{"type": "directory", "path": root + f, "size": 0, "oid": _etag(f.encode())} for f in folders]
         if entries or wanted is not None or (sha and not folder):
             self._json(200, entries)
         else:

@@ -91,8 +91,12 @@ BAD_SINGLES = [
     ({**LABELLED, "completion": ""}, "empty completion", "empty completion"),
     ({**LABELLED, "prompt": ""}, "empty prompt", "empty prompt"),
     ({**LABELLED, "completion": 1.5}, "not text", "completion is not text"),
-    ({**LABELLED, "label": 1}, "label not boolean", "label is 1; want true (desirable) or false"),
-    ({**LABELLED, "label": "yes"}, "label not boolean", "label is 'yes'"),
+    ({**LABELLED, "label": 2}, "label not boolean", "label is 2; want true (desirable) or false, 1 or 0"),
+    ({**LABELLED, "label": 0.5}, "label not boolean", "label is 0.5"),
+    ({**LABELLED, "label": float("nan")}, "label not boolean", "label is nan"),
+    ({**LABELLED, "label": "perhaps"}, "label not boolean", "label is 'perhaps'"),
+    ({**LABELLED, "label": -1}, "negative label", "label is -1: a negative number would count as desirable"),
+    ({**LABELLED, "label": "-1.0"}, "negative label", "label is '-1.0': a negative number"),
 ]
 
 
@@ -108,6 +112,41 @@ def test_bad_rows(good: dict[str, Any], bad: dict[str, Any], reason: str, messag
     parsed = parse(numbered(good, bad, good, bad), "d.jsonl", "skip")
     assert len(parsed.examples) == len(parsed.splits) == 2
     assert (parsed.rows, parsed.dropped) == (4, {reason: 2})
+
+
+@pytest.mark.parametrize("value", [True, 1, 1.0, "1", "1.0", "True", " yes ", "GOOD", "desirable", "thumbs_up", "+1"])
+def test_labels_for_desirable(value: Any) -> None:
+    assert parse(numbered({**LABELLED, "label": value}), "d").examples == (Single("x", "a", True),)
+
+
+@pytest.mark.parametrize("value", [False, 0, 0.0, -0.0, "0", "0.0", "FALSE", "no", "bad", "undesirable", "thumbs_down"])
+def test_labels_for_undesirable(value: Any) -> None:
+    assert parse(numbered({**LABELLED, "label": value}), "d").examples == (Single("x", "a", False),)
+
+
+def test_scores_that_contradict_the_pair_are_counted_and_used() -> None:
+    scores = [(2, 1), (1, 1), (0.5, 1), ("3", "4"), (None, 1), ("high", 1)]
+    rows = [{**GOOD, "score_chosen": a, "score_rejected": b} for a, b in scores]
+    parsed = parse(numbered(*rows), "d")
+    assert len(parsed.examples) == 6
+    assert parsed.notes == {"score_chosen <= score_rejected": 3}
+
+
+def test_the_first_five_bad_rows_are_named_and_all_are_counted_by_reason() -> None:
+    empty, equal = {**GOOD, "prompt": ""}, {**GOOD, "chosen": "b"}
+    with pytest.raises(DataError) as caught:
+        parse(numbered(GOOD, empty, equal, GOOD, empty, empty, empty, empty, equal), "d.jsonl")
+    line = str(caught.value)
+    assert line.startswith("d.jsonl row 2: empty prompt; give")
+    assert [n for n in range(1, 10) if f"row {n}: " in line] == [2, 3, 5, 6, 7]
+    assert "; 7 of 9 rows are bad: 5 empty prompt, 2 chosen equals rejected (--on-bad-row skip" in line
+    assert "\n" not in line
+
+
+def test_splits_of_sets_that_hold_more_than_preferences() -> None:
+    splits = ["train_prefs", "test_prefs", "valid1", "valid2", " Train "]
+    parsed = parse(numbered(*({**GOOD, "split": split} for split in splits)), "d")
+    assert parsed.splits == ("train", "heldout", "heldout", "heldout", "train")
 
 
 def test_long_and_unprintable_values_stay_one_short_line() -> None:

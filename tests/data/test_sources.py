@@ -100,13 +100,17 @@ def test_missing_column_in_every_format(tmp_path: Path, suffix: str) -> None:
 @pytest.mark.parametrize("suffix", [".jsonl", ".json", ".parquet"])
 def test_labels_are_boolean(tmp_path: Path, suffix: str) -> None:
     path = write(tmp_path / f"d{suffix}", [{"prompt": "x", "completion": "a", "label": 1}])
-    assert "row 1: label is 1; want true" in refused(path)
+    assert read(path).train == (Single("x", "a", True),)
+    path = write(tmp_path / f"d{suffix}", [{"prompt": "x", "completion": "a", "label": 2}])
+    assert "row 1: label is 2; want true" in refused(path)
 
 
 def test_csv_labels(tmp_path: Path) -> None:
     path = tmp_path / "d.csv"
     path.write_text("prompt,completion,label\nx,a,TRUE\nx,b,0\n")
-    assert "row 2: label is '0'; want true" in refused(path)
+    assert read(path).train == (Single("x", "a", True), Single("x", "b", False))
+    path.write_text("prompt,completion,label\nx,a,TRUE\nx,b,-1\n")
+    assert "row 2: label is '-1': a negative number" in refused(path)
     path.write_text("prompt,completion,label\nx,a,\n")
     assert "row 1: missing column label" in refused(path)
 
@@ -233,3 +237,111 @@ def test_a_csv_file_without_any_known_column_is_refused_by_the_names_that_it_has
     path = tmp_path / "other.csv"
     path.write_text("question,good,bad\nx,a,b\n", "utf-8")
     assert "columns question, good, bad hold neither" in refused(path)
+
+
+# --------------------------------------------------------------------------- other spellings of the same files
+
+LINE = '{"prompt": "x", "chosen": "a", "rejected": "b"}\n'
+XAB = (Pair("x", "a", "b"),)
+
+
+def test_json_that_wraps_its_rows(tmp_path: Path) -> None:
+    path = tmp_path / "d.json"
+    path.write_text(f'{{"version": 2, "data": [{LINE}]}}', "utf-8-sig")
+    assert read(path).train == XAB
+    path.write_text(f'{{"train": [{LINE}], "test": [{LINE}, {LINE}]}}')
+    dataset = read(path)
+    assert (len(dataset.train), len(dataset.heldout)) == (1, 2)
+    path.write_text(f'{{"one": [{LINE}], "two": [{LINE}]}}')
+    assert "holds several lists (one, two); want one" in refused(path)
+    path.write_text('{"prompt": [{"role": "user", "content": "x"}]}')
+    assert "holds dict; want a list of objects" in refused(path)
+
+
+def test_json_with_one_object_per_line(tmp_path: Path) -> None:
+    path = tmp_path / "d.json"
+    path.write_text(LINE * 2, "utf-8-sig")
+    assert read(path).train == XAB * 2
+    path.write_text(LINE + "\n" + '{"prompt": "",\n')
+    assert "line 3: malformed JSON" in refused(path)
+
+
+@pytest.mark.parametrize("packed", ["gz", "zst", "bz2"])
+@pytest.mark.parametrize("suffix", [".jsonl", ".json", ".csv", ".tsv", ".parquet"])
+def test_compressed_files(tmp_path: Path, suffix: str, packed: str) -> None:
+    import pandas as pd
+    import pyarrow as pa
+
+    plain = tmp_path / f"p{suffix}"
+    if suffix == ".tsv":
+        pd.DataFrame(ROWS).to_csv(plain, index=False, sep="\t")
+    else:
+        write(plain, ROWS)
+    path = tmp_path / f"d{suffix}.{packed}"
+    kind = {"gz": "gzip", "zst": "zstd", "bz2": "bz2"}[packed]
+    with pa.CompressedOutputStream(str(path), kind) as stream:
+        stream.write(plain.read_bytes())
+    assert (read(path).train, read(path).heldout) == (PAIRS[:1], PAIRS[1:])
+    assert read(path, rows=1).rows == 2
+    path.write_bytes(path.read_bytes()[:20])
+    assert str(path) in refused(path)
+
+
+def test_compressed_names_under_the_data_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import gzip
+
+    (tmp_path / "mine.jsonl.gz").write_bytes(gzip.compress(LINE.encode()))
+    monkeypatch.setenv("XPO_BENCH_DATA", str(tmp_path))
+    assert read("mine").train == XAB
+
+
+def test_tab_separated(tmp_path: Path) -> None:
+    path = tmp_path / "d.tsv"
+    path.write_text("prompt\tchosen\trejected\nx\ta\tb\n")
+    assert read(path).train == XAB
+
+
+def test_names_that_differ_in_case_and_blanks(tmp_path: Path, suffix: str) -> None:
+    path = write(tmp_path / f"d{suffix}", [{"Prompt": "x", "Chosen ": "a", " REJECTED": "b", "P_chosen": 0.75, "Split": "train"}])
+    dataset = read(path)
+    assert dataset.train == (Pair("x", "a", "b", 0.75),)
+    assert dataset.columns == {
+        "prompt": "Prompt",
+        "chosen": "Chosen ",
+        "rejected": " REJECTED",
+        "p_chosen": "P_chosen",
+        "split": "Split",
+    }
+    path = write(tmp_path / f"e{suffix}", [{"prompt": "x", "Prompt": "y", "chosen": "a", "rejected": "b"}])
+    assert (read(path).train, read(path).columns) == (XAB, {})
+
+
+def test_columns_that_are_given_twice(tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    (tmp_path / "d.csv").write_text("prompt,chosen,chosen,rejected\nx,a,c,b\n")
+    assert "column 'chosen' is given twice" in refused(tmp_path / "d.csv")
+    (tmp_path / "d.jsonl").write_text('{"prompt": "x", "chosen": "a", "rejected": "b", "chosen": "c"}\n')
+    assert "line 1: malformed JSON (column 'chosen' is given twice)" in refused(tmp_path / "d.jsonl")
+    table = pa.Table.from_arrays([pa.array([t]) for t in "xacb"], names=["prompt", "chosen", "chosen", "rejected"])
+    pq.write_table(table, tmp_path / "d.parquet")
+    assert "column 'chosen' is there twice" in refused(tmp_path / "d.parquet")
+    (tmp_path / "e.csv").write_text("prompt,chosen,rejected,note,note\nx,a,b,1,2\n")
+    assert read(tmp_path / "e.csv").train == XAB
+
+
+def test_huge_columns_that_no_layout_reads_stay_where_they_are(tmp_path: Path) -> None:
+    path = write(tmp_path / "d.parquet", [{"prompt": "x", "chosen": "a", "rejected": "b", "embedding": "e" * 100, "tools": "t"}])
+    assert load(DataSpec(source=str(path))).rows == [(1, {"prompt": "x", "chosen": "a", "rejected": "b", "tools": "t"})]
+
+
+@pytest.mark.parametrize("column", ["tools", "chat_template_kwargs", "system", "images", "image", "videos", "documents", "audio"])
+def test_columns_that_change_a_prompt_are_handed_on(tmp_path: Path, suffix: str, column: str) -> None:
+    from xpo_bench.data.layouts import arrange
+
+    row = {"question": "x", "response_j": "a", "response_k": "b", column: "v"}
+    loaded = load(DataSpec(source=str(write(tmp_path / f"d{suffix}", [row]))))
+    ((_, found),) = arrange(loaded.rows, "d").rows
+    assert isinstance(found, dict)
+    assert found[column] == "v"

@@ -304,7 +304,8 @@ def test_hub_sets(monkeypatch: pytest.MonkeyPatch) -> None:
     user, good, bad = ({"role": r, "content": c} for r, c in (("user", "q"), ("assistant", "yes"), ("assistant", "no")))
     messages = [{"chosen": [user, good], "rejected": [user, bad], "score_chosen": 9.0}]
     sets = {"Anthropic/hh-rlhf": transcripts, "trl-lib/ultrafeedback_binarized": messages}
-    monkeypatch.setattr(hub, "load", lambda name, limit: hub.HubRows(sets[name][:limit], "c0ffee"))  # tests/data/test_hub.py
+    # tests/data/test_hub.py has the real one
+    monkeypatch.setattr(hub, "load", lambda name, limit, columns: hub.HubRows(sets[name][:limit], "c0ffee"))
     dataset = hh.HH().data(0, TINY)
     assert dataset.revision == "c0ffee"
     assert hh.HH(rows=1).data(0, TINY).rows == 1

@@ -44,7 +44,7 @@ BUDGET = "Budget (defaults come from the task)"
 @click.option(
     "--data",
     metavar="FILE_OR_HUB_ID",
-    help="Make a task of any preference set: .jsonl, .json, .csv, .parquet, a name under XPO_BENCH_DATA, or a hub id.",
+    help="Make a task of any preference set: .jsonl, .json, .csv, .tsv, .parquet, a name under XPO_BENCH_DATA, or a hub id.",
 )
 @click.option("--world", metavar="FILE.json", help="With --data: reference probabilities and rewards per prompt.")
 @click.option(
@@ -54,6 +54,16 @@ BUDGET = "Budget (defaults come from the task)"
     "--on-bad-row",
     type=click.Choice(["error", "skip"]),
     help="Refuse a data set with bad rows, or skip and count them.  [default: error]",
+)
+@click.option(
+    "--columns",
+    metavar="NAME=COLUMN[,...]",
+    help="With --data: what columns mean, such as chosen=response_a,rejected=response_b; known layouts need none.",
+)
+@click.option(
+    "--rankings",
+    type=click.Choice(["all", "best"]),
+    help="With --data: make all pairs of a ranking, or its best answer against each other one.  [default: all]",
 )
 @click.option(
     "--truncate",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
@@ -34,10 +35,21 @@ class AdHoc(Task):
     rows: Annotated[int | None, Gt(0), Doc("first rows that are read, of each split if there are any; all by default")] = None
     on_bad_row: Annotated[Literal["error", "skip"], Doc("refuse the set, or skip and count bad rows")] = "error"
     heldout: Annotated[float, Doc("share of rows held out when the data has no split column")] = 0.0
+    columns: Annotated[Mapping[str, str] | None, Doc("name that a layout reads -> column of the set")] = None
+    rankings: Annotated[
+        Literal["all", "best"] | None, Doc("all pairs of a ranking (the default), or its best answer against each other one")
+    ] = None
 
     def data(self, seed: int, model: ModelSpec) -> Dataset:
         """The rows of the set; a held-out share is drawn once for all seeds."""
-        spec = DataSpec(source=self.source, world=self.world, rows=self.rows, on_bad_row=self.on_bad_row)
+        spec = DataSpec(
+            source=self.source,
+            world=self.world,
+            rows=self.rows,
+            on_bad_row=self.on_bad_row,
+            columns=self.columns,
+            rankings=self.rankings or "all",
+        )
         return load_dataset(spec, self.heldout, stream(0, task_name(self.source), "data"), model)
 
 

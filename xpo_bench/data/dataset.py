@@ -14,6 +14,7 @@ import numpy.typing as npt
 from xpo_bench.data import sources
 from xpo_bench.data.chat import Chat
 from xpo_bench.data.formats import Bad, Parsed, parse
+from xpo_bench.data.layouts import TRL, advice, arrange, count
 from xpo_bench.data.sources import Loaded
 from xpo_bench.data.world import world_of
 from xpo_bench.errors import DataError
@@ -77,15 +78,19 @@ def examine(
     """The data set of raw rows, with the rows' numbers and the bad ones among them; it may hold out all of them."""
     source = loaded.source
     chat = Chat(model)
-    parsed = parse(loaded.rows, source, spec.on_bad_row, chat.row)
+    arranged = arrange(loaded.rows, source, spec.columns, spec.rankings)
+    parsed = parse(arranged.rows, source, spec.on_bad_row, chat.row, advice)
     out = _held_out(parsed, heldout, rng, source)
     train, held = (tuple(e for e, o in zip(parsed.examples, out, strict=True) if o == side) for side in (False, True))
     dataset = Dataset(
         train=train,
         heldout=held,
         source=source,
-        rows=parsed.rows,
+        rows=len(loaded.rows),
         dropped=parsed.dropped,
+        layout=arranged.layout,
+        columns=arranged.columns,
+        notes=count(parsed.notes, arranged.notes),
         kind=parsed.kind,
         revision=loaded.revision,
         world=world_of((*train, *held), spec.world),
@@ -94,6 +99,20 @@ def examine(
     )
     order = [*np.flatnonzero(~out), *np.flatnonzero(out)]
     return Examined(dataset, tuple(parsed.numbers[i] for i in order), parsed.bad)
+
+
+def about(dataset: Dataset) -> str | None:
+    """One line on how the rows of a set were read, where that is not plain: its layout, what was dropped, what is odd."""
+    told = []
+    if dataset.layout and (dataset.layout != TRL or dataset.columns):
+        names = ", ".join(f"{new} from {old}" for new, old in dataset.columns.items())
+        told.append(f"layout {dataset.layout} ({names})" if names else f"layout {dataset.layout}")
+    if dataset.dropped:
+        reasons = ", ".join(f"{n:,} {reason}" for reason, n in dataset.dropped.items())
+        total = sum(dataset.dropped.values())
+        told.append(f"{total:,} row{'s' * (total != 1)} dropped: {reasons}")
+    told += [f"{n:,} row{'s' * (n != 1)}: {what}" for what, n in dataset.notes.items()]
+    return f"{dataset.source}: {'; '.join(told)}" if told else None
 
 
 def _held_out(parsed: Parsed, share: float, rng: np.random.Generator, source: str) -> npt.NDArray[np.bool_]:

@@ -1,43 +1,56 @@
 """Preference rows by TRL's column names: paired and unpaired, checked one by one.
 
-Paired rows have `prompt, chosen, rejected`; unpaired rows `prompt, completion, label`. Optional columns: `p_chosen`
-in [0.5, 1], or votes (`votes_chosen`, `votes_rejected`, `votes_tie`; a tie is half a vote for each), `split`, and
-`source` or `topic`, the unit that a row was drawn from. `score_chosen` and `score_rejected` are allowed and not
-read: a score difference is no probability. Other columns are ignored.
+Paired rows have `prompt, chosen, rejected`; unpaired rows `prompt, completion, label`. Optional columns:
+`p_chosen` in [0.5, 1], or votes (`votes_chosen`, `votes_rejected`, `votes_tie`; a tie is half a vote for
+each), `split`, and `source` or `topic`, the unit that a row was drawn from. A difference of `score_chosen`
+and `score_rejected` is no probability: pairs whose chosen side does not have the higher score are counted, no
+more. Other columns are ignored.
 """
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
 
+from xpo_bench.data.values import VOTES, BadRow, Row, finite, label_of, p_chosen_of, score_of, shown
 from xpo_bench.errors import DataError
 from xpo_bench.types import Example, Pair, Single
 
-Row = Mapping[str, Any]
+__all__ = ["Bad", "BadRow", "LeftOut", "Parsed", "Row", "finite", "parse", "shown", "to_singles"]
+
 Split = Literal["train", "heldout"]
 
 PAIRED = ("prompt", "chosen", "rejected")
 UNPAIRED = ("prompt", "completion", "label")
-VOTES = ("votes_chosen", "votes_rejected", "votes_tie")
 COLUMNS = frozenset({*PAIRED, *UNPAIRED, *VOTES, "p_chosen", "split", "source", "topic"})
-"""Every column that is read."""
+"""Every column that decides what an example is."""
+PASSED = (
+    "tools", "chat_template_kwargs", "system", "images", "image", "videos", "video", "documents", "audio", "audios",
+)  # fmt: skip
+"""Columns that may change a prompt: handed on as they are, to be rendered or refused by name."""
+SCORES = {
+    "score_chosen": ("chosen_score", "chosen_rating", "chosen-rating", "chosen_avg_rating", "rating_chosen"),
+    "score_rejected": (
+        "rejected_score",
+        "rejected_rating",
+        "rejected-rating",
+        "rejected_avg_rating",
+        "rating_rejected",
+    ),
+}
+"""Scores of the two sides, and their other names in public sets."""
+SCORE_NAMES = frozenset({*SCORES, *(name for names in SCORES.values() for name in names)})
 NUMBERS = frozenset({*VOTES, "p_chosen"})
 HELDOUT_SPLITS = frozenset({"test", "validation", "valid", "val", "heldout", "held_out", "dev", "eval"})
 """Values of the `split` column, besides `train`, that mean held out."""
+SPLIT_SUFFIX = "_prefs"
+"""`train_prefs` and `test_prefs` are train and test of sets that hold other kinds of rows beside
+preferences."""
 NAMED = 5
-"""Bad rows that are named; the rest is counted."""
-
-
-class BadRow(Exception):
-    """One row that cannot be used: a reason to count, and a sentence with what would be right."""
-
-    def __init__(self, reason: str, detail: str) -> None:
-        super().__init__(detail)
-        self.reason = reason
+"""Bad rows that an error names; the rest is counted."""
+SCORED_LOWER = "score_chosen <= score_rejected"
 
 
 class Bad(NamedTuple):
@@ -60,6 +73,7 @@ class Parsed:
         examples: all `Pair` or all `Single`, in file order.
         splits: the split of each example; None where the row has no `split`.
         kind: which of the two layouts it is. rows: rows read. dropped: reason -> rows left out.
+        notes: what is odd about rows that are used -> their number.
         numbers: the row number of each example. bad: the first rows that were left out.
     """
 
@@ -70,49 +84,71 @@ class Parsed:
     dropped: Mapping[str, int]
     numbers: tuple[int, ...] = ()
     bad: tuple[Bad, ...] = ()
+    notes: Mapping[str, int] = field(default_factory=dict)
 
 
 def parse(
-    rows: Sequence[tuple[int, Row]],
+    rows: Sequence[tuple[int, Row | BadRow]],
     where: str,
     on_bad_row: Literal["error", "skip"] = "error",
     render: Callable[[Row], Row] = lambda row: row,
+    advice: Callable[[Row], str] = lambda row: "",
 ) -> Parsed:
     """Turn raw rows into examples.
 
     Args:
-        rows: (row number, columns) in order. where: the file or set, for messages.
-        on_bad_row: refuse the set at the first bad row, or leave bad rows out and count them by reason.
+        rows: (row number, columns, or what is wrong with the row) in order.
+        where: the file or set, for messages.
+        on_bad_row: refuse the set for its bad rows, or leave them out and count them by reason.
         render: turns conversational columns of a row into text; a `BadRow` that it raises counts as the row's.
+        advice: what may help with a row that lacks columns.
 
     Raises:
-        DataError: a bad row, with its number, the reason and what would be right; or no good row at all.
+        DataError: bad rows, the first five with their number, the reason and what would be right, and how many
+            there are for each reason; or no good row at all.
     """
     if not rows:
         raise DataError(f"{where}: empty data set; at least one row is needed")
-    kind = next((k for _, row in rows if (k := _kind(row)) is not None), None)
+    kind = next((k for _, row in rows if not isinstance(row, BadRow) and (k := _kind(row)) is not None), None)
     examples: list[Example] = []
     splits: list[Split | None] = []
     numbers: list[int] = []
     dropped: Counter[str] = Counter()
+    notes: Counter[str] = Counter()
     named: list[Bad] = []
+    refused: list[str] = []
+    wrong: Counter[str] = Counter()
     for number, row in rows:
         try:
+            if isinstance(row, BadRow):
+                raise row
             if kind is None:
                 raise BadRow("missing column", f"columns {_names(row)} hold neither {_both_layouts()}")
             text = render(row)
             example = _pair(text) if kind == "pairs" else _single(text)
             split = _split(row)
         except BadRow as bad:
-            if on_bad_row == "error" and not isinstance(bad, LeftOut):
-                raise DataError(f"{where} row {number}: {bad} (--on-bad-row skip leaves bad rows out)") from None
+            hint = ""
+            if bad.reason == "missing column" and not isinstance(row, BadRow) and not named:
+                hint = advice(row)
+            message = f"{bad}; {hint}" if hint else str(bad)
             if len(named) < NAMED:
-                named.append(Bad(number, bad.reason, str(bad)))
+                named.append(Bad(number, bad.reason, message))
+            if not isinstance(bad, LeftOut):
+                wrong[bad.reason] += 1
+                if len(refused) < NAMED:
+                    refused.append(f"row {number}: {message}")
             dropped[bad.reason] += 1
+            if kind is None and on_bad_row == "error" and not isinstance(row, BadRow):
+                break  # they all say the same
             continue
         examples.append(example)
         splits.append(split)
         numbers.append(number)
+        notes.update(_odd(row))
+    if wrong and on_bad_row == "error":
+        remedy = " (--on-bad-row skip leaves bad rows out)" if kind else ""
+        raise DataError(f"{where} {told(refused, wrong, len(rows))}{remedy}")
     if not examples or kind is None:
         first = named[0]
         raise DataError(f"{where}: no usable row among {len(rows)}; the first: {where} row {first.row}: {first.message}")
@@ -124,11 +160,23 @@ def parse(
         dict(sorted(dropped.items())),
         tuple(numbers),
         tuple(named),
+        dict(sorted(notes.items())),
     )
 
 
+def told(first: Sequence[str], dropped: Mapping[str, int], rows: int) -> str:
+    """The first bad rows in words, and where there are more than one, how many there are for each reason."""
+    total = sum(dropped.values())
+    if total == 1 or len(first) < 2:
+        return first[0]
+    reasons = ", ".join(
+        f"{n} {reason}" for reason, n in sorted(dropped.items(), key=lambda item: (-item[1], item[0]))
+    )
+    return f"{'; '.join(first)}; {total:,} of {rows:,} rows are bad: {reasons}"
+
+
 def to_singles(examples: Iterable[Example]) -> list[Single]:
-    """Unpaired rows: a pair becomes chosen (desirable) and rejected (undesirable), adjacent and in this order."""
+    """Unpaired rows: a pair becomes chosen (desirable) and rejected (undesirable), adjacent, in this order."""
     out: list[Single] = []
     for e in examples:
         if isinstance(e, Pair):
@@ -136,22 +184,6 @@ def to_singles(examples: Iterable[Example]) -> list[Single]:
         else:
             out.append(e)
     return out
-
-
-def shown(value: object, limit: int = 60) -> str:
-    """A value as one short printable line, for error messages."""
-    text = ascii(value) if isinstance(value, str) and not value.isprintable() else repr(value)
-    return text if len(text) <= limit else text[: limit - 3] + "..."
-
-
-def finite(value: object) -> float | None:
-    """The value as a float when it is a finite number, else None; true and false are no numbers."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    try:
-        return float(value) if math.isfinite(value) else None
-    except OverflowError:  # an integer beyond the range of a float
-        return None
 
 
 # --------------------------------------------------------------------------- one row
@@ -167,62 +199,51 @@ def _pair(row: Row) -> Pair:
     _require(row, PAIRED)
     prompt, chosen, rejected = (_text(row, column) for column in PAIRED)
     if chosen == rejected:
-        raise BadRow("chosen equals rejected", f"chosen == rejected ({shown(chosen)}); a pair needs two different completions")
-    return Pair(prompt, chosen, rejected, _p_chosen(row), _source(row))
+        raise BadRow(
+            "chosen equals rejected",
+            f"chosen == rejected ({shown(chosen)}); a pair needs two different completions",
+        )
+    return Pair(prompt, chosen, rejected, p_chosen_of(row), _source(row))
 
 
 def _single(row: Row) -> Single:
     _require(row, UNPAIRED)
     prompt, completion = _text(row, "prompt"), _text(row, "completion")
-    label = row["label"]
-    if not isinstance(label, bool):
-        raise BadRow("label not boolean", f"label is {shown(label)}; want true (desirable) or false")
-    return Single(prompt, completion, label, _source(row))
+    return Single(prompt, completion, label_of(row["label"]), _source(row))
 
 
 def _require(row: Row, columns: Sequence[str]) -> None:
     missing = [column for column in columns if row.get(column) is None]
     if missing:
         word = "column" if len(missing) == 1 else "columns"
-        raise BadRow("missing column", f"missing {word} {', '.join(missing)} (has {_names(row)}); want {', '.join(columns)}")
+        raise BadRow(
+            "missing column",
+            f"missing {word} {', '.join(missing)} (has {_names(row)}); want {', '.join(columns)}",
+        )
 
 
 def _text(row: Row, column: str) -> str:
     value = row[column]
     if not isinstance(value, str):
-        raise BadRow("not text", f"{column} is not text but {type(value).__name__} {shown(value)}; give a string")
+        raise BadRow(
+            "not text", f"{column} is not text but {type(value).__name__} {shown(value)}; give a string"
+        )
     if not value.strip():
         what = "empty prompt" if column == "prompt" else "empty completion"
         raise BadRow(what, f"empty {column}; give a string with at least one visible character")
     try:
         value.encode()
     except UnicodeEncodeError:
-        raise BadRow("not text", f"{column} is not text: it holds half a surrogate pair; give valid Unicode") from None
+        raise BadRow(
+            "not text", f"{column} is not text: it holds half a surrogate pair; give valid Unicode"
+        ) from None
     return value
 
 
-def _p_chosen(row: Row) -> float | None:
-    given = row.get("p_chosen")
-    if given is not None:
-        p, origin = _number(given, "p_chosen"), f"p_chosen is {shown(given)}"
-    elif row.get("votes_chosen") is not None and row.get("votes_rejected") is not None:
-        chosen, rejected, tie = (_number(row.get(column) or 0, column) for column in VOTES)
-        if min(chosen, rejected, tie) < 0 or chosen + rejected + tie == 0:
-            raise BadRow("p_chosen out of range", f"votes are {chosen:g}, {rejected:g}, {tie:g}; want one or more, none negative")
-        p = (chosen + tie / 2) / (chosen + rejected + tie)
-        origin = f"the votes give p_chosen = {p:g}"
-    else:
-        return None
-    if not 0.5 <= p <= 1:
-        raise BadRow("p_chosen out of range", f"{origin}; want 0.5 to 1 (swap chosen and rejected below 0.5)")
-    return p
-
-
-def _number(value: object, column: str) -> float:
-    number = finite(value)
-    if number is None:
-        raise BadRow("p_chosen out of range", f"{column} is {shown(value)}; want a finite number")
-    return number
+def _odd(row: Row) -> list[str]:
+    """What is odd about a row that is used."""
+    chosen, rejected = (score_of(row.get(column)) for column in SCORES)
+    return [SCORED_LOWER] if chosen is not None and rejected is not None and chosen <= rejected else []
 
 
 def _source(row: Row) -> str | None:
@@ -234,12 +255,18 @@ def _split(row: Row) -> Split | None:
     value = row.get("split")
     if value is None:
         return None
-    name = value.lower() if isinstance(value, str) else ""
+    name = (
+        value.strip().lower().removesuffix(SPLIT_SUFFIX).rstrip("0123456789")
+        if isinstance(value, str)
+        else ""
+    )
     if name == "train":
         return "train"
     if name in HELDOUT_SPLITS:
         return "heldout"
-    raise BadRow("unknown split", f"split is {shown(value)}; want train, or one of {', '.join(sorted(HELDOUT_SPLITS))}")
+    raise BadRow(
+        "unknown split", f"split is {shown(value)}; want train, or one of {', '.join(sorted(HELDOUT_SPLITS))}"
+    )
 
 
 def _names(row: Row) -> str:

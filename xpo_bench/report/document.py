@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from xpo_bench.report.columns import unlearns
+from xpo_bench.report.data_lines import data_lines
 from xpo_bench.report.experiments import curve_reader, others
 from xpo_bench.report.findings import findings
 from xpo_bench.report.readouts import read_outs
@@ -31,6 +32,7 @@ def report_document(root: Path, records: Sequence[Record], document: Mapping[str
         "run": root.resolve().name,
         "scoreboard": board_document([g for g in groups if not unlearns(g)]),
         "findings": findings(groups),
+        "data": data_lines(shown),
         "not_ok": problems(rest),
         "not_run": missing + left_out(document.get("skipped") or []),
         "readouts": [out.document() for out in read_outs(groups, curve_reader(root))],

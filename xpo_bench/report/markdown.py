@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from xpo_bench.report.columns import unlearns
+from xpo_bench.report.data_lines import data_lines
 from xpo_bench.report.drawing import Column, Sheet
 from xpo_bench.report.experiments import EXPERIMENTS, columns, curve_reader, measure, of_experiments, others
 from xpo_bench.report.findings import findings
@@ -60,6 +61,8 @@ def markdown(root: Path, records: Sequence[Record], document: Mapping[str, Any])
         out += [f"## {escape(sheet.title)}", sheet_table(sheet), escape(sheet.note)]
     if told_of := findings(groups):
         out += ["## What the numbers show", _bullets(told_of)]
+    if lines := data_lines(shown):
+        out += ["## Data", _bullets(lines)]
     if wrong := problems(rest):
         out += ["## Not ok", _bullets(wrong)]
     lines = [f"{u.get('task')}: {u.get('reason')}" for u in document.get("unreachable") or []]

@@ -25,6 +25,7 @@ from markupsafe import Markup
 from xpo_bench import plugins
 from xpo_bench.report import charts
 from xpo_bench.report.columns import unlearns
+from xpo_bench.report.data_lines import data_lines
 from xpo_bench.report.drawing import Sheet
 from xpo_bench.report.experiments import EXPERIMENTS, Curves, Data, columns, curve_reader, measure, of_experiments, others
 from xpo_bench.report.figures import FIGURES
@@ -161,6 +162,7 @@ def _content(root: Path, records: Sequence[Record], document: Mapping[str, Any])
         "algorithms": _algorithms([r for r in records if (r.get("protocol") or {}).get("role") != "trial"], registry),
         "ran": _ran(shown),
         "setting": _settings(shown),
+        "data": data_lines(shown),
         "machines": _machines(records),
         "commands": [
             shlex.join(clean(w) for w in c.get("argv", [])) for c in document.get("commands") or [] if isinstance(c, dict)

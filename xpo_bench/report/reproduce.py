@@ -67,9 +67,11 @@ def command(record: Record, registry: Registry) -> str:
 
 def _adhoc(options: Mapping[str, Any]) -> list[str]:
     words = ["--data", str(options["source"])]
-    for name in ("world", "rows", "on_bad_row"):
+    for name in ("world", "rows", "on_bad_row", "rankings"):
         if options.get(name) not in (None, "", "error"):
             words += [f"--{name.replace('_', '-')}", str(options[name])]
+    if columns := options.get("columns"):
+        words += ["--columns", ",".join(f"{new}={old}" for new, old in columns.items())]
     return words
 
 

@@ -150,7 +150,8 @@ def identity(record: Record) -> dict[str, Any]:
 
 
 def _pathless(options: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in options.items() if name not in ("source", "world")}
+    """Options apart from paths; one that was not given is as good as one that an older version did not have."""
+    return {name: value for name, value in options.items() if name not in ("source", "world") and value is not None}
 
 
 def platform(record: Record) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import Console
 
 from xpo_bench.report.columns import unlearns
+from xpo_bench.report.data_lines import data_lines
 from xpo_bench.report.drawing import bullet, draw, say
 from xpo_bench.report.findings import findings
 from xpo_bench.report.format import clean
@@ -62,6 +63,10 @@ def print_run(
             say(console, "What the numbers show", "bold")
             for sentence in told:
                 bullet(console, sentence)
+    if lines := data_lines(records):
+        say(console, "Data", "bold")
+        for line in lines:
+            bullet(console, line)
     wrong = problems(records)
     if wrong:
         say(console, "Not ok", "bold")

@@ -235,7 +235,7 @@ def _run(
     out: str | Path | None,
 ) -> Result:
     """Plan what is asked for, and run it."""
-    plan = make_plan(asked, session.registry, session.reporter.planning if session.reporter else lambda _: None)
+    plan = make_plan(asked, session.registry, session.reporter.planning if session.reporter else lambda *_: None)
     if trying is not None:
         if shard or target_kl is not None:
             raise UsageError(

@@ -9,7 +9,7 @@ from typing import Any
 
 from xpo_bench.algorithm import Algorithm
 from xpo_bench.data.adhoc import AdHoc, task_name
-from xpo_bench.data.dataset import fingerprint
+from xpo_bench.data.dataset import about, fingerprint
 from xpo_bench.data.validation import validation_split
 from xpo_bench.errors import UsageError, unknown
 from xpo_bench.evaluation import Metric
@@ -156,8 +156,13 @@ class Plan:
         return Plan(self.cells[number - 1 :: count], self.skipped, self.unreachable)
 
 
-def make_plan(asked: Sequence[Request], registry: Registry, progress: Callable[[str], None] = lambda _: None) -> Plan:
+def make_plan(
+    asked: Sequence[Request], registry: Registry, progress: Callable[[str, str | None], None] = lambda *_: None
+) -> Plan:
     """Cross algorithms, tasks, hyperparameters and seeds.
+
+    Args:
+        progress: is told each task whose data has been read, and a line on how, where that is not plain.
 
     Raises:
         UsageError: an unknown name or setting, bad data, or an algorithm named explicitly that does not fit.
@@ -168,7 +173,7 @@ def make_plan(asked: Sequence[Request], registry: Registry, progress: Callable[[
         algorithms = _algorithms(request, registry)
         _check_targets(request.settings, algorithms, registry)
         for setup in _setups(request, registry, plan):
-            progress(setup.name)
+            progress(setup.name, about(setup.dataset(request.seeds[0])))
             for cell in _cells(request, setup, algorithms, plan):
                 if cell.key not in seen:
                     seen.add(cell.key)
@@ -227,10 +232,20 @@ def _setups(request: Request, registry: Registry, plan: Plan) -> list[TaskSetup]
     entries: list[tuple[type[Task], PluginInfo, str | None, Mapping[str, Any]]] = []
     if request.data:
         heldout = validate(Budget, {"heldout": request.budget.get("heldout", 0.0)}, "run").heldout
-        adhoc = {"source": request.data, "world": request.world, "on_bad_row": request.on_bad_row, "heldout": heldout}
+        adhoc = {
+            "source": request.data,
+            "world": request.world,
+            "on_bad_row": request.on_bad_row,
+            "heldout": heldout,
+            "columns": request.columns,
+            "rankings": request.rankings,
+        }
         entries.append((AdHoc, HERE, task_name(request.data), adhoc))
     elif request.world:
         raise UsageError("--world goes with --data: it describes the prompts of an ad-hoc preference set")
+    elif request.columns or request.rankings:
+        option = "--columns" if request.columns else "--rankings"
+        raise UsageError(f"{option} goes with --data: the tasks know the columns of their sets")
     for item in request.tasks:
         if isinstance(item, Task):
             entries.append((type(item), HERE, None, dump(item)))

@@ -23,8 +23,10 @@ class Reporter:
         self.live: Progress | None = None
         self._last_line = 0.0
 
-    def planning(self, task: str) -> None:
-        """A task's data has been read."""
+    def planning(self, task: str, data: str | None) -> None:
+        """A task's data has been read; `data` is a line on how, where that is not plain."""
+        if data:
+            self.note("".join(c if c.isprintable() else " " for c in data))
 
     def note(self, text: str) -> None:
         """A line on what comes next."""

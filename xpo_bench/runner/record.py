@@ -60,6 +60,8 @@ def cell_record(
                 "fingerprint": setup.data_fingerprint(cell.seed),
                 "rows": dataset.rows or len(dataset.train) + len(dataset.heldout),
                 "dropped": dict(dataset.dropped),
+                **({"layout": dataset.layout, "columns": dict(dataset.columns)} if dataset.layout else {}),
+                **({"notes": dict(dataset.notes)} if dataset.notes else {}),
                 "train": len(dataset.train),
                 "heldout": len(dataset.heldout),
                 "template": dataset.template,

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from xpo_bench.algorithm import Algorithm
+from xpo_bench.data.layouts import check_columns
 from xpo_bench.errors import UsageError, unknown
 from xpo_bench.runner.config import Settings, add_setting, parse_set
 from xpo_bench.task import Task
@@ -26,6 +27,8 @@ class Request:
     world: str | None = None
     rows: int | None = None
     on_bad_row: str = "error"
+    columns: Mapping[str, str] | None = None
+    rankings: str | None = None
     truncate: str = "prompt"
     model: str | None = None
     lora: str | None = None
@@ -69,7 +72,7 @@ def parse_shard(text: str) -> tuple[int, int]:
 FILE_KEYS = (
     "algos", "tasks", "suite", "data", "world", "model", "set", "seeds", "steps", "sampling", "heldout", "batch_size",
     "optimizer", "lr", "loss_over", "label_noise", "dtype", "experiment", "rows", "on_bad_row", "truncate",
-    "lora", "gpus_per_cell", "template_date",
+    "lora", "gpus_per_cell", "template_date", "columns", "rankings",
 )  # fmt: skip
 BUDGET_KEYS = ("steps", "sampling", "heldout", "batch_size", "optimizer", "lr", "loss_over", "label_noise", "dtype")
 
@@ -202,6 +205,8 @@ def _request(words: Mapping[str, Any], suite: str | None, device: str) -> Reques
         world=words.get("world"),
         rows=words.get("rows"),
         on_bad_row=words.get("on_bad_row", "error"),
+        columns=None if words.get("columns") is None else check_columns(words["columns"]),
+        rankings=words.get("rankings"),
         truncate=words.get("truncate", "prompt"),
         model=words.get("model"),
         lora=words.get("lora"),

@@ -57,6 +57,12 @@ class Data(Model):
     rows: Count
     dropped: dict[str, Count]
     """Reason -> rows left out."""
+    layout: str | None = None
+    """Name of the layout in which the rows were found; absent for rows that no file holds."""
+    columns: dict[str, str] | None = None
+    """What was read from where: of the layout, of `--columns`, and names that differed in case or blanks."""
+    notes: dict[str, Count] | None = None
+    """What is odd about rows that are used -> their number; absent where there is nothing."""
     train: Count
     heldout: Count
     template: Literal["model", "plain"] | None = None

@@ -1,0 +1,290 @@
+"""Layouts of public preference sets: found from column names and value shapes, and brought into TRL's
+columns.
+
+`arrange` takes raw rows as a reader gives them and returns rows in TRL's columns. An explicit mapping of
+columns goes first, then names that differ in case or blanks alone, then the first layout whose columns are
+there and whose first row has its shape.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from xpo_bench.data.cells import conversation, read_conversations, spells_messages, structure
+from xpo_bench.data.formats import COLUMNS, PASSED, SCORE_NAMES, SCORES, BadRow, Row
+from xpo_bench.data.layouts import conversations, pairs, rankings
+from xpo_bench.data.layouts.base import Context, Layout, Numbered
+from xpo_bench.data.layouts.guess import advice
+from xpo_bench.errors import DataError, UsageError, unknown
+
+__all__ = ["LAYOUTS", "Arranged", "Layout", "advice", "arrange", "check_columns", "wanted"]
+
+LAYOUTS: tuple[Layout, ...] = (*conversations.LAYOUTS, *pairs.LAYOUTS, *rankings.LAYOUTS)
+"""Every layout besides TRL's own, in the order in which they are looked for."""
+TRL = "trl"
+TALK = (
+    "prompt", "chosen", "rejected", "completion", "messages", "conversations", "conversation_a", "conversation_b", "context",
+)  # fmt: skip
+"""Columns whose cells may be messages."""
+TEXTS = ("prompt", "chosen", "rejected", "completion")
+KNOWN = frozenset({*COLUMNS, *PASSED, *SCORE_NAMES}).union(
+    *(layout.needs | layout.also for layout in LAYOUTS)
+)
+"""Every column that any layout reads."""
+FITTED = 100
+"""First rows that are searched for one that has all columns of a layout, and its shape."""
+
+
+@dataclass(frozen=True)
+class Arranged:
+    """Rows in TRL's columns, or the reason why one is bad; which layout they had, and what was counted on the
+    way.
+
+    Args:
+        columns: what was read from where: of the layout, of `--columns`, and names that differed in case or
+        blanks.
+    """
+
+    rows: Sequence[tuple[int, Row | BadRow]]
+    layout: str
+    columns: Mapping[str, str]
+    notes: Mapping[str, int]
+
+
+def arrange(
+    rows: Sequence[tuple[int, Row]],
+    where: str,
+    columns: Mapping[str, str] | None = None,
+    pairs_of: Literal["all", "best"] = "all",
+) -> Arranged:
+    """Bring raw rows into TRL's columns.
+
+    Args:
+        rows: (row number, columns) in order. where: the file or set, for messages.
+        columns: name that a layout reads -> column of the set, or a path such as `info.post` into a nested
+            one.
+        pairs_of: all pairs of a ranking, or its best answer against each of the others.
+
+    Raises:
+        DataError: `columns` names a column that the set does not have.
+    """
+    names = _names(row for _, row in rows)
+    renamed = _renaming(names, columns or {}, where)
+    out: Numbered = [(number, _rename(row, renamed)) for number, row in rows] if renamed else rows
+    if renamed:
+        names = _names(row for _, row in out if not isinstance(row, BadRow))
+    layout = _recognised(names, [row for _, row in out if not isinstance(row, BadRow)])
+    used = TEXTS if layout is None or layout.beside else layout.needs | layout.also
+    out = read_conversations(out, [column for column in TALK if column in names and column in used])
+    context = Context(pairs_of)
+    if layout is not None:
+        out = layout.gather(out, context) if layout.gather else _mapped(out, layout, context)
+    read = {**(layout.columns if layout else {}), **{new: old for new, old in renamed.items() if new != old}}
+    if layout is not None and "ranking" in layout.columns:
+        read["rankings"] = pairs_of
+    return Arranged(
+        [(n, _finished(row)) for n, row in out], layout.name if layout else TRL, read, context.notes
+    )
+
+
+def wanted(names: Sequence[str], columns: Mapping[str, str] | None = None) -> Collection[str]:
+    """The columns of a table that have to be read: those of TRL, of `--columns`, and of every layout that may
+    fit.
+
+    None where the set has no layout at all.
+    """
+    renamed = {**_similar(names, KNOWN, set()), **(columns or {})}
+    present = {*names, *renamed}
+    fitting = [layout for layout in LAYOUTS if layout.needs <= present]
+    if not fitting and not present & {"chosen", "rejected", "completion"}:
+        return []
+    keep = {*COLUMNS, *PASSED, *SCORE_NAMES}
+    keep = keep.union(*(layout.needs | layout.also for layout in fitting))
+    mapped = {
+        old if old in names else old.partition(".")[0]
+        for new, old in renamed.items()
+        if new in keep or new in (columns or {})
+    }
+    return [name for name in names if name in keep or name in mapped]
+
+
+def check_columns(given: Any) -> dict[str, str]:
+    """`--columns` as a mapping: words `chosen=a,rejected=b`, or a table.
+
+    Raises:
+        UsageError: no such words, a name that no layout reads, or the same name twice.
+    """
+    if isinstance(given, Mapping):
+        pairs_ = [(str(k), str(v)) for k, v in given.items()]
+    else:
+        words = given.split(",") if isinstance(given, str) else [str(w) for w in given]
+        parts = [word.partition("=") for word in words if word.strip()]
+        pairs_ = [(left.strip(), right.strip() if equals else "") for left, equals, right in parts]
+    out: dict[str, str] = {}
+    for name, column in pairs_:
+        if not name or not column:
+            raise UsageError(
+                f"--columns {name or given}: expected NAME=COLUMN[,NAME=COLUMN], "
+                "such as chosen=response_a,rejected=response_b"
+            )
+        if name not in KNOWN:
+            close = unknown("name in --columns", name, KNOWN).partition(" (known:")[0]
+            raise UsageError(
+                f"{close}; want prompt, chosen, rejected, completion, label, or a column of a layout (docs/data.md)"
+            )
+        if name in out:
+            raise UsageError(f"--columns {name}: given twice")
+        out[name] = column
+    if not out:
+        raise UsageError(
+            "--columns: expected NAME=COLUMN[,NAME=COLUMN], such as chosen=response_a,rejected=response_b"
+        )
+    return out
+
+
+# --------------------------------------------------------------------------- names
+
+
+def _names(rows: Iterable[Row]) -> list[str]:
+    """Every column that some row has, in order."""
+    found: dict[str, None] = {}
+    before: tuple[str, ...] = ()
+    for row in rows:
+        keys = tuple(row)
+        if keys != before:
+            found.update(dict.fromkeys(keys))
+            before = keys
+    return list(found)
+
+
+def _renaming(names: Sequence[str], columns: Mapping[str, str], where: str) -> dict[str, str]:
+    """New name -> column, of those that have to be renamed."""
+    for new, old in columns.items():
+        if old not in names and old.partition(".")[0] not in names:
+            raise DataError(
+                f"{where}: --columns {new}={old}: no such column (has {', '.join(map(str, names[:12]))})"
+            )
+    return {**_similar(names, KNOWN, {*columns, *columns.values()}), **columns}
+
+
+def _similar(names: Sequence[str], known: Collection[str], taken: Collection[str]) -> dict[str, str]:
+    """Columns that differ from a known one in case and surrounding blanks alone: known name -> column."""
+    folded = {name.casefold(): name for name in known}
+    out: dict[str, str] = {}
+    for name in names:
+        target = folded.get(str(name).strip().casefold())
+        if (
+            target
+            and target != name
+            and target not in names
+            and target not in taken
+            and name not in taken
+            and target not in out
+        ):
+            out[target] = name
+    return out
+
+
+def _rename(row: Row, renamed: Mapping[str, str]) -> Row:
+    old = set(renamed.values())
+    out = {name: value for name, value in row.items() if name not in old and name not in renamed}
+    for new, column in renamed.items():
+        value = row[column] if column in row else _at(row, column)
+        if value is not None or column in row:
+            out[new] = value
+    return out
+
+
+def _at(row: Row, path: str) -> Any:
+    """A value inside nested objects and lists: `info.post`, `answers.0.text`; None where there is none."""
+    value: Any = row
+    for part in path.split("."):
+        value = structure(value)
+        if isinstance(value, Mapping):
+            value = value.get(part)
+        elif isinstance(value, list) and part.isdecimal() and int(part) < len(value):
+            value = value[int(part)]
+        else:
+            return None
+    return value
+
+
+# --------------------------------------------------------------------------- rows
+
+
+def _recognised(names: Sequence[str], rows: Sequence[Row]) -> Layout | None:
+    present = set(names)
+    complete = {"prompt", "chosen", "rejected"} <= present or {"prompt", "completion", "label"} <= present
+    for layout in LAYOUTS:
+        if not layout.needs <= present or (complete and not layout.beside):
+            continue
+        whole = (row for row in rows[:FITTED] if all(row.get(column) is not None for column in layout.needs))
+        if any(layout.fits(_spelt_out(row)) for row in whole):
+            return layout
+    return None
+
+
+def _spelt_out(row: Row) -> Row:
+    """The row with messages in place of text that spells them, to look at its shape."""
+    return {
+        name: structure(value) if name in TALK and spells_messages(value) else value
+        for name, value in row.items()
+    }
+
+
+def _mapped(rows: Numbered, layout: Layout, context: Context) -> Numbered:
+    out: list[tuple[int, Row | BadRow]] = []
+    for number, row in rows:
+        if isinstance(row, BadRow):
+            out.append((number, row))
+            continue
+        try:
+            missing = [column for column in sorted(layout.needs) if row.get(column) is None]
+            if missing and not layout.beside:
+                word = "column" if len(missing) == 1 else "columns"
+                raise BadRow(
+                    "missing column",
+                    f"missing {word} {', '.join(missing)}; "
+                    f"layout {layout.name} wants {', '.join(sorted(layout.needs))}",
+                )
+            kept = {
+                name: row[name]
+                for name in (*PASSED, *KEPT)
+                if name in row and not (name == "system" and name in layout.needs | layout.also)
+            }
+            out += [(number, {**kept, **new}) for new in layout.rows(row, context)]
+        except BadRow as bad:
+            out.append((number, bad))
+    return out
+
+
+KEPT = ("split", "source", "topic", *SCORE_NAMES)
+"""Columns that every layout hands on."""
+
+
+def _finished(row: Row | BadRow) -> Row | BadRow:
+    """Messages in one form, names of scores as TRL's, a list of sources as one text."""
+    if isinstance(row, BadRow):
+        return row
+    out = dict(row)
+    try:
+        for column in TEXTS:
+            if isinstance(out.get(column), Mapping | list):
+                out[column] = conversation(out[column], column)
+    except BadRow as bad:
+        return bad
+    for name, others in SCORES.items():
+        given = next((out[other] for other in (name, *others) if out.get(other) is not None), None)
+        if given is not None:
+            out[name] = given
+    if isinstance(sources := structure(out.get("source")), list):
+        out["source"] = ", ".join(map(str, sources))
+    return out
+
+
+def count(notes: Mapping[str, int], more: Mapping[str, int]) -> dict[str, int]:
+    """Two counts as one, in the order of their names."""
+    return dict(sorted((Counter(notes) + Counter(more)).items()))

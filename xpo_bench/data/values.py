@@ -1,0 +1,106 @@
+"""Values of a preference row: labels, probabilities, votes and scores, and what is said of those that cannot
+be used."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+Row = Mapping[str, Any]
+VOTES = ("votes_chosen", "votes_rejected", "votes_tie")
+TRUE = frozenset({
+    "true", "t", "yes", "y", "1", "1.0", "+1", "good", "desirable", "desired", "positive", "like", "liked", "upvote", "thumbs_up",
+    "thumbs up", "thumbsup", "chosen", "accept", "accepted",
+})  # fmt: skip
+FALSE = frozenset({
+    "false", "f", "no", "n", "0", "0.0", "bad", "undesirable", "undesired", "negative", "dislike", "disliked", "downvote",
+    "thumbs_down", "thumbs down", "thumbsdown", "rejected", "reject",
+})  # fmt: skip
+
+
+class BadRow(Exception):
+    """One row that cannot be used: a reason to count, and a sentence with what would be right."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+
+
+def shown(value: object, limit: int = 60) -> str:
+    """A value as one short printable line, for error messages."""
+    text = ascii(value) if isinstance(value, str) and not value.isprintable() else repr(value)
+    return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
+def finite(value: object) -> float | None:
+    """The value as a float when it is a finite number, else None; true and false are no numbers."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        return float(value) if math.isfinite(value) else None
+    except OverflowError:  # an integer beyond the range of a float
+        return None
+
+
+def label_of(value: object) -> bool:
+    """true or false, 1 or 0, or a word for one of them; nothing else, since what counts as desirable would be
+    a guess."""
+    if isinstance(value, bool):
+        return value
+    number = finite(value)
+    if number is None and isinstance(value, str):
+        word = value.strip().lower()
+        if word in TRUE or word in FALSE:
+            return word in TRUE
+        try:
+            number = finite(float(word))
+        except ValueError:
+            number = None
+    if number in (0, 1):
+        return number == 1
+    if number is not None and number < 0:
+        raise BadRow(
+            "negative label",
+            f"label is {shown(value)}: a negative number would count as desirable where truth is tested; "
+            "want 1 or true, 0 or false",
+        )
+    raise BadRow(
+        "label not boolean", f"label is {shown(value)}; want true (desirable) or false, 1 or 0, yes or no"
+    )
+
+
+def p_chosen_of(row: Row) -> float | None:
+    given = row.get("p_chosen")
+    if given is not None:
+        p, origin = _number(given, "p_chosen"), f"p_chosen is {shown(given)}"
+    elif row.get("votes_chosen") is not None and row.get("votes_rejected") is not None:
+        chosen, rejected, tie = (_number(row.get(column) or 0, column) for column in VOTES)
+        if min(chosen, rejected, tie) < 0 or chosen + rejected + tie == 0:
+            raise BadRow(
+                "p_chosen out of range",
+                f"votes are {chosen:g}, {rejected:g}, {tie:g}; want one or more, none negative",
+            )
+        p = (chosen + tie / 2) / (chosen + rejected + tie)
+        origin = f"the votes give p_chosen = {p:g}"
+    else:
+        return None
+    if not 0.5 <= p <= 1:
+        raise BadRow("p_chosen out of range", f"{origin}; want 0.5 to 1 (swap chosen and rejected below 0.5)")
+    return p
+
+
+def _number(value: object, column: str) -> float:
+    number = finite(value)
+    if number is None:
+        raise BadRow("p_chosen out of range", f"{column} is {shown(value)}; want a finite number")
+    return number
+
+
+def score_of(value: object) -> float | None:
+    if isinstance(value, str):
+        try:
+            return finite(float(value))
+        except ValueError:
+            return None
+    return finite(value)
