@@ -159,7 +159,7 @@ def _under_system(prompt: list[Message], system: Any) -> list[Message]:
     if not system:
         return prompt
     if prompt and prompt[0]["role"] == "system":
-        if prompt[0]["content"] == system:
+        if _said(prompt[0]) == system:
             return prompt
         raise BadRow("two system prompts", "column system differs from the prompt's system message; give one of them")
     return [{"role": "system", "content": system}, *prompt]
@@ -208,14 +208,13 @@ def _messages(value: Any, column: str) -> list[Message]:
             raise BadRow("not text", f"role of {where} is not text but {type(role).__name__}; give a string")
         if content is None and not message.get("tool_calls"):
             raise BadRow("bad message", f"{where} has no content; want an object with role and content")
-        out.append({**message, "content": _content(content, where)})
+        # a message that lacks its content stays without: templates write an empty one in other ways
+        out.append(message if content is None else {**message, "content": _content(content, where)})
     return out
 
 
 def _content(content: Any, where: str) -> str:
     """The text of a message; parts of type text are joined."""
-    if content is None:
-        return ""
     if isinstance(content, list):
         parts = [p.get("text") if isinstance(p, dict) and p.get("type", "text") == "text" else p for p in content]
         if parts and all(isinstance(part, str) for part in parts):
@@ -246,15 +245,19 @@ def _check_completion(column: str, messages: Sequence[Message]) -> None:
             raise BadRow("bad message", f"{column} {which} with a message of {shown(message['role'])}; want role 'assistant'")
 
 
+def _said(message: Message) -> str:
+    return str(message.get("content", ""))
+
+
 def _visible(message: Message) -> bool:
-    return bool(message["content"].strip() or message.get("tool_calls") or any(message.get(key) for key in REASONING))
+    return bool(_said(message).strip() or message.get("tool_calls") or any(message.get(key) for key in REASONING))
 
 
 def _conversation(prompt: Sequence[Message], completion: Sequence[Message]) -> list[Message]:
     """The whole conversation; a message of the assistant at the prompt's end goes on in the completion's first."""
     if prompt[-1]["role"] != "assistant":
         return [*prompt, *completion]
-    first = {**prompt[-1], **completion[0], "content": prompt[-1]["content"] + completion[0]["content"]}
+    first = {**prompt[-1], **completion[0], "content": _said(prompt[-1]) + _said(completion[0])}
     return [*prompt[:-1], first, *completion[1:]]
 
 
@@ -291,16 +294,32 @@ def _left_out(messages: Sequence[Message], text: str, *, history: bool) -> tuple
 
 
 def _parts(message: Message, history: bool) -> list[str]:
-    content = str(message["content"])
-    if history and message["role"] == "assistant":
-        return [content.rpartition("</think>")[2]]
+    """What has to stand in a rendering, in this order. Templates write the marks of reasoning themselves, or read them."""
+    content = _said(message)
+    if message["role"] == "assistant":
+        reasoning, closed, content = content.rpartition("</think>")
+        thoughts = [reasoning.rpartition("<think>")[2]] if closed else []
+        if history:
+            return [content]
+    else:
+        thoughts = []
+    told = next((str(message[key]) for key in REASONING if message.get(key)), "")
     made = [call.get("function") or call for call in message.get("tool_calls") or [] if isinstance(call, dict)]
-    calls = [str(call.get("name", "")) for call in made]
-    return [*(str(message[key]) for key in REASONING if message.get(key)), content, *calls]
+    return [told, *thoughts, content, *(str(call.get("name", "")) for call in made)]
 
 
 def _forms(part: str) -> list[str]:
     return [_squeezed(part), _squeezed(json.dumps(part, ensure_ascii=False)[1:-1]), _squeezed(json.dumps(part)[1:-1])]
+
+
+def _answer_end(said: str, part: str, whole: str, begin: int) -> int:
+    """Where an answer ends that the template rewrites before its text once another turn follows it, as by leaving out an
+    empty `<think>`: behind what follows the text in both renderings; before `begin` where the text is not found."""
+    text = said.rpartition("</think>")[2].strip()
+    found, place = part.rfind(text), whole.find(text, begin)
+    if not text or found < 0 or place < 0:
+        return -1
+    return place + shared_start([part[found:], whole[place:]])
 
 
 def _squeezed(text: str) -> str:
@@ -333,8 +352,9 @@ def _spoken(
         last = number == len(messages) - 1
         part = whole if last else template.text(messages[: number + 1], options)
         end = len(whole) if last else template.token_start(whole, shared_start([part, whole]))
-        said = _squeezed(str(messages[number]["content"]))
-        if begin < start or begin > end or said not in _squeezed(whole[begin:end]):
+        if _left_out(messages[number : number + 1], whole[begin:end], history=not last):
+            end = _answer_end(_said(messages[number]), part, whole, begin)
+        if begin < start or begin > end:
             raise BadRow(
                 "turns cannot be told apart",
                 "the chat template rewrites an answer once another turn follows it; want completions of one message",
