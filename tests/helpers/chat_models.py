@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,7 +14,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre
 Prefix = Literal["legacy", "always", "first", "never"]
 
 WORDS = (
-    "The cat sat on the mat, and the dog was happy because the sun was out. Yes, no, maybe; what is that? "
+    "No, nobody. The cat sat on the mat, and the dog was happy because the sun was out. Yes, no, maybe; what is that? "
     "She said: 'I am not sure.' He asked the user and the assistant for a system. 1 2 3 4 5 6 7 8 9 0 + - = "
     "A big red bed and a small blue car stood in the old house near the river. def f(x): return x + 1\n\n"
     "Knowledge cutoff today date: 26 Jul 2024. think tools function name arguments city weather Paris Rome.\n"
@@ -49,6 +50,8 @@ def _pieces_json(prefix: Prefix, kind: str) -> str:
         made.train_from_iterator(
             lines, trainers.UnigramTrainer(vocab_size=420, special_tokens=special, unk_token="<unk>", show_progress=False)
         )
+        told = json.loads(made.to_str())
+        made = Tokenizer.from_str(json.dumps(told | {"model": told["model"] | {"byte_fallback": True}}))
     if prefix == "legacy":  # a "▁" before every stretch between special tokens
         made.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
     else:
@@ -144,11 +147,15 @@ def saved(folder: Path, tokenizer: Any, *, ends: int | list[int] | None = None, 
     return str(folder)
 
 
+@lru_cache(maxsize=1)
+def _eager(folder: str) -> Any:
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float64, attn_implementation="eager").eval()
+
+
 @torch.no_grad()
 def logp(folder: str, ids: Sequence[int], places: Sequence[int]) -> float:
     """Summed log-probability of the ids at `places`, nats: one row through plain transformers in float64."""
-    from transformers import AutoModelForCausalLM
-
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float64, attn_implementation="eager").eval()
-    logits = model(torch.tensor([list(ids)])).logits[0].log_softmax(-1)
+    logits = _eager(folder)(torch.tensor([list(ids)])).logits[0].log_softmax(-1)
     return float(sum(logits[k - 1, ids[k]] for k in places))
