@@ -112,7 +112,7 @@ class Chat:
         for column, messages in completions.items():
             text = wholes[column][start:]
             _require_shown(messages, text, column, history=False)
-            spoken = _spoken(template, known[column], len(messages), wholes[column], start, options)
+            spoken = _spoken(template, known[column], messages, wholes[column], start, options)
             out[column] = text if spoken is None else Text(text, spoken=spoken)
         return out
 
@@ -299,13 +299,12 @@ def _parts(message: Message, history: bool) -> list[str]:
     if message["role"] == "assistant":
         reasoning, closed, content = content.rpartition("</think>")
         thoughts = [reasoning.rpartition("<think>")[2]] if closed else []
-        if history:
-            return [content]
     else:
         thoughts = []
-    told = next((str(message[key]) for key in REASONING if message.get(key)), "")
+    told = [str(message[key]) for key in REASONING if message.get(key)][:1]
     made = [call.get("function") or call for call in message.get("tool_calls") or [] if isinstance(call, dict)]
-    return [told, *thoughts, content, *(str(call.get("name", "")) for call in made)]
+    calls = [str(call.get("name", "")) for call in made]
+    return [content, *calls] if history else [*told, *thoughts, content, *calls]
 
 
 def _forms(part: str) -> list[str]:
@@ -327,18 +326,19 @@ def _squeezed(text: str) -> str:
 
 
 def _spoken(
-    template: Template, messages: Sequence[Message], count: int, whole: str, start: int, options: Mapping[str, Any]
+    template: Template, messages: Sequence[Message], own: Sequence[Message], whole: str, start: int, options: Mapping[str, Any]
 ) -> list[tuple[int, int]] | None:
     """Stretches of a completion that are the assistant's, counted from the completion's start; None where all of it is.
 
     Args:
-        messages: the whole conversation, of which the last `count` are the completion. start: where that begins in `whole`.
+        messages: the whole conversation. own: the completion's, the last of them; the first may begin in the prompt.
+        start: where the completion begins in `whole`.
 
     Raises:
         BadRow: the template rewrites an earlier turn once another follows it, so the turns cannot be told apart.
     """
-    first = len(messages) - count
-    if all(message["role"] == "assistant" for message in messages[first:]):
+    first = len(messages) - len(own)
+    if all(message["role"] == "assistant" for message in own):
         return None
     out: list[tuple[int, int]] = []
     begin, end = start, start
@@ -352,8 +352,9 @@ def _spoken(
         last = number == len(messages) - 1
         part = whole if last else template.text(messages[: number + 1], options)
         end = len(whole) if last else template.token_start(whole, shared_start([part, whole]))
-        if _left_out(messages[number : number + 1], whole[begin:end], history=not last):
-            end = _answer_end(_said(messages[number]), part, whole, begin)
+        message = own[number - first]
+        if _left_out([message], whole[begin:end], history=not last):
+            end = _answer_end(_said(message), part, whole, begin)
         if begin < start or begin > end:
             raise BadRow(
                 "turns cannot be told apart",

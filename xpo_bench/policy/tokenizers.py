@@ -154,16 +154,21 @@ class ModelTokenizer:
         if not self.inner.chat_template:
             return None
         answer = "Yes"
-        try:
-            text = self.inner.apply_chat_template(
-                [{"role": "user", "content": "No"}, {"role": "assistant", "content": answer}], tokenize=False
-            )
-        except Exception:  # templates raise what they like; rows that one refuses are told of where they are rendered
-            return None
-        tail = str(text).rpartition(answer)[2]
-        ids = self._ids([tail])[0] if tail else []
-        special = set(self.inner.added_tokens_decoder) | set(self.inner.all_special_ids)
-        return next((i for i in ids if i in special), None)
+        for form in (answer, [{"type": "text", "text": answer}]):  # templates of some vision models read lists of parts alone
+            said = [{"role": "user", "content": form}, {"role": "assistant", "content": form}]
+            try:
+                shown, found, tail = str(self.inner.apply_chat_template(said, tokenize=False)).rpartition(answer)
+            except Exception:  # templates raise what they like; rows that one refuses are told of where they are rendered
+                continue
+            if answer in shown and found:
+                return self._first_special(tail)
+        return None
+
+    def _first_special(self, text: str) -> int | None:
+        """The first added token of a text that is no space: some tokenizers add line breaks too."""
+        added = {i: str(token) for i, token in self.inner.added_tokens_decoder.items()}
+        special = {i for i, token in added.items() if not token.isspace()} | set(self.inner.all_special_ids)
+        return next((i for i in self._ids([text])[0] if i in special), None) if text else None
 
     def prompts(self, texts: Sequence[str]) -> list[list[int]]:
         return [self._led(text, ids) for text, ids in zip(texts, self._ids(texts), strict=True)]
