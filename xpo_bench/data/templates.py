@@ -139,8 +139,10 @@ def stopped_clock(day: date) -> str:
     It is written in the template's own language, since transformers passes no functions to templates (from 5.23 on a function
     becomes a text).
     """
-    forms = [*(f"%-{letter}" for letter in "dmHIMSjy"), *(f"%{letter}" for letter in "aAwdbBmyYHIpMSfzZjUWcxXGuVDFeT%")]
-    told = "".join(f" | replace({form!r}, {day.strftime(form)!r})" for form in forms)
+    letters = [*(f"%-{letter}" for letter in "dmHIMSjy"), *(f"%{letter}" for letter in "aAwdbBmyYHIpMSfzZjUWcxXGuVDFeT")]
+    # "%%" stands aside meanwhile
+    forms = {"%%": "\0", **{letter: day.strftime(letter) for letter in letters}, "\0": "%"}
+    told = "".join(f" | replace({form!r}, {value!r})" for form, value in forms.items())
     return "{%- macro " + CLOCK + "(form) -%}{{ form" + told + " }}{%- endmacro -%}"
 
 
