@@ -15,7 +15,7 @@ from chat_families import CHATML, FAMILIES, IM, LLAMA2, QWEN3
 from chat_models import Prefix, byte_level, fast, logp, pieces, saved, word_pieces, wrapped
 
 from xpo_bench.data.dataset import load_dataset
-from xpo_bench.errors import DataError
+from xpo_bench.errors import DataError, UsageError
 from xpo_bench.policy.causal_lm import CausalLM
 from xpo_bench.types import Completion, Dataset, DataSpec, ModelSpec, Pair, Single
 
@@ -338,3 +338,17 @@ def test_llama_2_writes_a_bos_per_turn(tmp_path: Path) -> None:
     assert LLAMA2.count("bos_token") == 1
     assert rows[0].ids.count(bos) == 2
     assert rows[0].ids[:2].count(bos) == 1
+
+
+def test_ids_that_the_model_does_not_know(tmp_path: Path) -> None:
+    """Such ids may be in a tokenizer, as long as no text has them."""
+    tokenizer = fast(byte_level(), CHATML, eos="</s>", special=("<|im_start|>", "<|im_end|>"))
+    known = tokenizer.convert_tokens_to_ids("<|im_end|>")
+    assert known == len(tokenizer) - 2
+    with pytest.raises(UsageError, match=rf"gives '</s>' the id {known + 1}, and the model has embeddings of {known + 1} ids"):
+        load(saved(tmp_path / "end", tokenizer, ends=0, vocab=known + 1))
+    tokenizer = fast(byte_level(), eos="</s>", special=("</s>", "<|never|>"))
+    policy = load(saved(tmp_path / "text", tokenizer, vocab=len(tokenizer) - 1))
+    sides(policy, Pair("a", " b", " c"))
+    with pytest.raises(UsageError, match=r"gives '<\|never\|>' the id 401, and the model has embeddings of 401 ids alone"):
+        policy.fit([Pair("a <|never|>", " b", " c")])

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple, Protocol
 
-from xpo_bench.errors import DataError
+from xpo_bench.errors import DataError, UsageError
 from xpo_bench.types import Text
 
 
@@ -125,20 +125,28 @@ class ModelTokenizer:
 
     Args:
         stops: further ids that end a completion, such as those of the model's generation settings.
+        vocabulary: ids that the model knows; any number by default.
+
+    Raises:
+        UsageError: here or where a text is tokenised, an id that the model does not know.
     """
 
     name = "own"
 
-    def __init__(self, tokenizer: Any, stops: Sequence[int] = ()) -> None:
+    def __init__(self, tokenizer: Any, stops: Sequence[int] = (), vocabulary: int | None = None) -> None:
         self.inner = tokenizer
+        self.vocabulary = vocabulary
         self.bos: int | None = tokenizer.bos_token_id
         self.eos: int | None = tokenizer.eos_token_id
         self._stops = frozenset(stops)
+        if self.eos is not None:
+            self._require_known([self.eos])
 
     @cached_property
     def lead(self) -> tuple[int, ...]:
         """What the tokenizer puts before a text, found by asking it."""
         bare, whole = self._ids(["a"])[0], list(self.inner("a", verbose=False)["input_ids"])
+        self._require_known(whole)
         places = (k for k in range(len(whole) - len(bare) + 1) if whole[k : k + len(bare)] == bare)
         return tuple(whole[: next(places, 0)])
 
@@ -191,7 +199,18 @@ class ModelTokenizer:
             return []
         # the tokenizer takes no subclass of str
         plain = [str(text) for text in texts]
-        return [list(ids) for ids in self.inner(plain, add_special_tokens=False, verbose=False)["input_ids"]]
+        found = [list(ids) for ids in self.inner(plain, add_special_tokens=False, verbose=False)["input_ids"]]
+        for ids in found:
+            self._require_known(ids)
+        return found
+
+    def _require_known(self, ids: Sequence[int]) -> None:
+        if self.vocabulary is not None and ids and max(ids) >= self.vocabulary:
+            token = self.inner.convert_ids_to_tokens(max(ids))
+            raise UsageError(
+                f"the tokenizer gives {token!r} the id {max(ids)}, and the model has embeddings of {self.vocabulary} ids alone; "
+                "want the model's own tokenizer, or a model whose embeddings were resized to it"
+            )
 
     def _led(self, prompt: str, ids: list[int]) -> list[int]:
         """The ids with what the tokenizer puts before a text, once: not before what a template wrote, nor before the same."""
