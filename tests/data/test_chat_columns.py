@@ -161,10 +161,29 @@ def test_conversations_with_tools(read: Read, template: str, message: dict[str, 
     assert heard.endswith("It is 22.<|im_end|>\n")
 
 
+# an empty <think> before the last answer alone, as under Qwen3
+LAST_THINKS = TOOLS.replace(
+    "{% if m.content %}", "{% if loop.last and m.role == 'assistant' %}<think>\n\n</think>\n\n{% endif %}{% if m.content %}"
+)
+
+
+@pytest.mark.parametrize("text", [None, "", "end", "weather", "a"])
+def test_a_call_whose_rendering_changes_once_a_turn_follows(read: Read, text: str | None) -> None:
+    made = tokenizer(LAST_THINKS)
+    first = said(text, tool_calls=[{"type": "function", "function": {"name": "weather", "arguments": {"kind": "weather"}}}])
+    result = {"role": "tool", "content": "22 C, weather a end"}
+    row = {"prompt": [user("weather?")], "chosen": [first, result, said("It is 22.")], "rejected": [said("No.")]}
+    (pair,) = read(made, row).train
+    assert whole(pair) == by_trl(made, row)
+    call = '<tool_call>{"name": "weather", "arguments": {"kind": "weather"}}</tool_call><|im_end|>\n'
+    heard = [pair.chosen[first:last] for first, last in pair.chosen.spoken]
+    assert heard == [(text or "") + call, "<think>\n\n</think>\n\nIt is 22.<|im_end|>\n"]
+
+
 def test_a_call_that_the_template_drops_is_refused(read: Read) -> None:
     message = said("", tool_calls=[CALL])
     for row in ({**ROW, "chosen": [message]}, {**ROW, "prompt": [user("q"), message, user("and?")]}):
-        with pytest.raises(DataError, match="row 1: the chat template leaves out 'weather' of (chosen|prompt) message"):
+        with pytest.raises(DataError, match=r"row 1: the chat template leaves out 'weather' of (chosen|prompt) message"):
             read(tokenizer(CHATML), row)
 
 
@@ -213,10 +232,13 @@ def test_reasoning_templates_are_served(read: Read, family: str) -> None:
     made = FAMILIES[family].tokenizer()
     assert whole(read(made, ROW).train[0]) == by_trl(made, ROW)
     if family != "deepseek-r1":  # it drops the reasoning of every answer
-        thought = {**ROW, "chosen": [said("<think>\nhm, so\n</think>\n\nyes")], "rejected": [said("<think>\nno\n</think>\n\nyes")]}
+        thoughts = (("chosen", "hm, so"), ("rejected", "no"))
+        thought = {**ROW, **{side: [said(f"<think>\n{text}\n</think>\n\nyes")] for side, text in thoughts}}
         (pair,) = read(made, thought).train
         assert whole(pair) == by_trl(made, thought)
         assert "hm, so" in pair.chosen
+        endless = {**ROW, "chosen": [said("<think>\nhm, so, because")]}
+        assert whole(read(made, endless).train[0]) == by_trl(made, endless)
     # a model reads no reasoning of earlier answers when it answers: what is dropped of them is no loss
     earlier = {**ROW, "prompt": [user("q"), said("<think>\nhm\n</think>\n\na"), user("c")]}
     assert whole(read(made, earlier).train[0]) == by_trl(made, earlier)

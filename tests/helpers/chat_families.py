@@ -78,7 +78,8 @@ QWEN3 = (
     "{% else %}{{ m.content }}{% endif %}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 GPT_OSS = (
-    "{% macro system() %}<|start|>system<|message|>Current date: {{ strftime_now('%Y-%m-%d') }}<|end|>{% endmacro %}{{ system() }}"
+    "{% macro system() %}<|start|>system<|message|>Current date: {{ strftime_now('%Y-%m-%d') }}<|end|>{% endmacro %}"
+    "{{ system() }}"
     "{% for m in messages %}{% if m.role == 'assistant' %}<|start|>assistant"
     "{% if m.thinking %}<|channel|>analysis<|message|>{{ m.thinking }}<|end|><|start|>assistant{% endif %}"
     "<|channel|>final<|message|>{{ m.content }}{{ '<|return|>' if loop.last else '<|end|>' }}"
@@ -86,13 +87,15 @@ GPT_OSS = (
     "{% if add_generation_prompt %}<|start|>assistant{% endif %}"
 )
 GRANITE = (
-    "{% if messages[0].role != 'system' %}<|role|>system<|end_role|>Today's Date: {{ strftime_now('%B %-d, %Y') }}.<|end|>\n{% endif %}"
+    "{% if messages[0].role != 'system' %}<|role|>system<|end_role|>Today's Date: {{ strftime_now('%B %-d, %Y') }}.<|end|>\n"
+    "{% endif %}"
     "{% for m in messages %}<|role|>{{ m.role }}<|end_role|>{{ m.content }}{{ eos_token }}\n{% endfor %}"
     "{% if add_generation_prompt %}<|role|>assistant<|end_role|>{% endif %}"
 )
 NEMOTRON = (
-    "{{ bos_token }}{% for m in messages %}<|im_start|>{{ m.role }}\n{% if m.role == 'assistant' and '<think>' not in m.content %}"
-    "<think></think>{% endif %}{{ m.content }}<|im_end|>\n{% endfor %}"
+    "{{ bos_token }}{% for m in messages %}<|im_start|>{{ m.role }}\n"
+    "{% if m.role == 'assistant' and '<think>' not in m.content %}<think></think>{% endif %}{{ m.content }}<|im_end|>\n"
+    "{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n<think>\n{% endif %}"
 )
 PLAIN_WORDS = (
@@ -138,9 +141,7 @@ FAMILIES = {
     "mistral-v1": Family(lambda: llama_like(MISTRAL_V1), "</s>", "</s>"),
     "mistral-v3": Family(lambda: llama_like(MISTRAL_V3, "first", special=("[INST]", "[/INST]")), "</s>", "</s>"),
     "mistral-nemo": Family(
-        lambda: fast(
-            wrapped(byte_level(), "<s> $A", ["<s>"]), NEMO, bos="<s>", eos="</s>", special=("[INST]", "[/INST]")
-        ),
+        lambda: fast(wrapped(byte_level(), "<s> $A", ["<s>"]), NEMO, bos="<s>", eos="</s>", special=("[INST]", "[/INST]")),
         "</s>",
         "</s>",
     ),
@@ -184,9 +185,7 @@ FAMILIES = {
         dated=True,
     ),
     "glm-4.5": Family(
-        lambda: fast(
-            byte_level(), GLM, eos="<|endoftext|>", special=("[gMASK]", "<sop>", *ROLES), plain=("<think>", "</think>")
-        ),
+        lambda: fast(byte_level(), GLM, eos="<|endoftext|>", special=("[gMASK]", "<sop>", *ROLES), plain=("<think>", "</think>")),
         None,
         "",
         ends=("<|user|>",),

@@ -71,7 +71,7 @@ def _text(node: ast.expr, known: dict[str, Any]) -> str:
     raise ValueError(ast.dump(node)[:80])
 
 
-class Role(str, enum.Enum):
+class Role(enum.StrEnum):
     """The names that the template module asks for."""
 
     USER = "user"

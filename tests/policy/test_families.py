@@ -133,13 +133,17 @@ def test_ids_boundary_and_scores(served: Any, tmp_path: Path, family: str, which
 
 
 @pytest.mark.parametrize("family", FAMILIES)
+def test_ids_that_end_a_sample(served: Any, family: str) -> None:
+    _, tokenizer, policy = served(family)
+    ends = [*FAMILIES[family].ends, tokenizer.eos_token, *([FAMILIES[family].stop] if FAMILIES[family].stop else [])]
+    assert policy.stops == {tokenizer.convert_tokens_to_ids(end) for end in ends}
+
+
+@pytest.mark.parametrize("family", ["llama-2", "gemma", "glm-4.5", "deepseek-r1"])
 def test_samples_end_where_the_template_ends_an_answer(served: Any, tmp_path: Path, family: str) -> None:
     path, tokenizer, policy = served(family)
     (pair,) = read(tmp_path, path, ROWS["one turn"])
-    ends = {tokenizer.convert_tokens_to_ids(end) for end in FAMILIES[family].ends}
-    own = FAMILIES[family].stop
-    stops = {*ends, tokenizer.eos_token_id} | ({tokenizer.convert_tokens_to_ids(own)} if own else set())
-    assert policy.stops == stops
+    stops = policy.stops
     drawn = policy.sample([pair.prompt], 48, max_new_tokens=40, generator=torch.Generator().manual_seed(0), temperature=30.0)
     asked = rendered(tokenizer, ROWS["one turn"]["prompt"], add_generation_prompt=True)
     for k, ids in enumerate(drawn.ids):

@@ -11,7 +11,6 @@ import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from datetime import date, datetime
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -29,7 +28,7 @@ from xpo_bench.types import Completion, ModelSpec, Pair
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
 DAY = date(2024, 7, 26)
-MARKS = re.compile(r"<\|[^|<>{}\s]+\|>|</?[a-z_]{1,24}>|\[/?[A-Z_]{3,}\]|<[｜|][^<>{}]+[｜|]>|<\|[a-z]+>|<[a-z]+\|>")  # noqa: RUF001
+MARKS = re.compile(r"<\|[^|<>{}\s]+\|>|</?[a-z_]{1,24}>|\[/?[A-Z_]{3,}\]|<[｜|][^<>{}]+[｜|]>|<\|[a-z]+>|<[a-z]+\|>")
 PLAIN = re.compile(r"</?(think|tool_call|tool_response|tools)>")
 Row = Mapping[str, list[dict[str, Any]]]
 
@@ -115,8 +114,7 @@ def outcome(tokenizer: Any, row: Row) -> str:
     try:
         texts = chat.row(row)
     except BadRow as bad:
-        assert len(str(bad).splitlines()) == 1
-        return bad.reason
+        return bad.reason if len(str(bad).splitlines()) == 1 else str(bad)
     own = ModelTokenizer(tokenizer)
     fitted = fit(own, [Pair(texts["prompt"], texts["chosen"], texts["rejected"])], context=10**6, eos=True, truncate="prompt")
     assert fitted.left_out == {}

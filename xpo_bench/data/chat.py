@@ -295,12 +295,12 @@ def _left_out(messages: Sequence[Message], text: str, *, history: bool) -> tuple
 
 def _parts(message: Message, history: bool) -> list[str]:
     """What has to stand in a rendering, in this order. Templates write the marks of reasoning themselves, or read them."""
-    content = _said(message)
+    content, thoughts = _said(message), []
     if message["role"] == "assistant":
         reasoning, closed, content = content.rpartition("</think>")
         thoughts = [reasoning.rpartition("<think>")[2]] if closed else []
-    else:
-        thoughts = []
+        if not history and content.lstrip().startswith("<think>"):  # reasoning that does not end
+            content = content.partition("<think>")[2]
     told = [str(message[key]) for key in REASONING if message.get(key)][:1]
     made = [call.get("function") or call for call in message.get("tool_calls") or [] if isinstance(call, dict)]
     calls = [str(call.get("name", "")) for call in made]
@@ -311,14 +311,11 @@ def _forms(part: str) -> list[str]:
     return [_squeezed(part), _squeezed(json.dumps(part, ensure_ascii=False)[1:-1]), _squeezed(json.dumps(part)[1:-1])]
 
 
-def _answer_end(said: str, part: str, whole: str, begin: int) -> int:
-    """Where an answer ends that the template rewrites before its text once another turn follows it, as by leaving out an
-    empty `<think>`: behind what follows the text in both renderings; before `begin` where the text is not found."""
-    text = said.rpartition("</think>")[2].strip()
-    found, place = part.rfind(text), whole.find(text, begin)
-    if not text or found < 0 or place < 0:
-        return -1
-    return place + shared_start([part[found:], whole[place:]])
+def _answer_end(part: str, whole: str, begin: int) -> int:
+    """Where an answer ends before which the template leaves something out once another turn follows it, such as an empty
+    `<think>`: behind the longest end of `part`, in which the answer is the last, with which `whole` goes on at `begin`."""
+    place = next(place for place in range(begin, len(part) + 1) if whole.startswith(part[place:], begin))
+    return begin + len(part) - place
 
 
 def _squeezed(text: str) -> str:
@@ -353,9 +350,9 @@ def _spoken(
         part = whole if last else template.text(messages[: number + 1], options)
         end = len(whole) if last else template.token_start(whole, shared_start([part, whole]))
         message = own[number - first]
-        if _left_out([message], whole[begin:end], history=not last):
-            end = _answer_end(_said(message), part, whole, begin)
-        if begin < start or begin > end:
+        if not last and _left_out([message], whole[begin:end], history=True):
+            end = _answer_end(part, whole, begin)
+        if begin < start or begin > end or _left_out([message], whole[begin:end], history=not last):
             raise BadRow(
                 "turns cannot be told apart",
                 "the chat template rewrites an answer once another turn follows it; want completions of one message",

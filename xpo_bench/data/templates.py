@@ -92,9 +92,7 @@ class ModelTemplate:
             return self._render(messages, options, generate, continued, in_parts=self._takes_parts)
         except Exception as error:  # templates raise what they like
             reason = " ".join(str(error).split())[:120] or type(error).__name__
-            raise BadRow(
-                "refused by the chat template", f"the model's chat template refuses the messages ({reason})"
-            ) from None
+            raise BadRow("refused by the chat template", f"the model's chat template refuses the messages ({reason})") from None
 
     def token_start(self, text: str, place: int) -> int:
         if not getattr(self.tokenizer, "is_fast", False):
