@@ -204,6 +204,21 @@ DROPPED: dict[str, tuple[Callable[[], Any], dict[str, Any], str]] = {
         {"prompt": [{"role": "developer", "content": "Be brief."}, user("q")]},
         r"'Be brief.' of prompt message 1 \(role 'developer'\)",
     ),
+    "a letter of a developer": (
+        ZEPHYR,
+        {"prompt": [{"role": "developer", "content": "a"}, user("q")]},
+        "'a' of prompt message 1",
+    ),
+    "a letter of reasoning": (
+        R1,
+        {"chosen": [said("<think>e</think>yes")], "rejected": [said("eyes")]},
+        "'e' of chosen message 1",
+    ),
+    "a letter of a system prompt": (
+        FAMILIES["mistral-v3"].tokenizer,
+        {"prompt": [{"role": "system", "content": "I"}, user("q")]},
+        "'I' of prompt message 1",
+    ),
     "a tool": (ZEPHYR, {"prompt": [user("q"), said("a"), {"role": "tool", "content": "22 C"}]}, r"'22 C' of prompt message 3"),
     "a system prompt": (
         FAMILIES["mistral-v3"].tokenizer,
