@@ -24,15 +24,14 @@ from functools import cached_property
 from typing import Any, Literal
 
 from xpo_bench.data.formats import BadRow, LeftOut, Row, shown
-from xpo_bench.data.templates import Message, Template, answer_start, shared_start, template_of
+from xpo_bench.data.shown import REASONING, left_out, require_shown, require_shown_if_short, said, spoken_in
+from xpo_bench.data.templates import Message, Template, answer_start, template_of
 from xpo_bench.types import ModelSpec, Text
 
 COMPLETIONS = ("chosen", "rejected", "completion")
 OPTIONS = ("tools", "chat_template_kwargs")
 NOT_TEXT = ("image", "images", "video", "videos", "audio", "audios", "documents")
 """Columns that would change the prompt, and cannot be rendered."""
-REASONING = ("reasoning_content", "reasoning", "thinking")
-"""Keys of a message whose text belongs to the answer."""
 
 
 class Chat:
@@ -98,21 +97,23 @@ class Chat:
         template = self._template
         known = {column: _conversation(prompt, messages) for column, messages in completions.items()}
         wholes = {column: template.text(messages, options) for column, messages in known.items()}
+        for column, messages in completions.items():
+            require_shown_if_short(template, known[column], messages, wholes[column], column, options)
         start = answer_start(template, prompt, list(wholes.values()), options)
         whole = next(iter(wholes.values()))
         before = whole[:start]
-        if _left_out(prompt, before, history=True) and not _left_out(prompt, whole, history=True):
+        if left_out(prompt, before, history=True) and not left_out(prompt, whole, history=True):
             raise BadRow(
                 "prompt changed by the chat template",
                 "the chat template changes the prompt once a completion follows it, so the two cannot be told apart; "
                 "give prompt and completions as text",
             )
-        _require_shown(prompt, before, "prompt", history=True)
+        require_shown(prompt, before, "prompt", history=True)
         out: dict[str, str] = {"prompt": Text(before, rendered=True) if template.rendered else before}
         for column, messages in completions.items():
             text = wholes[column][start:]
-            _require_shown(messages, text, column, history=False)
-            spoken = _spoken(template, known[column], len(messages), wholes[column], start, options)
+            require_shown(messages, text, column, history=False)
+            spoken = spoken_in(template, known[column], messages, wholes[column], start, options)
             out[column] = text if spoken is None else Text(text, spoken=spoken)
         return out
 
@@ -159,7 +160,7 @@ def _under_system(prompt: list[Message], system: Any) -> list[Message]:
     if not system:
         return prompt
     if prompt and prompt[0]["role"] == "system":
-        if prompt[0]["content"] == system:
+        if said(prompt[0]) == system:
             return prompt
         raise BadRow("two system prompts", "column system differs from the prompt's system message; give one of them")
     return [{"role": "system", "content": system}, *prompt]
@@ -208,14 +209,13 @@ def _messages(value: Any, column: str) -> list[Message]:
             raise BadRow("not text", f"role of {where} is not text but {type(role).__name__}; give a string")
         if content is None and not message.get("tool_calls"):
             raise BadRow("bad message", f"{where} has no content; want an object with role and content")
-        out.append({**message, "content": _content(content, where)})
+        # a message that lacks its content stays without: templates write an empty one in other ways
+        out.append(message if content is None else {**message, "content": _content(content, where)})
     return out
 
 
 def _content(content: Any, where: str) -> str:
     """The text of a message; parts of type text are joined."""
-    if content is None:
-        return ""
     if isinstance(content, list):
         parts = [p.get("text") if isinstance(p, dict) and p.get("type", "text") == "text" else p for p in content]
         if parts and all(isinstance(part, str) for part in parts):
@@ -247,97 +247,12 @@ def _check_completion(column: str, messages: Sequence[Message]) -> None:
 
 
 def _visible(message: Message) -> bool:
-    return bool(message["content"].strip() or message.get("tool_calls") or any(message.get(key) for key in REASONING))
+    return bool(said(message).strip() or message.get("tool_calls") or any(message.get(key) for key in REASONING))
 
 
 def _conversation(prompt: Sequence[Message], completion: Sequence[Message]) -> list[Message]:
     """The whole conversation; a message of the assistant at the prompt's end goes on in the completion's first."""
     if prompt[-1]["role"] != "assistant":
         return [*prompt, *completion]
-    first = {**prompt[-1], **completion[0], "content": prompt[-1]["content"] + completion[0]["content"]}
+    first = {**prompt[-1], **completion[0], "content": said(prompt[-1]) + said(completion[0])}
     return [*prompt[:-1], first, *completion[1:]]
-
-
-# --------------------------------------------------------------------------- what was rendered
-
-
-def _require_shown(messages: Sequence[Message], text: str, where: str, *, history: bool) -> None:
-    """Refuse a row of which the template leaves something out: its score would be the same whatever that says."""
-    found = _left_out(messages, text, history=history)
-    if found:
-        number, part = found
-        raise BadRow(
-            "left out by the chat template",
-            f"the chat template leaves out {shown(' '.join(part.split()), 40)} of {where} message {number} "
-            f"(role {messages[number - 1]['role']!r}), so its score would be the same whatever it says; "
-            "leave it out, or use another template",
-        )
-
-
-def _left_out(messages: Sequence[Message], text: str, *, history: bool) -> tuple[int, str] | None:
-    """Number and text of the first part of a message that a rendering does not hold, in the order of the messages.
-
-    Spaces do not count, since templates strip and indent, nor how a template of tools escapes text. From earlier answers
-    (`history`) templates drop the reasoning, on purpose: a model reads none either when it answers.
-    """
-    found, place = _squeezed(text), 0
-    for number, message in enumerate(messages, 1):
-        for part in _parts(message, history):
-            ends = [at + len(form) for form in _forms(part) if (at := found.find(form, place)) >= 0]
-            if not ends:
-                return number, part
-            place = min(ends)
-    return None
-
-
-def _parts(message: Message, history: bool) -> list[str]:
-    content = str(message["content"])
-    if history and message["role"] == "assistant":
-        return [content.rpartition("</think>")[2]]
-    made = [call.get("function") or call for call in message.get("tool_calls") or [] if isinstance(call, dict)]
-    calls = [str(call.get("name", "")) for call in made]
-    return [*(str(message[key]) for key in REASONING if message.get(key)), content, *calls]
-
-
-def _forms(part: str) -> list[str]:
-    return [_squeezed(part), _squeezed(json.dumps(part, ensure_ascii=False)[1:-1]), _squeezed(json.dumps(part)[1:-1])]
-
-
-def _squeezed(text: str) -> str:
-    return "".join(text.split())
-
-
-def _spoken(
-    template: Template, messages: Sequence[Message], count: int, whole: str, start: int, options: Mapping[str, Any]
-) -> list[tuple[int, int]] | None:
-    """Stretches of a completion that are the assistant's, counted from the completion's start; None where all of it is.
-
-    Args:
-        messages: the whole conversation, of which the last `count` are the completion. start: where that begins in `whole`.
-
-    Raises:
-        BadRow: the template rewrites an earlier turn once another follows it, so the turns cannot be told apart.
-    """
-    first = len(messages) - count
-    if all(message["role"] == "assistant" for message in messages[first:]):
-        return None
-    out: list[tuple[int, int]] = []
-    begin, end = start, start
-    for number in range(first, len(messages)):
-        if messages[number]["role"] != "assistant":
-            continue
-        if number > first and messages[number - 1]["role"] == "assistant":
-            begin = end
-        elif number > first:
-            begin = answer_start(template, messages[:number], [whole], options)
-        last = number == len(messages) - 1
-        part = whole if last else template.text(messages[: number + 1], options)
-        end = len(whole) if last else template.token_start(whole, shared_start([part, whole]))
-        said = _squeezed(str(messages[number]["content"]))
-        if begin < start or begin > end or said not in _squeezed(whole[begin:end]):
-            raise BadRow(
-                "turns cannot be told apart",
-                "the chat template rewrites an answer once another turn follows it; want completions of one message",
-            )
-        out.append((begin - start, end - start))
-    return out

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import date
+from functools import cached_property
 from typing import Any, Protocol
 
 from xpo_bench.checkpoints import locate
@@ -13,6 +14,9 @@ from xpo_bench.errors import DataError, UnreachableError
 from xpo_bench.types import ModelSpec
 
 Message = Mapping[str, Any]
+"""`role`, and `content` as text (missing where a message has tool calls alone), and what else a template may read."""
+CLOCK = "strftime_now"
+"""What templates call for today's date."""
 
 
 class Template(Protocol):
@@ -59,7 +63,7 @@ class PlainTemplate:
         if told:
             raise BadRow("column not understood", f"column {told} takes a chat template, and this model has none; leave it out")
         for message in messages:
-            if not message["content"]:
+            if not message.get("content"):
                 raise BadRow("not text", f"a message of {message['role']} has no text, and this model has no chat template")
         text = "\n\n".join(f"{m['role'].capitalize()}: {m['content']}" for m in messages)
         return f"{text}\n\nAssistant:" if generate else text
@@ -80,25 +84,15 @@ class ModelTemplate:
     day: date
     date: str | None = None
     rendered = True
-    _refused: str = field(default="refused by the chat template", init=False)
 
     def text(
         self, messages: Sequence[Message], options: Mapping[str, Any], *, generate: bool = False, continued: bool = False
     ) -> str:
-        words = {"strftime_now": self._today} | dict(options)
         try:
-            return str(
-                self.tokenizer.apply_chat_template(
-                    [dict(m) for m in messages],
-                    tokenize=False,
-                    add_generation_prompt=generate,
-                    continue_final_message=continued,
-                    **words,
-                )
-            )
+            return self._render(messages, options, generate, continued, in_parts=self._takes_parts)
         except Exception as error:  # templates raise what they like
             reason = " ".join(str(error).split())[:120] or type(error).__name__
-            raise BadRow(self._refused, f"the model's chat template refuses the messages ({reason})") from None
+            raise BadRow("refused by the chat template", f"the model's chat template refuses the messages ({reason})") from None
 
     def token_start(self, text: str, place: int) -> int:
         if not getattr(self.tokenizer, "is_fast", False):
@@ -106,9 +100,54 @@ class ModelTemplate:
         found = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)["offset_mapping"]
         return max((first for first, _ in found if first <= place), default=0)
 
-    def _today(self, form: str) -> str:
-        self.date = self.day.isoformat()
-        return self.day.strftime(form)
+    def _render(
+        self, messages: Sequence[Message], options: Mapping[str, Any], generate: bool, continued: bool, *, in_parts: bool
+    ) -> str:
+        template = self.tokenizer.get_chat_template(None, options.get("tools"))
+        if CLOCK in template:
+            self.date = self.day.isoformat()
+            template = stopped_clock(self.day) + template
+        return str(
+            self.tokenizer.apply_chat_template(
+                [_in_parts(m) if in_parts else dict(m) for m in messages],
+                chat_template=template,
+                tokenize=False,
+                add_generation_prompt=generate,
+                continue_final_message=continued,
+                **options,
+            )
+        )
+
+    @cached_property
+    def _takes_parts(self) -> bool:
+        """Whether the template reads contents as lists of parts alone, as those of some vision models do."""
+        asked = [{"role": "user", "content": "Yes"}]
+        for in_parts in (False, True):
+            try:
+                if "Yes" in self._render(asked, {}, True, False, in_parts=in_parts):
+                    return in_parts
+            except Exception:  # templates raise what they like; rows that one refuses are told of where they are rendered
+                continue
+        return False
+
+
+def stopped_clock(day: date) -> str:
+    """The head of a template by which `strftime_now` answers with one day, at midnight.
+
+    It is written in the template's own language, since transformers passes no functions to templates (from 5.23 on a function
+    becomes a text).
+    """
+    letters = [*(f"%-{letter}" for letter in "dmHIMSjy"), *(f"%{letter}" for letter in "aAwdbBmyYHIpMSfzZjUWcxXGuVDFeT")]
+    # "%%" stands aside meanwhile
+    forms = {"%%": "\0", **{letter: day.strftime(letter) for letter in letters}, "\0": "%"}
+    told = "".join(f" | replace({form!r}, {value!r})" for form, value in forms.items())
+    return "{%- macro " + CLOCK + "(form) -%}{{ form" + told + " }}{%- endmacro -%}"
+
+
+def _in_parts(message: Message) -> dict[str, Any]:
+    if "content" not in message:
+        return dict(message)
+    return {**message, "content": [{"type": "text", "text": message["content"]}]}
 
 
 def template_of(model: ModelSpec) -> Template:

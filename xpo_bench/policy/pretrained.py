@@ -41,9 +41,11 @@ def load_pretrained(spec: ModelSpec) -> tuple[Any, Tokenizer]:
     options = {**found.options(), "trust_remote_code": spec.trust_remote_code}
     try:
         model = _weights(spec, found, options)
+        known = int(model.get_output_embeddings().weight.shape[0])
         if spec.tokenizer == "ids":
-            return model, IdTokenizer(int(model.get_output_embeddings().weight.shape[0]))
-        return model, ModelTokenizer(AutoTokenizer.from_pretrained(found.place, **options), end_ids(model))
+            return model, IdTokenizer(known)
+        known = min(known, int(model.get_input_embeddings().weight.shape[0]))
+        return model, ModelTokenizer(AutoTokenizer.from_pretrained(found.place, **options), end_ids(model), known)
     except UsageError:
         raise
     except Exception as error:  # configurations, weights and tokenizers fail in many ways

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple, Protocol
 
-from xpo_bench.errors import DataError
+from xpo_bench.errors import DataError, UsageError
 from xpo_bench.types import Text
 
 
@@ -125,20 +125,28 @@ class ModelTokenizer:
 
     Args:
         stops: further ids that end a completion, such as those of the model's generation settings.
+        vocabulary: ids that the model knows; any number by default.
+
+    Raises:
+        UsageError: here or where a text is tokenised, an id that the model does not know.
     """
 
     name = "own"
 
-    def __init__(self, tokenizer: Any, stops: Sequence[int] = ()) -> None:
+    def __init__(self, tokenizer: Any, stops: Sequence[int] = (), vocabulary: int | None = None) -> None:
         self.inner = tokenizer
+        self.vocabulary = vocabulary
         self.bos: int | None = tokenizer.bos_token_id
         self.eos: int | None = tokenizer.eos_token_id
         self._stops = frozenset(stops)
+        if self.eos is not None:
+            self._require_known([self.eos])
 
     @cached_property
     def lead(self) -> tuple[int, ...]:
         """What the tokenizer puts before a text, found by asking it."""
         bare, whole = self._ids(["a"])[0], list(self.inner("a", verbose=False)["input_ids"])
+        self._require_known(whole)
         places = (k for k in range(len(whole) - len(bare) + 1) if whole[k : k + len(bare)] == bare)
         return tuple(whole[: next(places, 0)])
 
@@ -154,16 +162,21 @@ class ModelTokenizer:
         if not self.inner.chat_template:
             return None
         answer = "Yes"
-        try:
-            text = self.inner.apply_chat_template(
-                [{"role": "user", "content": "No"}, {"role": "assistant", "content": answer}], tokenize=False
-            )
-        except Exception:  # templates raise what they like; rows that one refuses are told of where they are rendered
-            return None
-        tail = str(text).rpartition(answer)[2]
-        ids = self._ids([tail])[0] if tail else []
-        special = set(self.inner.added_tokens_decoder) | set(self.inner.all_special_ids)
-        return next((i for i in ids if i in special), None)
+        for form in (answer, [{"type": "text", "text": answer}]):  # templates of some vision models read lists of parts alone
+            said = [{"role": "user", "content": form}, {"role": "assistant", "content": form}]
+            try:
+                shown, found, tail = str(self.inner.apply_chat_template(said, tokenize=False)).rpartition(answer)
+            except Exception:  # templates raise what they like; rows that one refuses are told of where they are rendered
+                continue
+            if answer in shown and found:
+                return self._first_special(tail)
+        return None
+
+    def _first_special(self, text: str) -> int | None:
+        """The first added token of a text that is no space: some tokenizers add line breaks too."""
+        added = {i: str(token) for i, token in self.inner.added_tokens_decoder.items()}
+        special = {i for i, token in added.items() if not token.isspace()} | set(self.inner.all_special_ids)
+        return next((i for i in self._ids([text])[0] if i in special), None) if text else None
 
     def prompts(self, texts: Sequence[str]) -> list[list[int]]:
         return [self._led(text, ids) for text, ids in zip(texts, self._ids(texts), strict=True)]
@@ -186,7 +199,18 @@ class ModelTokenizer:
             return []
         # the tokenizer takes no subclass of str
         plain = [str(text) for text in texts]
-        return [list(ids) for ids in self.inner(plain, add_special_tokens=False, verbose=False)["input_ids"]]
+        found = [list(ids) for ids in self.inner(plain, add_special_tokens=False, verbose=False)["input_ids"]]
+        for ids in found:
+            self._require_known(ids)
+        return found
+
+    def _require_known(self, ids: Sequence[int]) -> None:
+        if self.vocabulary is not None and ids and max(ids) >= self.vocabulary:
+            token = self.inner.convert_ids_to_tokens(max(ids))
+            raise UsageError(
+                f"the tokenizer gives {token!r} the id {max(ids)}, and the model has embeddings of {self.vocabulary} ids alone; "
+                "want the model's own tokenizer, or a model whose embeddings were resized to it"
+            )
 
     def _led(self, prompt: str, ids: list[int]) -> list[int]:
         """The ids with what the tokenizer puts before a text, once: not before what a template wrote, nor before the same."""
