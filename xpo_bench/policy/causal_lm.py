@@ -304,15 +304,22 @@ class CausalLM:
     def row_batches(self, rows: Sequence[Row]) -> Iterator[list[int]]:
         """Indices of rows for one forward pass each: those that share a prompt together, cut at `tokens_per_forward`."""
         parts = blocks(rows, self.tokens_per_forward, self.reach, self._attention)
-        kinds: dict[tuple[bool, int], list[Block]] = {}  # rows beyond the reach keep the model's own mask, a batch has one
+        # rows beyond the reach keep the model's own mask, which a batch has or has not
+        kinds: dict[tuple[bool, int], list[Block]] = {}
         for part in parts:
             lengths = [len(rows[i].ids) for i in part.members]
             kinds.setdefault((max(lengths) > self.reach, self.network.positions.regime(max(lengths))), []).append(part)
         for (beyond, _), kind in sorted(kinds.items()):
             cut = packs if self.packed and not beyond else batches
-            tokens = self.tokens_per_forward if self.capabilities.batched or not beyond else 1
-            for batch in cut([part.length for part in kind], tokens):
-                yield [i for b in batch for i in kind[b].members]
+            alone = [b for b, part in enumerate(kind) if self._stands_alone(rows, part)]
+            yield from ([*kind[b].members] for b in alone)
+            others = [part for b, part in enumerate(kind) if b not in set(alone)]
+            for batch in cut([part.length for part in others], self.tokens_per_forward):
+                yield [i for b in batch for i in others[b].members]
+
+    def _stands_alone(self, rows: Sequence[Row], part: Block) -> bool:
+        """Whether a row must have a forward pass of its own."""
+        return any(len(rows[i].ids) > self.capabilities.alone_beyond for i in part.members)
 
     def completion_features(self, rows: Sequence[Row]) -> tuple[Tensor, Tensor]:
         """What predicts each completion token, and the token.
@@ -323,7 +330,11 @@ class CausalLM:
         """
         parts = self._blocks(rows)
         features, targets, fed = self.network.completion_features(
-            rows, parts, packed=self.packed and self._within(rows), trims=self.trims
+            rows,
+            parts,
+            packed=self.packed and self._within(rows),
+            whole=any(self._stands_alone(rows, part) for part in parts),
+            trims=self.trims,
         )
         self.tokens_processed += fed
         forward = self._operations(rows, parts)

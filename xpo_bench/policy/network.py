@@ -63,20 +63,28 @@ class Network:
         return torch.float64 if self.dtype == "float64" else torch.float32
 
     def completion_features(
-        self, rows: Sequence[Row], parts: Sequence[Block], *, packed: bool = False, trims: bool = False, poison: bool = False
+        self,
+        rows: Sequence[Row],
+        parts: Sequence[Block],
+        *,
+        packed: bool = False,
+        whole: bool = False,
+        trims: bool = False,
+        poison: bool = False,
     ) -> tuple[Tensor, Tensor, int]:
         """What predicts each completion token, by one forward pass.
 
         Args:
             rows: all on one side of every length at which position encodings change (`positions.regime`).
             parts: blocks that together hold every row once. packed: one behind the other in one row.
+            whole: feed the last token of each row too, which predicts nothing.
             trims: compute the last layer at completion positions alone. poison: with NaN elsewhere in place of 0.
 
         Returns:
             Features of shape (K, width), input of `logits`; targets of shape (K,), K the completion tokens of all rows, row
             after row; and how many tokens were fed.
         """
-        whole = any(self.positions.regime(len(row.ids)) for row in rows)
+        whole = whole or any(self.positions.regime(len(row.ids)) for row in rows)
         plan = lay_out(rows, parts, self.device, self.kernel.FILL if packed else 0, whole=whole)
         told: dict[str, Any] = {}
         if plan.visible is not None:

@@ -26,7 +26,7 @@ from xpo_bench.policy.decoding import WAYS, Way, decode
 from xpo_bench.policy.layout import Block, blocks
 from xpo_bench.policy.network import Network, body_of, text_config, vocabulary_of
 from xpo_bench.policy.tokenize import Row
-from xpo_bench.policy.windows import UNBOUNDED, reach, windows
+from xpo_bench.policy.windows import UNBOUNDED, budgets, reach
 
 LONGEST = 640
 """Tokens of the longest row that is tried. A window that is longer is taken from the configuration unseen."""
@@ -45,7 +45,9 @@ class Capabilities:
     Args:
         takes_positions: it can be told positions, and those that it takes untold are 0, 1, 2, ...
         reach: tokens of a row that may share its prompt, at most; 0 where none may.
-        packed: prompts share a row. batched: rows of different length share a padded batch.
+        packed: prompts share a row.
+        alone_beyond: longer rows, in tokens, go by themselves and whole, because what stands beside or behind their tokens
+            would change them.
         trims: the last layer is computed at completion positions alone.
         sampling: how prompts are continued; None where no way agrees with the scorer.
         shrinks: rows that have ended leave the batch.
@@ -55,7 +57,7 @@ class Capabilities:
     takes_positions: bool = False
     reach: int = 0
     packed: bool = False
-    batched: bool = True
+    alone_beyond: int = UNBOUNDED
     trims: bool = False
     sampling: Way | None = "batched"
     shrinks: bool = True
@@ -121,11 +123,10 @@ def probe(network: Network, *, context: int, packing: bool, name: str) -> Capabi
     """
     trial = _Trial(network, context, name)
     with trial.exactly():
-        alone = trial.alone()
-        trial.require_causal()
-        found: dict[str, Any] = {"takes_positions": trial.takes_positions()}
-        found["batched"] = trial.batched(alone)
+        trial.require_runs()
+        found: dict[str, Any] = {"alone_beyond": trial.alone_beyond(), "takes_positions": trial.takes_positions()}
         found |= trial.sharing(packing) if found["takes_positions"] else {}
+        found["alone_beyond"] = trial.unseen(found["alone_beyond"])
         found["trims"] = trial.trims(found.get("reach", 0), found.get("packed", False))
         found |= trial.sampling(found["takes_positions"])
     return Capabilities(**found, notes=trial.notes | _notes(network, found))
@@ -136,9 +137,11 @@ def _notes(network: Network, found: Mapping[str, Any]) -> dict[str, Any]:
     notes = {
         "head": "selected" if network.selected else "full",
         "prefix": "shared" if found.get("reach") else "separate",
-        "rows": "packed" if packed else "padded" if found["batched"] else "one by one",
+        "rows": "packed" if packed else "padded" if found["alone_beyond"] else "one by one",
         "sampling": found["sampling"] or "none",
     }
+    if 0 < found["alone_beyond"] < UNBOUNDED:
+        notes["one_by_one_beyond"] = found["alone_beyond"]
     if found["trims"]:
         notes["last_layer"] = "completions"
     if packed and network.kernel is flex:
@@ -158,18 +161,20 @@ class _Trial:
     """Rows to try things on, and what came of it."""
 
     def __init__(self, network: Network, context: int, name: str) -> None:
-        self.network, self.context, self.name = network, context, name
-        self.drawn = max(1, min(DRAWN, context - 1))
+        self.network, self.name = network, name
         self.notes: dict[str, Any] = {}
         self.noise = 0.0
         self.stated = reach(network.model.config)
         self.first = network.positions.first
-        tried = [window for window in windows(network.model.config) if window + 16 <= min(LONGEST, context, self.first)]
-        longest = min(max([USUAL, *(window + 16 for window in tried)]), context, self.first)
-        ids = plain_ids(network.model, longest + 64)
-        self.rows = _rows(ids, longest)
+        self.context = context = min(context, self.first)
+        self.drawn = max(1, min(DRAWN, context - 1))
+        self.limits = budgets(network.model.config)
+        tried = [limit for limit in self.limits if limit + 16 <= min(LONGEST, context)]
+        longest = min(max([USUAL, *(limit + 16 for limit in tried)]), context)
+        self.ids = plain_ids(network.model, longest + 64)
+        self.rows = _rows(self.ids, longest)
         near = min(longest, self.stated)
-        self.near = self.rows if near == longest else _rows(ids, near)
+        self.near = self.rows if near == longest else _rows(self.ids, near)
 
     @contextmanager
     def exactly(self) -> Iterator[None]:
@@ -181,18 +186,22 @@ class _Trial:
         finally:
             self.network.probing = False
 
-    def alone(self) -> Tensor:
-        """Features of rows that are computed one by one, shape (K, width): what all else has to agree with."""
+    def require_runs(self) -> None:
+        """Ids alone give finite features.
+
+        Raises:
+            UsageError: they do not.
+        """
         try:
-            found = self._alone(self.rows)
+            found = self._alone(self.rows[:1])
         except Exception as error:  # whatever a model that reads no ids alone raises
             raise unsupported(self.name, self.network.model, error) from error
         if not torch.isfinite(found).all():
             raise UsageError(f"{self._model()} is not supported: its features of a plain row are not finite")
-        return found
 
     def _alone(self, rows: Sequence[Row]) -> Tensor:
-        return torch.cat([self._features([row], [_block(row)]) for row in rows])
+        """Features of rows that are computed one by one, shape (K, width): what all else has to agree with."""
+        return torch.cat([self._features([row], [_block(row)], whole=True) for row in rows])
 
     def _features(self, rows: Sequence[Row], parts: Sequence[Block], **how: Any) -> Tensor:
         return self.network.completion_features(rows, parts, **how)[0]
@@ -200,16 +209,50 @@ class _Trial:
     def _model(self) -> str:
         return f"model {self.name!r} ({type(self.network.model).__name__})"
 
-    def require_causal(self) -> None:
-        """Tokens on the right must not change what stands on their left: padding needs no mask then."""
-        row = self.rows[0]
-        other = Row((*row.ids[:-4], *reversed(row.ids[-4:])), row.start)
-        long, changed = (self.network.features(input_ids=self._ids(r))[0] for r in (row, other))
-        for end in {len(row.ids) // 2, len(row.ids) - 4}:
-            short = self.network.features(input_ids=self._ids(Row(row.ids[:end], 1)))[0]
-            for longer in (long, changed):
-                if not _close(longer[:, :end], short, 1e-3):
-                    raise UsageError(f"{self._model()} is not causal: later tokens change earlier ones")
+    def alone_beyond(self) -> int:
+        """The longest row that may have others beside it: no token on the right, and no row beside it, changes what it gets.
+
+        Raises:
+            UsageError: the model is not causal.
+        """
+        if self._stands_alone(self.rows, "padding"):
+            return UNBOUNDED
+        for limit in sorted((limit for limit in self.limits if limit < len(self.rows[0].ids)), reverse=True):
+            shorter = _rows(self.ids, limit)
+            if self._stands_alone(shorter, f"padding of rows of {limit} tokens"):
+                self.rows = shorter
+                return limit
+        if self._causal(self.near[0]):
+            return 0
+        raise UsageError(f"{self._model()} is not causal: later tokens change earlier ones")
+
+    def _stands_alone(self, rows: list[Row], what: str) -> bool:
+        if not self._causal(rows[0]):
+            self.notes.setdefault("probes", {})["causality"] = f"differs in rows of {len(rows[0].ids)} tokens"
+            return False
+        alone = self._alone(rows)
+        if not self._agrees(what, lambda: self._together(rows), alone):
+            return False
+        self.noise = float((self._together(rows) - alone).abs().max() / alone.abs().max())
+        return True
+
+    def _causal(self, row: Row) -> bool:
+        """Whether tokens on the right leave what stands on their left: padding needs no mask then."""
+        count = len(row.ids)
+        other = Row((*row.ids[: count // 2], *reversed(row.ids[count // 2 :])), row.start)
+        longer = [self.network.features(input_ids=self._ids(r))[0] for r in (row, other)]
+        for end in {count // 2, count - 4}:
+            if end > 0:
+                short = self.network.features(input_ids=self._ids(Row(row.ids[:end], 1)))[0]
+                if not all(_close(long[:, :end], short, 1e-3) for long in longer[: 2 if end == count // 2 else 1]):
+                    return False
+        return True
+
+    def unseen(self, beyond: int) -> int:
+        """The same, where windows were too long to be tried: a model that hides tokens by a mask of its own may do more there."""
+        hidden = [window for window in self.limits if window + 16 > LONGEST]
+        built = self.notes.get("probes", {}).get("packing") not in (None, "differs")
+        return min(beyond, *hidden) if hidden and built else beyond
 
     def _ids(self, row: Row) -> Tensor:
         return torch.tensor([row.ids], device=self.network.device)
@@ -221,13 +264,6 @@ class _Trial:
         ids = self._ids(self.rows[0])
         untold = self.network.features(input_ids=ids)[0]
         return self._agrees("positions", lambda: self.network.features(input_ids=ids, position_ids=_arange(ids))[0], untold)
-
-    def batched(self, alone: Tensor) -> bool:
-        """Whether rows that are padded on the right to one length get the features that they have alone."""
-        ok = self._agrees("padding", lambda: self._together(self.rows), alone)
-        if ok:
-            self.noise = float((self._together(self.rows) - alone).abs().max() / alone.abs().max())
-        return ok
 
     def _together(self, rows: Sequence[Row], **how: Any) -> Tensor:
         return self._features(rows, [_block(row, i) for i, row in enumerate(rows)], **how)
@@ -307,7 +343,7 @@ class _Trial:
             for start, line, recorded in zip(starts, tokens, logps, strict=True):
                 last = next((t + 1 for t, token in enumerate(line) if token in ends), len(line))
                 row = Row((*start, *line[:last]), len(start))
-                features, targets, _ = self.network.completion_features([row], [_block(row)])
+                features, targets, _ = self.network.completion_features([row], [_block(row)], whole=True)
                 scored = self.network.logits(features).log_softmax(-1).gather(1, targets[:, None])[:, 0].cpu()
                 worst = max(worst, _worst(recorded[:last], scored))
                 largest = max(largest, float(scored.abs().max()))

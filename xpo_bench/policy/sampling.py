@@ -119,6 +119,11 @@ def sample(
     )
 
 
+def _drawn(line: Sequence[int], stop: Sequence[int]) -> int:
+    """How many tokens of a line were drawn, the stop included."""
+    return next((t + 1 for t, token in enumerate(line) if token in stop), len(line))
+
+
 def _continued(
     policy: CausalLM,
     starts: Sequence[Sequence[int]],
@@ -157,10 +162,13 @@ def _continued(
             takes_positions=policy.takes_positions,
             count=count,
         )
-        passed = sum(positions.changes(lengths[b], lengths[b] + len(line)) for b, line in zip(batch, tokens, strict=True))
-        if passed:  # what is drawn before the change was drawn from other frequencies than those that score the whole
-            note = "samples_across_rope_change"
-            policy.notes[note] = policy.notes.get(note, 0) + passed
+        ends = [lengths[b] + _drawn(line, stop) for b, line in zip(batch, tokens, strict=True)]
+        # what was drawn before a change of the encoding, or of what a row's later tokens do, is scored otherwise in the whole row
+        passed = sum(
+            positions.changes(lengths[b], end) or end > able.alone_beyond > 0 for b, end in zip(batch, ends, strict=True)
+        )
+        if passed:
+            policy.notes["samples_scored_otherwise"] = policy.notes.get("samples_scored_otherwise", 0) + passed
         yield batch, tokens, logps
 
 

@@ -29,6 +29,12 @@ def windows(config: Any) -> list[int]:
     return sorted(set(_stated(vars(text_config(config)))))
 
 
+def budgets(config: Any) -> list[int]:
+    """Lengths from which a row may be computed otherwise: windows, and how many tokens so many blocks of so many are."""
+    found = windows(config)
+    return sorted({*found, *(one * other for one in found for other in found if one != other)})
+
+
 def reach(config: Any) -> int:
     """The longest row whose every token sees all before it: a model with windows or chunks of attention ends earlier."""
     return min(windows(config), default=UNBOUNDED)
