@@ -1,9 +1,9 @@
 """Every causal architecture that the installed transformers knows, against plain transformers.
 
-A tiny random model of each (`tiny_architectures`) scores 14 completions of five prompts, most of them longer than its windows, and
-samples. Log-probabilities, gradients and what the sampler recorded are compared with the same model computed plainly: eager attention,
-one row at a time, no padding, no cache. Each architecture has a process of its own; one that fails or takes too long costs only itself.
-Results are kept as they come, and a second call goes on where the first one ended.
+A tiny random model of each (`tiny_architectures`) scores 14 completions of five prompts, most of them longer than its windows,
+and samples. Log-probabilities, gradients and what the sampler recorded are compared with the same model computed plainly: eager
+attention, one row at a time, no padding, no cache. Each architecture has a process of its own; one that fails or takes too long
+costs only itself. Results are kept as they come, and a second call goes on where the first one ended.
 
 Example:
     python -m benchmarks.architectures --only llama,gpt_neo,mamba
@@ -31,6 +31,7 @@ from xpo_bench.errors import UsageError
 from xpo_bench.policy.causal_lm import CausalLM
 from xpo_bench.policy.probes import plain_ids
 from xpo_bench.policy.tokenize import Encoded, IdTokenizer, Row
+from xpo_bench.policy.windows import UNBOUNDED
 from xpo_bench.types import ModelSpec
 
 OUT = Path(__file__).parents[1] / "results"
@@ -161,13 +162,20 @@ def _reset(model: Any) -> None:
 
 
 def sampled(policy: CausalLM, plain: Any) -> float:
-    """The largest difference between what was recorded of a sample and what plain transformers says of it, nats."""
+    """The largest difference between what was recorded of a sample and what plain transformers says of it, nats.
+
+    Samples that pass a length at which the model computes otherwise are left out; infinite where the record does not count them.
+    """
     prompts = [" ".join(map(str, plain_ids(plain, length, seed=length))) for length in (2, 9, 21, 60)]
     drawn = policy.sample(prompts, 2, max_new_tokens=DRAWN, generator=torch.Generator().manual_seed(0))
-    rows = [drawn.encoded.row(i) for i in range(len(drawn.encoded))]
+    rows = [row for i in range(len(drawn.encoded)) if (row := drawn.encoded.row(i)) is not None]
+    positions, beyond = policy.network.positions, policy.capabilities.alone_beyond or UNBOUNDED
+    said = [positions.changes(row.start, len(row.ids)) or len(row.ids) > beyond for row in rows]
+    if sum(said) != policy.notes.get("samples_scored_otherwise", 0):
+        return float("inf")
     with torch.no_grad():
-        expected = plainly(plain, [row for row in rows if row is not None])
-    return float((drawn.scores.sum[0] - expected).abs().max())
+        expected = plainly(plain, rows)
+    return float((drawn.scores.sum[0] - expected).abs().masked_fill(torch.tensor(said), 0.0).max())
 
 
 def verdict(found: dict[str, Any]) -> str:
@@ -247,8 +255,8 @@ def page(found: dict[str, Any]) -> str:
     of = versions()
     return f"""# Architectures
 
-Every causal architecture of transformers {of["transformers"]} (torch {of["torch"]}), a tiny random model each, against plain eager
-transformers computed one row at a time: {", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))}. Made by
+Every causal architecture of transformers {of["transformers"]} (torch {of["torch"]}), a tiny random model each, against plain
+eager transformers computed one row at a time: {", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))}. Made by
 `python -m benchmarks.architectures`; [architectures.md](../docs/architectures.md) says what the columns mean.
 
 {table(found)}

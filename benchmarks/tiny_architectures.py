@@ -1,7 +1,7 @@
 """A tiny random model of any causal architecture that transformers knows, its weights large enough for mistakes to show.
 
-Every number of a default configuration that says how large a model is gets a small value by its name (`SIZES`), windows and chunks
-among them; what an architecture needs besides is in `TWEAKS`.
+Every number of a default configuration that says how large a model is gets a small value by its name (`SIZES`), windows and
+chunks among them; what an architecture needs besides is in `TWEAKS`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ WINDOW = 16
 CONTEXT = 160
 LARGEST = 8_000_000
 """Weights of a model, at most."""
-SIGNIFICANT = 4.0
+SIGNIFICANT = 8.0
 """What matrices are multiplied by after they were drawn: at the usual 0.02 everything is close to uniform, and hides mistakes."""
 
 SIZES: Mapping[str, Any] = {
@@ -42,9 +42,8 @@ SIZES: Mapping[str, Any] = {
     **dict.fromkeys(("vocab_size", "vocab_size_per_layer_input"), VOCABULARY),
     **dict.fromkeys(("max_position_embeddings", "n_positions", "max_seq_len", "n_ctx", "max_target_positions"), CONTEXT),
     **dict.fromkeys(("max_sequence_length", "seq_length", "seq_len", "max_source_positions"), CONTEXT),
-    **dict.fromkeys(
-        ("sliding_window", "window_size", "attention_window", "attention_window_size", "attention_chunk_size"), WINDOW
-    ),
+    **dict.fromkeys(("sliding_window", "window_size", "attention_window", "attention_window_size"), WINDOW),
+    "attention_chunk_size": WINDOW,
     **dict.fromkeys(("local_attention", "keep_window_size", "index_topk", "sliding_window_size", "chunk_size"), WINDOW),
     **dict.fromkeys(("mamba_d_state", "ssm_state_size", "state_size", "mamba_state_size"), 8),
     **dict.fromkeys(("index_head_dim",), 16),
@@ -115,8 +114,8 @@ TWEAKS: dict[str, dict[str, Any]] = {
     "zaya": {"num_experts_per_tok": 1},
     "nemotron_h": {"mamba_num_heads": 8, "mamba_head_dim": 16, "n_groups": 2, "moe_shared_expert_intermediate_size": 32},
 }
-"""What an architecture needs besides `SIZES`: what makes it causal, what its numbers must fit, or what is large under a name of its
-own."""
+"""What an architecture needs besides `SIZES`: what makes it causal, what its numbers must fit, or what is large under a name
+of its own."""
 
 NOTHING_SPECIAL = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
 

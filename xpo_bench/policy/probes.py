@@ -34,6 +34,8 @@ USUAL = 48
 """Tokens of the longest row that is tried on a model without windows."""
 DRAWN = 6
 """Tokens that are drawn to compare what the sampler records with what the scorer says."""
+CAUSAL = 1e-4
+"""What features of a token may differ by when tokens behind it change, as a fraction of the largest number."""
 ROUNDING = 1e-5
 """What two ways of computing may differ by, as a fraction of the largest number, or 30 times what padding alone changes."""
 
@@ -244,7 +246,7 @@ class _Trial:
         for end in {count // 2, count - 4}:
             if end > 0:
                 short = self.network.features(input_ids=self._ids(Row(row.ids[:end], 1)))[0]
-                if not all(_close(long[:, :end], short, 1e-3) for long in longer[: 2 if end == count // 2 else 1]):
+                if not all(_close(long[:, :end], short, CAUSAL) for long in longer[: 2 if end == count // 2 else 1]):
                     return False
         return True
 
