@@ -2,7 +2,7 @@
 
 A tiny random model of each (`tiny_architectures`) scores 14 completions of five prompts, most of them longer than its windows,
 and samples. Log-probabilities, gradients and what the sampler recorded are compared with the same model computed plainly: eager
-attention, one row at a time, no padding, no cache. Each architecture has a process of its own; one that fails or takes too long
+attention, one row at a time, no padding, no cache. One that fails, takes too long or ends its process
 costs only itself. Results are kept as they come, and a second call goes on where the first one ended.
 
 Example:
@@ -12,13 +12,12 @@ Example:
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import multiprocessing
 import sys
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -51,7 +50,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--only", type=lambda text: text.split(","), help="names, parted by commas")
     parser.add_argument("--fresh", action="store_true", help="compare again what was compared before")
-    parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--limit", type=float, default=180.0, help="seconds for each architecture")
     parser.add_argument("--json", action="store_true", help="print what was found as JSON")
     parser.add_argument("--out", type=Path, default=OUT)
@@ -62,7 +60,7 @@ def main() -> None:
     path = asked.out / "architectures.json"
     found = _kept(path)
     todo = [name for name in known if (not asked.only or name in asked.only) and (asked.fresh or name not in found)]
-    for name, result in _compare_all(todo, asked.workers, asked.limit):
+    for name, result in _compare_all(todo, asked.limit):
         found[name] = {"class": known[name], **result}
         print(f"{len(found)}/{len(known)} {name}: {result['verdict']} ({result['seconds']} s)", file=sys.stderr, flush=True)
         _write(path, found)
@@ -100,6 +98,7 @@ def compare(name: str) -> dict[str, Any]:
     begun = time.monotonic()
     try:
         plain, own = build(name, "eager"), build(name)
+        plain.config.use_cache = False
     except Exception as error:  # a configuration that transformers cannot build a model from
         return _outcome(begun, f"not built: {_said(error)}")
     try:
@@ -200,47 +199,40 @@ def _said(error: Exception) -> str:
 # --------------------------------------------------------------------------- processes
 
 
-def _child(name: str, answer: Connection) -> None:
+def _work(names: Sequence[str], answers: Connection) -> None:
     from transformers.utils import logging
 
     logging.set_verbosity_error()
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
-    with contextlib.suppress(BrokenPipeError):
+    for name in names:
         begun = time.monotonic()
         try:
-            answer.send(compare(name))
+            answers.send(compare(name))
         except Exception as error:  # the suite's own mistake: it is a line of the table
-            answer.send(_outcome(begun, f"crash: {_said(error)}"))
+            answers.send(_outcome(begun, f"crash: {_said(error)}"))
 
 
-def _compare_all(names: Sequence[str], workers: int, limit: float) -> Any:
-    """Results as they come, a process for each architecture."""
-    import transformers.models.llama.modeling_llama  # noqa: F401  # once for all, before the processes part
-
-    context = multiprocessing.get_context("fork")
-    todo, running = list(names), {}
-    while todo or running:
-        while todo and len(running) < workers:
-            name = todo.pop(0)
-            ours, theirs = context.Pipe(duplex=False)
-            process = context.Process(target=_child, args=(name, theirs), daemon=True)
-            process.start()
-            theirs.close()
-            running[name] = process, ours, time.monotonic()
-        for name, (process, ours, begun) in list(running.items()):
-            if ours.poll(0.05):
-                try:
-                    yield name, ours.recv()
-                except EOFError:
-                    yield name, _outcome(begun, f"crash: the process ended with status {process.exitcode}")
-            elif time.monotonic() - begun > limit:
-                yield name, _outcome(begun, f"not built: more than {limit:g} s")
-            else:
-                continue
-            process.kill()
-            process.join()
-            del running[name]
+def _compare_all(names: Sequence[str], limit: float) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Results as they come, from a process that is replaced when one takes too long or ends it."""
+    todo = list(names)
+    while todo:
+        ours, theirs = multiprocessing.get_context("spawn").Pipe(duplex=False)
+        process = multiprocessing.get_context("spawn").Process(target=_work, args=(todo, theirs), daemon=True)
+        process.start()
+        theirs.close()
+        while todo:
+            begun = time.monotonic()
+            try:
+                found = ours.recv() if ours.poll(limit) else _outcome(begun, f"not built: more than {limit:g} s")
+            except EOFError:
+                process.join()
+                found = _outcome(begun, f"crash: the process ended with status {process.exitcode}")
+            yield todo.pop(0), found
+            if not process.is_alive() or found["verdict"].startswith("not built: more"):
+                break
+        process.kill()
+        process.join()
 
 
 # --------------------------------------------------------------------------- tables

@@ -35,6 +35,9 @@ SIZES: Mapping[str, Any] = {
     **dict.fromkeys(("head_dim", "v_head_dim", "kv_channels", "d_kv", "dim_head", "attention_head_dim", "global_head_dim"), 16),
     **dict.fromkeys(("qk_nope_head_dim", "qk_rope_head_dim"), 8),
     "qk_head_dim": 16,
+    **dict.fromkeys(("mamba_n_heads", "mamba_num_heads"), 8),
+    **dict.fromkeys(("mamba_d_head", "mamba_head_dim"), 16),
+    **dict.fromkeys(("mamba_n_groups", "mamba_ngroups"), 1),
     **dict.fromkeys(("kv_lora_rank", "q_lora_rank", "o_lora_rank"), 32),
     **dict.fromkeys(("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts"), 4),
     **dict.fromkeys(("num_experts_per_tok", "num_experts_per_token", "moe_topk", "moe_k", "top_k_experts"), 2),
@@ -74,6 +77,7 @@ TWEAKS: dict[str, dict[str, Any]] = {
         DECODER,
     ),
     "bailing_hybrid": {"linear_head_dim": 16},
+    "bamba": {"num_hidden_layers": 2, "attn_layer_indices": [1]},
     "big_bird": {**DECODER, "attention_type": "original_full"},  # its sparse attention pads rows to whole blocks
     "bigbird_pegasus": {"attention_type": "original_full"},
     "blt": {"encoder_hash_byte_group_vocab": 64},
@@ -112,7 +116,7 @@ TWEAKS: dict[str, dict[str, Any]] = {
     "xlm": {"emb_dim": 64, "causal": True},
     "zamba": {"mamba_dt_rank": 4, "num_hidden_layers": 4, "layers_block_type": ["linear_attention", "hybrid"] * 2},
     "zaya": {"num_experts_per_tok": 1},
-    "nemotron_h": {"mamba_num_heads": 8, "mamba_head_dim": 16, "n_groups": 2, "moe_shared_expert_intermediate_size": 32},
+    "nemotron_h": {"n_groups": 2, "moe_shared_expert_intermediate_size": 32},
 }
 """What an architecture needs besides `SIZES`: what makes it causal, what its numbers must fit, or what is large under a name
 of its own."""

@@ -169,7 +169,7 @@ class _Trial:
         self.stated = reach(network.model.config)
         self.first = network.positions.first
         self.context = context = min(context, self.first)
-        self.drawn = max(1, min(DRAWN, context - 1))
+        self.drawn = 0
         self.limits = budgets(network.model.config)
         tried = [limit for limit in self.limits if limit + 16 <= min(LONGEST, context)]
         longest = min(max([USUAL, *(limit + 16 for limit in tried)]), context)
@@ -222,7 +222,7 @@ class _Trial:
         for limit in sorted((limit for limit in self.limits if limit < len(self.rows[0].ids)), reverse=True):
             shorter = _rows(self.ids, limit)
             if self._stands_alone(shorter, f"padding of rows of {limit} tokens"):
-                self.rows = shorter
+                self.rows, self.context = shorter, min(self.context, limit)
                 return limit
         if self._causal(self.near[0]):
             return 0
@@ -243,7 +243,7 @@ class _Trial:
         count = len(row.ids)
         other = Row((*row.ids[: count // 2], *reversed(row.ids[count // 2 :])), row.start)
         longer = [self.network.features(input_ids=self._ids(r))[0] for r in (row, other)]
-        for end in {count // 2, count - 4}:
+        for end in {count // 2, count // 4 * 2 + 1}:  # the second is odd
             if end > 0:
                 short = self.network.features(input_ids=self._ids(Row(row.ids[:end], 1)))[0]
                 if not all(_close(long[:, :end], short, CAUSAL) for long in longer[: 2 if end == count // 2 else 1]):
@@ -310,6 +310,7 @@ class _Trial:
 
     def sampling(self, takes_positions: bool) -> dict[str, Any]:
         """The fastest way of continuing prompts whose log-probabilities are those of the scorer."""
+        self.drawn = max(1, min(DRAWN, self.context - 1))
         for way in WAYS[1:] if self.network.dtype == "float64" else WAYS:
             groups = self._prompts(way)
             for shrinks in (True, False) if any(len(group) > 1 for group in groups) else (False,):
