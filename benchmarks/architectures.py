@@ -39,7 +39,7 @@ EXACT = 5e-4
 ALIKE = 1e-3
 """What a gradient may differ by, as a fraction of the largest number in it."""
 MATTERS = 1e-2
-"""Nats by which the first token of a prompt must move a completion, or the comparison proves nothing."""
+"""Nats by which the last token of a prompt must move a completion in the median, or the comparison proves nothing."""
 LENGTHS = ((3, (5, 80, 13)), (1, (4, 30)), (12, (20, 75, 3, 40)), (45, (30, 70)), (70, (9, 60, 25)))
 """Tokens of each prompt, and of its completions."""
 DRAWN = 12
@@ -111,7 +111,7 @@ def compare(name: str) -> dict[str, Any]:
     rows = completions(plain)
     expected = plainly(plain, rows)
     found["largest_sum"] = round(float(expected.abs().max()), 1)
-    found["prompt_effect"] = float((plainly(plain, [_changed(row, plain) for row in rows]) - expected).abs().min())
+    found["prompt_effect"] = float((plainly(plain, [_changed(row, plain) for row in rows]) - expected).abs().median())
     weights = torch.linspace(-1.0, 2.0, len(rows))
     scores = policy.score({"all": (Encoded.of(rows), None)}, grad=True)["all"].sum[0]
     found["error"] = float((scores.detach() - expected.detach()).abs().max())

@@ -43,7 +43,8 @@ def patched(part: Any, change: Callable[..., Any]) -> None:
 
 
 def plainly(model: Any, row: Row) -> float:
-    logits = model(input_ids=torch.tensor([row.ids])).logits[0].double()
+    with torch.no_grad():
+        logits = model(input_ids=torch.tensor([row.ids])).logits[0].double()
     return float(logits.log_softmax(-1)[row.start - 1 : -1].gather(1, torch.tensor(row.ids[row.start :])[:, None]).sum())
 
 
@@ -88,13 +89,15 @@ def test_what_stands_around_the_head() -> None:
 
 def test_positions_that_begin_elsewhere_are_not_told() -> None:
     model = build("gpt2")
+    signature = inspect.signature(model.transformer.forward)
 
-    def shifted(own: Any, *args: Any, input_ids: Any, position_ids: Any = None, **words: Any) -> Any:
+    def shifted(own: Any, input_ids: Any, *args: Any, position_ids: Any = None, **words: Any) -> Any:
         if position_ids is None:
             position_ids = torch.arange(2, 2 + input_ids.shape[1])[None]
-        return own(*args, input_ids=input_ids, position_ids=position_ids, **words)
+        return own(input_ids, *args, position_ids=position_ids, **words)
 
     patched(model.transformer, shifted)
+    model.transformer.forward.__signature__ = signature
     lm = policy(model)
     assert not lm.takes_positions
     assert lm.notes["prefix"] == "separate"
@@ -232,8 +235,10 @@ def test_learned_positions_that_cannot_be_told_want_prompts_of_one_length() -> N
     model = build("gpt2")
     own = model.transformer.forward
 
-    def forward(input_ids: Any = None, attention_mask: Any = None, past_key_values: Any = None, use_cache: Any = None) -> Any:
-        return own(input_ids=input_ids, attention_mask=attention_mask, past_key_values=past_key_values, use_cache=use_cache)
+    def forward(
+        input_ids: Any, past_key_values: Any = None, attention_mask: Any = None, use_cache: Any = None, **others: Any
+    ) -> Any:
+        return own(input_ids, past_key_values, attention_mask=attention_mask, use_cache=use_cache)
 
     model.transformer.forward = forward
     lm = policy(model)
@@ -281,18 +286,24 @@ def test_rows_that_cannot_leave_the_cache_stay(monkeypatch: pytest.MonkeyPatch) 
     faithful(lm)
 
 
-def test_where_nothing_agrees_sampling_is_refused() -> None:
+def test_a_row_whose_length_decides_is_refused() -> None:
     model = build("llama")
-
-    def other(own: Any, *args: Any, use_cache: Any = None, **words: Any) -> Any:
-        out = own(*args, use_cache=use_cache, **words)
-        if torch.tensor(words["input_ids"].shape[1] % 2):  # an odd row is another model
-            out.last_hidden_state = out.last_hidden_state * 0.5
-        return out
-
-    patched(model.model, other)
+    patched(model.model.norm, lambda own, x: own(x) * (0.5 if x.shape[1] % 2 else 1.0))
     with pytest.raises(UsageError, match="not causal"):
         policy(model)
+
+
+def test_where_nothing_agrees_sampling_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    from xpo_bench.policy import probes
+
+    real = probes.decode
+    monkeypatch.setattr(
+        probes, "decode", lambda *args, **words: (lambda found: (found[0], found[1] - 0.01))(real(*args, **words))
+    )
+    lm = policy(build("llama"))
+    assert lm.notes["sampling"] == "none"
+    with pytest.raises(UsageError, match=r"no way of sampling from it gives the log-probabilities that it scores"):
+        lm.sample(["1"], 1, max_new_tokens=2, generator=torch.Generator().manual_seed(0))
 
 
 # --------------------------------------------------------------------------- positions

@@ -334,12 +334,16 @@ class CausalLM:
             parts,
             packed=self.packed and self._within(rows),
             whole=any(self._stands_alone(rows, part) for part in parts),
-            trims=self.trims,
+            trims=self._trims(rows, parts),
         )
         self.tokens_processed += fed
         forward = self._operations(rows, parts)
         self.flops += forward * (1 + self._backward) if torch.is_grad_enabled() else forward
         return features, targets
+
+    def _trims(self, rows: Sequence[Row], parts: Sequence[Block]) -> bool:
+        """Whether the last layer is computed at completion positions alone: not in rows that are computed as they stand."""
+        return self.trims and not any(self._stands_alone(rows, part) for part in parts)
 
     def _within(self, rows: Sequence[Row]) -> bool:
         """Whether all rows are within the reach of shared prompts."""
@@ -360,7 +364,7 @@ class CausalLM:
     def _operations(self, rows: Sequence[Row], parts: Sequence[Block]) -> float:
         """Floating-point operations of one forward pass."""
         whole = self.shape.forward(attended(rows, parts), sum(row.length for row in rows))
-        unread = sum(part.start - 1 for part in parts) if self.trims else 0
+        unread = sum(part.start - 1 for part in parts) if self._trims(rows, parts) else 0
         return whole - 2.0 * float(self.last_layer.weights * unread)
 
     def features(self, **inputs: Any) -> tuple[Tensor, Any]:

@@ -62,8 +62,10 @@ class ModelShape:
 
 def _first(config: Any, *names: str) -> float:
     """The first of these numbers that a configuration states; the mean where it states one per layer, 0 where none."""
+    from xpo_bench.policy.network import stated
+
     for name in names:
-        value = getattr(config, name, None)
+        value = stated(config, name)
         if isinstance(value, (list, tuple)) and value and all(isinstance(v, int) for v in value):
             value = sum(value) / len(value)
         if isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0:

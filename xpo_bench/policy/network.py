@@ -159,12 +159,21 @@ def text_config(config: Any) -> Any:
         return config
 
 
+def stated(config: Any, name: str) -> Any:
+    """What a configuration states under a name; a list with the value of each layer where these differ, None where nothing."""
+    try:
+        return getattr(config, name, None)
+    except Exception:  # transformers refuses to answer for all layers at once, by a class that older versions lack
+        layers = range(int(getattr(config, "num_hidden_layers", 0) or 0))
+        return [getattr(config.per_layer_config[layer], name, None) for layer in layers]
+
+
 def vocabulary_of(model: Any) -> tuple[int, int]:
     """Logits of a position, and ids that the input embedding has a row for."""
     head: Any = model.get_output_embeddings()
     table: Any = None
     with contextlib.suppress(AttributeError, NotImplementedError, TypeError):
         table = model.get_input_embeddings()
-    stated = int(getattr(text_config(model.config), "vocab_size", 0) or 0)
+    ids = int(stated(text_config(model.config), "vocab_size") or 0)
     rows = [int(part.weight.shape[0]) if getattr(part, "weight", None) is not None else 0 for part in (head, table)]
-    return rows[0] or stated or rows[1], rows[1] or stated
+    return rows[0] or ids or rows[1], rows[1] or ids

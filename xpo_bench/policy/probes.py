@@ -24,7 +24,7 @@ from xpo_bench.errors import UsageError
 from xpo_bench.policy import flex
 from xpo_bench.policy.decoding import WAYS, Way, decode
 from xpo_bench.policy.layout import Block, blocks
-from xpo_bench.policy.network import Network, body_of, text_config, vocabulary_of
+from xpo_bench.policy.network import Network, body_of, stated, text_config, vocabulary_of
 from xpo_bench.policy.tokenize import Row
 from xpo_bench.policy.windows import UNBOUNDED, budgets, reach
 
@@ -149,7 +149,7 @@ def _notes(network: Network, found: Mapping[str, Any]) -> dict[str, Any]:
     if packed and network.kernel is flex:
         notes["attention"] = "flex"
     experts = [name for name in vars(config) if name.endswith(("num_experts", "n_routed_experts", "num_local_experts"))]
-    if any((getattr(config, name) or 0) > 1 for name in experts if isinstance(getattr(config, name), int)):
+    if any(isinstance(count := stated(config, name), list) or (count or 0) > 1 for name in experts):
         notes["router"] = "auxiliary loss not added"
     return notes
 
@@ -223,6 +223,7 @@ class _Trial:
             shorter = _rows(self.ids, limit)
             if self._stands_alone(shorter, f"padding of rows of {limit} tokens"):
                 self.rows, self.context = shorter, min(self.context, limit)
+                self.near = shorter if limit <= self.stated else self.near
                 return limit
         if self._causal(self.near[0]):
             return 0
@@ -243,7 +244,7 @@ class _Trial:
         count = len(row.ids)
         other = Row((*row.ids[: count // 2], *reversed(row.ids[count // 2 :])), row.start)
         longer = [self.network.features(input_ids=self._ids(r))[0] for r in (row, other)]
-        for end in {count // 2, count // 4 * 2 + 1}:  # the second is odd
+        for end in {count // 2, (count - 3) | 1}:  # one of them is odd
             if end > 0:
                 short = self.network.features(input_ids=self._ids(Row(row.ids[:end], 1)))[0]
                 if not all(_close(long[:, :end], short, CAUSAL) for long in longer[: 2 if end == count // 2 else 1]):
@@ -295,16 +296,20 @@ class _Trial:
 
         What is not computed is NaN, so that whatever reads it shows, and each part of the layer must be met exactly once.
         """
-        layer = self.network.last_layer
-        if not layer.weights:
+        if not self.network.last_layer.weights:
             return False
-        rows = self.near if reach else self.rows
-        parts = blocks(rows, UNBOUNDED, UNBOUNDED if reach else 0)
+        separate = [_block(row, i) for i, row in enumerate(self.rows)]
+        if not self._trimmed(self.rows, separate, packed=False):
+            return False
+        return not reach or self._trimmed(self.near, blocks(self.near, UNBOUNDED, UNBOUNDED), packed=packed)
+
+    def _trimmed(self, rows: Sequence[Row], parts: Sequence[Block], packed: bool) -> bool:
         everywhere = self._features(rows, parts, packed=packed)
 
         def there() -> Tensor:
             found = self._features(rows, parts, packed=packed, trims=True, poison=True)
-            return found if set(layer.calls) == {1} else torch.full_like(found, float("nan"))
+            once = set(self.network.last_layer.calls) == {1}
+            return found if once else torch.full_like(found, float("nan"))
 
         return self._agrees("trimming", there, everywhere)
 
