@@ -19,6 +19,8 @@ LARGEST = 8_000_000
 """Weights of a model, at most."""
 SIGNIFICANT = 8.0
 """What matrices are multiplied by after they were drawn: at the usual 0.02 everything is close to uniform, and hides mistakes."""
+CALM = {"nemotron_h": 4.0, "zamba2": 4.0}
+"""A smaller factor where a recurrence would make rounding grow from token to token until it looks like a mistake."""
 
 SIZES: Mapping[str, Any] = {
     **dict.fromkeys(("hidden_size", "d_model", "n_embd", "embed_dim", "word_embed_proj_dim", "embedding_size"), 64),
@@ -28,7 +30,6 @@ SIZES: Mapping[str, Any] = {
         (
             "moe_intermediate_size",
             "shared_expert_intermediate_size",
-            "shared_experts_intermediate_size",
             "expert_ffn_hidden_size",
             "dim_ff",
         ),
@@ -44,6 +45,7 @@ SIZES: Mapping[str, Any] = {
     **dict.fromkeys(("head_dim", "v_head_dim", "kv_channels", "d_kv", "dim_head", "attention_head_dim", "global_head_dim"), 16),
     **dict.fromkeys(("qk_nope_head_dim", "qk_rope_head_dim"), 8),
     "qk_head_dim": 16,
+    "shared_experts_intermediate_size": 32,
     **dict.fromkeys(("mamba_n_heads", "mamba_num_heads"), 8),
     **dict.fromkeys(("mamba_d_head", "mamba_head_dim"), 16),
     **dict.fromkeys(("mamba_n_groups", "mamba_ngroups"), 1),
@@ -117,7 +119,13 @@ TWEAKS: dict[str, dict[str, Any]] = {
         }
     ),
     "qwen4_exp": {"text_config": QWEN4},
-    "reformer": {**DECODER, "axial_pos_embds": False, "attn_layers": ["local", "local"], "num_buckets": 4},
+    "reformer": {
+        **DECODER,
+        "axial_pos_embds": False,
+        "attn_layers": ["local", "local"],
+        "local_attn_chunk_length": 16,
+        "num_buckets": 4,
+    },
     "roc_bert": {
         **DECODER,
         **{f"{part}_embed_dim": 16 for part in ("pronunciation", "shape")},
@@ -125,6 +133,7 @@ TWEAKS: dict[str, dict[str, Any]] = {
     },
     "xlm": {"emb_dim": 64, "causal": True},
     "zamba": {"mamba_dt_rank": 4, "num_hidden_layers": 4, "layers_block_type": ["linear_attention", "hybrid"] * 2},
+    "xmod": {**DECODER, "default_language": "en_XX"},
     "zaya": {"num_experts_per_tok": 1},
     "nemotron_h": {"n_groups": 2, "moe_shared_expert_intermediate_size": 32},
 }
@@ -188,7 +197,7 @@ def build(kind: str, attention: str | None = None) -> Any:
         if size > LARGEST:
             raise ValueError(f"{kind} has {size:,} weights even when it is made small; a line in TWEAKS is missing")
         model = AutoModelForCausalLM.from_config(config, **words).eval()
-        enlarge(model)
+        enlarge(model, CALM.get(kind, SIGNIFICANT))
     return model
 
 
@@ -244,10 +253,10 @@ def _fields(kind: type[Any]) -> dict[str, Any]:
 
 
 @torch.no_grad()
-def enlarge(model: Any) -> None:
+def enlarge(model: Any, factor: float) -> None:
     """Make what was drawn large: matrices times a factor, and biases that are zero by default drawn."""
     for name, parameter in model.named_parameters():
         if parameter.dim() > 1 and "norm" not in name and parameter.std() < 0.1:
-            parameter.mul_(SIGNIFICANT)
+            parameter.mul_(factor)
         elif parameter.dim() == 1 and name.endswith("bias") and not parameter.any():
             parameter.normal_(0.0, 0.05)
