@@ -15,12 +15,12 @@ import torch
 VOCABULARY = 512
 WINDOW = 16
 CONTEXT = 160
-LARGEST = 8_000_000
+LARGEST = 50_000_000
 """Weights of a model, at most."""
 SIGNIFICANT = 8.0
 """What matrices are multiplied by after they were drawn: at the usual 0.02 everything is close to uniform, and hides mistakes."""
-CALM = {"nemotron_h": 4.0, "zamba2": 4.0}
-"""A smaller factor where a recurrence would make rounding grow from token to token until it looks like a mistake."""
+CALM = {"minicpm3": 4.0, "nemotron_h": 4.0, "zamba2": 4.0}
+"""A smaller factor where rounding would grow from layer to layer or token to token until it looks like a mistake."""
 
 SIZES: Mapping[str, Any] = {
     **dict.fromkeys(("hidden_size", "d_model", "n_embd", "embed_dim", "word_embed_proj_dim", "embedding_size"), 64),

@@ -196,10 +196,19 @@ class _Trial:
         """
         try:
             found = self._alone(self.rows[:1])
+            self._learns(self.rows[0])
         except Exception as error:  # whatever a model that reads no ids alone raises
             raise unsupported(self.name, self.network.model, error) from error
         if not torch.isfinite(found).all():
             raise UsageError(f"{self._model()} is not supported: its features of a plain row are not finite")
+
+    def _learns(self, row: Row) -> None:
+        """A backward pass through all layers, which some models refuse; to one tensor, so that memory is not needed for all."""
+        first = next((p for p in self.network.model.parameters() if p.requires_grad), None)
+        if first is not None and self.network.sharding is None:
+            with torch.enable_grad():
+                total = self._features([row], [_block(row)]).sum()
+                torch.autograd.grad(total, [first], allow_unused=True)
 
     def _alone(self, rows: Sequence[Row]) -> Tensor:
         """Features of rows that are computed one by one, shape (K, width): what all else has to agree with."""

@@ -27,7 +27,7 @@ OTHER = re.compile(r"^(vision|audio|image|video|mamba|ssm|conv)_")
 def windows(config: Any) -> list[int]:
     """Every window, chunk and budget that the text part of a configuration states, in tokens, smallest first."""
     text = text_config(config)
-    layers = getattr(text, "per_layer_config", None)
+    layers: Any = getattr(text, "per_layer_config", None)
     count = int(getattr(text, "num_hidden_layers", 0) or 0) if layers is not None else 0
     return sorted({value for part in (text, *(layers[i] for i in range(count))) for value in _stated(vars(part))})
 
