@@ -19,8 +19,10 @@ LARGEST = 50_000_000
 """Weights of a model, at most."""
 SIGNIFICANT = 8.0
 """What matrices are multiplied by after they were drawn: at the usual 0.02 everything is close to uniform, and hides mistakes."""
-CALM = {"minicpm3": 4.0, "nemotron_h": 4.0, "zamba2": 4.0}
-"""A smaller factor where rounding would grow from layer to layer or token to token until it looks like a mistake."""
+CALM = {"minicpm3": 4.0}
+"""A smaller factor where rounding alone is as large as what is looked for: at 8, minicpm3 (which scales its embeddings
+by 12) differs between float32 and float64 by 5.4e-4 nats in plain transformers, and from the suite by 3.4e-5 where both are
+float64."""
 
 SIZES: Mapping[str, Any] = {
     **dict.fromkeys(("hidden_size", "d_model", "n_embd", "embed_dim", "word_embed_proj_dim", "embedding_size"), 64),

@@ -277,6 +277,20 @@ def test_a_cache_that_forgets_is_not_used() -> None:
     faithful(lm)
 
 
+def test_a_state_that_drifts_a_little_is_not_used() -> None:
+    """By two parts in ten thousand: no sampled token is far off, and a sample of a hundred tokens is."""
+    model = build("llama")
+
+    def drifts(own: Any, *args: Any, past_key_values: Any = None, **words: Any) -> Any:
+        out = own(*args, past_key_values=past_key_values, **words)
+        if past_key_values is not None and past_key_values.get_seq_length() > out.last_hidden_state.shape[1]:
+            out.last_hidden_state = out.last_hidden_state * (1 + 2e-4)
+        return out
+
+    patched(model.model, drifts)
+    assert policy(model).notes["sampling"] == "no cache"
+
+
 def test_rows_that_cannot_leave_the_cache_stay(monkeypatch: pytest.MonkeyPatch) -> None:
     from transformers.cache_utils import Cache
 

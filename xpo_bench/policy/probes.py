@@ -32,8 +32,10 @@ LONGEST = 640
 """Tokens of the longest row that is tried. A window that is longer is taken from the configuration unseen."""
 USUAL = 48
 """Tokens of the longest row that is tried on a model without windows."""
-DRAWN = 6
-"""Tokens that are drawn to compare what the sampler records with what the scorer says."""
+DRAWN = 12
+"""Tokens that are drawn to compare what the sampler records with what the scorer says: what a state gets wrong grows."""
+SAMPLED = 2e-5
+"""Nats that the two may differ by at a token, or five times what padding alone changes where that is more."""
 CAUSAL = 1e-4
 """What features of a token may differ by when tokens behind it change, as a fraction of the largest number."""
 ROUNDING = 1e-5
@@ -330,7 +332,7 @@ class _Trial:
             for shrinks in (True, False) if any(len(group) > 1 for group in groups) else (False,):
                 what = f"sampling {way}" + ", ended rows leave" * shrinks
                 attempt = partial(self._errors, groups, way, takes_positions, shrinks)
-                if self._agrees(what, attempt, torch.zeros(1), 1.0):
+                if self._agrees(what, attempt, torch.zeros(1), SAMPLED / ROUNDING):
                     return {"sampling": way, "shrinks": shrinks}
         return {"sampling": None}
 
@@ -345,8 +347,11 @@ class _Trial:
         return [[first], [other[: min(3, longest)]]]
 
     def _errors(self, groups: Sequence[Sequence[tuple[int, ...]]], way: Way, told: bool, shrinks: bool) -> Tensor:
-        """The largest difference between what is recorded of a sample and what the scorer says, nats, shape (1,); relative to the
-        largest log-probability. With `shrinks`, half of the samples end early, and leave the batch."""
+        """The largest difference between what is recorded of a sampled token and what the scorer says, nats, shape (1,).
+
+        It is divided where padding alone already changes more than `SAMPLED`. With `shrinks`, half of the samples end early, and
+        leave the batch.
+        """
         worst, largest = 0.0, 1.0
         for number, starts in enumerate(groups):
             generator = torch.Generator().manual_seed(number)
@@ -364,7 +369,7 @@ class _Trial:
                 scored = self.network.logits(features).log_softmax(-1).gather(1, targets[:, None])[:, 0].cpu()
                 worst = max(worst, _worst(recorded[:last], scored))
                 largest = max(largest, float(scored.abs().max()))
-        return torch.tensor([worst / largest])
+        return torch.tensor([worst / max(1.0, 5 * self.noise * largest / SAMPLED)])
 
     def _agrees(self, what: str, attempt: Callable[[], Tensor], expected: Tensor, scale: float | None = None) -> bool:
         """Whether a way of computing gives what is expected; what it raised goes on record otherwise."""
@@ -375,7 +380,7 @@ class _Trial:
             if what == "packing" and self.network.kernel is flex:
                 self.notes["attention"] = f"no flex ({type(error).__name__})"
             return False
-        if _close(found, expected, ROUNDING, self.noise, scale):
+        if _close(found, expected, ROUNDING, self.noise if scale is None else 0.0, scale):
             return True
         self.notes.setdefault("probes", {})[what] = "differs"
         return False
