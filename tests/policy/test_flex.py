@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_models import SPEC, VOCAB, build
 
-from xpo_bench.policy import attention, causal_lm, flex
+from xpo_bench.policy import attention, flex, network
 from xpo_bench.policy.causal_lm import CausalLM
 from xpo_bench.policy.tokenize import Encoded, Row
 from xpo_bench.policy.tokenizers import IdTokenizer
@@ -31,7 +31,7 @@ packings = st.lists(
 @pytest.fixture
 def on_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """CPU models take the kernel of accelerators, whose uncompiled form refuses a CPU's backward pass although it has one."""
-    monkeypatch.setitem(causal_lm.KERNELS, "cpu", flex)
+    monkeypatch.setitem(network.KERNELS, "cpu", flex)
     monkeypatch.setattr(torch.nn.attention.flex_attention, "_validate_device", lambda *_: None)
 
 
@@ -120,7 +120,7 @@ def test_packed_rows_score_and_learn_like_rows_of_their_own(family: str) -> None
 
 def test_a_kernel_that_cannot_learn_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     expected = CausalLM(build("llama"), IdTokenizer(VOCAB), SPEC, dtype="float64").score_all(Encoded.of(ROWS))
-    monkeypatch.setitem(causal_lm.KERNELS, "cpu", flex)
+    monkeypatch.setitem(network.KERNELS, "cpu", flex)
     lm = CausalLM(build("llama"), IdTokenizer(VOCAB), SPEC, dtype="float64")
     assert (lm.notes["rows"], lm.notes["prefix"], lm.notes["attention"]) == (
         "padded",

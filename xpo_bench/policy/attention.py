@@ -25,6 +25,21 @@ filled up to a multiple, so that the company of a completion does not decide the
 QUERIES = 64
 """Queries that are compared at a time, about: fewer compute less of the triangle that a causal mask hides, in more calls."""
 
+
+class OwnMask(Exception):
+    """A model hides tokens by a mask that it builds itself: packed rows would lose it."""
+
+
+def require_no_mask(mask: Tensor | None) -> None:
+    """Packed rows come with an empty mask; whatever else arrives was built by the model.
+
+    Raises:
+        OwnMask: it hides what it wants hidden.
+    """
+    if mask is not None and mask.numel():
+        raise OwnMask("the model builds a mask of its own")
+
+
 Packing = Sequence[tuple[int, Sequence[int]]]
 """Of each block, in the order of the packed row: tokens of its prompt, and of its stretches. The first stretch is the prompt and
 its first completion, every further one another completion."""
@@ -60,16 +75,20 @@ def attention(
 
     Args:
         query: shape (B, heads, L, width). key, value: shape (B, key heads, L, width). packing: how the one packed row (B = 1) is
-            made up; its tokens see what it lets them see, whatever `attention_mask` says.
+            made up; its tokens see what it lets them see. attention_mask: None or empty then.
 
     Returns:
         Shape (B, L, heads, width), and no weights.
+
+    Raises:
+        OwnMask: a packed row for a model that hides tokens itself.
     """
     if packing is None:
         from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
         plain: tuple[Tensor, None] = sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **more)
         return plain
+    require_no_mask(attention_mask)
     repeats = query.shape[1] // key.shape[1]
     if repeats > 1:  # a group of heads shares its keys
         key, value = (heads[:, :, None].expand(-1, -1, repeats, -1, -1).flatten(1, 2) for heads in (key, value))

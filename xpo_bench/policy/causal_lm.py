@@ -10,7 +10,6 @@ which is verified likewise.
 from __future__ import annotations
 
 import contextlib
-import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -21,13 +20,14 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from xpo_bench.errors import DataError, UsageError
-from xpo_bench.policy import attention, flex, sampling
+from xpo_bench.policy import sampling
 from xpo_bench.policy.fit import Fitted, fit
 from xpo_bench.policy.flops import BACKWARD, ModelShape
-from xpo_bench.policy.last_layer import LastLayer
-from xpo_bench.policy.layout import Block, attended, batches, blocks, lay_out, packs
+from xpo_bench.policy.layout import Block, attended, batches, blocks, packs
 from xpo_bench.policy.lora import add_adapters
+from xpo_bench.policy.network import Network, text_config
 from xpo_bench.policy.pretrained import load_pretrained, quiet
+from xpo_bench.policy.probes import Capabilities, head_is_selectable, probe, unsupported
 from xpo_bench.policy.sampling import Sampled, SequenceKL
 from xpo_bench.policy.sharding import Sharding
 from xpo_bench.policy.tiny import tiny_model, tiny_tokenizer
@@ -47,9 +47,6 @@ TOKENS_PER_FORWARD = {"cpu": 2**10, "cuda": 2**16}
 
 TOKENS_PER_DECODE = {"cpu": 2**15, "cuda": 2**16}
 """Tokens in the key-value cache of one batch of samples."""
-
-KERNELS = {"cpu": attention, "cuda": flex}
-"""What computes the attention of packed rows, by device type."""
 
 FITS = 8
 """Data sets of which it is remembered how their rows fit."""
@@ -78,6 +75,7 @@ class CausalLM:
         takes_positions: whether the model can be told positions, which left padding needs.
         trims: whether the last layer is computed at completion positions alone.
         reach: tokens of a row that may share its prompt, at most; 0 where the model cannot.
+        capabilities: what was found out about the model, from which the last four are taken.
     """
 
     runs = 1
@@ -119,13 +117,15 @@ class CausalLM:
         model.config.use_cache = False
         self.model = model
         self.context = context_length(model.config, tokenizer)
-        self.notes: dict[str, Any] = {"eos": "appended" if spec.eos and tokenizer.eos is not None else "none"}
         self._fits: dict[tuple[int, str], tuple[Sequence[Example], Fitted]] = {}
+        self.network = network_of(model, self.device, dtype, spec.name, sharding)
+        able = probe(self.network, context=self.context, packing=packing, name=spec.name)
+        self._able(able)
         self.tokens_processed = 0
         self.flops = 0.0
         self.shape = ModelShape.of(model)
-        self._probing = self.trims = False
-        self.last_layer = LastLayer(model.base_model)
+        self._attention = 0.0 if self.packed else self.shape.per_context / self.shape.per_token
+        self.last_layer, self.kernel = self.network.last_layer, self.network.kernel
         self.tokens_per_forward = TOKENS_PER_FORWARD.get(self.device.type, 2**14)
         self.tokens_per_decode = TOKENS_PER_DECODE.get(self.device.type, 2**14)
         everything = dict(model.named_parameters())
@@ -135,36 +135,18 @@ class CausalLM:
         self._size = sum(p.numel() for p in everything.values())
         self._trained = sum(p.numel() for p in trained.values())
         self._backward = BACKWARD - 1 + self._trained / self._size  # frozen weights need no gradient of their own
-        self._head = model.get_output_embeddings()
-        self._body = model.base_model
-        self.kernel: Any = KERNELS.get(self.device.type, attention)
+        self._head = self.network.head
         fill = self.kernel.FILL
-        self.chunk = max(fill, LOGITS_PER_CHUNK // int(self._head.weight.shape[0]) // fill * fill)
-        selected = self._head_is_selectable()
-        self.notes["head"] = "selected" if selected else "full"
-        self._features_of = self._body if selected else self.model
-        self.takes_positions = "position_ids" in inspect.signature(self._features_of.forward).parameters
-        self._require_causal()
-        self.reach = reach(model.config) if self.takes_positions else 0
-        self.packed, self._attention = False, 0.0
-        own = getattr(model.config, "_attn_implementation", None)
-        if packing and self.device.type in KERNELS and own == "sdpa" and self.reach:
-            self.kernel.use(model)
-            self.packed = True
-            if not self._shares_prefix():
-                self.packed = False
-                model.set_attn_implementation(own)
-        if not self.packed:
-            if not self._shares_prefix():
-                self.reach = 0
-            self._attention = self.shape.per_context / self.shape.per_token
-        self.trims = self.last_layer.weights > 0 and self._may_trim()
-        if self.trims:
-            self.notes["last_layer"] = "completions"
-        self.notes["prefix"] = "shared" if self.reach else "separate"
-        self.notes["rows"] = "packed" if self.packed else "padded"
-        if self.packed and self.kernel is flex:
-            self.notes["attention"] = "flex"
+        self.chunk = max(fill, LOGITS_PER_CHUNK // self.network.vocabulary // fill * fill)
+
+    def _able(self, able: Capabilities) -> None:
+        """Do what is right for the model."""
+        self.capabilities = able
+        self.takes_positions, self.reach, self.packed, self.trims = able.takes_positions, able.reach, able.packed, able.trims
+        self.notes: dict[str, Any] = {
+            "eos": "appended" if self.spec.eos and self.tokenizer.eos is not None else "none",
+            **able.notes,
+        }
 
     @classmethod
     def load(
@@ -210,9 +192,17 @@ class CausalLM:
         """Tokenise completions once; see `tokenize.encode` for the boundary, truncation and EOS.
 
         Raises:
-            UsageError: a prompt or completion without tokens, or an unknown `truncate`.
+            UsageError: a prompt or completion without tokens, an id that the model has no embedding for, or an
+                unknown `truncate`.
         """
-        return encode(self.tokenizer, completions, context=self.context, eos=self.spec.eos, truncate=truncate)
+        encoded = encode(self.tokenizer, completions, context=self.context, eos=self.spec.eos, truncate=truncate)
+        largest, known = max((max(row.ids) for row in encoded.rows), default=0), self.network.embeddings
+        if known and largest >= known:
+            raise UsageError(
+                f"model {self.spec.name!r}: its tokenizer gives the id {largest}, and its embedding has {known:,} rows "
+                f"(ids 0 to {known - 1:,}); it is not this model's tokenizer"
+            )
+        return encoded
 
     @property
     def stops(self) -> frozenset[int]:
@@ -335,12 +325,22 @@ class CausalLM:
     def row_batches(self, rows: Sequence[Row]) -> Iterator[list[int]]:
         """Indices of rows for one forward pass each: those that share a prompt together, cut at `tokens_per_forward`."""
         parts = blocks(rows, self.tokens_per_forward, self.reach, self._attention)
-        kinds: tuple[list[Block], list[Block]] = ([], [])  # rows beyond the reach keep the model's own mask, a batch has one
+        # rows beyond the reach keep the model's own mask, which a batch has or has not
+        kinds: dict[tuple[bool, int], list[Block]] = {}
         for part in parts:
-            kinds[any(len(rows[i].ids) > self.reach for i in part.members)].append(part)
-        for kind, cut in zip(kinds, (packs if self.packed else batches, batches), strict=True):
-            for batch in cut([part.length for part in kind], self.tokens_per_forward):
-                yield [i for b in batch for i in kind[b].members]
+            lengths = [len(rows[i].ids) for i in part.members]
+            kinds.setdefault((max(lengths) > self.reach, self.network.positions.regime(max(lengths))), []).append(part)
+        for (beyond, _), kind in sorted(kinds.items()):
+            cut = packs if self.packed and not beyond else batches
+            alone = [b for b, part in enumerate(kind) if self._stands_alone(rows, part)]
+            yield from ([*kind[b].members] for b in alone)
+            others = [part for b, part in enumerate(kind) if b not in set(alone)]
+            for batch in cut([part.length for part in others], self.tokens_per_forward):
+                yield [i for b in batch for i in others[b].members]
+
+    def _stands_alone(self, rows: Sequence[Row], part: Block) -> bool:
+        """Whether a row must have a forward pass of its own."""
+        return any(len(rows[i].ids) > self.capabilities.alone_beyond for i in part.members)
 
     def completion_features(self, rows: Sequence[Row]) -> tuple[Tensor, Tensor]:
         """What predicts each completion token, and the token.
@@ -349,21 +349,22 @@ class CausalLM:
             Features of shape `(K, width)`, input of `logits`, and targets of shape `(K,)`, K the completion tokens of
             all rows, row after row.
         """
-        fill = self.kernel.FILL if self.packed and self._within(rows) else 0
         parts = self._blocks(rows)
-        plan = lay_out(rows, parts, self.device, fill)
-        self.tokens_processed += plan.fed
+        features, targets, fed = self.network.completion_features(
+            rows,
+            parts,
+            packed=self.packed and self._within(rows),
+            whole=any(self._stands_alone(rows, part) for part in parts),
+            trims=self._trims(rows, parts),
+        )
+        self.tokens_processed += fed
         forward = self._operations(rows, parts)
         self.flops += forward * (1 + self._backward) if torch.is_grad_enabled() else forward
-        told: dict[str, Any] = {}
-        if plan.visible is not None:
-            told = {"position_ids": plan.positions, "attention_mask": self._mask(plan.visible)}
-        elif plan.packing is not None:  # a mask of four dimensions is taken as it is, and read by nobody
-            packing = self.kernel.prepare(plan.packing, self.device)
-            told = {"position_ids": plan.positions, "attention_mask": plan.ids.new_empty(1, 1, 0, 0), "packing": packing}
-        with self.last_layer.only(plan.needed) if self.trims else contextlib.nullcontext():
-            features = self.features(input_ids=plan.ids, use_cache=False, **told)[0]
-        return features.flatten(0, 1).index_select(0, plan.at), plan.targets
+        return features, targets
+
+    def _trims(self, rows: Sequence[Row], parts: Sequence[Block]) -> bool:
+        """Whether the last layer is computed at completion positions alone: not in rows that are computed as they stand."""
+        return self.trims and not any(self._stands_alone(rows, part) for part in parts)
 
     def _within(self, rows: Sequence[Row]) -> bool:
         """Whether all rows are within the reach of shared prompts."""
@@ -384,33 +385,20 @@ class CausalLM:
     def _operations(self, rows: Sequence[Row], parts: Sequence[Block]) -> float:
         """Floating-point operations of one forward pass."""
         whole = self.shape.forward(attended(rows, parts), sum(row.length for row in rows))
-        unread = sum(part.start - 1 for part in parts) if self.trims else 0
+        unread = sum(part.start - 1 for part in parts) if self._trims(rows, parts) else 0
         return whole - 2.0 * float(self.last_layer.weights * unread)
 
-    def _mask(self, visible: Tensor) -> Tensor:
-        """What the model's attention takes: booleans, or numbers to add to its scores."""
-        if getattr(self.model.config, "_attn_implementation", None) in ("sdpa", attention.NAME, flex.NAME):
-            return visible
-        dtype = next(iter(self._named.values())).dtype
-        return torch.zeros(visible.shape, dtype=dtype, device=visible.device).masked_fill_(~visible, torch.finfo(dtype).min)
-
     def features(self, **inputs: Any) -> tuple[Tensor, Any]:
-        """Run the model: features of shape `(B, L, width)` for `logits`, and the key-value cache if one was asked for."""
-        with self.autocast():
-            out = self._features_of(**inputs)
-        return (out.last_hidden_state if self._features_of is self._body else out.logits), getattr(out, "past_key_values", None)
+        """Run the model: features of shape `(B, L, width)` for `logits`, and its cache if one was asked for."""
+        return self.network.features(**inputs)
 
     def autocast(self) -> torch.autocast:
         """The precision of the model's body."""
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.dtype == "bfloat16" and not self._probing)
+        return self.network.autocast()
 
     def logits(self, features: Tensor) -> Tensor:
         """Logits of features, shape `(..., vocabulary)`, at least float32 whatever the body computes in."""
-        if self.notes["head"] == "full":
-            return features.double() if self.dtype == "float64" else features.float()
-        with torch.autocast(self.device.type, enabled=False):
-            logits: Tensor = self._head(features.to(self._head.weight.dtype))
-            return logits
+        return self.network.logits(features)
 
     def _target_logps(self, features: Tensor, targets: Tensor) -> Tensor:
         """Log-probability of each target, shape `(K,)`; large outputs in chunks that the backward pass recomputes."""
@@ -516,7 +504,7 @@ class CausalLM:
     @property
     def value_dtype(self) -> torch.dtype:
         """The dtype of scores: float32, float64 for float64 models."""
-        return torch.float64 if self.dtype == "float64" else torch.float32
+        return self.network.value_dtype
 
     def parameters(self) -> list[Tensor]:
         """The trainable tensors."""
@@ -562,7 +550,7 @@ class CausalLM:
 
     def agreed(self, values: Tensor) -> Tensor:
         """What all processes that share the layers go on with: the first one's values."""
-        return self.sharding.of_first(values) if self.sharding else values
+        return self.network.agreed(values)
 
     @contextlib.contextmanager
     def member(self, run: int) -> Iterator[CausalLM]:
@@ -585,91 +573,13 @@ class CausalLM:
             "trained": self._trained,
             **({"held": sum(p.numel() for p in self._named.values())} if self.sharding else {}),
             **({"lora_rank": self.spec.lora_rank, "lora_alpha": self.spec.lora_alpha} if self.spec.lora_rank else {}),
-            "vocabulary": int(self._head.weight.shape[0]),
+            "vocabulary": self.network.vocabulary,
             "context": self.context,
             "dtype": self.dtype,
             "tokenizer": self.tokenizer.name,
             "bos": bool(self.tokenizer.lead),
             **self.notes,
         }
-
-    # ----------------------------------------------------------------------- probes
-
-    @torch.no_grad()
-    def _head_is_selectable(self) -> bool:
-        """Whether logits are exactly head(hidden states of the body), with nothing before or after the head.
-
-        The head's output is replaced by known values, so that scaling and soft-capping show at any weights.
-        """
-        ids = torch.arange(4, device=self.device)[None]
-        seen: list[Tensor] = []
-        planted = torch.linspace(-99.0, 99.0, 4 * int(self._head.weight.shape[0]), device=self.device).reshape(1, 4, -1)
-
-        def plant(module: Any, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
-            seen.append(args[0])
-            return planted.to(output.dtype) if output.shape == planted.shape else output
-
-        hook = self._head.register_forward_hook(plant)
-        try:
-            logits = self.model(input_ids=ids, use_cache=False).logits
-        finally:
-            hook.remove()
-        if len(seen) != 1 or not torch.equal(logits, planted.to(logits.dtype)):
-            return False
-        try:
-            hidden = self._body(input_ids=ids, use_cache=False).last_hidden_state
-        except (AttributeError, TypeError):
-            return False
-        return hidden.shape == seen[0].shape and torch.allclose(hidden, seen[0], rtol=1e-4, atol=1e-5)
-
-    @torch.no_grad()
-    def _shares_prefix(self) -> bool:
-        """Whether completions that share a prompt, or a row, get the features that they get in rows of their own."""
-        rows = [Row((0, 1, 2, 3, 1, 0), 3), Row((0, 1, 2, 2, 0, 3), 3), Row((3, 1, 2, 2), 2), Row((0, 1, 2, 1, 3), 3)]
-        reach = self.reach
-        try:
-            if self.packed and self.kernel is flex:  # it is compiled for the backward pass by itself
-                with torch.enable_grad():
-                    self.gradients(self.completion_features(rows)[0].sum())
-            self._probing = True
-            shared = self.completion_features(rows)[0]
-            self.reach = 0
-            separate = self.completion_features(rows)[0]
-        except Exception as error:  # whatever a model that takes no such mask, or a compiler, raises
-            if self.packed and self.kernel is flex:
-                self.notes["attention"] = f"no flex ({type(error).__name__})"
-            return False
-        finally:
-            self.reach, self._probing = reach, False
-            self.tokens_processed, self.flops = 0, 0.0
-        return torch.allclose(shared, separate, rtol=1e-3, atol=1e-4 * float(separate.abs().max()))
-
-    @torch.no_grad()
-    def _may_trim(self) -> bool:
-        """Whether features at completion positions stay the same when the last layer is computed there alone."""
-        rows = [Row((0, 1, 2, 3, 1, 0), 3), Row((0, 1, 2, 2, 0, 3), 3), Row((3, 1, 2, 2), 2)]
-        self._probing = True
-        try:
-            everywhere = self.completion_features(rows)[0]
-            self.trims = True
-            there = self.completion_features(rows)[0]
-        except Exception:  # whatever a layer that is built otherwise raises
-            return False
-        finally:
-            self._probing = self.trims = False
-            self.tokens_processed, self.flops = 0, 0.0
-        return torch.allclose(everywhere, there, rtol=1e-4, atol=1e-5 * float(everywhere.abs().max()))
-
-    @torch.no_grad()
-    def _require_causal(self) -> None:
-        """Tokens on the right must not change what stands on their left: padding needs no mask then."""
-        ids = torch.tensor([[0, 1, 2, 3, 1, 2, 3, 0]], device=self.device)
-        long = self._features_of(input_ids=ids, use_cache=False)[0][:, :4]
-        short = self._features_of(input_ids=ids[:, :4], use_cache=False)[0]
-        if not torch.allclose(long, short, rtol=1e-3, atol=1e-3 * float(short.abs().max())):
-            raise UsageError(
-                f"model {self.spec.name!r} ({type(self.model).__name__}) is not causal: later tokens change earlier ones"
-            )
 
 
 def _scores(flat: Tensor, kl: Tensor | None, offsets: Sequence[int], rows: Sequence[Row], picks: Sequence[int]) -> Scores:
@@ -689,6 +599,19 @@ def _scores(flat: Tensor, kl: Tensor | None, offsets: Sequence[int], rows: Seque
 # --------------------------------------------------------------------------- loading
 
 
+def network_of(model: Any, device: torch.device, dtype: str, name: str, sharding: Sharding | None) -> Network:
+    """The model as a function of ids.
+
+    Raises:
+        UsageError: it cannot be run on ids alone.
+    """
+    try:
+        selected = head_is_selectable(model, device)
+    except Exception as error:  # whatever a model raises that wants more than ids
+        raise unsupported(name, model, error) from error
+    return Network(model, device, dtype, selected=selected, sharding=sharding)
+
+
 def find_device(name: str) -> torch.device:
     """The device of that name; `auto` is the accelerator if there is one.
 
@@ -706,16 +629,9 @@ def find_device(name: str) -> torch.device:
     return device
 
 
-def reach(config: Any) -> int:
-    """The longest row whose every token sees all before it: a model with windows or chunks of attention ends earlier."""
-    text = config.get_text_config() if hasattr(config, "get_text_config") else config
-    limits = [getattr(text, name, None) for name in ("sliding_window", "attention_chunk_size")]
-    return min((limit for limit in limits if isinstance(limit, int) and limit > 0), default=2**31)
-
-
 def context_length(config: Any, tokenizer: Tokenizer) -> int:
     """The longest row of a model in tokens: from its configuration, else its tokenizer, else 2,048."""
-    text = config.get_text_config() if hasattr(config, "get_text_config") else config
+    text = text_config(config)
     for field in ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "n_ctx"):
         value = getattr(text, field, None)
         if isinstance(value, int) and value > 0:

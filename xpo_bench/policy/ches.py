@@ -55,7 +55,6 @@ def ches(
     sides = [Completion(e.prompt, text) for e in pairs for text in (e.chosen, e.rejected)]
     encoded = policy.encode(sides, truncate)
     rows = encoded.rows
-    _require_embeddings(policy, rows)
     if encoded.dropped:
         raise UsageError(f"{encoded.dropped} completions do not fit the context of {policy.context} tokens")
     width = int(policy.model.get_output_embeddings().weight.shape[1])
@@ -103,13 +102,3 @@ def _head_inputs(policy: CausalLM, row: Row) -> Tensor:
             f"model {policy.spec.name!r}: its output head is not called once per text, so that CHES is not defined"
         )
     return seen[0].reshape(-1, seen[0].shape[-1])[[place - 1 for place in row.scored]]
-
-
-def _require_embeddings(policy: CausalLM, rows: Sequence[Row]) -> None:
-    count = int(policy.model.get_input_embeddings().weight.shape[0])
-    largest = max((max(row.ids) for row in rows), default=0)
-    if largest >= count:
-        raise UsageError(
-            f"model {policy.spec.name!r}: its tokenizer gives token id {largest}, and the model has embeddings "
-            f"for 0 to {count - 1}; want the tokenizer that belongs to the model"
-        )

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from xpo_bench.policy.attention import Packing
+from xpo_bench.policy.attention import Packing, require_no_mask
 
 if TYPE_CHECKING:
     from torch.nn.attention.flex_attention import BlockMask
@@ -53,16 +53,20 @@ def attention(
 
     Args:
         query: shape (B, heads, L, width). key, value: shape (B, key heads, L, width). packing: what `prepare` makes of a
-            packed row; its tokens see what it lets them see, whatever `attention_mask` says.
+            packed row; its tokens see what it lets them see. attention_mask: None or empty then.
 
     Returns:
         Shape (B, L, heads, width), and no weights.
+
+    Raises:
+        OwnMask: a packed row for a model that hides tokens itself.
     """
     if packing is None:
         from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
         plain: tuple[Tensor, None] = sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **more)
         return plain
+    require_no_mask(attention_mask)
     out = _kernel(query.device.type)(
         query, key, value, block_mask=packing, scale=scaling, enable_gqa=query.shape[1] != key.shape[1]
     )

@@ -28,19 +28,30 @@ class LastLayer:
 
     Attributes:
         weights: how many numbers are in the matrices of what can be restricted; 0 where nothing was found.
+        blank: what stands where nothing is computed.
     """
 
     def __init__(self, body: Any) -> None:
         self._at: Tensor | None = None
-        parts = _parts(body)
-        self.weights: int = sum(p.numel() for part in parts for p in part.parameters() if p.dim() > 1)
-        for part in parts:
-            _Restricted(self, part)
+        self.blank = 0.0
+        self.parts = [_Restricted(self, part) for part in _parts(body)]
+        self.weights: int = sum(p.numel() for part in self.parts for p in part.module.parameters() if p.dim() > 1)
+
+    @property
+    def calls(self) -> list[int]:
+        """How often each part was called since the restriction began."""
+        return [part.calls for part in self.parts]
 
     @contextmanager
-    def only(self, at: Tensor) -> Iterator[None]:
-        """Compute it at these positions of the flattened batch alone, each named once."""
-        self._at = at
+    def only(self, at: Tensor, *, poison: bool = False) -> Iterator[None]:
+        """Compute it at these positions of the flattened batch alone, each named once.
+
+        Args:
+            poison: leave NaN elsewhere, which spoils everything that reads there.
+        """
+        self._at, self.blank = at, float("nan") if poison else 0.0
+        for part in self.parts:
+            part.calls = 0
         try:
             yield
         finally:
@@ -56,7 +67,7 @@ class _Restricted:
     """A module that computes each position by itself, through hooks before and behind it."""
 
     def __init__(self, owner: LastLayer, module: Any) -> None:
-        self.owner = owner
+        self.owner, self.module, self.calls = owner, module, 0
         module.register_forward_pre_hook(self._gather)
         module.register_forward_hook(self._scatter)
 
@@ -64,13 +75,14 @@ class _Restricted:
         if self.owner.at is None:
             return None
         (features,) = inputs
+        self.calls += 1
         self._batch = features.shape[:2]
         return (features.flatten(0, 1).index_select(0, self.owner.at)[None],)
 
     def _scatter(self, module: Any, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
         if self.owner.at is None:
             return None
-        flat = output.new_zeros(self._batch.numel(), output.shape[-1])
+        flat = output.new_full((self._batch.numel(), output.shape[-1]), self.owner.blank)
         return flat.index_copy(0, self.owner.at, output[0]).view(*self._batch, -1)
 
 

@@ -117,14 +117,17 @@ class Layout:
     fed: int
 
 
-def lay_out(rows: Sequence[Row], parts: Sequence[Block], device: torch.device, fill: int = 0) -> Layout:
+def lay_out(rows: Sequence[Row], parts: Sequence[Block], device: torch.device, fill: int = 0, *, whole: bool = False) -> Layout:
     """Blocks as tensors; `parts` together hold every row once.
 
     Args:
         fill: pack them into one row, filled up to a multiple of this; 0 pads each to a row of its own.
+        whole: feed the last token of each row too, which predicts nothing, for models whose position encoding depends on the
+            length of the row.
     """
     packed = fill > 0
-    width = 0 if packed else max(part.length for part in parts)
+    skipped = 0 if whole else 1
+    width = 0 if packed else max(part.length + (1 - skipped) * len(part.members) for part in parts)
     ids: list[int] = []
     positions: list[int] = []
     segments: list[int] = []
@@ -138,13 +141,14 @@ def lay_out(rows: Sequence[Row], parts: Sequence[Block], device: torch.device, f
         segments += [0] * start
         stretches = [start]
         for number, i in enumerate(part.members, 1):
-            more = rows[i].tail - 1
-            before = len(ids) - start - 1  # what predicts the token at k stands one before it, and the first behind the prompt
+            # what predicts the token at k stands one before it, and what predicts the first stands at the prompt's end
+            before = len(ids) - start - 1
             at[i] = [head if k == start else before + k for k in rows[i].scored]
-            ids += rows[i].ids[start:-1]
-            positions += range(start, start + more)
-            segments += [number] * more
-            stretches.append(more)
+            fed = rows[i].ids[start : len(rows[i].ids) - skipped]
+            ids += fed
+            positions += range(start, start + len(fed))
+            segments += [number] * len(fed)
+            stretches.append(len(fed))
         packing.append((start, [length for length in (stretches[0] + stretches[1], *stretches[2:]) if length]))
         last = b == len(parts) - 1
         padding = (b + 1) * width - len(ids) if not packed else -len(ids) % fill if last else 0
@@ -166,7 +170,7 @@ def lay_out(rows: Sequence[Row], parts: Sequence[Block], device: torch.device, f
         torch.tensor(positions, device=device).view(shape) if told else None,
         _visible(torch.tensor(segments, device=device).view(shape)) if told and not packed else None,
         packing if packed else None,
-        sum(part.length for part in parts),
+        sum(part.length + (1 - skipped) * len(part.members) for part in parts),
     )
 
 

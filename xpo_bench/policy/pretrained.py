@@ -14,6 +14,7 @@ import torch
 
 from xpo_bench.checkpoints import Checkpoint, locate
 from xpo_bench.errors import UnreachableError, UsageError
+from xpo_bench.policy.network import vocabulary_of
 from xpo_bench.policy.tokenizers import IdTokenizer, ModelTokenizer, Tokenizer
 from xpo_bench.types import ModelSpec
 
@@ -41,10 +42,10 @@ def load_pretrained(spec: ModelSpec) -> tuple[Any, Tokenizer]:
     options = {**found.options(), "trust_remote_code": spec.trust_remote_code}
     try:
         model = _weights(spec, found, options)
-        known = int(model.get_output_embeddings().weight.shape[0])
+        vocabulary, embeddings = vocabulary_of(model)
+        known = min(vocabulary, embeddings) or max(vocabulary, embeddings)
         if spec.tokenizer == "ids":
             return model, IdTokenizer(known)
-        known = min(known, int(model.get_input_embeddings().weight.shape[0]))
         return model, ModelTokenizer(AutoTokenizer.from_pretrained(found.place, **options), end_ids(model), known)
     except UsageError:
         raise

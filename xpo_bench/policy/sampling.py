@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import groupby
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 
 from xpo_bench.errors import UsageError
-from xpo_bench.policy.layout import batches
+from xpo_bench.policy.decoding import decode, decode_batches
 from xpo_bench.policy.tokenize import Encoded, Row, prompt_ids, truncate_left
 from xpo_bench.types import Scores
 
@@ -102,12 +101,10 @@ def sample(
 
     drawn: list[list[int]] = [[] for _ in starts]
     logps = torch.zeros(len(starts), max_new_tokens, dtype=torch.float64 if policy.dtype == "float64" else torch.float32)
-    for batch in _decode_batches(policy, [len(start) for start in starts], max_new_tokens):
-        tokens, batch_logps = _continue(policy, [starts[b] for b in batch], uniform[batch], stops, temperature, top_k)
+    for batch, tokens, batch_logps in _continued(policy, starts, uniform, sorted(stops), temperature, top_k):
         logps[batch, : batch_logps.shape[1]] = batch_logps
         for b, line in zip(batch, tokens, strict=True):
-            end = next((k for k, token in enumerate(line, 1) if token in stops), len(line))
-            drawn[b] = line[:end]
+            drawn[b] = line[: _drawn(line, stops)]
 
     lengths = torch.tensor([len(line) for line in drawn], dtype=torch.long)
     width = int(lengths.max()) if len(lengths) else 1
@@ -125,92 +122,57 @@ def sample(
     )
 
 
-def _decode_batches(policy: CausalLM, lengths: Sequence[int], limit: int) -> Iterator[list[int]]:
-    """Rows to continue together. In float64 only prompts of one length: some models mask padding with the least
-    float64 number and take the softmax in float32, where a query with nothing but padding before it is NaN."""
-    for batch in batches([length + limit for length in lengths], policy.tokens_per_decode):
-        if policy.dtype == "float64":
-            yield from (list(same) for _, same in groupby(batch, key=lambda b: lengths[b]))
-        else:
-            yield batch
+def _drawn(line: Sequence[int], stop: Collection[int]) -> int:
+    """How many tokens of a line were drawn, the stop included."""
+    return next((t + 1 for t, token in enumerate(line) if token in stop), len(line))
 
 
-def _continue(
+def _continued(
     policy: CausalLM,
     starts: Sequence[Sequence[int]],
     uniform: Tensor,
-    stops: frozenset[int],
+    stop: Sequence[int],
     temperature: float,
     top_k: int,
-) -> tuple[list[list[int]], Tensor]:
-    """Continue one batch of prompts, padded on the left, with a key-value cache.
+) -> Iterator[tuple[list[int], list[list[int]], Tensor]]:
+    """Batches of prompts, as indices, with the tokens that continue them and their log-probabilities.
 
-    Returns:
-        Tokens of each row (those after one of `stops` are to be ignored) and their log-probabilities, shape `(B, T)`, on
-        the CPU.
+    Raises:
+        UsageError: no way of sampling gives this model's own log-probabilities.
     """
-    device = policy.device
-    rows, width, limit = len(starts), max(map(len, starts)), uniform.shape[1]
-    tokens = torch.tensor([[*([0] * (width - len(start))), *start] for start in starts], device=device)
-    mask = torch.tensor([[0] * (width - len(start)) + [1] * (len(start) + limit) for start in starts], device=device)
-    positions = (mask.cumsum(-1) - 1).clamp(min=0)
-    uniform = uniform.to(device)
-    drawn = torch.zeros(rows, limit, dtype=torch.long, device=device)
-    logps = torch.zeros(rows, limit, dtype=policy.value_dtype, device=device)
-    row = torch.arange(rows, device=device)  # of every line that is still computed
-    length = torch.tensor([len(start) for start in starts], device=device)
-    done = torch.zeros(rows, dtype=torch.bool, device=device)
-    cache: Any = None
-    policy.tokens_processed += int(length.sum())
-    policy.flops += policy.shape.forward([(0, len(start)) for start in starts], rows)
-    last = 0
-    ends = torch.tensor(sorted(stops), device=device)
-    with policy.autocast():  # outer scope: weights are cast once per batch, not once per token
-        for t in range(limit):
-            end, last = width + t, t + 1
-            begin = 0 if cache is None else end - 1
-            inputs = {
-                "input_ids": tokens[:, begin:],
-                "attention_mask": mask[:, :end],
-                "use_cache": True,
-                "past_key_values": cache,
-            }
-            if policy.takes_positions:
-                inputs["position_ids"] = positions[:, begin:end]
-            features, cache = policy.features(**inputs)
-            if t:
-                fed = (length + t)[~done].tolist()
-                policy.tokens_processed += len(fed)
-                policy.flops += policy.shape.forward([(n - 1, n) for n in fed], len(fed))
-            logits = policy.logits(features[:, -1])
-            token = policy.agreed(_draw(logits / temperature, uniform[:, t], top_k))
-            drawn[row, t] = token
-            logps[row, t] = torch.log_softmax(logits, -1).gather(1, token[:, None])[:, 0]
-            tokens = torch.cat([tokens, token[:, None]], 1)
-            if not stops:
-                continue
-            done |= torch.isin(token, ends)
-            going = int((~done).sum())
-            if not going:
-                break
-            if 2 * going <= len(done) and hasattr(cache, "batch_select_indices"):  # the finished ones cost no more
-                keep = torch.nonzero(~done).flatten()
-                cache.batch_select_indices(keep)
-                tokens, mask, positions, uniform = tokens[keep], mask[keep], positions[keep], uniform[keep]
-                row, length, done = row[keep], length[keep], done[keep]
-    return drawn[:, :last].tolist(), logps[:, :last].cpu()
+    able, positions = policy.capabilities, policy.network.positions
+    if able.sampling is None:
+        raise UsageError(
+            f"model {policy.spec.name!r} ({type(policy.model).__name__}): no way of sampling from it gives the log-probabilities "
+            "that it scores; algorithms and metrics that sample need another model"
+        )
 
+    def count(rows: Sequence[tuple[int, int]], heads: int) -> None:
+        policy.tokens_processed += sum(last - first for first, last in rows)
+        policy.flops += policy.shape.forward(rows, heads)
 
-def _draw(logits: Tensor, uniform: Tensor, top_k: int) -> Tensor:
-    """One token per row by inversion of the cumulative distribution, in float64; shape `(B,)`."""
-    logits = logits.double()
-    if 0 < top_k < logits.shape[-1]:
-        kept = logits.topk(top_k, -1)
-        logits = torch.full_like(logits, -torch.inf).scatter(-1, kept.indices, kept.values)
-    cumulative = logits.softmax(-1).cumsum(-1)
-    target = uniform[:, None] * cumulative[:, -1:]
-    # the first token whose cumulative probability exceeds the target: never one of probability zero
-    return torch.searchsorted(cumulative, target, right=True).squeeze(-1).clamp(max=logits.shape[-1] - 1)
+    lengths, limit = [len(start) for start in starts], uniform.shape[1]
+    for batch in decode_batches(lengths, limit, policy.tokens_per_decode, way=able.sampling, positions=positions):
+        tokens, logps = decode(
+            policy.network,
+            [starts[b] for b in batch],
+            uniform[batch],
+            stop,
+            temperature,
+            top_k,
+            way=able.sampling,
+            shrinks=able.shrinks,
+            takes_positions=policy.takes_positions,
+            count=count,
+        )
+        ends = [lengths[b] + _drawn(line, stop) for b, line in zip(batch, tokens, strict=True)]
+        # what was drawn before a change of the encoding, or of what a row's later tokens do, is scored otherwise in the whole row
+        passed = sum(
+            positions.changes(lengths[b], end) or end > able.alone_beyond > 0 for b, end in zip(batch, ends, strict=True)
+        )
+        if passed:
+            policy.notes["samples_scored_otherwise"] = policy.notes.get("samples_scored_otherwise", 0) + passed
+        yield batch, tokens, logps
 
 
 @torch.no_grad()

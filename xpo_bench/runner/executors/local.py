@@ -15,6 +15,7 @@ from xpo_bench.errors import UsageError
 from xpo_bench.policy.linear import LinearPolicy
 from xpo_bench.policy.tabular import TabularPolicy
 from xpo_bench.runner import environment
+from xpo_bench.runner.executors.blame import described
 from xpo_bench.runner.plan import Cell, TaskSetup
 from xpo_bench.runner.record import cell_record
 from xpo_bench.train.job import Job, Outcome, Progress
@@ -154,20 +155,18 @@ class LocalExecutor:
 
     def failed(self, group: Group, error: BaseException) -> None:
         """Record what ended a group as the status of its cells."""
-        first = str(error).splitlines()[0] if str(error) else "no message"
-        if isinstance(error, KeyError):  # whose text is the bare key
-            first = f"KeyError: {first}"
         for cell in group.cells:
-            described = {
+            status = _status(error)
+            reason = {
                 "type": type(error).__name__,
-                "message": f"plugin {cell.info.name} ({cell.info.origin}): {first}",
+                "message": described(cell, error, ended=status in ("crashed", "timeout")),
                 "traceback": "".join(traceback.format_exception(error)),
             }
             record = cell_record(
                 cell,
                 None,
-                status=_status(error),
-                error=described,
+                status=status,
+                error=reason,
                 model={"name": cell.setup.model.name},
                 environment=self._facts(group),
             )
