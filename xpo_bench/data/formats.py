@@ -14,11 +14,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
-from xpo_bench.data.values import VOTES, BadRow, Row, finite, label_of, p_chosen_of, score_of, shown
+from xpo_bench.data.values import VOTES, BadRow, Row, absent, finite, label_of, numeric, p_chosen_of, shown
 from xpo_bench.errors import DataError
 from xpo_bench.types import Example, Pair, Single
 
-__all__ = ["Bad", "BadRow", "LeftOut", "Parsed", "Row", "finite", "parse", "shown", "to_singles"]
+__all__ = ["Bad", "BadRow", "LeftOut", "Parsed", "Row", "finite", "numeric", "parse", "shown", "to_singles"]
 
 Split = Literal["train", "heldout"]
 
@@ -242,18 +242,18 @@ def _text(row: Row, column: str) -> str:
 
 def _odd(row: Row) -> list[str]:
     """What is odd about a row that is used."""
-    chosen, rejected = (score_of(row.get(column)) for column in SCORES)
+    chosen, rejected = (numeric(row.get(column)) for column in SCORES)
     return [SCORED_LOWER] if chosen is not None and rejected is not None and chosen <= rejected else []
 
 
 def _source(row: Row) -> str | None:
-    value = row.get("source") if row.get("source") is not None else row.get("topic")
-    return None if value is None else str(value)
+    value = row.get("topic") if absent(row.get("source")) else row["source"]
+    return None if absent(value) else str(value)
 
 
 def _split(row: Row) -> Split | None:
     value = row.get("split")
-    if value is None:
+    if absent(value):
         return None
     name = (
         value.strip().lower().removesuffix(SPLIT_SUFFIX).rstrip("0123456789")

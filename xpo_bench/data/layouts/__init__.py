@@ -11,13 +11,16 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
+from itertools import islice
 from typing import Any, Literal
 
 from xpo_bench.data.cells import conversation, read_conversations, spells_messages, structure
 from xpo_bench.data.formats import COLUMNS, PASSED, SCORE_NAMES, SCORES, BadRow, Row
 from xpo_bench.data.layouts import conversations, pairs, rankings
-from xpo_bench.data.layouts.base import Context, Layout, Numbered
+from xpo_bench.data.layouts.base import Context, Layout, Numbered, words
 from xpo_bench.data.layouts.guess import advice
+from xpo_bench.data.values import VOTES
 from xpo_bench.errors import DataError, UsageError, unknown
 
 __all__ = ["LAYOUTS", "Arranged", "Layout", "advice", "arrange", "check_columns", "wanted"]
@@ -35,7 +38,7 @@ KNOWN = frozenset({*COLUMNS, *PASSED, *SCORE_NAMES}).union(
 )
 """Every column that any layout reads."""
 FITTED = 100
-"""First rows that are searched for one that has all columns of a layout, and its shape."""
+"""First rows with all columns of a layout that are searched for one of its shape."""
 
 
 @dataclass(frozen=True)
@@ -72,11 +75,12 @@ def arrange(
         DataError: `columns` names a column that the set does not have.
     """
     names = _names(row for _, row in rows)
-    renamed = _renaming(names, columns or {}, where)
+    renamed = _renaming(names, columns or {}, [row for _, row in rows], where)
     out: Numbered = [(number, _rename(row, renamed)) for number, row in rows] if renamed else rows
     if renamed:
         names = _names(row for _, row in out if not isinstance(row, BadRow))
     layout = _recognised(names, [row for _, row in out if not isinstance(row, BadRow)])
+    _check_read(columns or {}, layout, where)
     used = TEXTS if layout is None or layout.beside else layout.needs | layout.also
     out = read_conversations(out, [column for column in TALK if column in names and column in used])
     context = Context(pairs_of)
@@ -160,13 +164,31 @@ def _names(rows: Iterable[Row]) -> list[str]:
     return list(found)
 
 
-def _renaming(names: Sequence[str], columns: Mapping[str, str], where: str) -> dict[str, str]:
+def _fields(rows: Iterable[Row], column: str) -> list[str]:
+    """The fields of the first object in a column."""
+    found = next((v for row in rows if isinstance(v := structure(row.get(column)), Mapping)), {})
+    return list(map(str, found))
+
+
+def _did_you_mean(name: str, names: Sequence[str]) -> str:
+    close = get_close_matches(name, list(map(str, names)), n=1, cutoff=0.6)
+    shown_ = ", ".join(map(str, names[:12])) or "none"
+    return (f"; did you mean {close[0]!r}?" if close else "") + f" (has {shown_}{', ...' if len(names) > 12 else ''})"
+
+
+def _renaming(
+    names: Sequence[str], columns: Mapping[str, str], rows: Sequence[Row], where: str
+) -> dict[str, str]:
     """New name -> column, of those that have to be renamed."""
     for new, old in columns.items():
-        if old not in names and old.partition(".")[0] not in names:
-            raise DataError(
-                f"{where}: --columns {new}={old}: no such column (has {', '.join(map(str, names[:12]))})"
-            )
+        if old in names:
+            continue
+        head, _, rest = old.partition(".")
+        if head not in names or not rest:
+            raise DataError(f"{where}: --columns {new}={old}: no such column{_did_you_mean(old, names)}")
+        if all(_at(row, old) is None for row in rows):
+            inside = [f"{head}.{key}" for key in _fields(rows, head)]
+            raise DataError(f"{where}: --columns {new}={old}: no row has such a field{_did_you_mean(old, inside)}")
     return {**_similar(names, KNOWN, {*columns, *columns.values()}), **columns}
 
 
@@ -221,8 +243,10 @@ def _recognised(names: Sequence[str], rows: Sequence[Row]) -> Layout | None:
     for layout in LAYOUTS:
         if not layout.needs <= present or (complete and not layout.beside):
             continue
-        whole = (row for row in rows[:FITTED] if all(row.get(column) is not None for column in layout.needs))
-        if any(layout.fits(_spelt_out(row)) for row in whole):
+        shape = words("prompt chosen rejected") if layout.beside else layout.needs
+        whole = (row for row in rows if all(row.get(column) is not None for column in shape & present))
+        first = list(islice(whole, FITTED))
+        if any(layout.fits(_spelt_out(row)) for row in first) or not (first or layout.shaped):
             return layout
     return None
 
@@ -252,7 +276,7 @@ def _mapped(rows: Numbered, layout: Layout, context: Context) -> Numbered:
                 )
             kept = {
                 name: row[name]
-                for name in (*PASSED, *KEPT)
+                for name in (*PASSED, *_kept(layout))
                 if name in row and not (name == "system" and name in layout.needs | layout.also)
             }
             out += [(number, {**kept, **new}) for new in layout.rows(row, context)]
@@ -263,6 +287,27 @@ def _mapped(rows: Numbered, layout: Layout, context: Context) -> Numbered:
 
 KEPT = ("split", "source", "topic", *SCORE_NAMES)
 """Columns that every layout hands on."""
+
+
+def _kept(layout: Layout) -> tuple[str, ...]:
+    """Columns of TRL's that a layout hands on: a row that becomes one pair may say how probable its preference is."""
+    return KEPT if "ranking" in layout.columns else (*KEPT, "p_chosen", *VOTES)
+
+
+def _check_read(columns: Mapping[str, str], layout: Layout | None, where: str) -> None:
+    """Refuse a mapping to a name that the set is not read by, which would do nothing.
+
+    Raises:
+        DataError: a name that neither the layout nor TRL's columns read.
+    """
+    read = {*PASSED, *(KEPT if layout and not layout.beside else (*COLUMNS, *SCORE_NAMES))}
+    if layout is not None:
+        read |= {*layout.needs, *layout.also, *(_kept(layout) if layout.gather is None else ())}
+    for new, old in columns.items():
+        if new not in read:
+            name = f"layout {layout.name}" if layout else "a set of prompt, chosen, rejected or prompt, completion, label"
+            other = next((f"; layout {one.name} reads it and wants {', '.join(sorted(one.needs))}" for one in LAYOUTS if new in one.needs), "")
+            raise DataError(f"{where}: --columns {new}={old}: {name} does not read {new}{other}")
 
 
 def _finished(row: Row | BadRow) -> Row | BadRow:
