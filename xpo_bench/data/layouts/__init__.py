@@ -8,6 +8,7 @@ there and whose first row has its shape.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -37,6 +38,9 @@ KNOWN = frozenset({*COLUMNS, *PASSED, *SCORE_NAMES}).union(
     *(layout.needs | layout.also for layout in LAYOUTS)
 )
 """Every column that any layout reads."""
+SPELT = "completion that spells a list of texts, used as it is"
+UNITS = frozenset({"source", "topic", "split"})
+"""Names that may stand for a column that is something else as well."""
 FITTED = 100
 """First rows with all columns of a layout that are searched for one of its shape."""
 
@@ -80,10 +84,12 @@ def arrange(
     if renamed:
         names = _names(row for _, row in out if not isinstance(row, BadRow))
     layout = _recognised(names, [row for _, row in out if not isinstance(row, BadRow)])
-    _check_read(columns or {}, layout, where)
+    _check_read(columns or {}, layout, names, where)
     used = TEXTS if layout is None or layout.beside else layout.needs | layout.also
     out = read_conversations(out, [column for column in TALK if column in names and column in used])
     context = Context(pairs_of)
+    if spelt := sum(any(_spells_texts(row.get(c)) for c in TEXTS[1:]) for _, row in out if not isinstance(row, BadRow)):
+        context.notes[SPELT] = spelt
     if layout is not None:
         out = layout.gather(out, context) if layout.gather else _mapped(out, layout, context)
     read = {**(layout.columns if layout else {}), **{new: old for new, old in renamed.items() if new != old}}
@@ -116,24 +122,25 @@ def wanted(names: Sequence[str], columns: Mapping[str, str] | None = None) -> Co
 
 
 def check_columns(given: Any) -> dict[str, str]:
-    """`--columns` as a mapping: words `chosen=a,rejected=b`, or a table.
+    """`--columns` as a mapping: words `chosen=a,rejected=b`, where `\\,` is a comma within a name, or a table.
 
     Raises:
-        UsageError: no such words, a name that no layout reads, or the same name twice.
+        UsageError: no such words, a name that no layout reads, the same name twice, or one column for two names.
     """
+    expected = "expected NAME=COLUMN[,NAME=COLUMN], such as chosen=response_a,rejected=response_b"
     if isinstance(given, Mapping):
-        pairs_ = [(str(k), str(v)) for k, v in given.items()]
-    else:
-        words = given.split(",") if isinstance(given, str) else [str(w) for w in given]
-        parts = [word.partition("=") for word in words if word.strip()]
+        pairs_ = list(given.items())
+    elif isinstance(given, str | list | tuple):
+        words_ = re.split(r"(?<!\\),", given) if isinstance(given, str) else [str(w) for w in given]
+        parts = [word.replace("\\,", ",").partition("=") for word in words_ if word.strip()]
         pairs_ = [(left.strip(), right.strip() if equals else "") for left, equals, right in parts]
+    else:
+        raise UsageError(f"--columns {given!r}: {expected}")
     out: dict[str, str] = {}
     for name, column in pairs_:
-        if not name or not column:
-            raise UsageError(
-                f"--columns {name or given}: expected NAME=COLUMN[,NAME=COLUMN], "
-                "such as chosen=response_a,rejected=response_b"
-            )
+        if not isinstance(name, str) or not isinstance(column, str) or not name or not column:
+            more = "; write a comma within a name as \\," if isinstance(given, str) and "=" in given else ""
+            raise UsageError(f"--columns {name or given}: {expected}{more}")
         if name not in KNOWN:
             close = unknown("name in --columns", name, KNOWN).partition(" (known:")[0]
             raise UsageError(
@@ -141,11 +148,12 @@ def check_columns(given: Any) -> dict[str, str]:
             )
         if name in out:
             raise UsageError(f"--columns {name}: given twice")
+        twin = next((n for n, c in out.items() if c == column and not {n, name} & UNITS), None)
+        if twin:
+            raise UsageError(f"--columns {twin}={column},{name}={column}: one column cannot be both")
         out[name] = column
     if not out:
-        raise UsageError(
-            "--columns: expected NAME=COLUMN[,NAME=COLUMN], such as chosen=response_a,rejected=response_b"
-        )
+        raise UsageError(f"--columns: {expected}")
     return out
 
 
@@ -251,6 +259,14 @@ def _recognised(names: Sequence[str], rows: Sequence[Row]) -> Layout | None:
     return None
 
 
+def _spells_texts(value: object) -> bool:
+    """Whether text spells a list of texts, as a table without types spells the lists of another kind of set."""
+    if not isinstance(value, str) or not value.lstrip().startswith("[") or not value.rstrip().endswith("]"):
+        return False
+    found = structure(value)
+    return isinstance(found, list) and bool(found) and all(isinstance(item, str) for item in found)
+
+
 def _spelt_out(row: Row) -> Row:
     """The row with messages in place of text that spells them, to look at its shape."""
     return {
@@ -294,7 +310,9 @@ def _kept(layout: Layout) -> tuple[str, ...]:
     return KEPT if "ranking" in layout.columns else (*KEPT, "p_chosen", *VOTES)
 
 
-def _check_read(columns: Mapping[str, str], layout: Layout | None, where: str) -> None:
+def _check_read(
+    columns: Mapping[str, str], layout: Layout | None, names: Sequence[str], where: str
+) -> None:
     """Refuse a mapping to a name that the set is not read by, which would do nothing.
 
     Raises:
@@ -305,8 +323,10 @@ def _check_read(columns: Mapping[str, str], layout: Layout | None, where: str) -
         read |= {*layout.needs, *layout.also, *(_kept(layout) if layout.gather is None else ())}
     for new, old in columns.items():
         if new not in read:
-            name = f"layout {layout.name}" if layout else "a set of prompt, chosen, rejected or prompt, completion, label"
-            other = next((f"; layout {one.name} reads it and wants {', '.join(sorted(one.needs))}" for one in LAYOUTS if new in one.needs), "")
+            name = f"layout {layout.name}" if layout else "a set in TRL's columns"
+            others = [one for one in LAYOUTS if new in one.needs]
+            best = max(others, key=lambda one: len(one.needs & set(names)) / len(one.needs), default=None)
+            other = f"; layout {best.name} does, and wants {', '.join(sorted(best.needs))}" if best else ""
             raise DataError(f"{where}: --columns {new}={old}: {name} does not read {new}{other}")
 
 
