@@ -83,7 +83,8 @@ def p_chosen_of(row: Row) -> float | None:
     given = row.get("p_chosen")
     lacking = [column for column in VOTES[:2] if absent(row.get(column))]
     if not absent(given):
-        p, origin = _number(given, "p_chosen"), f"p_chosen is {shown(given)}"
+        p = _number(given, "p_chosen")
+        origin = f"p_chosen is {shown(p if isinstance(given, str) else given)}"
     elif len(lacking) == 1:
         raise BadRow("missing column", f"votes without {lacking[0]}; want votes_chosen and votes_rejected, or neither")
     elif not lacking:
