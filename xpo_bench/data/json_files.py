@@ -100,9 +100,8 @@ def _word(value: Any) -> str:
     if isinstance(value, dict):
         rows = [v for v in value.values() if isinstance(v, list | dict)]
         return "an object of columns" if rows and len(rows) == len(value) else "an object"
-    if isinstance(value, list):
-        return "a list"
-    return "text" if isinstance(value, str) else "null" if value is None else "a truth value" if isinstance(value, bool) else "a number"
+    kinds = {list: "a list", str: "text", bool: "a truth value", type(None): "null"}
+    return kinds.get(type(value), "a number")
 
 
 def _object(value: Any, where: str) -> Row:

@@ -22,13 +22,19 @@ GUESSES: dict[str, tuple[str, ...]] = {
 }
 """What is looked for -> words of column names, the likeliest first."""
 SIDES = (("a", "b"), ("1", "2"), ("0", "1"), ("A", "B"), ("first", "second"), ("left", "right"), ("x", "y"))
-NO_ANSWER = frozenset("model score rating id source author name tokens safe level category winner rank votes".split())
+COMMA = "\\,"
+"""A comma within the name of a column."""
+NO_ANSWER = frozenset({
+    "model", "score", "rating", "id", "source", "author", "name", "tokens", "safe", "level", "category", "winner", "rank",
+    "votes",
+})  # fmt: skip
 """Words of columns that come in pairs and hold no answers."""
 
 
 def advice(row: Row) -> str:
     """The `--columns` words that may map a row's columns; nothing where the columns are there and hold nothing."""
-    names = [*map(str, row), *(f"{name}.{key}" for name, value in row.items() if isinstance(value, dict) for key in value)]
+    nested = (f"{name}.{key}" for name, value in row.items() if isinstance(value, dict) for key in value)
+    names = [*map(str, row), *nested]
     wanted = UNPAIRED if "completion" in row else PAIRED
     missing = [name for name in wanted if name not in names]
     if not missing:
@@ -37,15 +43,13 @@ def advice(row: Row) -> str:
     found = _pairs(names) or _unpaired(names)
     if not found and len(missing) < 3 and all(_find(name, spare) for name in missing):
         found = {name: str(_find(name, spare)) for name in missing}
-    words = ",".join(f"{new}={old.replace(',', _COMMA)}" for new, old in found.items() if new != old)
+    words = ",".join(f"{new}={old.replace(',', COMMA)}" for new, old in found.items() if new != old)
     if words:
         return f"perhaps --columns {shlex.quote(words) if words.isprintable() else ascii(words)}"
     if not spare:
         return ""
-    return f"if other columns hold {'it' if len(missing) == 1 else 'them'}: --columns {','.join(f'{name}=COLUMN' for name in missing)}"
-
-
-_COMMA = "\\,"
+    words = ",".join(f"{name}=COLUMN" for name in missing)
+    return f"if other columns hold {'it' if len(missing) == 1 else 'them'}: --columns {words}"
 
 
 def _pairs(names: Sequence[str]) -> dict[str, str]:
