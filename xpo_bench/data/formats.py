@@ -116,7 +116,8 @@ def parse(
     dropped: Counter[str] = Counter()
     notes: Counter[str] = Counter()
     named: list[Bad] = []
-    refused: list[str] = []
+    refused: list[tuple[int, str]] = []
+    advised = ""
     wrong: Counter[str] = Counter()
     for number, row in rows:
         try:
@@ -128,16 +129,15 @@ def parse(
             example = _pair(text) if kind == "pairs" else _single(text)
             split = _split(row)
         except BadRow as bad:
-            hint = ""
-            if bad.reason == "missing column" and not isinstance(row, BadRow) and not named:
-                hint = advice(row)
+            hint = advice(row) if bad.reason == "missing column" and not isinstance(row, BadRow) and not named else ""
+            advised = advised or hint
             message = f"{bad}; {hint}" if hint else str(bad)
             if len(named) < NAMED:
                 named.append(Bad(number, bad.reason, message))
             if not isinstance(bad, LeftOut):
                 wrong[bad.reason] += 1
                 if len(refused) < NAMED:
-                    refused.append(f"row {number}: {message}")
+                    refused.append((number, str(bad)))
             dropped[bad.reason] += 1
             if kind is None and on_bad_row == "error" and not isinstance(row, BadRow):
                 break  # they all say the same
@@ -147,8 +147,9 @@ def parse(
         numbers.append(number)
         notes.update(_odd(row))
     if wrong and on_bad_row == "error":
-        remedy = " (--on-bad-row skip leaves bad rows out)" if kind else ""
-        raise DataError(f"{where} {told(refused, wrong, len(rows))}{remedy}")
+        remedy = " (--on-bad-row skip leaves bad rows out)" if examples else ""
+        hint = f"; {advised}" if advised else ""
+        raise DataError(f"{where} {told(refused, wrong, len(rows))}{hint}{remedy}")
     if not examples or kind is None:
         first = named[0]
         raise DataError(f"{where}: no usable row among {len(rows)}; the first: {where} row {first.row}: {first.message}")
@@ -164,15 +165,20 @@ def parse(
     )
 
 
-def told(first: Sequence[str], dropped: Mapping[str, int], rows: int) -> str:
-    """The first bad rows in words, and where there are more than one, how many there are for each reason."""
+def told(first: Sequence[tuple[int, str]], dropped: Mapping[str, int], rows: int) -> str:
+    """The first bad rows in words, and where there are more than one, how many there are for each reason.
+
+    Where no row is good and the first ones all have the same fault, it is the set's, and is told once.
+    """
     total = sum(dropped.values())
+    named = [f"row {number}: {message}" for number, message in first]
     if total == 1 or len(first) < 2:
-        return first[0]
+        return named[0]
+    same = total == rows and len(dropped) == 1 and len({message for _, message in first}) == 1
     reasons = ", ".join(
         f"{n} {reason}" for reason, n in sorted(dropped.items(), key=lambda item: (-item[1], item[0]))
     )
-    return f"{'; '.join(first)}; {total:,} of {rows:,} rows are bad: {reasons}"
+    return f"{'; '.join(named[:1] if same else named)}; {total:,} of {rows:,} rows are bad: {reasons}"
 
 
 def to_singles(examples: Iterable[Example]) -> list[Single]:
