@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +111,11 @@ def test_numbers_of_mapped_csv_columns(tmp_path: Path) -> None:
     columns = {"prompt": "q", "chosen": "a", "rejected": "b", "votes_chosen": "va", "votes_rejected": "vb", "split": "s"}
     dataset = read(path, columns=columns)
     assert (dataset.train, dataset.heldout) == ((Pair("q", "one", "two", 0.6),), (FIRST,))
+
+
+def test_decimals_of_a_table_are_numbers(tmp_path: Path) -> None:
+    path = write(tmp_path / "d.parquet", [{"prompt": "q", "chosen": "one", "rejected": "two", "p_chosen": Decimal("0.75")}])
+    assert read(path).train == (Pair("q", "one", "two", 0.75),)
 
 
 def test_votes_of_one_side_alone_are_refused(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from decimal import Decimal
 from typing import Any
 
 Row = Mapping[str, Any]
@@ -35,7 +36,7 @@ def shown(value: object, limit: int = 60) -> str:
 
 def finite(value: object) -> float | None:
     """The value as a float when it is a finite number, else None; true and false are no numbers."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
         return None
     try:
         return float(value) if math.isfinite(value) else None
