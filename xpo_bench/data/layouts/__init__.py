@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from itertools import islice
 from typing import Any, Literal
 
@@ -21,6 +20,7 @@ from xpo_bench.data.formats import COLUMNS, PASSED, SCORE_NAMES, SCORES, BadRow,
 from xpo_bench.data.layouts import conversations, pairs, rankings
 from xpo_bench.data.layouts.base import Context, Layout, Numbered, words
 from xpo_bench.data.layouts.guess import advice
+from xpo_bench.data.layouts.names import names_of, rename, renaming, similar
 from xpo_bench.data.values import VOTES
 from xpo_bench.errors import DataError, UsageError, unknown
 
@@ -78,11 +78,11 @@ def arrange(
     Raises:
         DataError: `columns` names a column that the set does not have.
     """
-    names = _names(row for _, row in rows)
-    renamed = _renaming(names, columns or {}, [row for _, row in rows], where)
-    out: Numbered = [(number, _rename(row, renamed)) for number, row in rows] if renamed else rows
+    names = names_of(row for _, row in rows)
+    renamed = renaming(names, columns or {}, [row for _, row in rows], KNOWN, where)
+    out: Numbered = [(number, rename(row, renamed)) for number, row in rows] if renamed else rows
     if renamed:
-        names = _names(row for _, row in out if not isinstance(row, BadRow))
+        names = names_of(row for _, row in out if not isinstance(row, BadRow))
     layout = _recognised(names, [row for _, row in out if not isinstance(row, BadRow)])
     _check_read(columns or {}, layout, names, where)
     used = TEXTS if layout is None or layout.beside else layout.needs | layout.also
@@ -106,7 +106,7 @@ def wanted(names: Sequence[str], columns: Mapping[str, str] | None = None) -> Co
 
     None where the set has no layout at all.
     """
-    renamed = {**_similar(names, KNOWN, set()), **(columns or {})}
+    renamed = {**similar(names, KNOWN, set()), **(columns or {})}
     present = {*names, *renamed}
     fitting = [layout for layout in LAYOUTS if layout.needs <= present]
     if not fitting and not present & {"chosen", "rejected", "completion"}:
@@ -155,91 +155,6 @@ def check_columns(given: Any) -> dict[str, str]:
     if not out:
         raise UsageError(f"--columns: {expected}")
     return out
-
-
-# --------------------------------------------------------------------------- names
-
-
-def _names(rows: Iterable[Row]) -> list[str]:
-    """Every column that some row has, in order."""
-    found: dict[str, None] = {}
-    before: tuple[str, ...] = ()
-    for row in rows:
-        keys = tuple(row)
-        if keys != before:
-            found.update(dict.fromkeys(keys))
-            before = keys
-    return list(found)
-
-
-def _fields(rows: Iterable[Row], column: str) -> list[str]:
-    """The fields of the first object in a column."""
-    found = next((v for row in rows if isinstance(v := structure(row.get(column)), Mapping)), {})
-    return list(map(str, found))
-
-
-def _did_you_mean(name: str, names: Sequence[str]) -> str:
-    close = get_close_matches(name, list(map(str, names)), n=1, cutoff=0.6)
-    shown_ = ", ".join(map(str, names[:12])) or "none"
-    return (f"; did you mean {close[0]!r}?" if close else "") + f" (has {shown_}{', ...' if len(names) > 12 else ''})"
-
-
-def _renaming(
-    names: Sequence[str], columns: Mapping[str, str], rows: Sequence[Row], where: str
-) -> dict[str, str]:
-    """New name -> column, of those that have to be renamed."""
-    for new, old in columns.items():
-        if old in names:
-            continue
-        head, _, rest = old.partition(".")
-        if head not in names or not rest:
-            raise DataError(f"{where}: --columns {new}={old}: no such column{_did_you_mean(old, names)}")
-        if all(_at(row, old) is None for row in rows):
-            inside = [f"{head}.{key}" for key in _fields(rows, head)]
-            raise DataError(f"{where}: --columns {new}={old}: no row has such a field{_did_you_mean(old, inside)}")
-    return {**_similar(names, KNOWN, {*columns, *columns.values()}), **columns}
-
-
-def _similar(names: Sequence[str], known: Collection[str], taken: Collection[str]) -> dict[str, str]:
-    """Columns that differ from a known one in case and surrounding blanks alone: known name -> column."""
-    folded = {name.casefold(): name for name in known}
-    out: dict[str, str] = {}
-    for name in names:
-        target = folded.get(str(name).strip().casefold())
-        if (
-            target
-            and target != name
-            and target not in names
-            and target not in taken
-            and name not in taken
-            and target not in out
-        ):
-            out[target] = name
-    return out
-
-
-def _rename(row: Row, renamed: Mapping[str, str]) -> Row:
-    old = set(renamed.values())
-    out = {name: value for name, value in row.items() if name not in old and name not in renamed}
-    for new, column in renamed.items():
-        value = row[column] if column in row else _at(row, column)
-        if value is not None or column in row:
-            out[new] = value
-    return out
-
-
-def _at(row: Row, path: str) -> Any:
-    """A value inside nested objects and lists: `info.post`, `answers.0.text`; None where there is none."""
-    value: Any = row
-    for part in path.split("."):
-        value = structure(value)
-        if isinstance(value, Mapping):
-            value = value.get(part)
-        elif isinstance(value, list) and part.isdecimal() and int(part) < len(value):
-            value = value[int(part)]
-        else:
-            return None
-    return value
 
 
 # --------------------------------------------------------------------------- rows
