@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -119,7 +120,7 @@ def test_the_suggested_columns_map_the_set(warm: Command, tmp_path: Path) -> Non
         words = ["run", "--algos", "all" if "thumbs" in row else "dpo", *SHORT[2:], "--data", f"s{i}.jsonl"]
         done = warm(*words)
         assert done.code == 2, row
-        given = done.err.partition("perhaps --columns ")[2].partition(" (--on-bad-row")[0].strip("'")
+        given = shlex.split(done.err.partition("perhaps --columns ")[2])[0]  # as a shell reads what is pasted
         again = warm(*words, "--columns", given, "--json")
         assert again.code == 0, again.err
         assert set(again.json["cells"][0]["final_policy"]) == {"x"}

@@ -143,6 +143,15 @@ def test_the_first_five_bad_rows_are_named_and_all_are_counted_by_reason() -> No
     assert "\n" not in line
 
 
+def test_a_fault_of_the_whole_set_is_told_once_and_skipping_is_not_advised() -> None:
+    with pytest.raises(DataError) as caught:
+        parse(numbered(*[{"chosen": "a", "rejected": "b"}] * 7), "d", advice=lambda row: "ADVICE")
+    assert str(caught.value) == (
+        "d row 1: missing column prompt (has chosen, rejected); want prompt, chosen, rejected; "
+        "7 of 7 rows are bad: 7 missing column; ADVICE"
+    )
+
+
 def test_splits_of_sets_that_hold_more_than_preferences() -> None:
     splits = ["train_prefs", "test_prefs", "valid1", "valid2", " Train "]
     parsed = parse(numbered(*({**GOOD, "split": split} for split in splits)), "d")

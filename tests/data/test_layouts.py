@@ -51,6 +51,21 @@ EXPECTED: dict[str, list[Example]] = {
         Pair(user("Say up."), " Up.", " Down.", None, "persona"),
         Pair(user("Say on."), " On.", " Off.", None, "wild"),
     ],
+    "step-dpo": [
+        Pair(user("What is 2+3+4?") + " Step 1: 2+3=5.\nStep 2:", " 5+4=9.", " 5+4=8."),
+        Pair(user("What is 1+1+1?") + " Step 1:", " 1+1=2.", " 1+1=11."),
+        Pair(user("What is 6-2-1?") + " Step 1: 6-2=4.\nStep 2:", " 4-1=3.", " 4-1=5."),
+    ],
+    "stack-exchange-preferences": [
+        Pair("How do I exit vim?", "Type :q!", "Reboot."),
+        Pair("How do I list files?", "ls", "Look."),
+        Pair("How do I undo?", "u", "Ctrl-Z", 0.5),
+    ],
+    "responses-and-scores": [
+        Pair("Name a gas.", "Neon.", "Gold."),
+        Pair("Name a sea.", "The Baltic.", "Pond."),
+        Pair("Name a god.", "Thor.", "Odin.", 0.5),
+    ],
     "conversations": [
         Pair(user("Rhyme with cat."), " Hat.", " Dog."),
         Pair(user("Rhyme with sun."), " Run.", " Sky."),

@@ -155,7 +155,7 @@ def test_malformed_json_line(tmp_path: Path) -> None:
     path.write_text(json.dumps(ROWS[0]) + "\n\n" + '{"prompt": "x", \n')
     assert refused(path).startswith(f"{path} line 3: malformed JSON at column")
     path.write_text(json.dumps(ROWS[0]) + "\n[1, 2]\n")
-    assert "line 2: holds list; want an object" in refused(path)
+    assert "line 2: holds a list; want an object" in refused(path)
     path.write_text("[" * 100_000 + "\n")
     assert "line 1: malformed JSON" in refused(path)
 
@@ -171,7 +171,7 @@ def test_malformed_json(tmp_path: Path) -> None:
     path.write_text('[{"prompt": "x"},\n {]')
     assert "malformed JSON at line 2 column" in refused(path)
     path.write_text('{"prompt": "x"}')
-    assert "holds dict; want a list of objects" in refused(path)
+    assert "holds an object; want a list of objects, a row each" in refused(path)
 
 
 def test_unreadable_files(tmp_path: Path) -> None:
@@ -255,7 +255,9 @@ def test_json_that_wraps_its_rows(tmp_path: Path) -> None:
     path.write_text(f'{{"one": [{LINE}], "two": [{LINE}]}}')
     assert "holds several lists (one, two); want one" in refused(path)
     path.write_text('{"prompt": [{"role": "user", "content": "x"}]}')
-    assert "holds dict; want a list of objects" in refused(path)
+    assert "holds an object of columns; want a list of objects, a row each" in refused(path)
+    path.write_text('{"version": 1, "data": []}')
+    assert "empty data set" in refused(path)
 
 
 def test_json_with_one_object_per_line(tmp_path: Path) -> None:
@@ -333,7 +335,8 @@ def test_columns_that_are_given_twice(tmp_path: Path) -> None:
 
 def test_huge_columns_that_no_layout_reads_stay_where_they_are(tmp_path: Path) -> None:
     path = write(tmp_path / "d.parquet", [{"prompt": "x", "chosen": "a", "rejected": "b", "embedding": "e" * 100, "tools": "t"}])
-    assert load(DataSpec(source=str(path))).rows == [(1, {"prompt": "x", "chosen": "a", "rejected": "b", "tools": "t"})]
+    read = {"prompt": "x", "chosen": "a", "rejected": "b", "tools": "t"}
+    assert load(DataSpec(source=str(path))).rows == [(1, {**read, "embedding": None})]  # named for errors, not read
 
 
 @pytest.mark.parametrize("column", ["tools", "chat_template_kwargs", "system", "images", "image", "videos", "documents", "audio"])

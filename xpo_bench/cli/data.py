@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
 from types import TracebackType
@@ -12,7 +11,6 @@ from typing import Any
 import click
 
 from xpo_bench.cli.base import guarded, main, print_json, say
-from xpo_bench.errors import UsageError
 
 FIRST, AGAIN = 2.0, 10.0
 """Seconds until the first line of progress, and between further ones."""
@@ -49,6 +47,13 @@ Examples:
     "--columns",
     metavar="NAME=COLUMN[,...]",
     help="What columns mean, such as chosen=response_a,rejected=response_b.",
+)
+@click.option(
+    "--rankings",
+    type=click.Choice(["all", "best"]),
+    default="all",
+    show_default=True,
+    help="Make all pairs of a ranking, or its best answer against each other one.",
 )
 @click.option(
     "--truncate",
@@ -91,16 +96,12 @@ def data(
     FILE_OR_HUB_ID is a .jsonl, .json, .csv or .parquet file, a name under XPO_BENCH_DATA, or a hub id. Bad rows are
     reported and never end the command.
     """
+    from xpo_bench.data.layouts import check_columns
     from xpo_bench.report.dataset.assemble import PAIRS, dataset_report
     from xpo_bench.runner.models import model_spec
     from xpo_bench.types import DataSpec
 
-    if columns is not None:
-        words["columns"] = _columns(columns)
-    known = DataSpec.__dataclass_fields__
-    if unknown := [word for word in words if word not in known]:
-        raise UsageError(f"--{unknown[0]}: this version reads data sets without it")
-    spec = DataSpec(source=file, **words)
+    spec = DataSpec(source=file, columns=None if columns is None else check_columns(columns), **words)
     with Progress(quiet) as progress:
         policy = model_spec(model or "tabular", trust_remote_code)
         if template_date is not None:
@@ -117,13 +118,6 @@ def data(
 
         print_dataset(Console(), report)
     return 0
-
-
-def _columns(text: str) -> Mapping[str, str]:
-    pairs = [part.partition("=") for part in text.split(",") if part.strip()]
-    if not pairs or not all(name.strip() and column.strip() for name, _, column in pairs):
-        raise UsageError(f"--columns {text}: expected NAME=COLUMN[,NAME=COLUMN], such as chosen=a,rejected=b")
-    return {name.strip(): column.strip() for name, _, column in pairs}
 
 
 class Progress:

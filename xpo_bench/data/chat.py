@@ -23,6 +23,7 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any, Literal
 
+from xpo_bench.data.cells import structure
 from xpo_bench.data.formats import BadRow, LeftOut, Row, shown
 from xpo_bench.data.shown import REASONING, left_out, require_shown, require_shown_if_short, said, spoken_in
 from xpo_bench.data.templates import Message, Template, answer_start, template_of
@@ -174,11 +175,7 @@ def _options(row: Row) -> dict[str, Any]:
         value = row.get(column)
         if not _given(value):
             continue
-        if isinstance(value, str):
-            try:
-                value = json.loads(value)
-            except ValueError:
-                raise BadRow("column not understood", f"{column} is text that is no JSON; want {want}") from None
+        value = structure(value)
         if not isinstance(value, kind):
             raise BadRow("column not understood", f"{column} is {shown(value)}; want {want}")
         out |= {"tools": _filled(value)} if isinstance(value, list) else _filled(value)

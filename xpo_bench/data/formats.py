@@ -14,11 +14,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
-from xpo_bench.data.values import VOTES, BadRow, Row, finite, label_of, p_chosen_of, score_of, shown
+from xpo_bench.data.values import VOTES, BadRow, Row, absent, finite, label_of, numeric, p_chosen_of, shown
 from xpo_bench.errors import DataError
 from xpo_bench.types import Example, Pair, Single
 
-__all__ = ["Bad", "BadRow", "LeftOut", "Parsed", "Row", "finite", "parse", "shown", "to_singles"]
+__all__ = ["Bad", "BadRow", "LeftOut", "Parsed", "Row", "finite", "numeric", "parse", "shown", "to_singles"]
 
 Split = Literal["train", "heldout"]
 
@@ -116,7 +116,8 @@ def parse(
     dropped: Counter[str] = Counter()
     notes: Counter[str] = Counter()
     named: list[Bad] = []
-    refused: list[str] = []
+    refused: list[tuple[int, str]] = []
+    advised = ""
     wrong: Counter[str] = Counter()
     for number, row in rows:
         try:
@@ -128,16 +129,15 @@ def parse(
             example = _pair(text) if kind == "pairs" else _single(text)
             split = _split(row)
         except BadRow as bad:
-            hint = ""
-            if bad.reason == "missing column" and not isinstance(row, BadRow) and not named:
-                hint = advice(row)
+            hint = advice(row) if bad.reason == "missing column" and not isinstance(row, BadRow) and not named else ""
+            advised = advised or hint
             message = f"{bad}; {hint}" if hint else str(bad)
             if len(named) < NAMED:
                 named.append(Bad(number, bad.reason, message))
             if not isinstance(bad, LeftOut):
                 wrong[bad.reason] += 1
                 if len(refused) < NAMED:
-                    refused.append(f"row {number}: {message}")
+                    refused.append((number, str(bad)))
             dropped[bad.reason] += 1
             if kind is None and on_bad_row == "error" and not isinstance(row, BadRow):
                 break  # they all say the same
@@ -147,8 +147,9 @@ def parse(
         numbers.append(number)
         notes.update(_odd(row))
     if wrong and on_bad_row == "error":
-        remedy = " (--on-bad-row skip leaves bad rows out)" if kind else ""
-        raise DataError(f"{where} {told(refused, wrong, len(rows))}{remedy}")
+        remedy = " (--on-bad-row skip leaves bad rows out)" if examples else ""
+        hint = f"; {advised}" if advised else ""
+        raise DataError(f"{where} {told(refused, wrong, len(rows))}{hint}{remedy}")
     if not examples or kind is None:
         first = named[0]
         raise DataError(f"{where}: no usable row among {len(rows)}; the first: {where} row {first.row}: {first.message}")
@@ -164,15 +165,20 @@ def parse(
     )
 
 
-def told(first: Sequence[str], dropped: Mapping[str, int], rows: int) -> str:
-    """The first bad rows in words, and where there are more than one, how many there are for each reason."""
+def told(first: Sequence[tuple[int, str]], dropped: Mapping[str, int], rows: int) -> str:
+    """The first bad rows in words, and where there are more than one, how many there are for each reason.
+
+    Where no row is good and the first ones all have the same fault, it is the set's, and is told once.
+    """
     total = sum(dropped.values())
+    named = [f"row {number}: {message}" for number, message in first]
     if total == 1 or len(first) < 2:
-        return first[0]
+        return named[0]
+    same = total == rows and len(dropped) == 1 and len({message for _, message in first}) == 1
     reasons = ", ".join(
         f"{n} {reason}" for reason, n in sorted(dropped.items(), key=lambda item: (-item[1], item[0]))
     )
-    return f"{'; '.join(first)}; {total:,} of {rows:,} rows are bad: {reasons}"
+    return f"{'; '.join(named[:1] if same else named)}; {total:,} of {rows:,} rows are bad: {reasons}"
 
 
 def to_singles(examples: Iterable[Example]) -> list[Single]:
@@ -242,18 +248,18 @@ def _text(row: Row, column: str) -> str:
 
 def _odd(row: Row) -> list[str]:
     """What is odd about a row that is used."""
-    chosen, rejected = (score_of(row.get(column)) for column in SCORES)
+    chosen, rejected = (numeric(row.get(column)) for column in SCORES)
     return [SCORED_LOWER] if chosen is not None and rejected is not None and chosen <= rejected else []
 
 
 def _source(row: Row) -> str | None:
-    value = row.get("source") if row.get("source") is not None else row.get("topic")
-    return None if value is None else str(value)
+    value = row.get("topic") if absent(row.get("source")) else row["source"]
+    return None if absent(value) else str(value)
 
 
 def _split(row: Row) -> Split | None:
     value = row.get("split")
-    if value is None:
+    if absent(value):
         return None
     name = (
         value.strip().lower().removesuffix(SPLIT_SUFFIX).rstrip("0123456789")

@@ -35,7 +35,7 @@ def json_rows(file: IO[bytes], reading: Reading) -> Numbered:
         content = _wrapped(content, where)
     if not isinstance(content, list):
         raise DataError(
-            f"{where}: holds {type(content).__name__}; want a list of objects (one object per line is .jsonl)"
+            f"{where}: holds {_word(content)}; want a list of objects, a row each (one object per line is .jsonl)"
         )
     for number, item in enumerate(content, 1):
         yield number, _object(item, f"{where} row {number}")
@@ -60,6 +60,9 @@ def _wrapped(content: dict[str, Any], where: str) -> Any:
         for k, v in content.items()
         if isinstance(v, list) and v and all(isinstance(item, dict) for item in v)
     }
+    every = [value for value in content.values() if isinstance(value, list)]
+    if every and not any(every) and not content.keys() & COLUMNS:
+        return []
     splits = {"train", *HELDOUT_SPLITS}
     if lists and lists.keys() <= splits:
         return [{"split": split, **item} for split, items in lists.items() for item in items]
@@ -92,9 +95,18 @@ def _decode(text: str, where: str) -> Any:
         raise DataError(f"{where}: malformed JSON ({first_line(error)})") from None
 
 
+def _word(value: Any) -> str:
+    """What JSON calls a value's type."""
+    if isinstance(value, dict):
+        rows = [v for v in value.values() if isinstance(v, list | dict)]
+        return "an object of columns" if rows and len(rows) == len(value) else "an object"
+    kinds = {list: "a list", str: "text", bool: "a truth value", type(None): "null"}
+    return kinds.get(type(value), "a number")
+
+
 def _object(value: Any, where: str) -> Row:
     if not isinstance(value, dict):
         raise DataError(
-            f"{where}: holds {type(value).__name__}; want an object with columns, such as prompt, chosen, rejected"
+            f"{where}: holds {_word(value)}; want an object with columns, such as prompt, chosen, rejected"
         )
     return value

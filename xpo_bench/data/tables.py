@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from itertools import chain
 from typing import IO, TYPE_CHECKING, Any
 
-from xpo_bench.data.formats import NUMBERS
+from xpo_bench.data.formats import PAIRED, UNPAIRED
 from xpo_bench.data.reading import Numbered, Reading, first_line
 from xpo_bench.errors import DataError
 
@@ -27,6 +27,7 @@ def tsv(file: IO[bytes], reading: Reading) -> Numbered:
 def _separated(file: IO[bytes], reading: Reading, separator: str) -> Numbered:
     number = 0
     names: list[str] = []
+    kept: Collection[str] = ()
     keep: list[int] = []
     for frame in _frames(file, reading, separator):
         rows = frame.itertuples(index=False, name=None)
@@ -37,9 +38,27 @@ def _separated(file: IO[bytes], reading: Reading, separator: str) -> Numbered:
                 if names.count(name) > 1:
                     raise DataError(f"{reading.where}: column {name!r} is given twice; rename one of them")
             keep = [i for i, name in enumerate(names) if name in kept or not kept]
+            _check_separator(names, reading.where, separator)
         for values in rows:
             number += 1
-            yield number, {names[i]: _typed(names[i], values[i]) for i in keep}
+            row = {names[i]: _typed(names[i], values[i]) for i in keep}
+            yield number, {**_unread(names, kept, number), **row}
+
+
+def _check_separator(names: list[str], where: str, separator: str) -> None:
+    """Refuse a table of one column whose name holds what looks like another separator, several times."""
+    for other, word in ((";", "semicolons"), ("\t", "tabs"), (",", "commas"), ("|", "bars")):
+        if len(names) == 1 and other != separator and names[0].count(other) > 1:
+            raise DataError(
+                f"{where}: its columns look separated by {word}; save it as .csv with commas or as .tsv with tabs"
+            )
+
+
+def _unread(names: Sequence[str], kept: Collection[str], number: int) -> dict[str, None]:
+    """Columns that are not read, as missing: in the first row, for errors that name every column, and in all rows
+    where nothing of what is read is a preference set by itself."""
+    whole = set(PAIRED) <= set(kept) or set(UNPAIRED) <= set(kept)
+    return {} if whole and number > 1 else dict.fromkeys(name for name in names if name not in kept)
 
 
 def _frames(file: IO[bytes], reading: Reading, separator: str) -> Iterator[pd.DataFrame]:
@@ -76,17 +95,11 @@ def _frames(file: IO[bytes], reading: Reading, separator: str) -> Iterator[pd.Da
 
 
 def _typed(column: str, value: object) -> object:
-    """CSV knows no types: numbers are read from text; what is absent or cannot be read stays visible as
-    such."""
+    """CSV knows no types: every cell is text, and numbers are read from it once it is known which columns
+    hold them. A field that is not there is missing, and so is a label, a split or a source without text."""
     if not isinstance(value, str):
         return None
-    name = column.strip().lower()
-    if name in NUMBERS:
-        try:
-            return float(value) if value.strip() else None
-        except ValueError:
-            return value
-    return (value or None) if name in ("label", "split", "source", "topic") else value
+    return (value or None) if column.strip().lower() in ("label", "split", "source", "topic") else value
 
 
 # --------------------------------------------------------------------------- parquet
@@ -115,10 +128,8 @@ def parquet(file: IO[bytes], reading: Reading) -> Numbered:
             batches = table.iter_batches(batch_size=reading.batch, columns=known)
             rows = chain.from_iterable(batch.to_pylist() for batch in batches)
             for number, row in enumerate(rows, 1):
-                yield (
-                    number,
-                    {**row, **{name: read(row[name]) for name, read in decode.items()}} if decode else row,
-                )
+                read_ = {name: read(row[name]) for name, read in decode.items()}
+                yield number, {**_unread(names, known, number), **row, **read_}
     except (pa.ArrowException, ValueError) as error:
         if isinstance(error, UnicodeDecodeError):
             raise

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from decimal import Decimal
 from typing import Any
 
 Row = Mapping[str, Any]
@@ -35,7 +36,7 @@ def shown(value: object, limit: int = 60) -> str:
 
 def finite(value: object) -> float | None:
     """The value as a float when it is a finite number, else None; true and false are no numbers."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
         return None
     try:
         return float(value) if math.isfinite(value) else None
@@ -43,20 +44,29 @@ def finite(value: object) -> float | None:
         return None
 
 
+def numeric(value: object) -> float | None:
+    """A finite number, also one that text spells, as every cell of a CSV file does; else None."""
+    if isinstance(value, str):
+        try:
+            return finite(float(value))
+        except ValueError:
+            return None
+    return finite(value)
+
+
+def absent(value: object) -> bool:
+    """Whether a cell holds nothing: null, or text without a visible character."""
+    return value is None or (isinstance(value, str) and not value.strip())
+
+
 def label_of(value: object) -> bool:
     """true or false, 1 or 0, or a word for one of them; nothing else, since what counts as desirable would be
     a guess."""
     if isinstance(value, bool):
         return value
-    number = finite(value)
-    if number is None and isinstance(value, str):
-        word = value.strip().lower()
-        if word in TRUE or word in FALSE:
-            return word in TRUE
-        try:
-            number = finite(float(word))
-        except ValueError:
-            number = None
+    if isinstance(value, str) and (word := value.strip().lower()) in TRUE | FALSE:
+        return word in TRUE
+    number = numeric(value)
     if number in (0, 1):
         return number == 1
     if number is not None and number < 0:
@@ -72,10 +82,15 @@ def label_of(value: object) -> bool:
 
 def p_chosen_of(row: Row) -> float | None:
     given = row.get("p_chosen")
-    if given is not None:
-        p, origin = _number(given, "p_chosen"), f"p_chosen is {shown(given)}"
-    elif row.get("votes_chosen") is not None and row.get("votes_rejected") is not None:
-        chosen, rejected, tie = (_number(row.get(column) or 0, column) for column in VOTES)
+    lacking = [column for column in VOTES[:2] if absent(row.get(column))]
+    if not absent(given):
+        p = _number(given, "p_chosen")
+        origin = f"p_chosen is {shown(p if isinstance(given, str) else given)}"
+    elif len(lacking) == 1:
+        raise BadRow("missing column", f"votes without {lacking[0]}; want votes_chosen and votes_rejected, or neither")
+    elif not lacking:
+        votes = (0 if absent(row.get(column)) else row[column] for column in VOTES)
+        chosen, rejected, tie = (_number(value, column) for value, column in zip(votes, VOTES, strict=True))
         if min(chosen, rejected, tie) < 0 or chosen + rejected + tie == 0:
             raise BadRow(
                 "p_chosen out of range",
@@ -91,16 +106,7 @@ def p_chosen_of(row: Row) -> float | None:
 
 
 def _number(value: object, column: str) -> float:
-    number = finite(value)
+    number = numeric(value)
     if number is None:
         raise BadRow("p_chosen out of range", f"{column} is {shown(value)}; want a finite number")
     return number
-
-
-def score_of(value: object) -> float | None:
-    if isinstance(value, str):
-        try:
-            return finite(float(value))
-        except ValueError:
-            return None
-    return finite(value)

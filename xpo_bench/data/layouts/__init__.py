@@ -8,16 +8,20 @@ there and whose first row has its shape.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Literal
 
 from xpo_bench.data.cells import conversation, read_conversations, spells_messages, structure
 from xpo_bench.data.formats import COLUMNS, PASSED, SCORE_NAMES, SCORES, BadRow, Row
 from xpo_bench.data.layouts import conversations, pairs, rankings
-from xpo_bench.data.layouts.base import Context, Layout, Numbered
+from xpo_bench.data.layouts.base import Context, Layout, Numbered, words
 from xpo_bench.data.layouts.guess import advice
+from xpo_bench.data.layouts.names import names_of, rename, renaming, similar
+from xpo_bench.data.values import VOTES
 from xpo_bench.errors import DataError, UsageError, unknown
 
 __all__ = ["LAYOUTS", "Arranged", "Layout", "advice", "arrange", "check_columns", "wanted"]
@@ -34,8 +38,11 @@ KNOWN = frozenset({*COLUMNS, *PASSED, *SCORE_NAMES}).union(
     *(layout.needs | layout.also for layout in LAYOUTS)
 )
 """Every column that any layout reads."""
+SPELT = "completion that spells a list of texts, used as it is"
+UNITS = frozenset({"source", "topic", "split"})
+"""Names that may stand for a column that is something else as well."""
 FITTED = 100
-"""First rows that are searched for one that has all columns of a layout, and its shape."""
+"""First rows with all columns of a layout that are searched for one of its shape."""
 
 
 @dataclass(frozen=True)
@@ -71,15 +78,18 @@ def arrange(
     Raises:
         DataError: `columns` names a column that the set does not have.
     """
-    names = _names(row for _, row in rows)
-    renamed = _renaming(names, columns or {}, where)
-    out: Numbered = [(number, _rename(row, renamed)) for number, row in rows] if renamed else rows
+    names = names_of(row for _, row in rows)
+    renamed = renaming(names, columns or {}, [row for _, row in rows], KNOWN, where)
+    out: Numbered = [(number, rename(row, renamed)) for number, row in rows] if renamed else rows
     if renamed:
-        names = _names(row for _, row in out if not isinstance(row, BadRow))
+        names = names_of(row for _, row in out if not isinstance(row, BadRow))
     layout = _recognised(names, [row for _, row in out if not isinstance(row, BadRow)])
+    _check_read(columns or {}, layout, names, where)
     used = TEXTS if layout is None or layout.beside else layout.needs | layout.also
     out = read_conversations(out, [column for column in TALK if column in names and column in used])
     context = Context(pairs_of)
+    if spelt := sum(any(_spells_texts(row.get(c)) for c in TEXTS[1:]) for _, row in out if not isinstance(row, BadRow)):
+        context.notes[SPELT] = spelt
     if layout is not None:
         out = layout.gather(out, context) if layout.gather else _mapped(out, layout, context)
     read = {**(layout.columns if layout else {}), **{new: old for new, old in renamed.items() if new != old}}
@@ -96,7 +106,7 @@ def wanted(names: Sequence[str], columns: Mapping[str, str] | None = None) -> Co
 
     None where the set has no layout at all.
     """
-    renamed = {**_similar(names, KNOWN, set()), **(columns or {})}
+    renamed = {**similar(names, KNOWN, set()), **(columns or {})}
     present = {*names, *renamed}
     fitting = [layout for layout in LAYOUTS if layout.needs <= present]
     if not fitting and not present & {"chosen", "rejected", "completion"}:
@@ -112,24 +122,25 @@ def wanted(names: Sequence[str], columns: Mapping[str, str] | None = None) -> Co
 
 
 def check_columns(given: Any) -> dict[str, str]:
-    """`--columns` as a mapping: words `chosen=a,rejected=b`, or a table.
+    """`--columns` as a mapping: words `chosen=a,rejected=b`, where `\\,` is a comma within a name, or a table.
 
     Raises:
-        UsageError: no such words, a name that no layout reads, or the same name twice.
+        UsageError: no such words, a name that no layout reads, the same name twice, or one column for two names.
     """
+    expected = "expected NAME=COLUMN[,NAME=COLUMN], such as chosen=response_a,rejected=response_b"
     if isinstance(given, Mapping):
-        pairs_ = [(str(k), str(v)) for k, v in given.items()]
-    else:
-        words = given.split(",") if isinstance(given, str) else [str(w) for w in given]
-        parts = [word.partition("=") for word in words if word.strip()]
+        pairs_ = list(given.items())
+    elif isinstance(given, str | list | tuple):
+        words_ = re.split(r"(?<!\\),", given) if isinstance(given, str) else [str(w) for w in given]
+        parts = [word.replace("\\,", ",").partition("=") for word in words_ if word.strip()]
         pairs_ = [(left.strip(), right.strip() if equals else "") for left, equals, right in parts]
+    else:
+        raise UsageError(f"--columns {given!r}: {expected}")
     out: dict[str, str] = {}
     for name, column in pairs_:
-        if not name or not column:
-            raise UsageError(
-                f"--columns {name or given}: expected NAME=COLUMN[,NAME=COLUMN], "
-                "such as chosen=response_a,rejected=response_b"
-            )
+        if not isinstance(name, str) or not isinstance(column, str) or not name or not column:
+            more = "; write a comma within a name as \\," if isinstance(given, str) and "=" in given else ""
+            raise UsageError(f"--columns {name or given}: {expected}{more}")
         if name not in KNOWN:
             close = unknown("name in --columns", name, KNOWN).partition(" (known:")[0]
             raise UsageError(
@@ -137,79 +148,13 @@ def check_columns(given: Any) -> dict[str, str]:
             )
         if name in out:
             raise UsageError(f"--columns {name}: given twice")
+        twin = next((n for n, c in out.items() if c == column and not {n, name} & UNITS), None)
+        if twin:
+            raise UsageError(f"--columns {twin}={column},{name}={column}: one column cannot be both")
         out[name] = column
     if not out:
-        raise UsageError(
-            "--columns: expected NAME=COLUMN[,NAME=COLUMN], such as chosen=response_a,rejected=response_b"
-        )
+        raise UsageError(f"--columns: {expected}")
     return out
-
-
-# --------------------------------------------------------------------------- names
-
-
-def _names(rows: Iterable[Row]) -> list[str]:
-    """Every column that some row has, in order."""
-    found: dict[str, None] = {}
-    before: tuple[str, ...] = ()
-    for row in rows:
-        keys = tuple(row)
-        if keys != before:
-            found.update(dict.fromkeys(keys))
-            before = keys
-    return list(found)
-
-
-def _renaming(names: Sequence[str], columns: Mapping[str, str], where: str) -> dict[str, str]:
-    """New name -> column, of those that have to be renamed."""
-    for new, old in columns.items():
-        if old not in names and old.partition(".")[0] not in names:
-            raise DataError(
-                f"{where}: --columns {new}={old}: no such column (has {', '.join(map(str, names[:12]))})"
-            )
-    return {**_similar(names, KNOWN, {*columns, *columns.values()}), **columns}
-
-
-def _similar(names: Sequence[str], known: Collection[str], taken: Collection[str]) -> dict[str, str]:
-    """Columns that differ from a known one in case and surrounding blanks alone: known name -> column."""
-    folded = {name.casefold(): name for name in known}
-    out: dict[str, str] = {}
-    for name in names:
-        target = folded.get(str(name).strip().casefold())
-        if (
-            target
-            and target != name
-            and target not in names
-            and target not in taken
-            and name not in taken
-            and target not in out
-        ):
-            out[target] = name
-    return out
-
-
-def _rename(row: Row, renamed: Mapping[str, str]) -> Row:
-    old = set(renamed.values())
-    out = {name: value for name, value in row.items() if name not in old and name not in renamed}
-    for new, column in renamed.items():
-        value = row[column] if column in row else _at(row, column)
-        if value is not None or column in row:
-            out[new] = value
-    return out
-
-
-def _at(row: Row, path: str) -> Any:
-    """A value inside nested objects and lists: `info.post`, `answers.0.text`; None where there is none."""
-    value: Any = row
-    for part in path.split("."):
-        value = structure(value)
-        if isinstance(value, Mapping):
-            value = value.get(part)
-        elif isinstance(value, list) and part.isdecimal() and int(part) < len(value):
-            value = value[int(part)]
-        else:
-            return None
-    return value
 
 
 # --------------------------------------------------------------------------- rows
@@ -221,10 +166,20 @@ def _recognised(names: Sequence[str], rows: Sequence[Row]) -> Layout | None:
     for layout in LAYOUTS:
         if not layout.needs <= present or (complete and not layout.beside):
             continue
-        whole = (row for row in rows[:FITTED] if all(row.get(column) is not None for column in layout.needs))
-        if any(layout.fits(_spelt_out(row)) for row in whole):
+        shape = words("prompt chosen rejected") if layout.beside else layout.needs
+        whole = (row for row in rows if all(row.get(column) is not None for column in shape & present))
+        first = list(islice(whole, FITTED))
+        if any(layout.fits(_spelt_out(row)) for row in first) or not (first or layout.shaped):
             return layout
     return None
+
+
+def _spells_texts(value: object) -> bool:
+    """Whether text spells a list of texts, as a table without types spells the lists of another kind of set."""
+    if not isinstance(value, str) or not value.lstrip().startswith("[") or not value.rstrip().endswith("]"):
+        return False
+    found = structure(value)
+    return isinstance(found, list) and bool(found) and all(isinstance(item, str) for item in found)
 
 
 def _spelt_out(row: Row) -> Row:
@@ -252,7 +207,7 @@ def _mapped(rows: Numbered, layout: Layout, context: Context) -> Numbered:
                 )
             kept = {
                 name: row[name]
-                for name in (*PASSED, *KEPT)
+                for name in (*PASSED, *_kept(layout))
                 if name in row and not (name == "system" and name in layout.needs | layout.also)
             }
             out += [(number, {**kept, **new}) for new in layout.rows(row, context)]
@@ -263,6 +218,31 @@ def _mapped(rows: Numbered, layout: Layout, context: Context) -> Numbered:
 
 KEPT = ("split", "source", "topic", *SCORE_NAMES)
 """Columns that every layout hands on."""
+
+
+def _kept(layout: Layout) -> tuple[str, ...]:
+    """Columns of TRL's that a layout hands on: a row that becomes one pair may say how probable its preference is."""
+    return KEPT if "ranking" in layout.columns else (*KEPT, "p_chosen", *VOTES)
+
+
+def _check_read(
+    columns: Mapping[str, str], layout: Layout | None, names: Sequence[str], where: str
+) -> None:
+    """Refuse a mapping to a name that the set is not read by, which would do nothing.
+
+    Raises:
+        DataError: a name that neither the layout nor TRL's columns read.
+    """
+    read = {*PASSED, *(KEPT if layout and not layout.beside else (*COLUMNS, *SCORE_NAMES))}
+    if layout is not None:
+        read |= {*layout.needs, *layout.also, *(_kept(layout) if layout.gather is None else ())}
+    for new, old in columns.items():
+        if new not in read:
+            name = f"layout {layout.name}" if layout else "a set in TRL's columns"
+            others = [one for one in LAYOUTS if new in one.needs]
+            best = max(others, key=lambda one: len(one.needs & set(names)) / len(one.needs), default=None)
+            other = f"; layout {best.name} does, and wants {', '.join(sorted(best.needs))}" if best else ""
+            raise DataError(f"{where}: --columns {new}={old}: {name} does not read {new}{other}")
 
 
 def _finished(row: Row | BadRow) -> Row | BadRow:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from xpo_bench.data.cells import structure
-from xpo_bench.data.formats import BadRow, Row, finite, shown
+from xpo_bench.data.formats import BadRow, Row, numeric, shown
 
 Side = Literal["first", "second", "tie"]
 Numbered = Sequence[tuple[int, Row | BadRow]]
@@ -53,6 +54,11 @@ class Layout:
     beside: bool = False
     gather: Callable[[Numbered, Context], Numbered] | None = None
 
+    @property
+    def shaped(self) -> bool:
+        """Whether more than the names of columns tells the layout."""
+        return self.fits is not _any_shape
+
 
 def words(text: str) -> frozenset[str]:
     """Column names, separated by blanks."""
@@ -69,12 +75,7 @@ def number(row: Row, column: str, reason: str = "unreadable preference") -> floa
         BadRow: it is none.
     """
     value = row.get(column)
-    found = finite(value)
-    if found is None and isinstance(value, str):
-        try:
-            found = finite(float(value))
-        except ValueError:
-            found = None
+    found = numeric(value)
     if found is None:
         raise BadRow(reason, f"{column} is {shown(value)}; want a number")
     return found
@@ -95,33 +96,35 @@ def one_of(row: Row, column: str, meanings: Mapping[float, Side]) -> Side:
     return meanings[value]
 
 
-_FIRST = "a model_a response_a assistant_a conversation_a completion_a answer_a first"
+_SIGNS = re.compile(r"[<>=!~+-]")
+"""Characters that compare or negate: a verdict with one of them is not read by its words."""
+_NAMED = ("model", "response", "assistant", "conversation", "completion", "answer", "output")
 _SIDES: dict[str, Side] = {
-    **dict.fromkeys(_FIRST.split(), "first"),
-    **dict.fromkeys(
-        ("b", *(word.replace("_a", "_b") for word in _FIRST.split() if "_a" in word), "second"), "second"
-    ),
-    **dict.fromkeys(
-        ("tie", "ties", "draw", "both", "equal", "same", "bothbad", "both bad", "neither"), "tie"
-    ),
+    **dict.fromkeys(("a", "first", *(f"{name} a" for name in _NAMED)), "first"),
+    **dict.fromkeys(("b", "second", *(f"{name} b" for name in _NAMED)), "second"),
+    **dict.fromkeys(("tie", "ties", "tied", "draw", "both", "equal", "same", "bothbad", "both bad", "neither"), "tie"),
 }
+"""Verdicts in lower case, one blank for whatever is no letter."""
 
 
 def winner(row: Row, column: str) -> Side:
-    """The side that a verdict names: `A`, `model_a`, `tie (bothbad)` and the like, in any case.
+    """The side that a verdict names: `A`, `model_a`, `Model B`, `tie (bothbad)`, `both_bad` and the like, in any case.
 
     Raises:
         BadRow: something else; a bare number is refused, since 1 is the first side in some sets and the
         second in others.
     """
     value = row.get(column)
-    text = str(value).strip().lower().strip("[]") if isinstance(value, str) else ""
-    side = _SIDES.get(text) or ("tie" if text.startswith("tie") else None)
+    text = " ".join(re.findall(r"[^\W_]+", value.lower())) if isinstance(value, str) and not _SIGNS.search(value) else ""
+    side = _SIDES.get(text) or ("tie" if text.startswith("tie ") else None)
     if side is None:
-        raise BadRow(
-            "unreadable preference",
-            f"{column} is {shown(value)}; want a, b or tie (also model_a, response_a, tie (bothbad))",
-        )
+        want = "want a, b or tie (also model_a, response_a, tie (bothbad))"
+        if numeric(value) is not None:
+            want += (
+                "; which side a number means differs from set to set: see pku-saferlhf (0 is the first) and shp "
+                "(1 is the first) in docs/data.md"
+            )
+        raise BadRow("unreadable preference", f"{column} is {shown(value)}; {want}")
     return side
 
 

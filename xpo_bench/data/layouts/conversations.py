@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from xpo_bench.data.cells import conversation
-from xpo_bench.data.formats import BadRow, Row
+from xpo_bench.data.formats import BadRow, Row, shown
 from xpo_bench.data.layouts.base import (
     Context,
     Layout,
@@ -20,6 +20,7 @@ from xpo_bench.data.layouts.base import (
     winner,
     words,
 )
+from xpo_bench.data.values import absent
 
 NO_ASSISTANT = "last message is not the assistant's"
 PROMPT_DIFFERS = "prompt column is not the first user turn"
@@ -71,6 +72,17 @@ def _messages_and_texts(row: Row) -> bool:
 
 def _verl(row: Row, context: Context) -> Iterable[Row]:
     return ({"source": row.get("data_source"), **r} for r in _with_texts(row, context))
+
+
+def _steps(row: Row, _: Context) -> Iterable[Row]:
+    """The reasoning before the step that is judged is the beginning of the assistant's answer."""
+    before = row.get("initial_reason_steps")
+    if absent(before) or not isinstance(row.get("prompt"), str):
+        return [row]
+    if not isinstance(before, str):
+        raise BadRow("not text", f"initial_reason_steps is {shown(before)}; give a string")
+    sides = {c: said(row[c]) for c in ("chosen", "rejected") if c in row}
+    return [{**row, "prompt": [*_user(row["prompt"]), *said(before)], **sides}]
 
 
 def with_system(row: Row, prompt: object, system: str = "system") -> list[Any]:
@@ -199,6 +211,14 @@ LAYOUTS = (
         words("data_source prompt chosen rejected"),
         rows=_verl,
         fits=lambda row: isinstance(row["prompt"], list | dict),
+        beside=True,
+    ),
+    Layout(
+        "step-dpo",
+        {"prompt": "prompt, initial_reason_steps (the answer's beginning)", "pair": "chosen, rejected"},
+        words("prompt initial_reason_steps chosen rejected"),
+        rows=_steps,
+        fits=lambda row: all(isinstance(row[c], str) for c in ("prompt", "chosen", "rejected")),
         beside=True,
     ),
     _family("conversations", ""),

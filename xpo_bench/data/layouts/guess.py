@@ -16,17 +16,25 @@ GUESSES: dict[str, tuple[str, ...]] = {
         "rejected": "rejected bad worse dispreferred unpreferred reject loser lose losing negative neg worst disliked "
         "incorrect",
         "completion": "completion response answer output generation reply text content",
-        "label": "label rating thumbs feedback desirable kto_tag is_good liked target score",
+        "label": "label rating thumbs feedback desirable kto_tag is_good liked is_safe is_correct target score",
         "winner": "winner preference preferred verdict choice vote label better",
     }.items()
 }
 """What is looked for -> words of column names, the likeliest first."""
 SIDES = (("a", "b"), ("1", "2"), ("0", "1"), ("A", "B"), ("first", "second"), ("left", "right"), ("x", "y"))
+COMMA = "\\,"
+"""A comma within the name of a column."""
+NO_ANSWER = frozenset({
+    "model", "score", "rating", "id", "source", "author", "name", "tokens", "safe", "level", "category", "winner", "rank",
+    "votes",
+})  # fmt: skip
+"""Words of columns that come in pairs and hold no answers."""
 
 
 def advice(row: Row) -> str:
     """The `--columns` words that may map a row's columns; nothing where the columns are there and hold nothing."""
-    names = list(map(str, row))
+    nested = (f"{name}.{key}" for name, value in row.items() if isinstance(value, dict) for key in value)
+    names = [*map(str, row), *nested]
     wanted = UNPAIRED if "completion" in row else PAIRED
     missing = [name for name in wanted if name not in names]
     if not missing:
@@ -35,10 +43,13 @@ def advice(row: Row) -> str:
     found = _pairs(names) or _unpaired(names)
     if not found and len(missing) < 3 and all(_find(name, spare) for name in missing):
         found = {name: str(_find(name, spare)) for name in missing}
-    words = ",".join(f"{new}={old}" for new, old in found.items() if new != old)
+    words = ",".join(f"{new}={old.replace(',', COMMA)}" for new, old in found.items() if new != old)
     if words:
         return f"perhaps --columns {shlex.quote(words) if words.isprintable() else ascii(words)}"
-    return f"--columns {','.join(f'{name}=COLUMN' for name in missing)} reads other names" if spare else ""
+    if not spare:
+        return ""
+    words = ",".join(f"{name}=COLUMN" for name in missing)
+    return f"if other columns hold {'it' if len(missing) == 1 else 'them'}: --columns {words}"
 
 
 def _pairs(names: Sequence[str]) -> dict[str, str]:
@@ -50,13 +61,14 @@ def _pairs(names: Sequence[str]) -> dict[str, str]:
         for name in names:
             stem = name.removesuffix(first)
             other = stem + second
-            if name != stem and other in names:
-                verdict = _find("winner", [n for n in names if n not in (name, other)])
-                rest = [n for n in names if n not in (name, other, verdict)]
-                prompt = _find("prompt", rest) or "COLUMN"
-                if verdict:
-                    return {"prompt": prompt, "response_a": name, "response_b": other, "winner": verdict}
-                return {"prompt": prompt, "chosen": name, "rejected": other}
+            if name == stem or other not in names or NO_ANSWER & set(_words(stem)):
+                continue
+            verdict = _find("winner", [n for n in names if n not in (name, other)])
+            rest = [n for n in names if n not in (name, other, verdict)]
+            prompt = _find("prompt", rest) or "COLUMN"
+            if verdict:
+                return {"prompt": prompt, "response_a": name, "response_b": other, "winner": verdict}
+            return {"prompt": prompt, "chosen": name, "rejected": other}
     return {}
 
 
@@ -78,7 +90,11 @@ def _find(what: str, names: Sequence[str]) -> str | None:
         if exact:
             return exact
     for guess in GUESSES[what]:
-        part = next((name for name in names if guess in re.split(r"[\W_]+", name.lower())), None)
+        part = next((name for name in names if guess in _words(name)), None)
         if part:
             return part
     return None
+
+
+def _words(name: str) -> list[str]:
+    return re.split(r"[\W_]+", name.lower())

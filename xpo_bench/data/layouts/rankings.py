@@ -18,6 +18,7 @@ from xpo_bench.data.layouts.base import (
     number,
     words,
 )
+from xpo_bench.data.values import absent
 
 UNGRADED = "answers without a grade"
 
@@ -30,7 +31,7 @@ def _graded(
         raise BadRow("missing column", f"{len(texts)} answers and {len(grades)} {what}; want one for each")
     kept = []
     for text, grade in zip(texts, grades, strict=True):
-        if grade is None:
+        if absent(grade) or grade != grade:  # tables made of data frames hold NaN for what is missing
             context.notes[UNGRADED] += 1
         else:
             kept.append((text, sign * number({what: grade}, what)))
@@ -39,18 +40,24 @@ def _graded(
     return compared(prompt, kept, context)
 
 
-def _nectar(row: Row, context: Context) -> Iterable[Row]:
-    answers = listed(row, "answers")
-    texts, ranks = ([inside(a, key) for a in answers] for key in ("answer", "rank"))
-    return _graded(row["prompt"], texts, ranks, -1, "rank", context)
+def _of_objects(name: str, prompt: str, answers: str, text: str, grade: str, sign: int = 1) -> Layout:
+    """A layout of answers as objects that hold a text and a grade each."""
 
+    def rows(row: Row, context: Context) -> Iterable[Row]:
+        found = listed(row, answers)
+        texts, grades = ([inside(a, key) for a in found] for key in (text, grade))
+        return _graded(row[prompt], texts, grades, sign, grade, context)
 
-def _ultrafeedback(row: Row, context: Context) -> Iterable[Row]:
-    answers = listed(row, "completions")
-    grades = [inside(a, "overall_score") for a in answers]
-    return _graded(
-        row["instruction"], [inside(a, "response") for a in answers], grades, 1, "overall_score", context
-    )
+    def fits(row: Row) -> bool:
+        items = structure(row[answers])
+        return isinstance(items, list) and bool(items) and isinstance(items[0], dict) and {text, grade} <= items[0].keys()
+
+    columns = {
+        "prompt": prompt,
+        "pairs": f"{answers}.{text}",
+        "ranking": f"{answers}.{grade} ({'higher' if sign > 0 else 'lower'} is better)",
+    }
+    return Layout(name, columns, words(f"{prompt} {answers}"), rows=rows, fits=fits)
 
 
 def _lists(prompt: str, answers: str, grades: str, sign: int) -> Any:
@@ -131,33 +138,11 @@ class _Answer:
     __hash__ = None  # type: ignore[assignment]
 
 
-def _objects(column: str, key: str) -> Any:
-    def fits(row: Row) -> bool:
-        items = structure(row[column])
-        return isinstance(items, list) and bool(items) and isinstance(items[0], dict) and key in items[0]
-
-    return fits
-
-
 LAYOUTS = (
-    Layout(
-        "nectar",
-        {"prompt": "prompt", "pairs": "answers.answer", "ranking": "answers.rank (lower is better)"},
-        words("prompt answers"),
-        rows=_nectar,
-        fits=_objects("answers", "rank"),
-    ),
-    Layout(
-        "ultrafeedback-completions",
-        {
-            "prompt": "instruction",
-            "pairs": "completions.response",
-            "ranking": "completions.overall_score (higher is better)",
-        },
-        words("instruction completions"),
-        rows=_ultrafeedback,
-        fits=_objects("completions", "response"),
-    ),
+    _of_objects("nectar", "prompt", "answers", "answer", "rank", -1),
+    _of_objects("ultrafeedback-completions", "instruction", "completions", "response", "overall_score"),
+    _of_objects("stack-exchange-preferences", "question", "answers", "text", "pm_score"),
+    _of_objects("responses-and-scores", "user_input", "responses_and_scores", "response", "score"),
     *(
         _listed(prompt, answers, grades, sign)
         for prompt in ("prompt", "instruction")

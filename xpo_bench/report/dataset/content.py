@@ -68,6 +68,11 @@ def with_tokens(q: Quantity, shown: str, value: Mapping[str, Any]) -> Quantity:
     return replace(q, shown=f"{q.shown}\ntokens: {shown}", value={**q.value, "tokens": value})
 
 
+def counted(n: int, what: str) -> str:
+    """`1 row`, `8,151 rows`."""
+    return f"{n:,} {what}{'s' * (n != 1)}"
+
+
 def of(count: int, total: int, what: str) -> str:
     """`552 of 8,151 rows (6.8 %)`."""
     fraction = f" ({number(100 * count / total)} %)" if total and count else ""
@@ -82,14 +87,15 @@ def fraction(count: int, total: int) -> float | None:
 def accuracy(values: npt.NDArray[np.float64], clusters: npt.NDArray[np.int64]) -> dict[str, Any]:
     """Mean and 95 % interval, clustered by prompt: Student's t with one degree less than there are clusters.
 
-    With one cluster the values themselves are taken for independent; the interval is None where nothing can be said.
+    With one cluster the values themselves are taken for independent; the interval is None where nothing can be said,
+    as where all values are equal: their spread is then no estimate of anything.
     """
     n, count = len(values), len(set(clusters.tolist()))
     if not n:
         return {"accuracy": None, "ci95": None, "n": 0, "clusters": 0}
     mean, se = float(values.mean()), kl_se(values, clusters) if n > 1 else float("nan")
     half = quantile((count if count > 1 else n) - 1) * se if n > 1 else float("nan")
-    interval = [mean - half, mean + half] if np.isfinite(half) else None
+    interval = [mean - half, mean + half] if np.isfinite(half) and np.ptp(values) > 0 else None
     return {"accuracy": mean, "ci95": interval, "n": n, "clusters": count}
 
 

@@ -16,6 +16,7 @@ from xpo_bench.report.dataset.content import (
     accuracy,
     accuracy_shown,
     by_unit,
+    counted,
     fraction,
     lengths_shown,
     of,
@@ -86,8 +87,8 @@ def _overlap(train: Sequence[Example], heldout: Sequence[Example]) -> Quantity:
         "completion_rows": both.completion_rows,
     }
     shown = (
-        f"{both.prompts:,} prompts, in {of(both.prompt_rows, n, 'held-out rows')}; "
-        f"{both.completions:,} completions, in {of(both.completion_rows, n, 'held-out rows')}"
+        f"{counted(both.prompts, 'prompt')}, in {of(both.prompt_rows, n, 'held-out rows')}; "
+        f"{counted(both.completions, 'completion')}, in {of(both.completion_rows, n, 'held-out rows')}"
     )
     return quantity(
         "split_overlap", "on both sides of the split", shown if n else "no split: nothing is held out", value

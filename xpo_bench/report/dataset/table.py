@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from xpo_bench.report.dataset.content import DatasetReport
+from xpo_bench.report.dataset.content import DatasetReport, counted
 from xpo_bench.report.drawing import say
 from xpo_bench.report.format import clean
 
@@ -18,11 +18,11 @@ def print_dataset(console: Console, report: DatasetReport) -> None:
     facts = report.facts
     revision = f" at {facts['revision'][:12]}" if facts["revision"] else ""
     say(console, f"{facts['source']}{revision}", "bold")
-    kind = "pairs" if facts["kind"] == "pairs" else "unpaired examples"
+    kind = "pair" if facts["kind"] == "pairs" else "unpaired example"
     split = f" ({facts['train']:,} train, {facts['heldout']:,} held out)" if facts["heldout"] else ""
     say(
         console,
-        f"{facts['used']:,} {kind} of {facts['rows']:,} rows{split}, {facts['prompts']:,} prompts",
+        f"{counted(facts['used'], kind)} of {counted(facts['rows'], 'row')}{split}, {counted(facts['prompts'], 'prompt')}",
     )
     names = ", ".join(f"{new} from {old}" for new, old in facts["columns"].items())
     say(console, f"layout: {facts['layout']}{f' ({names})' if names else ''}")
