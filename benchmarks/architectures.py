@@ -29,7 +29,8 @@ from benchmarks.tiny_architectures import VOCABULARY, architectures, build
 from xpo_bench.errors import UsageError
 from xpo_bench.policy.causal_lm import CausalLM
 from xpo_bench.policy.probes import plain_ids
-from xpo_bench.policy.tokenize import Encoded, IdTokenizer, Row
+from xpo_bench.policy.tokenize import Encoded, Row
+from xpo_bench.policy.tokenizers import IdTokenizer
 from xpo_bench.policy.windows import UNBOUNDED
 from xpo_bench.types import ModelSpec
 

@@ -14,7 +14,8 @@ from small_models import SPEC, VOCAB, build
 from xpo_bench.errors import UsageError
 from xpo_bench.policy.causal_lm import CausalLM
 from xpo_bench.policy.flops import ModelShape
-from xpo_bench.policy.tokenize import Encoded, IdTokenizer, Row
+from xpo_bench.policy.tokenize import Encoded, Row
+from xpo_bench.policy.tokenizers import IdTokenizer
 from xpo_bench.policy.windows import reach, windows
 from xpo_bench.types import Completion, ModelSpec
 

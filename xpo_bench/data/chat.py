@@ -18,7 +18,6 @@ where the prompt ends in `Assistant:` and the completion begins with the space.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any, Literal
