@@ -32,10 +32,10 @@ READERS: dict[str, Callable[[IO[bytes], Reading], Numbered]] = {
 
 def kind_of(name: str) -> tuple[str, str | None] | None:
     """The suffix of a file that can be read and its compression; None for other files."""
-    suffixes = [suffix.lower() for suffix in PurePath(name).suffixes]
-    compression = COMPRESSED.get(suffixes[-1]) if suffixes else None
-    suffix = (suffixes[-2:-1] if compression else suffixes[-1:]) or [""]
-    return (suffix[0], compression) if suffix[0] in READERS else None
+    path = PurePath(str(name).lower())
+    compression = COMPRESSED.get(path.suffix)
+    suffix = (path.with_suffix("") if compression else path).suffix
+    return (suffix, compression) if suffix in READERS else None
 
 
 def rows_of(name: str, file: IO[bytes], reading: Reading) -> Numbered:
