@@ -351,7 +351,10 @@ def _execute(plan: Plan, store: Store, session: Session) -> Result:
         for remark in remarks(record):
             if remark not in noted:
                 noted.add(remark)
-                print(f"xpo-bench: {remark}", file=sys.stderr)
+                if reporter:  # the tables say it too, so that --quiet need not
+                    reporter.note(remark)
+                else:
+                    print(f"xpo-bench: {remark}", file=sys.stderr)
         if reporter:
             reporter.finished(cell, record)
 
