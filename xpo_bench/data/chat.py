@@ -175,6 +175,8 @@ def _options(row: Row) -> dict[str, Any]:
         if not _given(value):
             continue
         value = structure(value)
+        if isinstance(value, str):
+            raise BadRow("column not understood", f"{column} is text that is no JSON; want {want}")
         if not isinstance(value, kind):
             raise BadRow("column not understood", f"{column} is {shown(value)}; want {want}")
         out |= {"tools": _filled(value)} if isinstance(value, list) else _filled(value)
