@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 import torch
+from checkout import benchmark
 
-from benchmarks.architectures import compare
+compare = benchmark("architectures").compare
 
 COVERED = {
     "llama": "the usual",
