@@ -23,8 +23,9 @@ from torch import Tensor
 
 from xpo_bench.errors import UsageError
 from xpo_bench.policy.causal_lm import CausalLM
+from xpo_bench.policy.fit import sides_of
 from xpo_bench.policy.tokenize import Row
-from xpo_bench.types import Completion, Pair
+from xpo_bench.types import Pair
 
 Numbers = npt.NDArray[np.float64]
 
@@ -52,8 +53,7 @@ def ches(
     Raises:
         UsageError: a token id that the model has no embedding for, or a model whose head is not one module.
     """
-    sides = [Completion(e.prompt, text) for e in pairs for text in (e.chosen, e.rejected)]
-    encoded = policy.encode(sides, truncate)
+    encoded = policy.encode([side for e in pairs for side in sides_of(e)], truncate)
     rows = encoded.rows
     if encoded.dropped:
         raise UsageError(f"{encoded.dropped} completions do not fit the context of {policy.context} tokens")

@@ -53,7 +53,7 @@ def fit(tokenizer: Tokenizer, examples: Sequence[Example], *, context: int, eos:
     truncated = merged = 0
     for first in range(0, len(examples), CHUNK):
         part = examples[first : first + CHUNK]
-        sides = [_sides(e) for e in part]
+        sides = [sides_of(e) for e in part]
         distinct = list(dict.fromkeys(c for side in sides for c in side))
         found = dict(zip(distinct, tokens(tokenizer, distinct, eos), strict=True))
         for e, side in zip(part, sides, strict=True):
@@ -68,7 +68,8 @@ def fit(tokenizer: Tokenizer, examples: Sequence[Example], *, context: int, eos:
     return Fitted(tuple(out), left_out, truncated, merged)
 
 
-def _sides(e: Example) -> tuple[Completion, ...]:
+def sides_of(e: Example) -> tuple[Completion, ...]:
+    """The completions of a row: chosen before rejected, or the one that an unpaired row has."""
     if isinstance(e, Pair):
         return Completion(e.prompt, e.chosen), Completion(e.prompt, e.rejected)
     return (Completion(e.prompt, e.completion),)

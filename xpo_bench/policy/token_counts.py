@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from xpo_bench.errors import DataError
+from xpo_bench.policy.fit import sides_of
 from xpo_bench.policy.tokenize import Tokens, tokens
 from xpo_bench.policy.tokenizers import Tokenizer
-from xpo_bench.types import Completion, Example, Pair
+from xpo_bench.types import Example
 
 
 @dataclass(frozen=True)
@@ -50,13 +51,7 @@ def token_rows(tokenizer: Tokenizer, examples: Sequence[Example], eos: bool) -> 
 
 
 def _sides(tokenizer: Tokenizer, examples: Sequence[Example], eos: bool) -> list[list[Tokens]]:
-    each = [
-        [
-            Completion(e.prompt, text)
-            for text in ((e.chosen, e.rejected) if isinstance(e, Pair) else (e.completion,))
-        ]
-        for e in examples
-    ]
+    each = [sides_of(e) for e in examples]
     distinct = list(dict.fromkeys(c for side in each for c in side))
     found = dict(zip(distinct, tokens(tokenizer, distinct, eos), strict=True))
     return [[found[c] for c in side] for side in each]
