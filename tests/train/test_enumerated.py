@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from xpo_bench.train.job import Job, Outcome
 from xpo_bench.train.language import ReferenceScorer
 from xpo_bench.train.trainer import GroupTrainer
 from xpo_bench_plugins.algorithms.dpo import DPO
+from xpo_bench_plugins.algorithms.online_dpo import OnlineDPO
 from xpo_bench_plugins.tasks.tokens import Tokens
 
 TASK = Tokens(prompts=2, length=2)
@@ -123,3 +125,17 @@ def test_four_tokens_are_4096_completions_a_prompt() -> None:
     policy = CausalLM.load(TASK.model, init_seed=0)
     total = np.exp(Enumerated(policy, Tokens(prompts=1, length=4).data(0, TASK.model), world).reference).sum()
     assert total == pytest.approx(1, abs=1e-4)
+
+
+@pytest.mark.parametrize("length", [2, 3])
+def test_what_an_algorithm_samples_of_a_listed_world_is_a_listed_completion(length: int) -> None:
+    task = Tokens(prompts=2, length=length)
+    policy = CausalLM.load(task.model, init_seed=0)
+    dataset = task.data(0, task.model)
+    job = Job(OnlineDPO(), "tokens", 0, 1e-3, "adamw", dataset, replace(BUDGET, steps=2, batch_size=8))
+    trainer = GroupTrainer(policy, [job], ReferenceScorer(policy, policy.snapshot(), {}))
+    (outcome,) = trainer.run()
+    assert outcome.status == "ok"
+    assert dataset.world is not None
+    (drawn,) = trainer.tools[0].generate(["0"], 64)
+    assert {c.text for c in drawn} <= set(dataset.world.actions["0"])

@@ -22,6 +22,16 @@ def exhaustive(dataset: Dataset) -> World | None:
     return world if world is not None and world.exhaustive else None
 
 
+def longest(policy: Any, dataset: Dataset, at_most: int) -> int:
+    """Tokens that a sample may have: on a world that lists every completion, those of the longest one, else `at_most`."""
+    world = exhaustive(dataset)
+    if world is None:
+        return at_most
+    prompt = next(iter(world.actions))
+    listed = policy.encode([Completion(prompt, text) for text in world.actions[prompt]])
+    return max(row.tail for row in listed.rows)
+
+
 class Enumerated:
     """All completions of the prompts of a world, scored in batches: KL, entropy and rewards without sampling.
 

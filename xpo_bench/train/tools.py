@@ -26,9 +26,11 @@ class CellTools:
         budget: Budget,
         heldout: Sequence[Example] = (),
         truncate: str = "prompt",
+        max_new_tokens: int | None = None,
     ) -> None:
         self.policy, self.run, self.initial, self.rng = policy, run, initial, rng
         self.budget, self.heldout, self.truncate = budget, heldout, truncate
+        self.max_new_tokens = max_new_tokens or budget.max_new_tokens
         self.rows = budget.steps * budget.batch_size
         self.examples: Sequence[Example] = ()
         self.noted: dict[str, float] = {}
@@ -38,7 +40,7 @@ class CellTools:
         """Independent completions from the current policy."""
         self._need("generate")
         drawn: list[list[Completion]] = self.policy.generate(  # type: ignore[attr-defined]
-            self.run, prompts, samples, self.rng, temperature, top_k, self.budget.max_new_tokens
+            self.run, prompts, samples, self.rng, temperature, top_k, self.max_new_tokens
         )
         return drawn
 

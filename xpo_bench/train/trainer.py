@@ -22,6 +22,7 @@ from xpo_bench.policy.base import Policy
 from xpo_bench.policy.sharding import Sharding
 from xpo_bench.train.budget import evaluation_steps, stage_steps, warmup_scale
 from xpo_bench.train.clock import Clock
+from xpo_bench.train.enumerate import longest
 from xpo_bench.train.job import Job, Outcome, Progress, stack_configs
 from xpo_bench.train.losses import per_example
 from xpo_bench.train.memory import PeakMemory, is_out_of_memory
@@ -113,7 +114,14 @@ class GroupTrainer:
             pools = [self.rows.pool(job) for job in self.jobs]
             self.tools = [
                 CellTools(
-                    self.policy, r, self.initial, generator(job, "generate"), self.budget, self.rows.unseen(job), self.truncate
+                    self.policy,
+                    r,
+                    self.initial,
+                    generator(job, "generate"),
+                    self.budget,
+                    self.rows.unseen(job),
+                    self.truncate,
+                    None if self.policy.enumerable else longest(self.policy, job.dataset, self.budget.max_new_tokens),
                 )
                 for r, job in enumerate(self.jobs)
             ]
