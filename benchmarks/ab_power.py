@@ -1,9 +1,11 @@
-"""The power of `compare --ab`: probability of every verdict by true ratio and noise, the whole rule simulated.
+"""The power of `compare --ab`: probability of every verdict by true ratio and noise, the whole rule
+simulated.
 
     python -m benchmarks.ab_power --trials 20000
 
-prints the table of docs/ab.md. Log-ratios of blocks are drawn with two kinds of noise: one draw per pair of processes, which
-all its blocks share, and one per block, of which one in twenty is struck by other work and takes longer by half.
+prints the table of docs/ab.md. Log-ratios of blocks are drawn with two kinds of noise: one draw per pair of
+processes, which all its blocks share, and one per block, of which one in twenty is struck by other work and
+takes longer by half.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from xpo_bench.report.ratios import RatioTest, Verdict, pair_log_ratio, ratio_test, verdict
+from xpo_bench.compare.speed.ratio_test import RatioTest, Verdict, pair_log_ratio, ratio_test, verdict
 
 RATIOS = (1.0, 1.05, 1.1, 1.15, 1.25)
 NOISE = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32)
@@ -34,7 +36,9 @@ def blocks(rng: np.random.Generator, ratio: float, noise: float) -> tuple[np.nda
         ratio: true ratio new / old. noise: standard deviation of the pair's own log-ratio.
     """
     shared = rng.normal(0.0, noise)
-    sides = np.exp(rng.normal(0.0, BLOCK_NOISE, (2, BLOCKS))) * np.where(rng.random((2, BLOCKS)) < STRUCK, LONGER, 1.0)
+    sides = np.exp(rng.normal(0.0, BLOCK_NOISE, (2, BLOCKS))) * np.where(
+        rng.random((2, BLOCKS)) < STRUCK, LONGER, 1.0
+    )
     return sides[0], sides[1] * ratio * np.exp(shared)
 
 

@@ -1,9 +1,10 @@
 """Every causal architecture that the installed transformers knows, against plain transformers.
 
-A tiny random model of each (`tiny_architectures`) scores 14 completions of five prompts, most of them longer than its windows,
-and samples. Log-probabilities, gradients and what the sampler recorded are compared with the same model computed plainly: eager
-attention, one row at a time, no padding, no cache. One that fails, takes too long or ends its process
-costs only itself. Results are kept as they come, and a second call goes on where the first one ended.
+A tiny random model of each (`tiny_architectures`) scores 14 completions of five prompts, most of them longer
+than its windows, and samples. Log-probabilities, gradients and what the sampler recorded are compared with
+the same model computed plainly: eager attention, one row at a time, no padding, no cache. One that fails,
+takes too long or ends its process costs only itself. Results are kept as they come, and a second call goes on
+where the first one ended.
 
 Example:
     python -m benchmarks.architectures --only llama,gpt_neo,mamba
@@ -26,13 +27,13 @@ import torch
 from torch import Tensor
 
 from benchmarks.tiny_architectures import VOCABULARY, architectures, build
+from xpo_bench.contract.settings import ModelSpec
 from xpo_bench.errors import UsageError
-from xpo_bench.policy.causal_lm import CausalLM
-from xpo_bench.policy.probes import plain_ids
-from xpo_bench.policy.tokenize import Encoded, Row
-from xpo_bench.policy.tokenizers import IdTokenizer
-from xpo_bench.policy.windows import UNBOUNDED
-from xpo_bench.types import ModelSpec
+from xpo_bench.policy.language.causal_lm import CausalLM
+from xpo_bench.policy.language.probes import plain_ids
+from xpo_bench.policy.language.tokenize import Encoded, Row
+from xpo_bench.policy.language.tokenizers import IdTokenizer
+from xpo_bench.policy.language.windows import UNBOUNDED
 
 OUT = Path(__file__).parents[1] / "results"
 EXACT = 5e-4
@@ -40,7 +41,9 @@ EXACT = 5e-4
 ALIKE = 1e-3
 """What a gradient may differ by, as a fraction of the largest number in it."""
 MATTERS = 1e-2
-"""Nats by which the last token of a prompt must move a completion in the median, or the comparison proves nothing."""
+"""Nats by which the last token of a prompt must move a completion in the median, or the comparison proves
+nothing.
+"""
 LENGTHS = ((3, (5, 80, 13)), (1, (4, 30)), (12, (20, 75, 3, 40)), (45, (30, 70)), (70, (9, 60, 25)))
 """Tokens of each prompt, and of its completions."""
 DRAWN = 12
@@ -60,10 +63,18 @@ def main() -> None:
         raise SystemExit(f"transformers knows no causal architecture {unknown[0]!r}")
     path = asked.out / "architectures.json"
     found = _kept(path)
-    todo = [name for name in known if (not asked.only or name in asked.only) and (asked.fresh or name not in found)]
+    todo = [
+        name
+        for name in known
+        if (not asked.only or name in asked.only) and (asked.fresh or name not in found)
+    ]
     for name, result in _compare_all(todo, asked.limit):
         found[name] = {"class": known[name], **result}
-        print(f"{len(found)}/{len(known)} {name}: {result['verdict']} ({result['seconds']} s)", file=sys.stderr, flush=True)
+        print(
+            f"{len(found)}/{len(known)} {name}: {result['verdict']} ({result['seconds']} s)",
+            file=sys.stderr,
+            flush=True,
+        )
         _write(path, found)
     shown = {name: found[name] for name in (asked.only or found) if name in found}
     print(json.dumps(shown, indent=1) if asked.json else table(shown))
@@ -87,7 +98,10 @@ def versions() -> dict[str, str]:
 def _write(path: Path, found: dict[str, Any]) -> None:
     ordered = dict(sorted(found.items()))
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({"versions": versions(), "architectures": ordered}, indent=1, sort_keys=True) + "\n", "utf-8")
+    path.write_text(
+        json.dumps({"versions": versions(), "architectures": ordered}, indent=1, sort_keys=True) + "\n",
+        "utf-8",
+    )
     path.with_suffix(".md").write_text(page(ordered), "utf-8")
 
 
@@ -106,13 +120,20 @@ def compare(name: str) -> dict[str, Any]:
         spec = ModelSpec(name=name, tokenizer="ids", eos=False)
         policy = CausalLM(own, IdTokenizer(VOCABULARY), spec)
     except UsageError as error:
-        reason = str(error).split(": ", 1)[-1] if "not supported" in str(error) else str(error).split(") ", 1)[-1]
+        reason = (
+            str(error).split(": ", 1)[-1] if "not supported" in str(error) else str(error).split(") ", 1)[-1]
+        )
         return _outcome(begun, f"not supported: {reason}")
-    found: dict[str, Any] = {"parameters": sum(p.numel() for p in plain.parameters()), "notes": policy.capabilities.notes}
+    found: dict[str, Any] = {
+        "parameters": sum(p.numel() for p in plain.parameters()),
+        "notes": policy.capabilities.notes,
+    }
     rows = completions(plain)
     expected = plainly(plain, rows)
     found["largest_sum"] = round(float(expected.abs().max()), 1)
-    found["prompt_effect"] = float((plainly(plain, [_changed(row, plain) for row in rows]) - expected).abs().median())
+    found["prompt_effect"] = float(
+        (plainly(plain, [_changed(row, plain) for row in rows]) - expected).abs().median()
+    )
     weights = torch.linspace(-1.0, 2.0, len(rows))
     scores = policy.score({"all": (Encoded.of(rows), None)}, grad=True)["all"].sum[0]
     found["error"] = float((scores.detach() - expected.detach()).abs().max())
@@ -120,7 +141,9 @@ def compare(name: str) -> dict[str, Any]:
     trained = [p for p in plain.parameters() if p.requires_grad]
     theirs = torch.autograd.grad((expected * weights).sum(), trained, materialize_grads=True)
     largest = max(float(g.abs().max()) for g in theirs)
-    found["gradient_error"] = max(float((a - b).abs().max()) for a, b in zip(ours, theirs, strict=True)) / largest
+    found["gradient_error"] = (
+        max(float((a - b).abs().max()) for a, b in zip(ours, theirs, strict=True)) / largest
+    )
     try:
         found["sampler_error"] = sampled(policy, plain)
     except UsageError:
@@ -133,7 +156,9 @@ def completions(model: Any) -> list[Row]:
     rows = []
     for number, (start, lengths) in enumerate(LENGTHS):
         prompt = plain_ids(model, start, seed=number)
-        rows += [Row((*prompt, *plain_ids(model, length, seed=100 * number + length)), start) for length in lengths]
+        rows += [
+            Row((*prompt, *plain_ids(model, length, seed=100 * number + length)), start) for length in lengths
+        ]
     return rows
 
 
@@ -149,7 +174,9 @@ def plainly(model: Any, rows: Sequence[Row]) -> Tensor:
     for row in rows:
         _reset(model)
         logits = model(input_ids=torch.tensor([row.ids])).logits[0].float()
-        logps = logits.log_softmax(-1)[row.start - 1 : -1].gather(1, torch.tensor(row.ids[row.start :])[:, None])
+        logps = logits.log_softmax(-1)[row.start - 1 : -1].gather(
+            1, torch.tensor(row.ids[row.start :])[:, None]
+        )
         sums.append(logps.sum())
     return torch.stack(sums)
 
@@ -158,13 +185,18 @@ def _reset(model: Any) -> None:
     """What dynamic scaling remembers of longer rows: a plain call means one by a process of its own."""
     for module in model.modules():
         if hasattr(module, "original_inv_freq") and hasattr(module, "original_max_seq_len"):
-            module.inv_freq, module.max_seq_len_cached = module.original_inv_freq.clone(), module.original_max_seq_len
+            module.inv_freq, module.max_seq_len_cached = (
+                module.original_inv_freq.clone(),
+                module.original_max_seq_len,
+            )
 
 
 def sampled(policy: CausalLM, plain: Any) -> float:
-    """The largest difference between what was recorded of a sample and what plain transformers says of it, nats.
+    """The largest difference between what was recorded of a sample and what plain transformers says of it,
+    nats.
 
-    Samples that pass a length at which the model computes otherwise are left out; infinite where the record does not count them.
+    Samples that pass a length at which the model computes otherwise are left out; infinite where the record
+    does not count them.
     """
     prompts = [" ".join(map(str, plain_ids(plain, length, seed=length))) for length in (2, 9, 21, 60)]
     drawn = policy.sample(prompts, 2, max_new_tokens=DRAWN, generator=torch.Generator().manual_seed(0))
@@ -182,13 +214,17 @@ def verdict(found: dict[str, Any]) -> str:
     """`exact`, or what is wrong."""
     if found["prompt_effect"] < MATTERS:
         return f"nothing proven: a prompt moves a completion by {found['prompt_effect']:.1g} nats"
-    wrong = [name for name in ("error", "sampler_error") if found[name] is not None and not found[name] <= EXACT]
+    wrong = [
+        name for name in ("error", "sampler_error") if found[name] is not None and not found[name] <= EXACT
+    ]
     wrong += ["gradient_error"] if not found["gradient_error"] <= ALIKE else []
     return f"wrong: {', '.join(wrong)}" if wrong else "exact"
 
 
 def _outcome(begun: float, said: str, **found: Any) -> dict[str, Any]:
-    numbers = {name: float(f"{value:.2g}") if isinstance(value, float) else value for name, value in found.items()}
+    numbers = {
+        name: float(f"{value:.2g}") if isinstance(value, float) else value for name, value in found.items()
+    }
     return {**numbers, "verdict": said, "seconds": round(time.monotonic() - begun, 1)}
 
 
@@ -225,7 +261,9 @@ def _compare_all(names: Sequence[str], limit: float) -> Iterator[tuple[str, dict
         while todo:
             begun = time.monotonic()
             try:
-                found = ours.recv() if ours.poll(limit) else _outcome(begun, f"not built: more than {limit:g} s")
+                found = (
+                    ours.recv() if ours.poll(limit) else _outcome(begun, f"not built: more than {limit:g} s")
+                )
             except EOFError:
                 process.join()
                 found = _outcome(begun, f"crash: the process ended with status {process.exitcode}")

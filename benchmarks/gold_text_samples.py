@@ -2,8 +2,9 @@
 
     python benchmarks/gold_text_samples.py MODEL_DIR plugins/xpo_bench_plugins/data/gold_text.jsonl
 
-One line per prompt: {"prompt", "completions"}. A completion is cut behind its second sentence, so that it has an end;
-samples without one within the length limit are left out, and so are repeats of a text. The file is part of the task's
+One line per prompt: {"prompt", "completions"}. A completion is cut behind its second sentence, so that it has
+an end; samples without one within the length limit are left out, and so are repeats of a text. The file is
+part of the task's
 version: the task never samples, so that its data are the same on every machine.
 """
 
@@ -17,8 +18,8 @@ from pathlib import Path
 
 import torch
 
-from xpo_bench.policy.causal_lm import CausalLM
-from xpo_bench.types import ModelSpec
+from xpo_bench.contract.settings import ModelSpec
+from xpo_bench.policy.language.causal_lm import CausalLM
 
 GIRLS = ("Lily", "Mia", "Anna", "Sue", "Lucy", "Sara", "Amy", "Jane", "Emma", "Kate")
 BOYS = ("Tom", "Ben", "Max", "Tim", "Sam", "Jack", "Bob", "Leo", "Dan", "Joe")
@@ -53,13 +54,18 @@ def two_sentences(text: str) -> str | None:
 def main(model: str, target: Path) -> None:
     torch.set_num_threads(1)
     prompts = [
-        opening.format(name=name, his="her" if name in GIRLS else "his") for opening, name in product(OPENINGS, (*GIRLS, *BOYS))
+        opening.format(name=name, his="her" if name in GIRLS else "his")
+        for opening, name in product(OPENINGS, (*GIRLS, *BOYS))
     ]
     policy = CausalLM.load(ModelSpec(name=model), init_seed=0)
-    sampled = policy.sample(prompts, CANDIDATES, max_new_tokens=MAX_NEW_TOKENS, generator=torch.Generator().manual_seed(0))
+    sampled = policy.sample(
+        prompts, CANDIDATES, max_new_tokens=MAX_NEW_TOKENS, generator=torch.Generator().manual_seed(0)
+    )
     lines = []
     for i, prompt in enumerate(prompts):
-        texts = dict.fromkeys(filter(None, map(two_sentences, sampled.texts[i * CANDIDATES : (i + 1) * CANDIDATES])))
+        texts = dict.fromkeys(
+            filter(None, map(two_sentences, sampled.texts[i * CANDIDATES : (i + 1) * CANDIDATES]))
+        )
         if len(texts) >= KEPT:
             lines.append(json.dumps({"prompt": prompt, "completions": list(texts)[:KEPT]}))
     target.write_text("\n".join(lines) + "\n")

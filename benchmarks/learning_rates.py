@@ -2,33 +2,39 @@
 
     python -m benchmarks.learning_rates --tasks bandit,noisy,travel,ukp --write results/learning_rates.json
 
-The gradients that algorithms send at the reference differ by a factor of 800, so one learning rate for all of them means
-nothing. Every algorithm is trained at its default hyperparameters with every rate of a grid, the same for all of them:
+The gradients that algorithms send at the reference differ by a factor of 800, so one learning rate for all of
+them means nothing. Every algorithm is trained at its default hyperparameters with every rate of a grid, the
+same for all of them:
 
 - tables: .002, .01, .05, .25, seeds 0, 1, 2, the task's own budget;
-- language models: 1e-5, 1e-4, 1e-3, seed 0, `--steps` instead of the task's. `--model` replaces their policy; it does not
+- language models: 1e-5, 1e-4, 1e-3, seed 0, `--steps` instead of the task's. `--model` replaces their policy;
+it does not
   concern tables.
 
-Validation rows come out of the training rows alone, and the task's held-out rows are not used at all. Where rows name
-several sources (topics), the last two sources are held out whole; otherwise a quarter of the rows, drawn at random from the
-stream `data/validation`, the same positions for every seed. On `travel` the rows of a traveller may fall on both sides: a
-table knows only a traveller's prompt. Ties (`p_chosen` = 1/2) are left out, since they have no side to get right. Labels are
-clean, as in every evaluation of the suite, so on `noisy` the training rows alone are flipped.
+Validation rows come out of the training rows alone, and the task's held-out rows are not used at all. Where
+rows name several sources (topics), the last two sources are held out whole; otherwise a quarter of the rows,
+drawn at random from the stream `data/validation`, the same positions for every seed. On `travel` the rows of
+a traveller may fall on both sides: a table knows only a traveller's prompt. Ties (`p_chosen` = 1/2) are left
+out, since they have no side to get right. Labels are clean, as in every evaluation of the suite, so on
+`noisy` the training rows alone are flipped.
 
-Rule: the rate with the highest mean `heldout_reward_accuracy` on these rows. Rates within .01 or within one standard error
-of the best, whichever is wider, count as tied. Of the tied ones the lowest at which `kl` has settled in every run is taken,
-since a run that is cut short measures the budget and not the algorithm; where none has settled, or where `kl` is known at the
-end only (language models), the one with the lowest `kl`: the least drift that buys the accuracy. The standard error is the
-binomial one of the best over the distinct validation rows: those of all seeds where seeds draw their own data, those of one
-where they share it (`travel`, `ukp`). A rate at which some seed diverged or failed never wins; an algorithm without any other
-rate keeps the task's default.
+Rule: the rate with the highest mean `heldout_reward_accuracy` on these rows. Rates within .01 or within one
+standard error of the best, whichever is wider, count as tied. Of the tied ones the lowest at which `kl` has
+settled in every run is taken, since a run that is cut short measures the budget and not the algorithm; where
+none has settled, or where `kl` is known at the end only (language models), the one with the lowest `kl`: the
+least drift that buys the accuracy. The standard error is the
+binomial one of the best over the distinct validation rows: those of all seeds where seeds draw their own
+data, those of one where they share it (`travel`, `ukp`). A rate at which some seed diverged or failed never
+wins; an algorithm without any other rate keeps the task's default.
 
-Left out: algorithms in closed form (`rlhf`), which take no steps, and on language models those that sample or fit a reward
-(`bon`, `online_dpo`, `ppo`, `rso`), which would take longer than all others together and keep the task's default.
-`deterministic` and `cycle` have three rows and `overfit_pair` has one, so no validation is possible there: they keep one rate
-for all algorithms. `gold_text` knows a reward, but its samples are left out here: they are not part of the rule.
+Left out: algorithms in closed form (`rlhf`), which take no steps, and on language models those that sample or
+fit a reward (`bon`, `online_dpo`, `ppo`, `rso`), which would take longer than all others together and keep
+the task's default. `deterministic` and `cycle` have three rows and `overfit_pair` has one, so no validation
+is possible there: they keep one rate for all algorithms. `gold_text` knows a reward, but its samples are left
+out here: they are not part of the rule.
 
-The classes of the tasks carry the chosen rates (`learning_rates`); the written file holds the scores that decided.
+The classes of the tasks carry the chosen rates (`learning_rates`); the written file holds the scores that
+decided.
 """
 
 from __future__ import annotations
@@ -49,13 +55,14 @@ from rich.console import Console
 from rich.table import Table
 
 from xpo_bench import plugins
+from xpo_bench.api import run
+from xpo_bench.contract.examples import Dataset, Example, Pair
+from xpo_bench.contract.settings import ModelSpec
+from xpo_bench.contract.task import Task
 from xpo_bench.errors import UsageError
-from xpo_bench.runner.api import run
+from xpo_bench.random_streams import stream
 from xpo_bench.runner.environment import package_versions
 from xpo_bench.runner.progress import Reporter
-from xpo_bench.streams import stream
-from xpo_bench.task import Task
-from xpo_bench.types import Dataset, Example, ModelSpec, Pair
 
 TABLE_GRID = (0.002, 0.01, 0.05, 0.25)
 LM_GRID = (1e-5, 1e-4, 1e-3)
@@ -93,7 +100,9 @@ def carve(dataset: Dataset, task: str) -> Dataset:
     validation = tuple(rows[i] for i in held if not _tie(rows[i]))
     if len(validation) < 10:
         raise UsageError(f"task {task}: {len(rows)} training rows are too few for a validation split")
-    return replace(dataset, train=tuple(row for i, row in enumerate(rows) if i not in out), heldout=validation, gold=None)
+    return replace(
+        dataset, train=tuple(row for i, row in enumerate(rows) if i not in out), heldout=validation, gold=None
+    )
 
 
 def _tie(row: Example) -> bool:
@@ -101,7 +110,9 @@ def _tie(row: Example) -> bool:
 
 
 def with_validation(cls: type[Task]) -> type[Task]:
-    """The task with a validation split instead of its held-out rows: same name, hence the same random streams."""
+    """The task with a validation split instead of its held-out rows: same name, hence the same random
+    streams.
+    """
 
     def data(self: Task, seed: int, model: ModelSpec) -> Dataset:
         return carve(cls.data(self, seed, model), cls.name)
@@ -148,7 +159,9 @@ def score(cells: Sequence[Mapping[str, Any]]) -> Score:
         if all(value is not None for value in values):
             metrics[name] = float(np.mean(values))
     settled = all(cell["notes"].get("kl_settled") is True for cell in cells)
-    return Score(statuses, tuple(float(cell["metrics"]["heldout_reward_accuracy"]) for cell in cells), metrics, settled)
+    return Score(
+        statuses, tuple(float(cell["metrics"]["heldout_reward_accuracy"]) for cell in cells), metrics, settled
+    )
 
 
 def choose(scores: Mapping[float, Score], rows: int) -> tuple[float | None, list[float]]:
@@ -172,7 +185,8 @@ class Measured:
     """What was measured on one task, and at which settings.
 
     Args:
-        training_rows: of one seed. validation_rows: distinct ones of all seeds. scores: algorithm -> rate -> score.
+        training_rows: of one seed. validation_rows: distinct ones of all seeds. scores: algorithm -> rate ->
+            score.
     """
 
     task: type[Task]
@@ -212,10 +226,15 @@ class Measured:
             "version": self.task.version,
             "grid": list(self.grid),
             "seeds": list(self.seeds),
-            "budget": {k: self.budget[k] for k in ("steps", "batch_size", "optimizer", "warmup", "clip", "label_noise", "dtype")},
+            "budget": {
+                k: self.budget[k]
+                for k in ("steps", "batch_size", "optimizer", "warmup", "clip", "label_noise", "dtype")
+            },
             "training_rows": self.training_rows,
             "validation_rows": self.validation_rows,
-            "versions": {k: v for k, v in package_versions().items() if k in ("xpo-bench", "torch", "transformers")},
+            "versions": {
+                k: v for k, v in package_versions().items() if k in ("xpo-bench", "torch", "transformers")
+            },
             "algorithms": algorithms,
             "left_out": dict(self.left_out),
         }
@@ -226,7 +245,8 @@ def measure(cls: type[Task], out: Path, *, model: str | None, steps: int, pairs:
 
     Args:
         cls: the task. out: run directory; cells already there are not computed again.
-        model: instead of the task's own language model. steps, pairs: budget and validation rows on a language model.
+        model: instead of the task's own language model. steps, pairs: budget and validation rows on a
+            language model.
 
     Raises:
         UsageError: no data, or too few rows for a validation split.
@@ -243,9 +263,22 @@ def measure(cls: type[Task], out: Path, *, model: str | None, steps: int, pairs:
             names.append(name)
     settings: dict[str, list[Any]] = {f"{name}.train.lr": list(grid) for name in names}
     if not table:
-        settings |= {"task.steps": [steps], "task.heldout_pairs": [pairs], "task.eval_pairs": [8], "task.kl_samples": [1]}
+        settings |= {
+            "task.steps": [steps],
+            "task.heldout_pairs": [pairs],
+            "task.eval_pairs": [8],
+            "task.kl_samples": [1],
+        }
     words: dict[str, Any] = {"model": model} if model and not table else {}
-    result = run(algos=names, tasks=[with_validation(cls)], seeds=seeds, set=settings, out=out, reporter=Reporter(), **words)
+    result = run(
+        algos=names,
+        tasks=[with_validation(cls)],
+        seeds=seeds,
+        set=settings,
+        out=out,
+        reporter=Reporter(),
+        **words,
+    )
     if result.unreachable:
         raise UsageError(result.unreachable[0]["reason"])
     cells: dict[str, dict[float, list[dict[str, Any]]]] = {}
@@ -261,7 +294,10 @@ def measure(cls: type[Task], out: Path, *, model: str | None, steps: int, pairs:
         budget=first["budget"],
         training_rows=first["data"]["train"],
         validation_rows=min(first["data"]["heldout"], first["budget"]["heldout_pairs"]) * len(draws),
-        scores={name: {rate: score(group) for rate, group in sorted(rates.items())} for name, rates in sorted(cells.items())},
+        scores={
+            name: {rate: score(group) for rate, group in sorted(rates.items())}
+            for name, rates in sorted(cells.items())
+        },
         left_out=left_out,
     )
 
@@ -284,7 +320,11 @@ def show(console: Console, measured: Measured) -> None:
         entries = []
         for rate in measured.grid:
             s = scores[rate]
-            text = f"{s.accuracy:.3f} / {s.kl:.3g}{'*' if rate in tied else ''}" if s.accuracies else ", ".join({*s.statuses})
+            text = (
+                f"{s.accuracy:.3f} / {s.kl:.3g}{'*' if rate in tied else ''}"
+                if s.accuracies
+                else ", ".join({*s.statuses})
+            )
             entries.append(f"[bold]{text}[/bold]" if rate == picked else text)
         table.add_row(name, *entries, "–" if picked is None else f"{picked:g}")
     console.print(table)
@@ -292,20 +332,31 @@ def show(console: Console, measured: Measured) -> None:
 
 def write(path: Path, measured: Sequence[Measured]) -> None:
     """Put the results into the file, task -> model -> scores; what it holds of other tasks and models stays."""
-    document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"schema": 1, "tasks": {}}
+    document: dict[str, Any] = (
+        json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"schema": 1, "tasks": {}}
+    )
     for m in measured:
         document["tasks"].setdefault(m.task.name, {})[m.model] = m.document()
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(document, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+    path.write_text(
+        json.dumps(document, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n",
+        encoding="utf-8",
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="benchmarks.learning_rates", description="Choose learning rates on validation rows.")
+    parser = argparse.ArgumentParser(
+        prog="benchmarks.learning_rates", description="Choose learning rates on validation rows."
+    )
     parser.add_argument("--tasks", default="bandit,noisy,travel", help="task names, separated by commas")
     parser.add_argument("--model", help="hub id or path, instead of the own language model of a task")
-    parser.add_argument("--steps", type=int, default=60, help="steps on a language model (tables: the task's own)")
-    parser.add_argument("--pairs", type=int, default=96, help="validation rows on a language model, at most 256")
+    parser.add_argument(
+        "--steps", type=int, default=60, help="steps on a language model (tables: the task's own)"
+    )
+    parser.add_argument(
+        "--pairs", type=int, default=96, help="validation rows on a language model, at most 256"
+    )
     parser.add_argument("--out", type=Path, help="run directory, to be resumed; a temporary one by default")
     parser.add_argument("--write", type=Path, help="JSON file that takes the scores and the choice")
     asked = parser.parse_args(arguments)
@@ -316,7 +367,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             registry = plugins.load(frozenset())
             for name in dict.fromkeys(asked.tasks.split(",")):
                 cls, _ = registry.task(name.strip())
-                measured = measure(cls, asked.out or Path(scratch), model=asked.model, steps=asked.steps, pairs=asked.pairs)
+                measured = measure(
+                    cls, asked.out or Path(scratch), model=asked.model, steps=asked.steps, pairs=asked.pairs
+                )
                 show(console, measured)
                 console.print(f"learning_rates = {measured.chosen()}", soft_wrap=True)
                 if asked.write:

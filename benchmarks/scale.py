@@ -1,4 +1,5 @@
-"""A run of many cells, its records written by hand: seconds of planning it, resuming it and showing it, several times each.
+"""A run of many cells, its records written by hand: seconds of planning it, resuming it and showing it,
+several times each.
 
 Example:
     python -m benchmarks.scale --cells 100000 --times 3 --out results/scale.json
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from xpo_bench import plugins
-from xpo_bench.metrics.base import describe
+from xpo_bench.metrics.registry import describe
 from xpo_bench.runner import environment
 from xpo_bench.runner.keys import canonical
 from xpo_bench.runner.observers import facts
@@ -60,7 +61,10 @@ def measure(root: Path, cells: int, times: int) -> dict[str, Any]:
     _, showing = _timed(lambda: subprocess.run(show, stdout=subprocess.DEVNULL, check=True), times)
     return {
         "cells": len(plan.cells),
-        "machine": {"processor": environment.describe("cpu")["processor"], "python": platform.python_version()},
+        "machine": {
+            "processor": environment.describe("cpu")["processor"],
+            "python": platform.python_version(),
+        },
         "seconds": {"plan": planning, "resume": resuming, "show": showing},
     }
 
@@ -92,7 +96,9 @@ def _write(plan: Plan, store: Store) -> None:
     outcome = Outcome("ok", metrics, [], {"train_s": 1.0, "steps": 10, "step_ms_median": 1.0})
     where = environment.describe("cpu")
     for cell in plan.cells:
-        record = cell_record(cell, outcome, status="ok", error=None, model={"name": "tabular"}, environment=where)
+        record = cell_record(
+            cell, outcome, status="ok", error=None, model={"name": "tabular"}, environment=where
+        )
         (store.root / "cells" / f"{cell.key}.json").write_text(canonical(record), "utf-8")
     store.write_run({"schema": SCHEMA, "plan": [facts(cell) for cell in plan.cells]})
 

@@ -1,4 +1,5 @@
-"""The full suite over and over under random kills, and in one process that stays: what is lost, and what grows.
+"""The full suite over and over under random kills, and in one process that stays: what is lost, and what
+grows.
 
 Example:
     python -m benchmarks.soak --minutes 60 --out results/soak.json
@@ -26,7 +27,15 @@ from xpo_bench.runner.merge import computed
 from xpo_bench.runner.store import Store
 
 SUITE = {"suite": "full", "steps": 10, "seeds": 1}
-WORDS = [sys.executable, "-m", "xpo_bench", "run", *(w for k, v in SUITE.items() for w in (f"--{k}", str(v))), "--workers", "2"]
+WORDS = [
+    sys.executable,
+    "-m",
+    "xpo_bench",
+    "run",
+    *(w for k, v in SUITE.items() for w in (f"--{k}", str(v))),
+    "--workers",
+    "2",
+]
 KILL_EVERY_S = 20.0
 """Mean time between two kills, exponentially distributed."""
 LAST_BREATH_S = 5.0
@@ -48,7 +57,15 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory(prefix="soak-") as scratch:
         told = Path(scratch) / "resident.jsonl"
-        words = [sys.executable, "-m", "benchmarks.soak", "--minutes", str(asked.minutes), "--resident", str(told)]
+        words = [
+            sys.executable,
+            "-m",
+            "benchmarks.soak",
+            "--minutes",
+            str(asked.minutes),
+            "--resident",
+            str(told),
+        ]
         found: dict[str, Any] = {"minutes": asked.minutes, "suite": SUITE}
         with subprocess.Popen(words, stdout=subprocess.DEVNULL) as other:
             try:
@@ -66,10 +83,12 @@ def main() -> None:
 
 
 def killed(scratch: Path, until: float, seed: int) -> dict[str, int]:
-    """Passes of the suite in a command that is killed, or a process of it, at random moments, and begun again.
+    """Passes of the suite in a command that is killed, or a process of it, at random moments, and begun
+    again.
 
     Raises:
-        AssertionError: something finished was lost or changed, half a record was read, or a process has outlived the command.
+        AssertionError: something finished was lost or changed, half a record was read, or a process has
+        outlived the command.
     """
     rng = random.Random(seed)
     counts = {"passes": 0, "commands_killed": 0, "workers_killed": 0, "cells": 0, "begun_again": 0}
@@ -81,7 +100,9 @@ def killed(scratch: Path, until: float, seed: int) -> dict[str, int]:
         while True:
             attempt(run, rng, counts)
             finished = whole(run, finished)
-            if run.exists() and {entry["key"] for entry in Store(run).read_run().get("plan", [])} == set(finished):
+            if run.exists() and {entry["key"] for entry in Store(run).read_run().get("plan", [])} == set(
+                finished
+            ):
                 break  # an exit status of 1 is that of data sets that are not here
             counts["begun_again"] += 1
         records = {record["key"]: computed(record) for record in Store(run).records()}
@@ -95,7 +116,9 @@ def killed(scratch: Path, until: float, seed: int) -> dict[str, int]:
 
 def attempt(run: Path, rng: random.Random, counts: dict[str, int]) -> None:
     """One life of the command."""
-    with subprocess.Popen([*WORDS, "--out", str(run)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+    with subprocess.Popen(
+        [*WORDS, "--out", str(run)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as process:
         while process.poll() is None:
             try:
                 process.wait(rng.expovariate(1 / KILL_EVERY_S))
@@ -116,12 +139,16 @@ def attempt(run: Path, rng: random.Random, counts: dict[str, int]) -> None:
             process.kill()
             counts["commands_killed"] += 1
             left = psutil.wait_procs(family, LAST_BREATH_S)[1]
-            alive = [" ".join(p.cmdline()) for p in left if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
+            alive = [
+                " ".join(p.cmdline()) for p in left if p.is_running() and p.status() != psutil.STATUS_ZOMBIE
+            ]
             assert not alive, f"outlived the command: {alive}"
 
 
 def whole(run: Path, before: Mapping[str, bytes]) -> dict[str, bytes]:
-    """The finished cells by name, after seeing that those of before are there byte for byte and none is damaged."""
+    """The finished cells by name, after seeing that those of before are there byte for byte and none is
+    damaged.
+    """
     if not run.exists():
         assert not before
         return {}
@@ -130,7 +157,9 @@ def whole(run: Path, before: Mapping[str, bytes]) -> dict[str, bytes]:
     assert store.damaged == {}, store.damaged
     now = {key: (run / "cells" / f"{key}.json").read_bytes() for key in done}
     assert before.items() <= now.items(), "a finished cell was lost or changed"
-    assert all(record["status"] in ("ok", "crashed") for record in store.records())  # a worker may be killed three times
+    assert all(
+        record["status"] in ("ok", "crashed") for record in store.records()
+    )  # a worker may be killed three times
     return now
 
 
@@ -141,14 +170,20 @@ def resident(told: Path, until: float) -> None:
         while time.monotonic() < until:
             result = xpo_bench.run(**SUITE, out=Path(scratch) / "run", fresh=True)
             assert {cell["status"] for cell in result.cells} == {"ok"}
-            seen = {"rss_mb": me.memory_info().rss / 1e6, "open_files": me.num_fds(), "threads": me.num_threads()}
+            seen = {
+                "rss_mb": me.memory_info().rss / 1e6,
+                "open_files": me.num_fds(),
+                "threads": me.num_threads(),
+            }
             out.write(json.dumps(seen) + "\n")
             out.flush()
             say(f"resident: {seen}")
 
 
 def growth(rows: list[dict[str, float]]) -> dict[str, Any]:
-    """First and last values, and least-squares slopes per pass with half their 95 % interval, after the warm-up."""
+    """First and last values, and least-squares slopes per pass with half their 95 % interval, after the
+    warm-up.
+    """
     out: dict[str, Any] = {"passes": len(rows), "warm_up": WARM_UP}
     fitted = rows[WARM_UP:]
     for name in rows[0] if len(fitted) > 2 else ():

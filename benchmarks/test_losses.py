@@ -2,7 +2,8 @@
 
     pytest benchmarks/test_losses.py
 
-The rows are those that the conformance kit shows an algorithm, repeated; nothing is scored, so that this is the loss alone.
+The rows are those that the conformance kit shows an algorithm, repeated; nothing is scored, so that this is
+the loss alone.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import torch
 
 from xpo_bench import Algorithm, Scores, Step, plugins
 from xpo_bench.testing.steps import leaves, make_step, pick, size, with_totals
-from xpo_bench.train.losses import per_example
+from xpo_bench.train.update import per_example
 
 ROWS = 1024
 
@@ -33,7 +34,10 @@ def repeated(step: Step) -> Step:
     def leaf(scores: Scores, asks: bool) -> Scores:
         return Scores(scores.token_logps.detach().clone().requires_grad_(asks), scores.mask)
 
-    policy = {name: leaf(scores, step.policy[name].token_logps.requires_grad) for name, scores in many.policy.items()}
+    policy = {
+        name: leaf(scores, step.policy[name].token_logps.requires_grad)
+        for name, scores in many.policy.items()
+    }
     return with_totals(replace(many, policy=policy))
 
 

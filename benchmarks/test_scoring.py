@@ -1,8 +1,10 @@
-"""What a batch of pairs costs a language model, forward and backward: prompts shared and packed, shared, and one row each.
+"""What a batch of pairs costs a language model, forward and backward: prompts shared and packed, shared, and
+one row each.
 
     pytest benchmarks/test_scoring.py
 
-A Llama of four layers and width 128, eight prompts of 96 tokens with two completions of 24 to 48 each, one thread.
+A Llama of four layers and width 128, eight prompts of 96 tokens with two completions of 24 to 48 each, one
+thread.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ import pytest
 import torch
 
 from xpo_bench import Completion, ModelSpec
-from xpo_bench.policy.causal_lm import CausalLM
+from xpo_bench.policy.language.causal_lm import CausalLM
 
 PROMPTS, PROMPT, SHORTEST, LONGEST = 8, 96, 24, 48
 

@@ -3,9 +3,10 @@
     python benchmarks/test_sweeps.py --write results/sweeps.json    # the table: sizes interleaved, ratios to one run
     pytest benchmarks/test_sweeps.py                                # pytest-benchmark: one step at each size
 
-A run-step is one optimizer step of one run. Every run of a sweep has its own seed (its own pairs of `bandit`, its own batches)
-and its own β; DPO under Adam, one thread. Each round trains every size once after training a single run, and the ratio of a
-round is (runs / median step) over (1 / median step of the single run of that round).
+A run-step is one optimizer step of one run. Every run of a sweep has its own seed (its own pairs of `bandit`,
+its own batches) and its own β; DPO under Adam, one thread. Each round trains every size once after training a
+single run, and the ratio of a round is (runs / median step) over (1 / median step of the single run of that
+round).
 """
 
 from __future__ import annotations
@@ -48,7 +49,10 @@ def trainer(runs: int, batch: int, steps: int) -> GroupTrainer:
     """A sweep of DPO over seeds and β, ready to run; evaluation takes few rows."""
     budget = Budget(steps=steps, batch_size=batch, lr=0.05, eval_pairs=8, heldout_pairs=8)
     known = datasets()
-    jobs = [Job(DPO(beta=0.05 + 0.001 * (r % 100)), "bandit", r, 0.05, "adam", known[r % DATASETS], budget) for r in range(runs)]
+    jobs = [
+        Job(DPO(beta=0.05 + 0.001 * (r % 100)), "bandit", r, 0.05, "adam", known[r % DATASETS], budget)
+        for r in range(runs)
+    ]
     return GroupTrainer(TabularPolicy(known[0].world, runs), jobs, None)  # type: ignore[arg-type]
 
 
@@ -68,7 +72,9 @@ def test_a_step(benchmark: Callable[..., Any], runs: int, batch: int) -> None:
     benchmark(prepared._step, 1, 1.0)
 
 
-def measure(sizes: list[int], batch: int, steps: int, rounds: int, note: Callable[[str], None]) -> list[dict[str, Any]]:
+def measure(
+    sizes: list[int], batch: int, steps: int, rounds: int, note: Callable[[str], None]
+) -> list[dict[str, Any]]:
     """One row a size: run-steps per second and the ratio to one run, medians with extremes over the rounds."""
     rates: dict[int, list[float]] = {runs: [] for runs in sizes}
     ratios: dict[int, list[float]] = {runs: [] for runs in sizes}
@@ -107,7 +113,9 @@ def main(argv: list[str] | None = None) -> None:
     rows: list[dict[str, Any]] = []
     for batch in map(int, asked.batches.split(",")):
         sizes = [int(size) for size in asked.sizes.split(",")]
-        rows += measure(sizes, batch, asked.steps, asked.rounds, lambda text: progress.print(text, highlight=False))
+        rows += measure(
+            sizes, batch, asked.steps, asked.rounds, lambda text: progress.print(text, highlight=False)
+        )
     table = Table("runs", "pairs a step", "run-steps/s", "lowest–highest", "x one run", "lowest–highest")
     for row in rows:
         low, high = row["run_steps_per_s_range"]

@@ -1,7 +1,8 @@
-"""A tiny random model of any causal architecture that transformers knows, its weights large enough for mistakes to show.
+"""A tiny random model of any causal architecture that transformers knows, its weights large enough for
+mistakes to show.
 
-Every number of a default configuration that says how large a model is gets a small value by its name (`SIZES`), windows and
-chunks among them; what an architecture needs besides is in `TWEAKS`.
+Every number of a default configuration that says how large a model is gets a small value by its name
+(`SIZES`), windows and chunks among them; what an architecture needs besides is in `TWEAKS`.
 """
 
 from __future__ import annotations
@@ -18,16 +19,26 @@ CONTEXT = 160
 LARGEST = 50_000_000
 """Weights of a model, at most."""
 SIGNIFICANT = 8.0
-"""What matrices are multiplied by after they were drawn: at the usual 0.02 everything is close to uniform, and hides mistakes."""
+"""What matrices are multiplied by after they were drawn: at the usual 0.02 everything is close to uniform,
+and hides mistakes.
+"""
 CALM = {"minicpm3": 4.0}
-"""A smaller factor where rounding alone is as large as what is looked for: at 8, minicpm3 (which scales its embeddings
-by 12) differs between float32 and float64 by 5.4e-4 nats in plain transformers, and from the suite by 3.4e-5 where both are
-float64."""
+"""A smaller factor where rounding alone is as large as what is looked for: at 8, minicpm3 (which scales its
+embeddings by 12) differs between float32 and float64 by 5.4e-4 nats in plain transformers, and from the suite
+by 3.4e-5 where both are float64."""
 
 SIZES: Mapping[str, Any] = {
-    **dict.fromkeys(("hidden_size", "d_model", "n_embd", "embed_dim", "word_embed_proj_dim", "embedding_size"), 64),
-    **dict.fromkeys(("width", "lru_width", "dim_model", "decoder_hidden_size", "hidden_dim", "model_dim", "attn_hidden"), 64),
-    **dict.fromkeys(("intermediate_size", "ffn_dim", "n_inner", "decoder_ffn_dim", "encoder_ffn_dim", "ffn_hidden_size"), 96),
+    **dict.fromkeys(
+        ("hidden_size", "d_model", "n_embd", "embed_dim", "word_embed_proj_dim", "embedding_size"), 64
+    ),
+    **dict.fromkeys(
+        ("width", "lru_width", "dim_model", "decoder_hidden_size", "hidden_dim", "model_dim", "attn_hidden"),
+        64,
+    ),
+    **dict.fromkeys(
+        ("intermediate_size", "ffn_dim", "n_inner", "decoder_ffn_dim", "encoder_ffn_dim", "ffn_hidden_size"),
+        96,
+    ),
     **dict.fromkeys(
         (
             "moe_intermediate_size",
@@ -37,14 +48,31 @@ SIZES: Mapping[str, Any] = {
         ),
         32,
     ),
-    **dict.fromkeys(("dense_intermediate_size", "shared_intermediate_size", "intermediate_size_mlp", "ffn_size"), 64),
-    **dict.fromkeys(("num_hidden_layers", "n_layer", "n_layers", "num_layers", "decoder_layers", "encoder_layers"), 2),
+    **dict.fromkeys(
+        ("dense_intermediate_size", "shared_intermediate_size", "intermediate_size_mlp", "ffn_size"), 64
+    ),
+    **dict.fromkeys(
+        ("num_hidden_layers", "n_layer", "n_layers", "num_layers", "decoder_layers", "encoder_layers"), 2
+    ),
     **dict.fromkeys(("num_decoder_layers", "num_encoder_layers", "num_blocks"), 2),
     **dict.fromkeys(("num_attention_heads", "n_head", "n_heads", "num_heads", "decoder_attention_heads"), 4),
-    **dict.fromkeys(("encoder_attention_heads", "num_encoder_attention_heads", "num_decoder_attention_heads"), 4),
+    **dict.fromkeys(
+        ("encoder_attention_heads", "num_encoder_attention_heads", "num_decoder_attention_heads"), 4
+    ),
     **dict.fromkeys(("num_key_value_heads", "num_kv_heads", "n_kv_heads", "multi_query_group_num"), 2),
     **dict.fromkeys(("swa_num_key_value_heads", "sliding_num_key_value_heads"), 2),
-    **dict.fromkeys(("head_dim", "v_head_dim", "kv_channels", "d_kv", "dim_head", "attention_head_dim", "global_head_dim"), 16),
+    **dict.fromkeys(
+        (
+            "head_dim",
+            "v_head_dim",
+            "kv_channels",
+            "d_kv",
+            "dim_head",
+            "attention_head_dim",
+            "global_head_dim",
+        ),
+        16,
+    ),
     **dict.fromkeys(("qk_nope_head_dim", "qk_rope_head_dim"), 8),
     "qk_head_dim": 16,
     "shared_experts_intermediate_size": 32,
@@ -53,14 +81,20 @@ SIZES: Mapping[str, Any] = {
     **dict.fromkeys(("mamba_n_groups", "mamba_ngroups"), 1),
     **dict.fromkeys(("kv_lora_rank", "q_lora_rank", "o_lora_rank"), 32),
     **dict.fromkeys(("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts"), 4),
-    **dict.fromkeys(("num_experts_per_tok", "num_experts_per_token", "moe_topk", "moe_k", "top_k_experts"), 2),
+    **dict.fromkeys(
+        ("num_experts_per_tok", "num_experts_per_token", "moe_topk", "moe_k", "top_k_experts"), 2
+    ),
     **dict.fromkeys(("n_group", "topk_group", "num_expert_groups"), 1),
     **dict.fromkeys(("vocab_size", "vocab_size_per_layer_input"), VOCABULARY),
-    **dict.fromkeys(("max_position_embeddings", "n_positions", "max_seq_len", "n_ctx", "max_target_positions"), CONTEXT),
+    **dict.fromkeys(
+        ("max_position_embeddings", "n_positions", "max_seq_len", "n_ctx", "max_target_positions"), CONTEXT
+    ),
     **dict.fromkeys(("max_sequence_length", "seq_length", "seq_len", "max_source_positions"), CONTEXT),
     **dict.fromkeys(("sliding_window", "window_size", "attention_window", "attention_window_size"), WINDOW),
     "attention_chunk_size": WINDOW,
-    **dict.fromkeys(("local_attention", "keep_window_size", "index_topk", "sliding_window_size", "chunk_size"), WINDOW),
+    **dict.fromkeys(
+        ("local_attention", "keep_window_size", "index_topk", "sliding_window_size", "chunk_size"), WINDOW
+    ),
     **dict.fromkeys(("mamba_d_state", "ssm_state_size", "state_size", "mamba_state_size"), 8),
     **dict.fromkeys(("index_head_dim",), 16),
     **dict.fromkeys(("index_n_heads",), 2),
@@ -72,11 +106,15 @@ SIZES: Mapping[str, Any] = {
     **dict.fromkeys(("swa_num_attention_heads",), 4),
     **dict.fromkeys(("swa_head_dim", "swa_v_head_dim"), 16),
     **dict.fromkeys(("hidden_size_per_layer_input",), 16),
-    **dict.fromkeys(("attention_dropout", "hidden_dropout", "dropout", "resid_pdrop", "embd_pdrop", "attn_pdrop"), 0.0),
+    **dict.fromkeys(
+        ("attention_dropout", "hidden_dropout", "dropout", "resid_pdrop", "embd_pdrop", "attn_pdrop"), 0.0
+    ),
 }
 """Name of a field: its small value. A field that is None by default stays so, but for those in `STATED`."""
 
-STATED = frozenset({"head_dim", "moe_intermediate_size", "num_key_value_heads", "n_routed_experts", "num_experts_per_tok"})
+STATED = frozenset(
+    {"head_dim", "moe_intermediate_size", "num_key_value_heads", "n_routed_experts", "num_experts_per_tok"}
+)
 KINDS = ("layer_types", "layers_block_type", "mlp_layer_types", "indexer_types")
 """Fields that list the kind of each layer."""
 
@@ -84,20 +122,33 @@ DECODER = {"is_decoder": True}
 TWEAKS: dict[str, dict[str, Any]] = {
     **dict.fromkeys(
         (
-            *("bert", "bert-generation", "camembert", "data2vec-text", "electra", "ernie", "megatron-bert", "rembert"),
+            *(
+                "bert",
+                "bert-generation",
+                "camembert",
+                "data2vec-text",
+                "electra",
+                "ernie",
+                "megatron-bert",
+                "rembert",
+            ),
             *("roberta", "roberta-prelayernorm", "roformer", "xlm-roberta", "xlm-roberta-xl", "xmod"),
         ),
         DECODER,
     ),
     "bailing_hybrid": {"linear_head_dim": 16},
     "bamba": {"num_hidden_layers": 2, "attn_layer_indices": [1]},
-    "big_bird": {**DECODER, "attention_type": "original_full"},  # its sparse attention pads rows to whole blocks
+    "big_bird": {
+        **DECODER,
+        "attention_type": "original_full",
+    },  # its sparse attention pads rows to whole blocks
     "bigbird_pegasus": {"attention_type": "original_full"},
     "blt": {"encoder_hash_byte_group_vocab": 64},
     "cohere_compass_text": {
         "layer_types": ["sliding_attention", "full_attention"],
         "rope_parameters": {
-            name: {"rope_type": "default", "rope_theta": 10000.0} for name in ("sliding_attention", "full_attention")
+            name: {"rope_type": "default", "rope_theta": 10000.0}
+            for name in ("sliding_attention", "full_attention")
         },
     },
     "dots1": {"n_shared_experts": 1},
@@ -117,7 +168,12 @@ TWEAKS: dict[str, dict[str, Any]] = {
     "qwen4_exp_text": (
         QWEN4 := {
             **{"indexer_n_heads": 2, "indexer_kv_heads": 1, "indexer_head_dim": 16, "indexer_budget": WINDOW},
-            **{"indexer_compress_ratio": 4, "ngram_vocab_size_base": 512, "split_ngram_parts": 1, "hc_lowrank": 16},
+            **{
+                "indexer_compress_ratio": 4,
+                "ngram_vocab_size_base": 512,
+                "split_ngram_parts": 1,
+                "hc_lowrank": 16,
+            },
         }
     ),
     "qwen4_exp": {"text_config": QWEN4},
@@ -134,20 +190,30 @@ TWEAKS: dict[str, dict[str, Any]] = {
         **{f"{part}_vocab_size": 64 for part in ("pronunciation", "shape")},
     },
     "xlm": {"emb_dim": 64, "causal": True},
-    "zamba": {"mamba_dt_rank": 4, "num_hidden_layers": 4, "layers_block_type": ["linear_attention", "hybrid"] * 2},
+    "zamba": {
+        "mamba_dt_rank": 4,
+        "num_hidden_layers": 4,
+        "layers_block_type": ["linear_attention", "hybrid"] * 2,
+    },
     "xmod": {**DECODER, "default_language": "en_XX"},
     "zaya": {"num_experts_per_tok": 1},
     "nemotron_h": {"n_groups": 2, "moe_shared_expert_intermediate_size": 32},
 }
-"""What an architecture needs besides `SIZES`: what makes it causal, what its numbers must fit, or what is large under a name
-of its own."""
+"""What an architecture needs besides `SIZES`: what makes it causal, what its numbers must fit, or what is
+large under a name of its own."""
 
 NOTHING_SPECIAL = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
 
 
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
-    "gpt2 (scaled by layer)": ("gpt2", {"scale_attn_by_inverse_layer_idx": True, "reorder_and_upcast_attn": True}),
-    "llama (dynamic)": ("llama", {"rope_parameters": {"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 4.0}}),
+    "gpt2 (scaled by layer)": (
+        "gpt2",
+        {"scale_attn_by_inverse_layer_idx": True, "reorder_and_upcast_attn": True},
+    ),
+    "llama (dynamic)": (
+        "llama",
+        {"rope_parameters": {"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 4.0}},
+    ),
     "llama (yarn)": (
         "llama",
         {
@@ -173,7 +239,9 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 def architectures() -> dict[str, str]:
-    """Every model type that transformers maps to a causal language model, with the name of that class, and the variants."""
+    """Every model type that transformers maps to a causal language model, with the name of that class, and
+    the variants.
+    """
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
     known = dict(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
@@ -197,7 +265,9 @@ def build(kind: str, attention: str | None = None) -> Any:
         with torch.device("meta"):
             size = sum(p.numel() for p in AutoModelForCausalLM.from_config(config).parameters())
         if size > LARGEST:
-            raise ValueError(f"{kind} has {size:,} weights even when it is made small; a line in TWEAKS is missing")
+            raise ValueError(
+                f"{kind} has {size:,} weights even when it is made small; a line in TWEAKS is missing"
+            )
         model = AutoModelForCausalLM.from_config(config, **words).eval()
         enlarge(model, CALM.get(kind, SIGNIFICANT))
     return model
@@ -209,7 +279,9 @@ def configuration(kind: type[Any], tweaks: Mapping[str, Any]) -> Any:
 
 
 def small(kind: type[Any], tweaks: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments that make a configuration small; those of the configurations inside it are made small likewise."""
+    """Arguments that make a configuration small; those of the configurations inside it are made small
+    likewise.
+    """
     default, found = kind(), {}
     for name, usual in _fields(kind).items():
         listed = isinstance(usual, (list, tuple, dict))
@@ -217,13 +289,21 @@ def small(kind: type[Any], tweaks: Mapping[str, Any]) -> dict[str, Any]:
             found[name] = type(usual)(SIZES[name]) if isinstance(usual, float) else SIZES[name]
         if name in NOTHING_SPECIAL:
             found[name] = NOTHING_SPECIAL[name]
-    if "qk_rope_head_dim" in found:  # multi-head latent attention turns a part of each head, and shares no keys
-        found |= {name: value for name, value in {"head_dim": 8, "num_key_value_heads": 4}.items() if name in found}
-    found |= _layers(default, _fields(kind)) | {name: value for name, value in tweaks.items() if not isinstance(value, Mapping)}
+    if (
+        "qk_rope_head_dim" in found
+    ):  # multi-head latent attention turns a part of each head, and shares no keys
+        found |= {
+            name: value for name, value in {"head_dim": 8, "num_key_value_heads": 4}.items() if name in found
+        }
+    found |= _layers(default, _fields(kind)) | {
+        name: value for name, value in tweaks.items() if not isinstance(value, Mapping)
+    }
     for name, inner in vars(default).items():
         if hasattr(inner, "model_type") and hasattr(inner, "to_dict"):
             found[name] = small(type(inner), tweaks.get(name, {}))
-    return found | {name: value for name, value in tweaks.items() if isinstance(value, Mapping) and name not in found}
+    return found | {
+        name: value for name, value in tweaks.items() if isinstance(value, Mapping) and name not in found
+    }
 
 
 def _layers(default: Any, fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -235,9 +315,12 @@ def _layers(default: Any, fields: Mapping[str, Any]) -> dict[str, Any]:
         return {}
     distinct = distinct if len(distinct) > 1 else distinct * 2
     found: dict[str, Any] = {
-        name: [kinds[k] for kinds in distinct] for k, name in enumerate(name for name in listed if listed[name])
+        name: [kinds[k] for kinds in distinct]
+        for k, name in enumerate(name for name in listed if listed[name])
     }
-    return found | {name: len(distinct) for name in ("num_hidden_layers", "num_layers", "n_layer") if name in fields}
+    return found | {
+        name: len(distinct) for name in ("num_hidden_layers", "num_layers", "n_layer") if name in fields
+    }
 
 
 def _fields(kind: type[Any]) -> dict[str, Any]:
@@ -245,7 +328,11 @@ def _fields(kind: type[Any]) -> dict[str, Any]:
     found = {}
     for base in reversed(kind.__mro__):
         names = getattr(base, "__annotations__", {})
-        found |= {name: base.__dict__.get(name) for name in names if not isinstance(base.__dict__.get(name), property)}
+        found |= {
+            name: base.__dict__.get(name)
+            for name in names
+            if not isinstance(base.__dict__.get(name), property)
+        }
     parameters = inspect.signature(kind.__init__).parameters
     for name, parameter in parameters.items():
         if name not in ("self", "args", "kwargs") and parameter.default is not parameter.empty:

@@ -1,6 +1,8 @@
-"""What the site is built from beside the pages of docs/: the README, the results, and a page per algorithm from its class.
+"""What the site is built from beside the pages of docs/: the README, the results, and a page per algorithm
+from its class.
 
-MkDocs calls the functions named `on_*`; `python -m pip install .[docs] && mkdocs build --strict` builds the site.
+MkDocs calls the functions named `on_*`; `python -m pip install .[docs] && mkdocs build --strict` builds the
+site.
 """
 
 from __future__ import annotations
@@ -15,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from xpo_bench import Algorithm, plugins
-from xpo_bench.runner.config import docs as field_docs
-from xpo_bench.runner.config import dump
+from xpo_bench.runner.settings import docs as field_docs
+from xpo_bench.runner.settings import dump
 
 ROOT = Path(__file__).parents[1]
 ABILITIES = {
@@ -44,7 +46,13 @@ def on_files(files: Any, config: Any) -> Any:
     def add(name: str, content: str | bytes) -> None:
         files.append(File.generated(config, name, content=content))
 
-    add("index.md", (ROOT / "README.md").read_text("utf-8").replace("](docs/", "](").replace("](LICENSE)", "](LICENSE.md)"))
+    add(
+        "index.md",
+        (ROOT / "README.md")
+        .read_text("utf-8")
+        .replace("](docs/", "](")
+        .replace("](LICENSE)", "](LICENSE.md)"),
+    )
     add("CHANGELOG.md", (ROOT / "CHANGELOG.md").read_text("utf-8"))
     add("LICENSE.md", (ROOT / "LICENSE").read_text("utf-8"))
     for path in sorted((ROOT / "examples").glob("*/README.md")):
@@ -83,17 +91,27 @@ def overview(known: Sequence[type[Algorithm]]) -> str:
 
 
 def page(cls: type[Algorithm]) -> str:
-    """One algorithm: what its module says, its fields, what it declares, and the mistakes that are made with it."""
+    """One algorithm: what its module says, its fields, what it declares, and the mistakes that are made with
+    it.
+    """
     module = inspect.getdoc(sys.modules[cls.__module__]) or ""
-    about, _, rest = module.partition("\n")
+    about, _, rest = module.partition("\n\n")
     algorithm = cls()
     sentences = field_docs(cls)
-    parts = [f"# {cls.name}", about, _prose(rest)]
-    rows = [f"| `{n}` | {v!r} | {sentences.get(n, '')} | {_range(cls, n)} |" for n, v in dump(algorithm).items()]
+    parts = [f"# {cls.name}", " ".join(about.split()), _prose(rest)]
+    rows = [
+        f"| `{n}` | {v!r} | {sentences.get(n, '')} | {_range(cls, n)} |" for n, v in dump(algorithm).items()
+    ]
     if rows:
         parts += [
             "## Fields",
-            "\n".join(["| field | default | what, unit | searched by the tuned protocol |", "|---|---|---|---|", *rows]),
+            "\n".join(
+                [
+                    "| field | default | what, unit | searched by the tuned protocol |",
+                    "|---|---|---|---|",
+                    *rows,
+                ]
+            ),
         ]
     command = f"xpo-bench run --algos all --tasks {WORLD} --seeds {SEEDS}"
     parts += [
@@ -107,20 +125,26 @@ def page(cls: type[Algorithm]) -> str:
     if mistakes := [line for line in _mistakes() if f"`{cls.name}`" in line.split("|")[1]]:
         head = ["| algorithms | mistake | what comes of it | what catches it |", "|---|---|---|---|"]
         parts += ["## Mistakes found elsewhere", "\n".join([*head, *mistakes])]
-    parts += ["## Try it", f"```\nxpo-bench run --algos {cls.name} --suite quick\nxpo-bench check {cls.name}\n```"]
+    parts += [
+        "## Try it",
+        f"```\nxpo-bench run --algos {cls.name} --suite quick\nxpo-bench check {cls.name}\n```",
+    ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def portraits(names: Sequence[str]) -> dict[str, bytes]:
     """Algorithm -> figure (SVG) of its curves on certain preferences, of a run that is made for it."""
     import xpo_bench
-    from xpo_bench.report.charts import series
-    from xpo_bench.report.experiments import curve_reader
-    from xpo_bench.report.stats import group
+    from xpo_bench.report.experiments.article import curve_reader
+    from xpo_bench.report.render.figures import series
+    from xpo_bench.report.runs import group
 
     with tempfile.TemporaryDirectory() as folder:
         result = xpo_bench.run(list(names), [WORLD], seeds=SEEDS, out=folder)
-        curves = {g.records[0]["algorithm"]["name"]: series(g, curve_reader(result.out)) for g in group(result.cells)}
+        curves = {
+            g.records[0]["algorithm"]["name"]: series(g, curve_reader(result.out))
+            for g in group(result.cells)
+        }
     return {name: _portrait(name, curves) for name in names}
 
 
@@ -128,13 +152,18 @@ def _portrait(name: str, curves: Mapping[str, Mapping[str, Mapping[float, Sequen
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7.2, 2.6), layout="constrained")
-    lines = [(other, "0.6", ls) for other, ls in (("dpo", "--"), ("ipo", ":")) if other != name] + [(name, "#3b6fd4", "-")]
+    lines = [(other, "0.6", ls) for other, ls in (("dpo", "--"), ("ipo", ":")) if other != name] + [
+        (name, "#3b6fd4", "-")
+    ]
     for ax, (metric, label) in zip(figure.subplots(1, 2), PANELS.items(), strict=True):
         for who, colour, style in lines:
             points = [(step, band[0]) for step, band in curves[who].get(metric, {}).items() if step > 0]
             ax.plot(*zip(*points, strict=True), style, color=colour, label=who)
         ax.set(
-            xscale="log", xlabel="step", title=label, **({"yscale": "log"} if metric == "rejected_prob" else {"ylim": (0, None)})
+            xscale="log",
+            xlabel="step",
+            title=label,
+            **({"yscale": "log"} if metric == "rejected_prob" else {"ylim": (0, None)}),
         )
         ax.spines[["top", "right"]].set_visible(False)
     ax.legend(frameon=False)
@@ -144,9 +173,16 @@ def _portrait(name: str, curves: Mapping[str, Mapping[str, Mapping[float, Sequen
 
 
 def _prose(text: str) -> str:
-    """A docstring as Markdown: equations, which are indented, as blocks; arguments are left out, for the table has them."""
+    """A docstring as Markdown: equations, which are indented, as blocks; arguments are left out, for the
+    table has them.
+    """
     text = re.sub(r"^Args:\n(?:[ \t]+.*\n|\n)*", "", inspect.cleandoc(text), flags=re.MULTILINE)
-    return re.sub(r"(?:^    .*\n?)+", lambda found: f"```text\n{inspect.cleandoc(found[0])}\n```\n", text, flags=re.MULTILINE)
+    return re.sub(
+        r"(?:^    .*\n?)+",
+        lambda found: f"```text\n{inspect.cleandoc(found[0])}\n```\n",
+        text,
+        flags=re.MULTILINE,
+    )
 
 
 def _range(cls: type[Algorithm], name: str) -> str:
@@ -156,7 +192,9 @@ def _range(cls: type[Algorithm], name: str) -> str:
 
 def _declared(algorithm: Algorithm) -> list[str]:
     groups = ", ".join(f"`{name}`{_about(group)}" for name, group in algorithm.groups.items())
-    out = [f"trains on {'singles' if algorithm.accepts.__name__ == 'Single' else 'pairs'}; scores {groups or 'nothing'}"]
+    out = [
+        f"trains on {'singles' if algorithm.accepts.__name__ == 'Single' else 'pairs'}; scores {groups or 'nothing'}"
+    ]
     if algorithm.regulariser:
         field, direction = algorithm.regulariser
         out.append(

@@ -20,7 +20,9 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
-settings.register_profile("suite", deadline=None, derandomize=True)  # machines differ in speed, runs must not differ in verdict
+settings.register_profile(
+    "suite", deadline=None, derandomize=True
+)  # machines differ in speed, runs must not differ in verdict
 settings.load_profile("suite")
 
 # a suite started in the background ignores Ctrl-C, and so would the commands that it starts and interrupts
@@ -53,7 +55,11 @@ Command = Callable[..., Finished]
 
 def environment(more: dict[str, str]) -> dict[str, str]:
     """This process's variables without the suite's own, plus `more`; one thread, offline, a fixed width."""
-    kept = {k: v for k, v in os.environ.items() if not k.startswith("XPO_BENCH_") and k not in ("PYTHONPATH", "FORCE_COLOR")}
+    kept = {
+        k: v
+        for k, v in os.environ.items()
+        if not k.startswith("XPO_BENCH_") and k not in ("PYTHONPATH", "FORCE_COLOR")
+    }
     return kept | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "COLUMNS": "100", "TERM": "dumb"} | more
 
 
@@ -83,7 +89,9 @@ def xpo(tmp_path: Path) -> Command:
 
 
 class Mute(socketserver.ThreadingTCPServer):
-    """A hub on this machine that hangs up on whoever asks: as good as unreachable, and it counts the questions."""
+    """A hub on this machine that hangs up on whoever asks: as good as unreachable, and it counts the
+    questions.
+    """
 
     daemon_threads = True
 
@@ -116,7 +124,11 @@ def mute_hub() -> Iterator[Mute]:
 @pytest.fixture(scope="session")
 def warm_process() -> Iterator[subprocess.Popen[str]]:
     process = subprocess.Popen(
-        [sys.executable, "-P", str(WARM)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment({})
+        [sys.executable, "-P", str(WARM)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment({}),
     )
     yield process
     assert process.stdin
@@ -141,7 +153,9 @@ def warm(tmp_path: Path, warm_process: subprocess.Popen[str]) -> Command:
         warm_process.stdin.write(json.dumps(request) + "\n")
         warm_process.stdin.flush()
         code = int(warm_process.stdout.readline())
-        return Finished(code, Path(request["stdout"]).read_text("utf-8"), Path(request["stderr"]).read_text("utf-8"))
+        return Finished(
+            code, Path(request["stdout"]).read_text("utf-8"), Path(request["stderr"]).read_text("utf-8")
+        )
 
     return run
 
@@ -179,14 +193,26 @@ class Fresh:
         self.bin = folder / "env" / "bin"
         self.site = Path(sysconfig.get_path("purelib", vars={"base": str(folder / "env")}))
         borrowed = [p for p in sys.path if Path(p).name in ("site-packages", "dist-packages")]
-        (self.site / "zz_borrowed.pth").write_text("\n".join(dict.fromkeys([*borrowed, *site.getsitepackages()])) + "\n", "utf-8")
+        (self.site / "zz_borrowed.pth").write_text(
+            "\n".join(dict.fromkeys([*borrowed, *site.getsitepackages()])) + "\n", "utf-8"
+        )
 
     def install(self, project: Path) -> None:
         """Build a project's wheel with what is installed, and install it."""
         dist = self.folder / f"dist-{project.name}"
-        self._run(sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(dist), str(project))
+        self._run(
+            sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(dist), str(project)
+        )
         (wheel,) = dist.glob("*.whl")
-        words = ("install", "--quiet", "--no-index", "--no-deps", "--no-build-isolation", "--force-reinstall", str(wheel))
+        words = (
+            "install",
+            "--quiet",
+            "--no-index",
+            "--no-deps",
+            "--no-build-isolation",
+            "--force-reinstall",
+            str(wheel),
+        )
         self._run(str(self.bin / "python"), "-m", "pip", *words)
 
     def __call__(self, command: str, *words: str) -> str:
@@ -194,9 +220,15 @@ class Fresh:
         return self._run(str(self.bin / command), *words)
 
     def _run(self, *words: str) -> str:
-        env = {k: v for k, v in os.environ.items() if not k.startswith(("XPO_BENCH_", "PYTEST_")) and k != "PYTHONPATH"}
+        env = {
+            k: v
+            for k, v in os.environ.items()
+            if not k.startswith(("XPO_BENCH_", "PYTEST_")) and k != "PYTHONPATH"
+        }
         env |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "COLUMNS": "100", "TERM": "dumb"}
-        done = subprocess.run(words, cwd=self.folder, env=env, capture_output=True, text=True, timeout=300, check=False)
+        done = subprocess.run(
+            words, cwd=self.folder, env=env, capture_output=True, text=True, timeout=300, check=False
+        )
         assert done.returncode == 0, (words, done.stdout[-3000:] + done.stderr[-3000:])
         return done.stdout
 

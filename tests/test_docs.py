@@ -16,12 +16,13 @@ from types import ModuleType
 import click
 import pytest
 
-from xpo_bench import cli, hookspecs, plugins
+from xpo_bench import cli, plugins
+from xpo_bench.contract import hooks
 from xpo_bench.runner import listing
 
 ROOT = Path(__file__).parents[1]
 PAGES = ["README.md", "docs/plugins.md", "docs/records.md", "docs/tutorial.md"]
-HOOKS = sorted(name for name in vars(hookspecs) if name.startswith("xpo_"))
+HOOKS = sorted(name for name in vars(hooks) if name.startswith("xpo_"))
 
 
 def text(page: str) -> str:
@@ -67,11 +68,11 @@ def load(path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 @pytest.mark.parametrize("page", ["README.md", "docs/tutorial.md"])
 def test_the_plugin_is_that_of_the_hook_specification(page: str) -> None:
     documented = textwrap.indent(blocks(page, "python")[0], "    ", lambda line: bool(line.strip()))
-    assert documented in (hookspecs.__doc__ or "")
+    assert documented in (hooks.__doc__ or "")
 
 
 def test_the_entry_point_is_that_of_the_hook_specification() -> None:
-    assert textwrap.indent(blocks("README.md", "toml")[0], "    ") in (hookspecs.__doc__ or "") + "\n"
+    assert textwrap.indent(blocks("README.md", "toml")[0], "    ") in (hooks.__doc__ or "") + "\n"
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/cli.md", "docs/plugins.md", "docs/tutorial.md"])
@@ -82,7 +83,7 @@ def test_toml_blocks_parse(page: str) -> None:
 
 @pytest.mark.parametrize("name", HOOKS)
 def test_hooks_are_documented_with_their_arguments(name: str) -> None:
-    arguments = ", ".join(inspect.signature(getattr(hookspecs, name)).parameters)
+    arguments = ", ".join(inspect.signature(getattr(hooks, name)).parameters)
     assert f"| `{name}({arguments})` |" in text("docs/plugins.md")
     used = "\n".join(blocks("docs/plugins.md", "python"))
     assert f"def {name}({arguments}):" in used
@@ -91,7 +92,9 @@ def test_hooks_are_documented_with_their_arguments(name: str) -> None:
 @pytest.mark.parametrize("command", ["run", "compare"])
 def test_every_option_is_documented(command: str) -> None:
     section = re.split(r"^## ", text("docs/cli.md"), flags=re.MULTILINE)
-    documented = re.findall(r"^\| `(--[a-z-]+)", next(part for part in section if part.startswith(command)), re.MULTILINE)
+    documented = re.findall(
+        r"^\| `(--[a-z-]+)", next(part for part in section if part.startswith(command)), re.MULTILINE
+    )
     missing = [p.opts[0] for p in parameters(command) if p.opts[0] not in documented]
     assert not missing
 
@@ -104,11 +107,19 @@ def test_choices_of_options_are_documented() -> None:
 
 
 def command_lines() -> list[tuple[str, str]]:
-    """(page, line) of every command of the suite that a page shows; synopses with brackets or alternatives are none."""
+    """(page, line) of every command of the suite that a page shows; synopses with brackets or alternatives
+    are none.
+    """
     out = []
     for page in sorted([Path("README.md"), *(p.relative_to(ROOT) for p in (ROOT / "docs").glob("*.md"))]):
-        for language, block in re.findall(r"^```(\w*)\n(.*?)^```$", text(str(page)), re.MULTILINE | re.DOTALL):
-            for line in re.sub(r"\\\n\s*", " ", block).splitlines() if language not in ("python", "toml", "json") else ():
+        for language, block in re.findall(
+            r"^```(\w*)\n(.*?)^```$", text(str(page)), re.MULTILINE | re.DOTALL
+        ):
+            for line in (
+                re.sub(r"\\\n\s*", " ", block).splitlines()
+                if language not in ("python", "toml", "json")
+                else ()
+            ):
                 found = re.search(r"(?:^|[\s'])(xpo-bench [a-z][^#|\[&;>']*)(.?)", line)
                 if found and found[2] not in ("[", "|") and "pip install" not in line:
                     out.append((str(page), found[1].strip()))
@@ -121,14 +132,21 @@ def test_every_command_that_a_page_shows_is_one(page: str, line: str) -> None:
     # refuses unknown options and choices, and missing or too many arguments
     given = cli.main.commands[words[0]].make_context(words[0], words[1:]).params
     registry = plugins.load()
-    for option, known in (("algos", [*registry.algorithms, "all"]), ("tasks", registry.tasks), ("track", registry.trackers)):
+    for option, known in (
+        ("algos", [*registry.algorithms, "all"]),
+        ("tasks", registry.tasks),
+        ("track", registry.trackers),
+    ):
         names = given.get(option) or ()
         for name in names.split(",") if isinstance(names, str) else names:
             assert name in known or name in ("my-dpo", "my-algorithm", "offset")  # the reader's own
 
 
 def test_no_option_is_documented_that_is_not_there() -> None:
-    known = {opt for command in cli.main.commands for p in parameters(command) for opt in p.opts} | {"--help", "--debug"}
+    known = {opt for command in cli.main.commands for p in parameters(command) for opt in p.opts} | {
+        "--help",
+        "--debug",
+    }
     for page in (*PAGES, "docs/cli.md", "docs/metrics.md"):
         used = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", text(page)))
         assert not used - known, page
@@ -152,7 +170,10 @@ def test_every_option_of_check_and_new_plugin_is_documented() -> None:
 def test_every_command_is_documented() -> None:
     for page in ("README.md", "docs/cli.md"):
         for command in cli.main.commands:
-            assert f"xpo-bench {command} " in text(page) or f"xpo-bench {command}\n" in text(page), (page, command)
+            assert f"xpo-bench {command} " in text(page) or f"xpo-bench {command}\n" in text(page), (
+                page,
+                command,
+            )
 
 
 def test_every_metric_is_documented_with_unit_and_direction() -> None:
@@ -198,7 +219,9 @@ def test_names_of_class_variables_exist() -> None:
     table = re.search(r"\| class variable \| meaning \|\n(.*?)\n\n", text("docs/plugins.md"), re.DOTALL)
     assert table is not None
     named = set(re.findall(r"^\| `(\w+)` \|", table[1], re.MULTILINE))
-    declared = {name for name, kind in Algorithm.__annotations__.items() if "ClassVar" in str(kind) and name[0] != "_"}
+    declared = {
+        name for name, kind in Algorithm.__annotations__.items() if "ClassVar" in str(kind) and name[0] != "_"
+    }
     assert named == declared - {"name"}
 
 
@@ -213,15 +236,25 @@ def test_constraints_name_every_dependency_and_every_tool_once() -> None:
     lines = text("constraints.txt").split()
     pinned = [re.sub(r"[-_.]+", "-", line.split("==")[0]).lower() for line in lines]
     assert len(set(pinned)) == len(pinned)
-    assert all(re.fullmatch(r"[\w.-]+==[\w.]+", line) for line in lines), "one exact version a line, no local label"
+    assert all(re.fullmatch(r"[\w.-]+==[\w.]+", line) for line in lines), (
+        "one exact version a line, no local label"
+    )
     project = tomllib.loads(text("pyproject.toml"))["project"]
-    wanted = [*project["dependencies"], *(need for extra in project["optional-dependencies"].values() for need in extra), "tox"]
+    wanted = [
+        *project["dependencies"],
+        *(need for extra in project["optional-dependencies"].values() for need in extra),
+        "tox",
+    ]
     for need in wanted:
         assert re.split(r"[<>=\[;! ]", need)[0] in pinned, need
 
 
 def test_every_fault_of_the_reliability_page_has_its_test() -> None:
-    rows = [line for line in text("docs/reliability.md").splitlines() if line.startswith("| ") and "what happens" not in line]
+    rows = [
+        line
+        for line in text("docs/reliability.md").splitlines()
+        if line.startswith("| ") and "what happens" not in line
+    ]
     assert len(rows) > 15
     for row in rows:
         named = re.findall(r"`(tests/[a-z_/]+\.py)`", row)
@@ -263,13 +296,17 @@ def test_pages_of_algorithms_draw_the_curves_of_a_run(monkeypatch: pytest.Monkey
     for name, svg in drawn.items():
         assert f"({name}.svg)" in next(module.page(cls) for cls in module.algorithms() if cls.name == name)
         lines = ET.fromstring(svg).findall(".//{*}g[@id='axes_1']/{*}g[@id]")
-        assert sum(g.get("id", "").startswith("line2d") for g in lines) >= (2 if name in ("dpo", "ipo") else 3)
+        assert sum(g.get("id", "").startswith("line2d") for g in lines) >= (
+            2 if name in ("dpo", "ipo") else 3
+        )
 
 
 def test_every_algorithm_has_a_page_of_all_that_it_declares() -> None:
     module = site()
     pages = {cls.name: module.page(cls) for cls in module.algorithms()}
-    assert pages.keys() == {row["name"] for row in listing.rows("algos") if row["distribution"] == "xpo-bench"}
+    assert pages.keys() == {
+        row["name"] for row in listing.rows("algos") if row["distribution"] == "xpo-bench"
+    }
     for row in listing.rows("algos"):
         if row["name"] in pages:
             page = pages[row["name"]]

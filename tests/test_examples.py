@@ -11,14 +11,25 @@ import pytest
 EXAMPLES = Path(__file__).parents[1] / "examples"
 COMMANDS = {
     "aot": ["--algos", "dpo,aot", "--tasks", "bandit,deterministic", "--set", "aot.pairing=unpaired,paired"],
-    "beta_dpo": ["--algos", "dpo,beta-dpo", "--tasks", "bandit", "--batch-size", "32", "--set", "beta-dpo.alpha=0,0.6"],
+    "beta_dpo": [
+        "--algos",
+        "dpo,beta-dpo",
+        "--tasks",
+        "bandit",
+        "--batch-size",
+        "32",
+        "--set",
+        "beta-dpo.alpha=0,0.6",
+    ],
     "tdpo": ["--algos", "dpo,tdpo1,tdpo2", "--tasks", "bandit,tokens"],
     "csv_task": ["--algos", "dpo,ipo", "--tasks", "tea"],
 }
 
 
 def test_every_example_is_here() -> None:
-    assert sorted(path.name for path in EXAMPLES.iterdir() if (path / "pyproject.toml").is_file()) == sorted(COMMANDS)
+    assert sorted(path.name for path in EXAMPLES.iterdir() if (path / "pyproject.toml").is_file()) == sorted(
+        COMMANDS
+    )
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -26,7 +37,9 @@ def test_an_example_is_installed_tested_and_run(fresh: Any, tmp_path: Path, name
     project = tmp_path / name
     shutil.copytree(EXAMPLES / name, project, ignore=shutil.ignore_patterns("__pycache__", "dist"))
     fresh.install(project)
-    assert " passed" in fresh("python", "-m", "pytest", "-q", "-p", "no:cacheprovider", str(project / "tests"))
+    assert " passed" in fresh(
+        "python", "-m", "pytest", "-q", "-p", "no:cacheprovider", str(project / "tests")
+    )
     words = ["run", *COMMANDS[name], "--steps", "40", "--seeds", "1", "--out", str(tmp_path / "run")]
     shown = fresh("xpo-bench", *words)
     assert "Not ok" not in shown

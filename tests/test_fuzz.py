@@ -1,6 +1,8 @@
-"""What is read from files is taken, or refused by an error of ours in one line: random bytes, and damaged good files.
+"""What is read from files is taken, or refused by an error of ours in one line: random bytes, and damaged
+good files.
 
-`XPO_BENCH_FUZZ=N` tries N inputs per loader in place of the few hundred of every run, `XPO_BENCH_FUZZ_SEED=K` others.
+`XPO_BENCH_FUZZ=N` tries N inputs per loader in place of the few hundred of every run, `XPO_BENCH_FUZZ_SEED=K`
+others.
 """
 
 from __future__ import annotations
@@ -19,14 +21,14 @@ import pytest
 from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 
+from xpo_bench.contract.settings import DataSpec
 from xpo_bench.data.dataset import load_dataset
-from xpo_bench.data.world import read_world
+from xpo_bench.data.world_file import read_world
 from xpo_bench.errors import UsageError
-from xpo_bench.runner.config import parse_set
 from xpo_bench.runner.references import References
 from xpo_bench.runner.request import parse_seeds, read_file, requests
+from xpo_bench.runner.settings import parse_set
 from xpo_bench.runner.store import Store
-from xpo_bench.types import DataSpec
 
 INPUTS = int(os.environ.get("XPO_BENCH_FUZZ", "150"))
 SEED = os.environ.get("XPO_BENCH_FUZZ_SEED", "")
@@ -35,7 +37,10 @@ KEY = "0123456789abcdef01234567"
 PAIRS = [{"prompt": "x", "chosen": "a", "rejected": "b", "p_chosen": 0.8, "split": "train"}] * 3
 TALK = [{"prompt": [{"role": "user", "content": "q"}], "chosen": [{"role": "assistant", "content": "y"}], "rejected": [
     {"role": "assistant", "content": "n"}]}] * 2  # fmt: skip
-SINGLES = [{"prompt": "x", "completion": "a", "label": True}, {"prompt": "x", "completion": "b", "label": False}]
+SINGLES = [
+    {"prompt": "x", "completion": "a", "label": True},
+    {"prompt": "x", "completion": "b", "label": False},
+]
 WORLD = {"x": {"reference": {"a": 0.4, "b": 0.6}, "reward": {"a": 1.2, "b": 0.3}}}
 PLAN = 'algos = ["dpo"]\nseeds = 3\n[[runs]]\ntasks = ["bandit"]\nset = { "dpo.beta" = [0.05, 0.1] }\n'
 WORDS_PLAN = 'algos = "dpo"\nset = ["dpo.beta=0.1,0.5"]\n[[runs]]\nset = { dpo = { beta = 0.2 } }\n'
@@ -110,7 +115,9 @@ def damaged(good: bytes, rng: random.Random) -> bytes:
 
 
 @pytest.mark.parametrize("loader", LOADERS)
-def test_a_damaged_file_is_taken_or_refused_in_one_line(loader: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_damaged_file_is_taken_or_refused_in_one_line(
+    loader: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     name, read, seeds = LOADERS[loader]
     rng = random.Random(loader + SEED)
     (tmp_path / "cells").mkdir()

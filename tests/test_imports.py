@@ -67,7 +67,9 @@ def test_importing_the_package_imports_nothing_heavy(modules: Modules) -> None:
 
 def test_listing_imports_torch_at_most(modules: Modules) -> None:
     loaded = modules(
-        COMMAND.format(commands=[["list", "algos"], ["list", "algos", "--json"], ["list", "tasks"], ["list", "plugins"]])
+        COMMAND.format(
+            commands=[["list", "algos"], ["list", "algos", "--json"], ["list", "tasks"], ["list", "plugins"]]
+        )
     )
     assert "xpo_bench_plugins" in loaded
     assert not loaded & (HEAVY - {"torch"})

@@ -1,4 +1,6 @@
-"""Metrics of plugins: measured beside the suite's own, on record with their definition, and harmless when they fail."""
+"""Metrics of plugins: measured beside the suite's own, on record with their definition, and harmless when
+they fail.
+"""
 
 from __future__ import annotations
 
@@ -73,7 +75,9 @@ def run(out: Path, *metrics: Any, **words: Any) -> xpo_bench.Result:
 
 
 def numbers(record: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in record["metrics"].items() if name not in ("pairs_per_s", "prepare_s")}
+    return {
+        name: value for name, value in record["metrics"].items() if name not in ("pairs_per_s", "prepare_s")
+    }
 
 
 def test_a_metric_is_measured_beside_the_others_which_stay_as_they_are(tmp_path: Path) -> None:
@@ -81,14 +85,22 @@ def test_a_metric_is_measured_beside_the_others_which_stay_as_they_are(tmp_path:
     for before, after in zip(plain.cells, more.cells, strict=True):
         added = {name: value for name, value in after["metrics"].items() if name not in before["metrics"]}
         assert {name: value for name, value in numbers(after).items() if name not in added} == numbers(before)
-        assert set(added) == {"median_margin", "heldout_median_margin", "first_above_half", "heldout_first_above_half"}
+        assert set(added) == {
+            "median_margin",
+            "heldout_median_margin",
+            "first_above_half",
+            "heldout_first_above_half",
+        }
         assert "metric_definitions" not in before
         assert after["metric_definitions"]["median_margin"] == {
             "unit": "nats", "better": "higher", "definition": "The margin of the median pair.", "plugin": "in-memory",
             "distribution": "in-memory", "version": "0"}  # fmt: skip
     import pandas as pd
 
-    final, rows = more.cells[0]["metrics"], pd.read_parquet(tmp_path / "b" / "curves" / f"{more.cells[0]['key']}.parquet")
+    final, rows = (
+        more.cells[0]["metrics"],
+        pd.read_parquet(tmp_path / "b" / "curves" / f"{more.cells[0]['key']}.parquet"),
+    )
     assert rows["median_margin"].iloc[0] == 0.0  # at the initial policy every margin is 0
     assert rows["median_margin"].iloc[-1] == final["median_margin"] > 0
     assert final["first_above_half"] == rows["step"][rows["reward_accuracy"] > 0.5].iloc[0]
@@ -112,7 +124,9 @@ def test_a_metric_is_part_of_what_identifies_a_cell(tmp_path: Path) -> None:
         (leaves, "SystemExit at step 0: 3"),
     ],
 )
-def test_one_that_fails_is_left_out_and_named(tmp_path: Path, capsys: pytest.CaptureFixture[str], bad: Any, error: str) -> None:
+def test_one_that_fails_is_left_out_and_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], bad: Any, error: str
+) -> None:
     plain, hurt = run(tmp_path / "a"), run(tmp_path / "b", bad, median_margin)
     name = bad.__name__
     for before, after in zip(plain.cells, hurt.cells, strict=True):
@@ -151,7 +165,17 @@ def test_the_tables_compare_by_it_where_the_plugin_is_not_installed(
 
 def test_trials_can_be_chosen_by_it(tmp_path: Path, distribution: Callable[..., Path], warm: Command) -> None:
     site = str(distribution("their-metric", {"margins": SOURCE}))
-    words = ["--algos", "dpo", *WORDS, "--protocol", "tuned", "--trials", "2", "--select", "heldout_worst_margin"]
+    words = [
+        "--algos",
+        "dpo",
+        *WORDS,
+        "--protocol",
+        "tuned",
+        "--trials",
+        "2",
+        "--select",
+        "heldout_worst_margin",
+    ]
     done = warm("run", *words, "--out", str(tmp_path / "run"), "--json", PYTHONPATH=site)
     assert done.code == 0, done.err
     (found,) = done.json["tuning"]
@@ -160,7 +184,9 @@ def test_trials_can_be_chosen_by_it(tmp_path: Path, distribution: Callable[..., 
     assert warm("run", *words).code == 2  # unknown without the plugin
 
 
-def test_it_is_listed_with_its_origin_and_can_be_disabled(distribution: Callable[..., Path], warm: Command) -> None:
+def test_it_is_listed_with_its_origin_and_can_be_disabled(
+    distribution: Callable[..., Path], warm: Command
+) -> None:
     site = str(distribution("their-metric", {"margins": SOURCE}, version="1.5"))
     rows = {row["name"]: row for row in warm("list", "metrics", "--json", PYTHONPATH=site).json}
     assert (rows["worst_margin"]["distribution"], rows["worst_margin"]["version"]) == ("their-metric", "1.5")
@@ -169,7 +195,9 @@ def test_it_is_listed_with_its_origin_and_can_be_disabled(distribution: Callable
     assert "worst_margin" not in {row["name"] for row in without}
 
 
-def test_worker_processes_measure_it_too(tmp_path: Path, distribution: Callable[..., Path], xpo: Command) -> None:
+def test_worker_processes_measure_it_too(
+    tmp_path: Path, distribution: Callable[..., Path], xpo: Command
+) -> None:
     site = str(distribution("their-metric", {"margins": SOURCE}))
     words = ("run", "--algos", "dpo,ipo", *WORDS, "--json")
     one = xpo(*words, "--out", str(tmp_path / "one"), PYTHONPATH=site)
@@ -180,15 +208,24 @@ def test_worker_processes_measure_it_too(tmp_path: Path, distribution: Callable[
 
 
 BROKEN = {
-    "a built-in name": (SOURCE.replace("worst_margin", "kl"), "the metric name 'kl' is that of one of the suite's own"),
+    "a built-in name": (
+        SOURCE.replace("worst_margin", "kl"),
+        "the metric name 'kl' is that of one of the suite's own",
+    ),
     "a column": (SOURCE.replace("worst_margin", "loss"), "must match"),
     "a prefix": (SOURCE.replace("worst_margin", "heldout_x"), "not begin with heldout_"),
     "not marked": (
         SOURCE.replace('@metric("nats", better="higher")', ""),
         "must return functions marked by @xpo_bench.metric(unit)",
     ),
-    "no docstring": (SOURCE.replace('"""The margin of the pair that is learned worst."""', ""), "a docstring is needed"),
-    "a kind of the suite": (SOURCE.replace('better="higher"', 'kind="run"'), "a plugin's is 'point' or 'curve'"),
+    "no docstring": (
+        SOURCE.replace('"""The margin of the pair that is learned worst."""', ""),
+        "a docstring is needed",
+    ),
+    "a kind of the suite": (
+        SOURCE.replace('better="higher"', 'kind="run"'),
+        "a plugin's is 'point' or 'curve'",
+    ),
     "a direction": (SOURCE.replace('better="higher"', 'better="up"'), "needs a unit, and better="),
 }
 
@@ -201,10 +238,26 @@ def test_what_is_no_metric_breaks_its_plugin_alone(
     listed = {p["name"]: p for p in warm("list", "plugins", "--json", PYTHONPATH=site).json}
     assert listed["margins"]["status"] == "broken"
     assert error in listed["margins"]["error"]
-    assert warm("run", "--algos", "dpo", "--tasks", "deterministic", "--steps", "5", "--seeds", "1", PYTHONPATH=site).code == 0
+    assert (
+        warm(
+            "run",
+            "--algos",
+            "dpo",
+            "--tasks",
+            "deterministic",
+            "--steps",
+            "5",
+            "--seeds",
+            "1",
+            PYTHONPATH=site,
+        ).code
+        == 0
+    )
 
 
-def test_two_plugins_with_one_metric_are_both_refused(distribution: Callable[..., Path], warm: Command) -> None:
+def test_two_plugins_with_one_metric_are_both_refused(
+    distribution: Callable[..., Path], warm: Command
+) -> None:
     distribution("first-party", {"one": SOURCE})
     site = str(distribution("second-party", {"two": SOURCE}))
     listed = {p["name"]: p for p in warm("list", "plugins", "--json", PYTHONPATH=site).json}

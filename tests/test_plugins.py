@@ -15,8 +15,9 @@ from typing import Any, ClassVar
 import pytest
 
 import xpo_bench
-from xpo_bench import hookspecs, plugins
-from xpo_bench.algorithm import SPEC, Algorithm
+from xpo_bench import plugins
+from xpo_bench.contract import hooks
+from xpo_bench.contract.algorithm import SPEC, Algorithm
 from xpo_bench.errors import UsageError
 
 ROOT = Path(__file__).parents[1]
@@ -51,9 +52,9 @@ def plain(name: str) -> str:
 
 
 def pasteable() -> str:
-    """The first indented block of hookspecs' docstring."""
+    """The first indented block of hooks' docstring."""
     block: list[str] = []
-    for line in (hookspecs.__doc__ or "").splitlines():
+    for line in (hooks.__doc__ or "").splitlines():
         if line.startswith("    ") or (block and not line.strip()):
             block.append(line)
         elif block:
@@ -91,14 +92,20 @@ def info(registry: plugins.Registry, name: str, distribution: str | None = None)
 
 @pytest.mark.parametrize("kind", ["algorithms", "tasks", "trackers"])
 def test_entry_points_are_the_files(kind: str) -> None:
-    table = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["entry-points"]["xpo_bench"]
+    table = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["entry-points"][
+        "xpo_bench"
+    ]
     declared = {name: module for name, module in table.items() if f".{kind}." in module}
     files = {
-        path.stem: f"xpo_bench_plugins.{kind}.{path.stem}" for path in (BUILTIN / kind).glob("*.py") if path.stem != "__init__"
+        path.stem: f"xpo_bench_plugins.{kind}.{path.stem}"
+        for path in (BUILTIN / kind).glob("*.py")
+        if path.stem != "__init__"
     }
     assert declared == files
     assert set(table.values()) <= {
-        f"xpo_bench_plugins.{k}.{p.stem}" for k in ("algorithms", "tasks", "trackers") for p in (BUILTIN / k).glob("*.py")
+        f"xpo_bench_plugins.{k}.{p.stem}"
+        for k in ("algorithms", "tasks", "trackers")
+        for p in (BUILTIN / k).glob("*.py")
     }
 
 
@@ -114,7 +121,9 @@ def test_every_builtin_plugin_is_usable_and_named_as_its_file(load: Load) -> Non
 # --------------------------------------------------------------------------- a third party's plugin
 
 
-def test_the_pasteable_plugin_parses_and_is_listed_and_runs(distribution: Distribution, warm: Command) -> None:
+def test_the_pasteable_plugin_parses_and_is_listed_and_runs(
+    distribution: Distribution, warm: Command
+) -> None:
     source = pasteable()
     ast.parse(source)
     site = distribution("their-dpo", {"my-dpo": source})
@@ -177,7 +186,10 @@ BROKEN = {
     "another class": (offers("return [dict]"), "must return subclasses of xpo_bench.Algorithm"),
     "signature": (offers("return []", "surprise"), "surprise"),
     "not frozen": (plain("mine").replace("frozen=True", "frozen=False"), "TypeError"),
-    "no dataclass": (plain("mine").replace("@dataclass(frozen=True)\n", ""), "Plain must be a frozen dataclass"),
+    "no dataclass": (
+        plain("mine").replace("@dataclass(frozen=True)\n", ""),
+        "Plain must be a frozen dataclass",
+    ),
     "bad name": (plain("mine").replace('"mine"', '"Not A Name"'), "must match"),
     "reserved name": (plain("task"), "not be one of"),
     "no name": (plain("mine").replace('name: ClassVar[str] = "mine"', ""), "algorithm name None must match"),
@@ -205,7 +217,9 @@ def test_a_broken_plugin_fails_only_a_run_that_asks_for_it(distribution: Distrib
     words = ["--tasks", "deterministic", "--steps", "20", "--seeds", "1"]
     asked = warm("run", "--algos", "dpo,unlucky", *words, PYTHONPATH=site)
     assert asked.code == 2
-    assert asked.lines == ["xpo-bench: algorithm 'unlucky': plugin unlucky (bad-luck 2.5) is broken: RuntimeError: no such luck"]
+    assert asked.lines == [
+        "xpo-bench: algorithm 'unlucky': plugin unlucky (bad-luck 2.5) is broken: RuntimeError: no such luck"
+    ]
     assert asked.out == ""
     assert warm("run", "--algos", "dpo", *words, PYTHONPATH=site).code == 0
     listed = {p["name"]: p for p in warm("list", "plugins", "--json", PYTHONPATH=site).json}
@@ -220,7 +234,9 @@ def versioned(spec: str) -> str:
     return plain("later").replace("    beta:", f"    spec: ClassVar[object] = {spec}\n    beta:")
 
 
-def test_a_plugin_made_for_a_later_contract_is_broken_and_says_what_to_do(distribution: Distribution, warm: Command) -> None:
+def test_a_plugin_made_for_a_later_contract_is_broken_and_says_what_to_do(
+    distribution: Distribution, warm: Command
+) -> None:
     site = distribution("from-the-future", {"later": versioned(str(SPEC + 1))}, version="9")
     listed = {p["name"]: p for p in warm("list", "plugins", "--json", PYTHONPATH=str(site)).json}
     assert listed["later"]["status"] == "broken"
@@ -244,7 +260,9 @@ def test_a_class_made_for_a_later_contract_is_not_run_either() -> None:
 
 
 @pytest.mark.parametrize("spec", range(1, SPEC + 1))
-def test_a_plugin_made_for_any_known_contract_is_taken(load: Load, distribution: Distribution, spec: int) -> None:
+def test_a_plugin_made_for_any_known_contract_is_taken(
+    load: Load, distribution: Distribution, spec: int
+) -> None:
     assert info(load(distribution("today", {"later": versioned(str(spec))})), "later").status == "ok"
 
 
@@ -276,7 +294,9 @@ def test_a_mistyped_hook_is_refused_with_the_name_that_was_meant(
 # --------------------------------------------------------------------------- clashes
 
 
-def test_two_distributions_with_one_plugin_name_are_both_refused(load: Load, distribution: Distribution) -> None:
+def test_two_distributions_with_one_plugin_name_are_both_refused(
+    load: Load, distribution: Distribution
+) -> None:
     distribution("first-party", {"same": plain("one")}, version="1.1")
     site = distribution("second-party", {"same": plain("two")}, version="2.2")
     registry = load(site)
@@ -289,7 +309,9 @@ def test_two_distributions_with_one_plugin_name_are_both_refused(load: Load, dis
     assert "dpo" in registry.algorithms
 
 
-def test_two_distributions_with_one_algorithm_name_are_both_refused(load: Load, distribution: Distribution) -> None:
+def test_two_distributions_with_one_algorithm_name_are_both_refused(
+    load: Load, distribution: Distribution
+) -> None:
     distribution("first-party", {"one": plain("same")}, version="1.1")
     site = distribution("second-party", {"two": plain("same")}, version="2.2")
     registry = load(site)
@@ -302,7 +324,9 @@ def test_two_distributions_with_one_algorithm_name_are_both_refused(load: Load, 
         registry.algorithm("same")
 
 
-def test_a_third_party_cannot_take_a_builtin_name_silently(load: Load, distribution: Distribution, warm: Command) -> None:
+def test_a_third_party_cannot_take_a_builtin_name_silently(
+    load: Load, distribution: Distribution, warm: Command
+) -> None:
     site = distribution("impostor", {"better": plain("dpo")})
     registry = load(site)
     assert info(registry, "better").status == "refused"
@@ -327,7 +351,9 @@ def test_one_distribution_found_twice_is_one(load: Load, distribution: Distribut
 # --------------------------------------------------------------------------- disabling
 
 
-def test_what_is_disabled_is_not_imported(load: Load, distribution: Distribution, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_disabled_is_not_imported(
+    load: Load, distribution: Distribution, monkeypatch: pytest.MonkeyPatch
+) -> None:
     site = distribution("poison", {"poison": "raise AssertionError('imported')"})
     for registry in (load(site, disable=("poison",)), self_disabled(load, site, monkeypatch)):
         assert info(registry, "poison").status == "disabled"
@@ -342,7 +368,9 @@ def self_disabled(load: Load, site: Path, monkeypatch: pytest.MonkeyPatch) -> pl
     return load(site)
 
 
-def test_the_allow_list_imports_nothing_else(distribution: Distribution, variables: Callable[..., dict[str, str]]) -> None:
+def test_the_allow_list_imports_nothing_else(
+    distribution: Distribution, variables: Callable[..., dict[str, str]]
+) -> None:
     distribution("poison", {"poison": "raise AssertionError('imported')"})
     site = distribution("good", {"good": plain("good")})
     probe = (
@@ -352,13 +380,22 @@ def test_the_allow_list_imports_nothing_else(distribution: Distribution, variabl
         "{p.name: p.status for p in r.plugins}['poison'])"
     )
     env = variables({"PYTHONPATH": str(site), "XPO_BENCH_PLUGINS": "good"})
-    done = subprocess.run([sys.executable, "-c", probe], env=env, capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", probe], env=env, capture_output=True, text=True, timeout=60, check=True
+    )
     assert done.stdout.strip() == "['good'] [] False [] disabled"
 
 
 def test_disable_on_the_command_line(distribution: Distribution, warm: Command) -> None:
-    listed = {p["name"]: p for p in warm("list", "plugins", "--json", "--disable", "dpo", XPO_BENCH_DISABLE="kto").json}
-    assert (listed["dpo"]["status"], listed["kto"]["status"], listed["ipo"]["status"]) == ("disabled", "disabled", "ok")
+    listed = {
+        p["name"]: p
+        for p in warm("list", "plugins", "--json", "--disable", "dpo", XPO_BENCH_DISABLE="kto").json
+    }
+    assert (listed["dpo"]["status"], listed["kto"]["status"], listed["ipo"]["status"]) == (
+        "disabled",
+        "disabled",
+        "ok",
+    )
     done = warm("run", "--algos", "dpo", "--tasks", "deterministic", "--disable", "dpo")
     assert done.code == 2
     assert done.lines == [
@@ -389,7 +426,9 @@ def xpo_run_end(record):
 """
 
 
-def test_observers_see_every_evaluation_and_cannot_stop_a_run(distribution: Distribution, warm: Command, tmp_path: Path) -> None:
+def test_observers_see_every_evaluation_and_cannot_stop_a_run(
+    distribution: Distribution, warm: Command, tmp_path: Path
+) -> None:
     import json
 
     site = distribution("watchers", {"watcher": OBSERVER})
@@ -401,7 +440,9 @@ def test_observers_see_every_evaluation_and_cannot_stop_a_run(distribution: Dist
     steps = [step for name, seed, step, _ in seen if name == "dpo" and seed == 1]
     assert steps == [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10]
     assert all("kl" in metrics for *_, metrics in seen)
-    assert [(key, status) for name, key, status, _ in seen if name == "end"] == [(c["key"], "ok") for c in done.json["cells"]]
+    assert [(key, status) for name, key, status, _ in seen if name == "end"] == [
+        (c["key"], "ok") for c in done.json["cells"]
+    ]
 
 
 # --------------------------------------------------------------------------- a package, built and installed
@@ -421,16 +462,30 @@ def test_a_package_built_as_a_wheel_and_installed_beside_the_suite(xpo: Command,
     )
     python(tmp_path, "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path / "dist"), str(project))
     (wheel,) = (tmp_path / "dist").glob("*.whl")
-    python(tmp_path, "pip", "install", "--no-index", "--no-deps", "--no-compile", "--target", str(target), str(wheel))
+    python(
+        tmp_path,
+        "pip",
+        "install",
+        "--no-index",
+        "--no-deps",
+        "--no-compile",
+        "--target",
+        str(target),
+        str(wheel),
+    )
     listed = {p["name"]: p for p in xpo("list", "plugins", "--json", PYTHONPATH=str(target)).json}
     assert (listed["my-dpo"]["distribution"], listed["my-dpo"]["version"]) == ("their-package", "3.1")
     assert listed["my-dpo"]["status"] == "ok"
-    done = xpo("run", "--algos", "my-dpo", "--tasks", "deterministic", "--steps", "50", PYTHONPATH=str(target))
+    done = xpo(
+        "run", "--algos", "my-dpo", "--tasks", "deterministic", "--steps", "50", PYTHONPATH=str(target)
+    )
     assert done.code == 0, done.err
     assert "my-dpo" in done.out
     assert "Traceback" not in done.err
 
 
 def python(folder: Path, *words: str) -> None:
-    done = subprocess.run([sys.executable, "-m", *words], cwd=folder, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(
+        [sys.executable, "-m", *words], cwd=folder, capture_output=True, text=True, timeout=300, check=False
+    )
     assert done.returncode == 0, done.stdout + done.stderr

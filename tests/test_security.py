@@ -34,8 +34,15 @@ def test_nothing_is_unpickled_but_messages_between_processes_of_a_run() -> None:
                     names = [node.module or ""]
                 elif isinstance(node, ast.Attribute):
                     names = [f"{node.value.id}.{node.attr}"] if isinstance(node.value, ast.Name) else []
-                if any(name.split(".")[0] in ("pickle", "shelve", "joblib", "dill", "cloudpickle", "marshal") for name in names):
-                    users.add(path.relative_to(root / "runner").as_posix() if root / "runner" in path.parents else path.name)
+                if any(
+                    name.split(".")[0] in ("pickle", "shelve", "joblib", "dill", "cloudpickle", "marshal")
+                    for name in names
+                ):
+                    users.add(
+                        path.relative_to(root / "runner").as_posix()
+                        if root / "runner" in path.parents
+                        else path.name
+                    )
                 assert "torch.load" not in names, path
                 assert "numpy.load" not in names, path
                 assert "np.load" not in names, path
@@ -52,7 +59,9 @@ class Bomb:
         return (Path.touch, (self.mark,))
 
 
-@pytest.mark.parametrize("name", ["rows.jsonl", "rows.json", "rows.csv", "rows.parquet", "rows.pkl", "world.json", "plan.toml"])
+@pytest.mark.parametrize(
+    "name", ["rows.jsonl", "rows.json", "rows.csv", "rows.parquet", "rows.pkl", "world.json", "plan.toml"]
+)
 def test_a_pickle_in_place_of_a_file_is_refused_and_not_run(warm: Any, tmp_path: Path, name: str) -> None:
     (tmp_path / "good.jsonl").write_text(json.dumps({"prompt": "x", "chosen": "a", "rejected": "b"}), "utf-8")
     (tmp_path / name).write_bytes(pickle.dumps(Bomb(tmp_path / "mark")))
@@ -65,10 +74,28 @@ def test_a_pickle_in_place_of_a_file_is_refused_and_not_run(warm: Any, tmp_path:
 
 def test_a_pickle_in_place_of_a_record_or_a_cache_is_set_aside_and_not_run(warm: Any, tmp_path: Path) -> None:
     (tmp_path / "rows.jsonl").write_text(json.dumps({"prompt": "x", "chosen": "a", "rejected": "b"}), "utf-8")
-    words = ["run", "--algos", "dpo", "--data", "rows.jsonl", "--model", "tiny", "--seeds", 1, "--steps", 2, "--out", "r"]
+    words = [
+        "run",
+        "--algos",
+        "dpo",
+        "--data",
+        "rows.jsonl",
+        "--model",
+        "tiny",
+        "--seeds",
+        1,
+        "--steps",
+        2,
+        "--out",
+        "r",
+    ]
     words += ["--set", "task.kl_prompts=1", "--set", "task.kl_samples=1", "--set", "task.max_new_tokens=2"]
     assert warm(*words).code == 0
-    for path in [*tmp_path.glob("r/cells/*.json"), *tmp_path.glob("r/references/*"), tmp_path / "r" / "run.json"]:
+    for path in [
+        *tmp_path.glob("r/cells/*.json"),
+        *tmp_path.glob("r/references/*"),
+        tmp_path / "r" / "run.json",
+    ]:
         path.write_bytes(pickle.dumps(Bomb(tmp_path / "mark")))
     found = warm(*words)
     assert found.code == 0
@@ -93,7 +120,23 @@ def test_a_record_that_is_nested_without_end_is_not_read(tmp_path: Path) -> None
     assert store.records() == []
 
 
-ODD_NAMES = ["../up", "/abs", "a/b", "a\\b", "..", ".hidden", "CON:", "x" * 300, "a\nb", "a\x1b[31m", "", "Ä", "a b", "*", "a\0b"]
+ODD_NAMES = [
+    "../up",
+    "/abs",
+    "a/b",
+    "a\\b",
+    "..",
+    ".hidden",
+    "CON:",
+    "x" * 300,
+    "a\nb",
+    "a\x1b[31m",
+    "",
+    "Ä",
+    "a b",
+    "*",
+    "a\0b",
+]
 
 
 @pytest.mark.parametrize("name", ODD_NAMES)
@@ -102,7 +145,8 @@ def test_names_never_become_paths(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["../../up.jsonl", "..jsonl", "a b.jsonl", "con.jsonl", "x" * 200 + ".jsonl", "-rf.jsonl", "[red].jsonl"]
+    "name",
+    ["../../up.jsonl", "..jsonl", "a b.jsonl", "con.jsonl", "x" * 200 + ".jsonl", "-rf.jsonl", "[red].jsonl"],
 )
 def test_the_name_of_a_data_file_stays_inside_the_run_directory(warm: Any, tmp_path: Path, name: str) -> None:
     """A task is called after its file; its name is made one that may be called so."""
@@ -111,7 +155,21 @@ def test_the_name_of_a_data_file_stays_inside_the_run_directory(warm: Any, tmp_p
     path = place / name
     path.write_text(json.dumps({"prompt": "x", "chosen": "a", "rejected": "b"}), "utf-8")
     before = {p for p in tmp_path.rglob("*") if "/r/" not in str(p)}
-    found = warm("run", "--algos", "dpo", "--data", path, "--model", "tabular", "--seeds", 1, "--steps", 2, "--out", "r")
+    found = warm(
+        "run",
+        "--algos",
+        "dpo",
+        "--data",
+        path,
+        "--model",
+        "tabular",
+        "--seeds",
+        1,
+        "--steps",
+        2,
+        "--out",
+        "r",
+    )
     assert found.code == 0, found.err
     (record,) = Store(tmp_path / "r").records()
     assert NAME.fullmatch(record["task"]["name"])

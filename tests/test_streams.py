@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from xpo_bench.streams import derive, stream, torch_stream
+from xpo_bench.random_streams import derive, stream, torch_stream
 
 DERIVED = 6385013225969763060
 DRAWN = [435, 49, 969]
@@ -18,7 +18,8 @@ def test_known_values() -> None:
 
 
 @pytest.mark.parametrize(
-    "other", [(1, "bandit", "data"), (0, "noisy", "data"), (0, "bandit", "order"), (0, "bandit", "data", "dpo")]
+    "other",
+    [(1, "bandit", "data"), (0, "noisy", "data"), (0, "bandit", "order"), (0, "bandit", "data", "dpo")],
 )
 def test_every_word_makes_another_stream(other: tuple[int, str, str]) -> None:
     assert derive(*other) != derive(0, "bandit", "data")

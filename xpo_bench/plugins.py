@@ -13,13 +13,13 @@ from typing import Any, Literal
 
 import pluggy
 
-from xpo_bench import hookspecs
-from xpo_bench.algorithm import SPEC, Algorithm
+from xpo_bench.contract import hooks
+from xpo_bench.contract.algorithm import SPEC, Algorithm
+from xpo_bench.contract.metric import Metric, metric_of
+from xpo_bench.contract.task import Task
+from xpo_bench.contract.tracker import Tracker
 from xpo_bench.errors import UsageError, unknown
-from xpo_bench.evaluation import Metric, metric_of
-from xpo_bench.metrics.base import METRICS
-from xpo_bench.task import Task
-from xpo_bench.tracker import Tracker
+from xpo_bench.metrics.registry import METRICS
 
 GROUP = "xpo_bench"
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
@@ -93,7 +93,9 @@ class Registry:
             return table[name]
         if name in self.lost:
             info = self.lost[name]
-            raise UsageError(f"{kind} {name!r}: plugin {info.name} ({info.origin}) is {info.status}: {info.error}")
+            raise UsageError(
+                f"{kind} {name!r}: plugin {info.name} ({info.origin}) is {info.status}: {info.error}"
+            )
         raise UsageError(unknown(kind, name, table))
 
     def observe(self, hook: str, **arguments: Any) -> list[str]:
@@ -103,7 +105,9 @@ class Registry:
             try:
                 implementation.function(**{name: arguments[name] for name in implementation.argnames})
             except Exception as error:
-                errors.append(f"plugin {implementation.plugin_name}: {hook} raised {type(error).__name__}: {error}")
+                errors.append(
+                    f"plugin {implementation.plugin_name}: {hook} raised {type(error).__name__}: {error}"
+                )
         return errors
 
 
@@ -121,8 +125,8 @@ def load(disable: frozenset[str] = frozenset()) -> Registry:
     """
     disabled = disable | split_names(os.environ.get("XPO_BENCH_DISABLE"))
     allowed = split_names(os.environ.get("XPO_BENCH_PLUGINS"))
-    manager = pluggy.PluginManager(hookspecs.PROJECT)
-    manager.add_hookspecs(hookspecs)
+    manager = pluggy.PluginManager(hooks.PROJECT)
+    manager.add_hookspecs(hooks)
     registry = Registry([], manager)
 
     found = [(point, _info(point)) for point in _unique(entry_points(group=GROUP))]
@@ -131,10 +135,16 @@ def load(disable: frozenset[str] = frozenset()) -> Registry:
         rivals = [other for _, other in found if other.name == info.name and other is not info]
         if info.name in disabled or (allowed and info.name not in allowed):
             info.refuse(
-                "disabled", "disabled by --disable or XPO_BENCH_DISABLE" if info.name in disabled else "not in XPO_BENCH_PLUGINS"
+                "disabled",
+                "disabled by --disable or XPO_BENCH_DISABLE"
+                if info.name in disabled
+                else "not in XPO_BENCH_PLUGINS",
             )
         elif rivals:
-            info.refuse("refused", f"the plugin name {info.name!r} is offered by both {info.origin} and {rivals[0].origin}")
+            info.refuse(
+                "refused",
+                f"the plugin name {info.name!r} is offered by both {info.origin} and {rivals[0].origin}",
+            )
         else:
             _register(point, info, manager)
     _check_hook_names(registry)
@@ -161,7 +171,9 @@ def _unique(points: Iterable[EntryPoint]) -> list[EntryPoint]:
 
 def _info(point: EntryPoint) -> PluginInfo:
     dist = point.dist
-    return PluginInfo(point.name, dist.name if dist else "unknown", dist.version if dist else "0", point.value)
+    return PluginInfo(
+        point.name, dist.name if dist else "unknown", dist.version if dist else "0", point.value
+    )
 
 
 def _register(point: EntryPoint, info: PluginInfo, manager: pluggy.PluginManager) -> None:
@@ -178,13 +190,15 @@ def _register(point: EntryPoint, info: PluginInfo, manager: pluggy.PluginManager
 
 def _broken(info: PluginInfo, error: BaseException) -> None:
     message = " ".join(str(error).split()) or "no message"  # the reason may stand on any line
-    info.refuse("broken", f"{type(error).__name__}: {message if len(message) <= 300 else message[:297] + '...'}")
+    info.refuse(
+        "broken", f"{type(error).__name__}: {message if len(message) <= 300 else message[:297] + '...'}"
+    )
     info.traceback = "".join(traceback.format_exception(error))
 
 
 def _check_hook_names(registry: Registry) -> None:
     """A hook implementation that the specification does not know is a mistyped hook: the plugin is refused."""
-    known = {name for name in vars(hookspecs) if name.startswith("xpo_")}
+    known = {name for name in vars(hooks) if name.startswith("xpo_")}
     for info in registry.plugins:
         wrong = [name for name in info.hooks if name not in known]
         if info.status == "ok" and wrong:
@@ -223,7 +237,8 @@ def _collect(registry: Registry, kind: Kind) -> None:
 
 
 def _checked(thing: Any, kind: Kind) -> Any:
-    """What a hook returned, as the registry holds it: a class as it is, of a function what `metric` said of it.
+    """What a hook returned, as the registry holds it: a class as it is, of a function what `metric` said of
+    it.
 
     Raises:
         TypeError, ValueError: it is not what the hook is for, or has a name that cannot be.
@@ -238,9 +253,13 @@ def check_metric(function: Any) -> Metric:
     """The metric of a function; TypeError or ValueError unless a plugin may offer it."""
     found = metric_of(function)
     if found is None:
-        raise TypeError(f"xpo_metrics() must return functions marked by @xpo_bench.metric(unit), got {function!r}")
+        raise TypeError(
+            f"xpo_metrics() must return functions marked by @xpo_bench.metric(unit), got {function!r}"
+        )
     if found.kind not in ("point", "curve"):
-        raise ValueError(f"the metric {found.name!r} is of kind {found.kind!r}, a plugin's is 'point' or 'curve'")
+        raise ValueError(
+            f"the metric {found.name!r} is of kind {found.kind!r}, a plugin's is 'point' or 'curve'"
+        )
     if found.better not in ("higher", "lower", None) or not found.unit or not isinstance(found.unit, str):
         raise ValueError(f"the metric {found.name!r} needs a unit, and better='higher', 'lower' or None")
     if not METRIC_NAME.fullmatch(found.name) or found.name.startswith("heldout_") or found.name in COLUMNS:
@@ -260,7 +279,9 @@ def check_class(cls: Any, kind: str, hook: str, base: type) -> None:
         check_spec(cls)
     name = getattr(cls, "name", None)
     if not isinstance(name, str) or not NAME.fullmatch(name) or name in RESERVED:
-        raise ValueError(f"the {kind} name {name!r} must match {NAME.pattern} and not be one of {', '.join(sorted(RESERVED))}")
+        raise ValueError(
+            f"the {kind} name {name!r} must match {NAME.pattern} and not be one of {', '.join(sorted(RESERVED))}"
+        )
     if base is Tracker:
         return
     params = getattr(cls, "__dataclass_params__", None)
@@ -269,9 +290,13 @@ def check_class(cls: Any, kind: str, hook: str, base: type) -> None:
 
 
 def check_spec(cls: type[Algorithm]) -> None:
-    """TypeError or ValueError unless this suite knows the version of the contract that the class was made for."""
+    """TypeError or ValueError unless this suite knows the version of the contract that the class was made
+    for.
+    """
     if not isinstance(cls.spec, int) or isinstance(cls.spec, bool) or cls.spec < 1:
-        raise TypeError(f"{cls.__name__}.spec must be a version of the contract, a whole number from 1 on, got {cls.spec!r}")
+        raise TypeError(
+            f"{cls.__name__}.spec must be a version of the contract, a whole number from 1 on, got {cls.spec!r}"
+        )
     if cls.spec > SPEC:
         raise ValueError(
             f"{cls.__name__} is made for version {cls.spec} of the contract of algorithms, this xpo-bench knows 1 to {SPEC}: "
@@ -279,13 +304,18 @@ def check_spec(cls: type[Algorithm]) -> None:
         )
 
 
+def first_paragraph(text: str) -> str:
+    """What a docstring says first, on one line."""
+    return " ".join(text.strip().partition("\n\n")[0].split())
+
+
 def summary_line(cls: type) -> str:
-    """First line of a class's module or own docstring, for listings."""
+    """First paragraph of a class's own docstring or its module's, for listings."""
     import sys
 
     module = sys.modules.get(cls.__module__)
     for text in (cls.__doc__, module.__doc__ if module else None):
         # dataclasses without a docstring get their signature as one
         if text and not text.startswith(f"{cls.__name__}("):
-            return text.strip().splitlines()[0].rstrip(".")
+            return first_paragraph(text).rstrip(".")
     return ""

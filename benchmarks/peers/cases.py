@@ -10,10 +10,10 @@ from string import ascii_lowercase
 from typing import Any
 
 from xpo_bench import ModelSpec
-from xpo_bench.policy.causal_lm import CausalLM, State
-from xpo_bench.policy.tokenize import Row
-from xpo_bench.train.batches import usable
-from xpo_bench.types import Completion, Pair
+from xpo_bench.contract.examples import Completion, Pair
+from xpo_bench.policy.language.causal_lm import CausalLM, State
+from xpo_bench.policy.language.tokenize import Row
+from xpo_bench.train.batching import usable
 from xpo_bench_plugins.tasks.ukp import Ukp
 
 LENGTHS = {"long-prompt": (128, 64), "long-completion": (32, 128)}
@@ -29,8 +29,8 @@ class Case:
     """A model at its first weights, and the pairs to draw from.
 
     Args:
-        initial: its weights. fresh: a copy of the Hugging Face model that stays untrained. left_out: pairs that do not fit
-            the context.
+        initial: its weights. fresh: a copy of the Hugging Face model that stays untrained. left_out: pairs
+            that do not fit the context.
     """
 
     name: str
@@ -42,7 +42,9 @@ class Case:
 
     def rows(self, pair: Pair) -> tuple[Row, Row]:
         """The token ids of chosen and rejected, each behind the prompt."""
-        encoded = self.policy.encode([Completion(pair.prompt, pair.chosen), Completion(pair.prompt, pair.rejected)])
+        encoded = self.policy.encode(
+            [Completion(pair.prompt, pair.chosen), Completion(pair.prompt, pair.rejected)]
+        )
         chosen, rejected = encoded.row(0), encoded.row(1)
         assert chosen is not None
         assert rejected is not None
@@ -57,7 +59,9 @@ def random_text(name: str, pairs: int) -> Case:
     rng = random.Random(name)
 
     def text(tokens: int) -> str:
-        return "".join(rng.choices(ascii_lowercase, k=tokens - 1))  # a letter is a token; BOS or EOS is one more
+        return "".join(
+            rng.choices(ascii_lowercase, k=tokens - 1)
+        )  # a letter is a token; BOS or EOS is one more
 
     drawn = tuple(Pair(text(prompt), text(completion), text(completion)) for _ in range(pairs))
     case = Case(name, policy, policy.snapshot(), copy.deepcopy(policy.model), drawn)

@@ -17,11 +17,11 @@ from transformers import PrinterCallback, TrainerCallback
 
 from benchmarks.peers.cases import Batches, Case, require
 from xpo_bench import Budget, Dataset
+from xpo_bench.contract.examples import Pair
+from xpo_bench.train.evaluation.on_policy import ReferenceScorer
 from xpo_bench.train.job import Job
-from xpo_bench.train.language import ReferenceScorer
-from xpo_bench.train.rows import Rows
+from xpo_bench.train.row_selection import Rows
 from xpo_bench.train.trainer import GroupTrainer
-from xpo_bench.types import Pair
 from xpo_bench_plugins.algorithms.dpo import DPO
 
 BATCH = 4
@@ -68,7 +68,10 @@ def ours(case: Case, job: Job, losses: list[float] | None = None) -> list[float]
     trainer = GroupTrainer(case.policy, [job], ReferenceScorer(case.policy, case.initial, {}), progress=note)
     trainer.bare = None  # its comparisons are off the clock, and take as long as the steps
     (outcome,) = trainer.run()
-    require(outcome.status == "ok" and not outcome.notes.get("truncated"), f"{case.name}: our run is {outcome.status}")
+    require(
+        outcome.status == "ok" and not outcome.notes.get("truncated"),
+        f"{case.name}: our run is {outcome.status}",
+    )
     return trainer.clock.step_s
 
 
@@ -116,8 +119,11 @@ def words_tokenizer(case: Case) -> Any:
     return PreTrainedTokenizerFast(tokenizer_object=inner, eos_token=word(eos), pad_token=word(eos))
 
 
-def peer_trainer(case: Case, batches: Batches, folder: str, *, precomputed: bool, lr: float = LR, own: bool = False) -> Any:
-    """A DPOTrainer that takes the batches in their order, ready to train; its token ids are compared with ours.
+def peer_trainer(
+    case: Case, batches: Batches, folder: str, *, precomputed: bool, lr: float = LR, own: bool = False
+) -> Any:
+    """A DPOTrainer that takes the batches in their order, ready to train; its token ids are compared with
+    ours.
 
     Args:
         own: train the case's model itself, not a copy.
@@ -172,8 +178,12 @@ def peer_trainer(case: Case, batches: Batches, folder: str, *, precomputed: bool
     trainer.remove_callback(PrinterCallback)
     require(len(trainer.train_dataset) == len(rows), f"{case.name}: TRL drops rows")
     for item, (chosen, rejected) in zip(trainer.train_dataset, rows, strict=True):
-        same = (*item["prompt_ids"], *item["chosen_ids"]) == chosen.ids and len(item["prompt_ids"]) == chosen.start
-        same &= (*item["prompt_ids"], *item["rejected_ids"]) == rejected.ids and len(item["prompt_ids"]) == rejected.start
+        same = (*item["prompt_ids"], *item["chosen_ids"]) == chosen.ids and len(
+            item["prompt_ids"]
+        ) == chosen.start
+        same &= (*item["prompt_ids"], *item["rejected_ids"]) == rejected.ids and len(
+            item["prompt_ids"]
+        ) == rejected.start
         require(same, f"{case.name}: TRL reads other token ids")
     return trainer
 
@@ -208,7 +218,9 @@ def bare(case: Case, batches: Batches) -> list[float]:
 
 
 def joined(case: Case, batch: Sequence[Pair]) -> tuple[Tensor, Tensor, Tensor]:
-    """Pairs as rows of prompt, chosen and rejected, padded on the right: ids, flat positions that predict, and what."""
+    """Pairs as rows of prompt, chosen and rejected, padded on the right: ids, flat positions that predict,
+    and what.
+    """
     texts, starts = [], []
     for pair in batch:
         chosen, rejected = case.rows(pair)

@@ -1,9 +1,10 @@
-"""Peak memory of a step over a vocabulary of 49,152: what training adds to a process that has imported everything.
+"""Peak memory of a step over a vocabulary of 49,152: what training adds to a process that has imported
+everything.
 
     python -m benchmarks.peers.memory ours
 
-Each contender has a process of its own, holds one model and what it makes of it (TRL a reference model, ours a snapshot), and
-takes the same three batches.
+Each contender has a process of its own, holds one model and what it makes of it (TRL a reference model, ours
+a snapshot), and takes the same three batches.
 """
 
 from __future__ import annotations
@@ -20,10 +21,10 @@ import torch
 from benchmarks.peers.cases import Case
 from benchmarks.peers.contenders import BATCH, batches_of, job_of, library, ours, peer
 from xpo_bench import ModelSpec
-from xpo_bench.policy.causal_lm import CausalLM
-from xpo_bench.policy.pretrained import quiet
+from xpo_bench.contract.examples import Pair
+from xpo_bench.policy.language.causal_lm import CausalLM
+from xpo_bench.policy.language.pretrained import quiet
 from xpo_bench.train.memory import PeakMemory
-from xpo_bench.types import Pair
 
 VOCABULARY, PROMPT, COMPLETION, STEPS = 49_152, 128, 128, 3
 CONTENDERS = ("ours", "trl", "trl-precomputed")
@@ -40,7 +41,15 @@ def peak_mb(contender: str) -> float:
     def text(tokens: int) -> str:
         return "".join(rng.choices(ascii_lowercase, k=tokens - 1))
 
-    spec = ModelSpec(name="tiny", vocab_size=VOCABULARY, hidden_size=256, intermediate_size=512, layers=4, heads=4, context=512)
+    spec = ModelSpec(
+        name="tiny",
+        vocab_size=VOCABULARY,
+        hidden_size=256,
+        intermediate_size=512,
+        layers=4,
+        heads=4,
+        context=512,
+    )
     policy = CausalLM.load(spec, init_seed=0)
     pairs = tuple(Pair(text(PROMPT), text(COMPLETION), text(COMPLETION)) for _ in range(STEPS * BATCH))
     job = job_of(pairs, STEPS, 0)

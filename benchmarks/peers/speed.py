@@ -15,8 +15,8 @@ import torch
 
 from benchmarks.peers.cases import Case, require
 from benchmarks.peers.contenders import BATCH, bare, batches_of, job_of, ours, peer, peer_trainer
-from xpo_bench.policy.pretrained import quiet
-from xpo_bench.types import Completion, Pair
+from xpo_bench.contract.examples import Completion, Pair
+from xpo_bench.policy.language.pretrained import quiet
 
 PEERS = ("trl", "trl-precomputed")
 WARM_UP = 2
@@ -51,11 +51,17 @@ def compare(case: Case, first: Sequence[Pair]) -> dict[str, float]:
         trainer.compute_loss = noted
         trainer.train()
     logps = float((found - known).abs().max())
-    require(torch.allclose(found, known, rtol=1e-5, atol=TOLERANCE), f"{case.name}: log-probabilities differ by {logps:g}")
+    require(
+        torch.allclose(found, known, rtol=1e-5, atol=TOLERANCE),
+        f"{case.name}: log-probabilities differ by {logps:g}",
+    )
     require(len(mine) == len(theirs) == CHECK_STEPS, f"{case.name}: {len(mine)} and {len(theirs)} losses")
     losses = max(abs(a - b) for a, b in zip(mine, theirs, strict=True))
     require(losses < TOLERANCE, f"{case.name}: losses differ by {losses:g}: {mine} and {theirs}")
-    require(abs(mine[-1] - math.log(2)) > 10 * TOLERANCE, f"{case.name}: the loss stays at ln 2, which compares nothing")
+    require(
+        abs(mine[-1] - math.log(2)) > 10 * TOLERANCE,
+        f"{case.name}: the loss stays at ln 2, which compares nothing",
+    )
     return {"logps_difference": logps, "loss_difference": losses, "loss": mine[-1]}
 
 
@@ -88,7 +94,10 @@ def measure(case: Case, rounds: int, steps: int, note: Callable[[str], None]) ->
             with quiet():
                 seconds = contenders[name]()
             require(len(seconds) == taken, f"{case.name}: {name} takes {len(seconds)} steps")
-            require(torch.get_num_threads() == 1, f"{case.name}: {name} computes on {torch.get_num_threads()} threads")
+            require(
+                torch.get_num_threads() == 1,
+                f"{case.name}: {name} computes on {torch.get_num_threads()} threads",
+            )
             rates[name].append(steps * BATCH / sum(seconds[WARM_UP:]))
     return {
         "case": case.name,
@@ -97,7 +106,13 @@ def measure(case: Case, rounds: int, steps: int, note: Callable[[str], None]) ->
         "steps": steps,
         "rounds": rounds,
         "prefix": case.policy.notes["prefix"],
-        "tokens": dict(zip(("prompt", "chosen", "rejected"), map(statistics.mean, zip(*lengths, strict=True)), strict=True)),
+        "tokens": dict(
+            zip(
+                ("prompt", "chosen", "rejected"),
+                map(statistics.mean, zip(*lengths, strict=True)),
+                strict=True,
+            )
+        ),
         "left_out": case.left_out,
         "compared": checked,
         "pairs_per_s": {name: spread(values) for name, values in rates.items()},

@@ -2,11 +2,12 @@
 
     XPO_BENCH_DATA=DIR python -m benchmarks.peers.ten DIR      # TRL's side alone
 
-`ours` is one command, `xpo-bench run --algos ... --tasks ukp`, process start and imports included. It evaluates training and
-held-out pairs at several points, samples for a Monte Carlo KL, compares steps with bare ones, and writes records; `ours, least`
-is the same command with the sampling turned as low as its options go. TRL's side is one process too: it reads the same rows,
-and for each algorithm loads the model, tokenises, trains as many steps of as many pairs, and evaluates 64 held-out pairs once.
-TRL samples nothing and writes nothing. The figure is seconds per algorithm.
+`ours` is one command, `xpo-bench run --algos ... --tasks ukp`, process start and imports included. It
+evaluates training and held-out pairs at several points, samples for a Monte Carlo KL, compares steps with
+bare ones, and writes records; `ours, least` is the same command with the sampling turned as low as its
+options go. TRL's side is one process too: it reads the same rows, and for each algorithm loads the model,
+tokenises, trains as many steps of as many pairs, and evaluates 64 held-out pairs once. TRL samples nothing
+and writes nothing. The figure is seconds per algorithm.
 """
 
 from __future__ import annotations
@@ -22,9 +23,9 @@ from typing import Any
 from benchmarks.peers.contenders import library
 from benchmarks.peers.speed import spread
 from xpo_bench import ModelSpec
-from xpo_bench.policy.pretrained import quiet
-from xpo_bench.train.batches import usable
-from xpo_bench.types import Pair
+from xpo_bench.contract.examples import Pair
+from xpo_bench.policy.language.pretrained import quiet
+from xpo_bench.train.batching import usable
 from xpo_bench_plugins.tasks.ukp import Ukp
 
 TEN = ("dpo", "ipo", "kto", "cpo", "orpo", "cdpo", "npo", "dpop", "simpo", "slic")
@@ -36,8 +37,25 @@ LEAST = ("kl_prompts=1", "kl_samples=1", "max_new_tokens=1")
 def ours(model: str, *, least: bool) -> float:
     """Seconds of our command."""
     with tempfile.TemporaryDirectory() as folder:
-        words = ["run", "--algos", ",".join(TEN), "--tasks", "ukp", "--model", model, "--steps", str(STEPS), "--seeds", "1"]
-        words += ["--out", folder, "--quiet", *(word for setting in LEAST if least for word in ("--set", f"task.{setting}"))]
+        words = [
+            "run",
+            "--algos",
+            ",".join(TEN),
+            "--tasks",
+            "ukp",
+            "--model",
+            model,
+            "--steps",
+            str(STEPS),
+            "--seeds",
+            "1",
+        ]
+        words += [
+            "--out",
+            folder,
+            "--quiet",
+            *(word for setting in LEAST if least for word in ("--set", f"task.{setting}")),
+        ]
         return _seconds(["-c", "from xpo_bench.cli import main; main()", *words])
 
 
@@ -50,7 +68,9 @@ def _seconds(words: list[str]) -> float:
     started = time.perf_counter()
     done = subprocess.run([sys.executable, *words], capture_output=True, text=True, check=False)
     if done.returncode:
-        raise SystemExit(f"peers: {' '.join(words[:3])}: {(done.stderr.strip() or 'failed').splitlines()[-1]}")
+        raise SystemExit(
+            f"peers: {' '.join(words[:3])}: {(done.stderr.strip() or 'failed').splitlines()[-1]}"
+        )
     return time.perf_counter() - started
 
 
@@ -65,10 +85,17 @@ def run_theirs(model: str) -> None:
     torch.set_num_threads(1)
     data = Ukp().data(0, ModelSpec(name=model))
     pairs = [data.train[i] for i in usable(data.train)]
-    parts = {"train": random.Random(0).sample(pairs, STEPS * BATCH), "heldout": random.Random(0).sample(data.heldout, HELDOUT)}
+    parts = {
+        "train": random.Random(0).sample(pairs, STEPS * BATCH),
+        "heldout": random.Random(0).sample(data.heldout, HELDOUT),
+    }
     paired: dict[str, Any] = {
         name: HubDataset.from_list(
-            [{"prompt": p.prompt, "chosen": p.chosen, "rejected": p.rejected} for p in rows if isinstance(p, Pair)]
+            [
+                {"prompt": p.prompt, "chosen": p.chosen, "rejected": p.rejected}
+                for p in rows
+                if isinstance(p, Pair)
+            ]
         )
         for name, rows in parts.items()
     }
@@ -111,7 +138,14 @@ def run_theirs(model: str) -> None:
             )
             trainer.train()
             found = trainer.evaluate()
-        print(name, {key: round(value, 4) for key, value in found.items() if key in ("eval_loss", "eval_rewards/accuracies")})
+        print(
+            name,
+            {
+                key: round(value, 4)
+                for key, value in found.items()
+                if key in ("eval_loss", "eval_rewards/accuracies")
+            },
+        )
 
 
 def measure(model: str, rounds: int) -> dict[str, Any]:
@@ -126,8 +160,17 @@ def measure(model: str, rounds: int) -> dict[str, Any]:
         for name in random.Random(number).sample(list(contenders), len(contenders)):
             print(f"ten, round {number + 1} of {rounds}: {name}", file=sys.stderr)
             found[name].append(contenders[name]())
-    ratios = {name: [b / a for a, b in zip(found[name], found["trl"], strict=True)] for name in ("ours", "ours, least")}
-    facts = {"case": "ten", "steps": STEPS, "pairs_per_step": BATCH, "algorithms": list(TEN), "theirs": list(FIVE)}
+    ratios = {
+        name: [b / a for a, b in zip(found[name], found["trl"], strict=True)]
+        for name in ("ours", "ours, least")
+    }
+    facts = {
+        "case": "ten",
+        "steps": STEPS,
+        "pairs_per_step": BATCH,
+        "algorithms": list(TEN),
+        "theirs": list(FIVE),
+    }
     return facts | {
         "seconds_per_algorithm": {name: spread(values) for name, values in found.items()},
         "ours_over": {name: spread(values) for name, values in ratios.items()},

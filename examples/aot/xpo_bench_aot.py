@@ -1,12 +1,14 @@
-"""AOT: the distribution of the chosen log-ratios is to dominate that of the rejected ones, quantile by quantile.
+"""AOT: the distribution of the chosen log-ratios is to dominate that of the rejected ones, quantile by
+quantile.
 
     loss = −log σ(β(u₍ᵢ₎ − v₍ᵢ₎)),   u₍₁₎ ≤ u₍₂₎ ≤ ... and v₍₁₎ ≤ v₍₂₎ ≤ ... sorted over the batch
 
-`pairing="unpaired"`: u and v are the log-ratios of the chosen and of the rejected completions. `pairing="paired"`: u is the
-margin log π(chosen) − log π(rejected) under the policy, and v the same under the reference.
+`pairing="unpaired"`: u and v are the log-ratios of the chosen and of the rejected completions.
+`pairing="paired"`: u is the margin log π(chosen) − log π(rejected) under the policy, and v the same under the
+reference.
 
-Pitfalls: sorting makes every value depend on the whole batch. Several processes that share a batch cannot sort it, which the
-runner says when it is asked to. At a batch size of 1 both forms are DPO.
+Pitfalls: sorting makes every value depend on the whole batch. Several processes that share a batch cannot
+sort it, which the runner says when it is asked to. At a batch size of 1 both forms are DPO.
 
 Source: Melnyk et al. 2024, Distributional Preference Alignment of LLMs via Optimal Transport.
 """
@@ -33,9 +35,9 @@ class AOT(Algorithm):
     source: ClassVar[str] = "Melnyk et al. 2024"
 
     beta: Annotated[float, Gt(0), Doc("scale of the log-ratios, 1/nats")] = 0.1
-    pairing: Annotated[Literal["unpaired", "paired"], Doc("what is sorted: log-ratios, or margins against the reference's")] = (
-        "unpaired"
-    )
+    pairing: Annotated[
+        Literal["unpaired", "paired"], Doc("what is sorted: log-ratios, or margins against the reference's")
+    ] = "unpaired"
 
     def loss(self, step: Step) -> Tensor:
         if self.pairing == "unpaired":
@@ -50,7 +52,9 @@ class AOT(Algorithm):
 
 def _order(values: Tensor, weight: Tensor | None) -> Tensor:
     """Indices that sort the last axis, rows of weight 0 behind all others."""
-    present = torch.ones_like(values, dtype=torch.bool) if weight is None else (weight > 0).expand(values.shape)
+    present = (
+        torch.ones_like(values, dtype=torch.bool) if weight is None else (weight > 0).expand(values.shape)
+    )
     return values.masked_fill(~present, torch.inf).argsort(dim=-1, stable=True)
 
 

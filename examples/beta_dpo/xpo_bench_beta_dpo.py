@@ -1,17 +1,21 @@
-"""β-DPO: DPO whose β rises with the margins of the batch, on the pairs whose margins are nearest the usual one.
+"""β-DPO: DPO whose β rises with the margins of the batch, on the pairs whose margins are nearest the usual
+one.
 
     loss = −log σ(β_batch Δ) on the kept pairs,   β_batch = [1 + α (mean of M over the kept pairs − M₀)] β
     M = β Δ,   Δ = log-ratio of chosen − log-ratio of rejected,   M₀ ← m M₀ + (1 − m) mean of M over the batch
 
-M₀ is the state that the algorithm carries from step to step. It starts at 0, and holds the present batch before it is used, as in
-the authors' code. No gradient goes through M, M₀ or β_batch, which is never below a hundredth of β.
+M₀ is the state that the algorithm carries from step to step. It starts at 0, and holds the present batch
+before it is used, as in the authors' code. No gradient goes through M, M₀ or β_batch, which is never below a
+hundredth of β.
 
-Pitfalls: the paper draws the kept pairs, a share ρ of the batch, with probabilities from a normal density around M₀. A loss draws
-nothing, so here they are the ρN pairs nearest M₀, the likeliest choice under that density, ties included. In the authors' code
-M is Δ without β, so its `a` is this `alpha` times `beta`. β_batch depends on the whole micro-batch, and of several processes
-each keeps the share ρ of its own rows. At the first step all margins are 0: every pair is kept, and β_batch is β.
+Pitfalls: the paper draws the kept pairs, a share ρ of the batch, with probabilities from a normal density
+around M₀. A loss draws nothing, so here they are the ρN pairs nearest M₀, the likeliest choice under that
+density, ties included. In the authors' code M is Δ without β, so its `a` is this `alpha` times `beta`.
+β_batch depends on the whole micro-batch, and of several processes each keeps the share ρ of its own rows. At
+the first step all margins are 0: every pair is kept, and β_batch is β.
 
-Source: Wu et al. 2024, β-DPO: Direct Preference Optimization with Dynamic β, arXiv:2407.08639, and github.com/junkangwu/beta-DPO.
+Source: Wu et al. 2024, β-DPO: Direct Preference Optimization with Dynamic β, arXiv:2407.08639, and
+github.com/junkangwu/beta-DPO.
 """
 
 from collections.abc import Mapping
@@ -43,7 +47,9 @@ class BetaDPO(Algorithm):
     beta: Annotated[float, Gt(0), Doc("β₀, what β is at the usual margin, 1/nats")] = 0.1
     alpha: Annotated[float, Ge(0), Doc("how strongly β follows the margin, dimensionless")] = 0.6
     momentum: Annotated[float, Ge(0), Lt(1), Doc("share of the moving average that stays at each step")] = 0.9
-    keep: Annotated[float, Gt(0), Le(1), Doc("share of the batch that is kept, the pairs nearest the usual margin")] = 0.8
+    keep: Annotated[
+        float, Gt(0), Le(1), Doc("share of the batch that is kept, the pairs nearest the usual margin")
+    ] = 0.8
 
     def state(self) -> Mapping[str, float | Tensor]:
         return {"margin": 0.0}
@@ -60,14 +66,20 @@ class BetaDPO(Algorithm):
         usual = self.next_state(step)["margin"].detach()
         kept = weight * self._nearest((margin - usual).abs(), weight)
         beta = self.beta * (1 + self.alpha * (_mean(step, margin, kept) - usual)).clamp(min=LEAST)
-        share = step.all_reduce(kept.sum(-1, keepdim=True)) / step.all_reduce(weight.sum(-1, keepdim=True)).clamp(min=1.0)
-        return -logsigmoid(beta * difference) * kept / share.clamp(min=torch.finfo(share.dtype).tiny)  # the mean over the kept
+        share = step.all_reduce(kept.sum(-1, keepdim=True)) / step.all_reduce(
+            weight.sum(-1, keepdim=True)
+        ).clamp(min=1.0)
+        return (
+            -logsigmoid(beta * difference) * kept / share.clamp(min=torch.finfo(share.dtype).tiny)
+        )  # the mean over the kept
 
     def implied_preference(self, step: Step) -> Tensor:
         return (self.beta * _difference(step)).sigmoid()
 
     def _nearest(self, distance: Tensor, weight: Tensor) -> Tensor:
-        """1 on the share `keep` of the rows with weight whose distance is least, and on what ties with the last of them."""
+        """1 on the share `keep` of the rows with weight whose distance is least, and on what ties with the
+        last of them.
+        """
         wanted = (self.keep * weight.sum(-1, keepdim=True)).floor().clamp(min=1.0).long()
         ordered = distance.masked_fill(weight == 0, torch.inf).sort(-1).values
         return (distance <= ordered.gather(-1, wanted - 1)).to(distance.dtype)
@@ -82,7 +94,9 @@ def _weight(step: Step, like: Tensor) -> Tensor:
 
 
 def _mean(step: Step, values: Tensor, weight: Tensor) -> Tensor:
-    """Mean over the rows with weight of all processes, shape (..., 1), without gradient; 0 where there are none."""
+    """Mean over the rows with weight of all processes, shape (..., 1), without gradient; 0 where there are
+    none.
+    """
     total = step.all_reduce(torch.where(weight > 0, weight * values, 0.0).sum(-1, keepdim=True))
     return total / step.all_reduce(weight.sum(-1, keepdim=True)).clamp(min=1.0)
 

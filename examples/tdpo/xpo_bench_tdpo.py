@@ -2,13 +2,17 @@
 
     TDPO1:  loss = −log σ(β (Δ − (D_l − D_w)))
     TDPO2:  loss = −log σ(β (Δ − α (D_l − sg(D_w))))
-    Δ = log-ratio of chosen − log-ratio of rejected,   D = Σ_t KL(π_ref(.|x, y_<t) ‖ π(.|x, y_<t)) along a completion
+    Δ = log-ratio of chosen − log-ratio of rejected, D = Σ_t KL(π_ref(.|x, y_<t) ‖ π(.|x, y_<t)) along a
+    completion
 
-sg stops the gradient: TDPO2 leaves the KL along the chosen completion alone and pulls the policy back along the rejected one.
+sg stops the gradient: TDPO2 leaves the KL along the chosen completion alone and pulls the policy back along
+    the rejected one.
 
-Pitfalls: D is a sum over tokens, as Δ is, and its direction is from the reference to the policy. It needs the full distributions
-of both at every token, so the reference runs beside the policy at every step. On a table, where a completion is one token, D is
-that of the prompt, the same on both sides: TDPO1 is DPO there, and TDPO2 has DPO's value with a KL penalty in its gradient. What
+Pitfalls: D is a sum over tokens, as Δ is, and its direction is from the reference to the policy. It needs the
+full distributions of both at every token, so the reference runs beside the policy at every step. On a table,
+where a completion is one token, D is
+that of the prompt, the same on both sides: TDPO1 is DPO there, and TDPO2 has DPO's value with a KL penalty in
+    its gradient. What
 the losses claim about a pair holds D too, which evaluation does not compute: no preference is implied.
 
 Source: Zeng et al. 2024, Token-level Direct Preference Optimization, arXiv:2404.11999, and

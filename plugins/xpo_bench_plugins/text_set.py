@@ -8,12 +8,10 @@ from typing import Annotated, ClassVar
 from annotated_types import Gt
 from typing_extensions import Doc
 
-from xpo_bench import Budget, Dataset, ModelSpec, Task
+from xpo_bench import Budget, Dataset, DataSpec, ModelSpec, Task, UnreachableError
 from xpo_bench.data.dataset import load_dataset
 from xpo_bench.data.sources import VARIABLE, find
-from xpo_bench.data.worlds import world_stream
-from xpo_bench.errors import UnreachableError
-from xpo_bench.types import DataSpec
+from xpo_bench.data.synthetic import world_stream
 
 
 @dataclass(frozen=True)
@@ -37,7 +35,9 @@ class TextSet(Task):
         heldout_pairs=64,
     )
 
-    rows: Annotated[int | None, Gt(0), Doc("first rows that are read, of each split if there are any; all by default")] = None
+    rows: Annotated[
+        int | None, Gt(0), Doc("first rows that are read, of each split if there are any; all by default")
+    ] = None
 
     @property
     def spec(self) -> DataSpec:

@@ -36,12 +36,21 @@ def test_equal_sides_are_status_0_with_table_and_progress(fake: Fake, warm: Call
     fake("new", noise=0.03)
     done = warm(*AB, "old", "new")
     assert done.code == 0, done.err
-    for text in ("dpo on table", "ipo on language", "pass", "4 comparisons", "smallest ratio", "old (python 3"):
+    for text in (
+        "dpo on table",
+        "ipo on language",
+        "pass",
+        "4 comparisons",
+        "smallest ratio",
+        "old (python 3",
+    ):
         assert text in " ".join(done.out.split())
     assert "pair 8 of 8" in done.err
 
 
-def test_a_regression_is_status_3_and_its_document_has_every_block(fake: Fake, warm: Callable[..., object]) -> None:
+def test_a_regression_is_status_3_and_its_document_has_every_block(
+    fake: Fake, warm: Callable[..., object]
+) -> None:
     fake("old", noise=0.01)
     fake("new", step_s=1.2e-3, noise=0.01)
     done = warm(*AB, "old", "new", *FEW, "--json", "--quiet", "--md", "compare.md")
@@ -65,7 +74,9 @@ def test_markdown_for_a_pull_request(fake: Fake, warm: Callable[..., object], tm
     assert (tmp_path / "compare.md").read_text("utf-8").startswith("# xpo-bench compare")
 
 
-def test_noise_is_status_4_and_says_what_could_have_been_seen(fake: Fake, warm: Callable[..., object]) -> None:
+def test_noise_is_status_4_and_says_what_could_have_been_seen(
+    fake: Fake, warm: Callable[..., object]
+) -> None:
     fake("old", process_noise=0.6)
     fake("new", process_noise=0.6)
     done = warm(*AB, "old", "new", *FEW)
@@ -129,7 +140,10 @@ def test_an_interruption_leaves_no_process_and_no_file(
     temporary.mkdir()
     command = Path(sys.executable).parent / "xpo-bench"
     process = subprocess.Popen(
-        [command, *AB, "old", "new", *FEW], cwd=tmp_path, env=variables({"TMPDIR": str(temporary)}), stderr=subprocess.PIPE
+        [command, *AB, "old", "new", *FEW],
+        cwd=tmp_path,
+        env=variables({"TMPDIR": str(temporary)}),
+        stderr=subprocess.PIPE,
     )
     pids = until(lambda: measured(tmp_path))
     assert any(temporary.iterdir())

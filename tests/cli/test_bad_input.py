@@ -128,7 +128,9 @@ def test_a_task_that_cannot_be_reached_is_said_and_is_no_success(warm: Command) 
     assert "ukp" in done.err
     assert "XPO_BENCH_DATA" in done.err
     assert "Traceback" not in done.err
-    both = warm("run", "--algos", "dpo", "--tasks", "ukp,deterministic", "--steps", "5", "--seeds", "1", "--json")
+    both = warm(
+        "run", "--algos", "dpo", "--tasks", "ukp,deterministic", "--steps", "5", "--seeds", "1", "--json"
+    )
     assert both.code == 1
     assert [cell["status"] for cell in both.json["cells"]] == ["ok"]
     assert both.json["unreachable"][0]["task"] == "ukp"

@@ -75,13 +75,27 @@ def test_a_module_without_a_hook_offers_its_classes(warm: Command, tmp_path: Pat
         ("gone.py", None, "gone.py: there is no such file"),
         ("empty.py", "", "empty.py: offers no algorithm"),
         ("bad.py", "def broken(:", "bad.py: cannot be imported: SyntaxError"),
-        ("lacks", "import not_there", "module lacks: cannot be imported: ModuleNotFoundError: No module named 'not_there'"),
-        ("raises.py", MODULE + "\ndef xpo_algorithms():\n    return 1 / 0\n", "xpo_algorithms() raises ZeroDivisionError"),
+        (
+            "lacks",
+            "import not_there",
+            "module lacks: cannot be imported: ModuleNotFoundError: No module named 'not_there'",
+        ),
+        (
+            "raises.py",
+            MODULE + "\ndef xpo_algorithms():\n    return 1 / 0\n",
+            "xpo_algorithms() raises ZeroDivisionError",
+        ),
         ("thawed.py", MODULE.replace("(frozen=True)", "(eq=True)"), "cannot inherit non-frozen dataclass"),
-        ("bare.py", MODULE.replace('(0), Doc("scale, 1/nats")] = 0.1', "(0)]"), "every field needs a default"),
+        (
+            "bare.py",
+            MODULE.replace('(0), Doc("scale, 1/nats")] = 0.1', "(0)]"),
+            "every field needs a default",
+        ),
     ],
 )
-def test_what_cannot_be_checked_is_one_line(warm: Command, tmp_path: Path, target: str, source: str | None, said: str) -> None:
+def test_what_cannot_be_checked_is_one_line(
+    warm: Command, tmp_path: Path, target: str, source: str | None, said: str
+) -> None:
     if source is not None:
         (tmp_path / f"{target.removesuffix('.py')}.py").write_text(source.replace("{sign}", ""), "utf-8")
     done = warm("check", target)
@@ -91,12 +105,18 @@ def test_what_cannot_be_checked_is_one_line(warm: Command, tmp_path: Path, targe
     assert done.out == ""
 
 
-def test_an_exception_is_told_once_and_without_a_remedy_for_something_else(warm: Command, tmp_path: Path) -> None:
+def test_an_exception_is_told_once_and_without_a_remedy_for_something_else(
+    warm: Command, tmp_path: Path
+) -> None:
     wrong = MODULE.replace("{sign}", "").replace('log_ratio("chosen")', 'log_ratio("winner")')
     (tmp_path / "mine.py").write_text(wrong + HOOK, "utf-8")
     done = warm("check", "mine.py", COLUMNS="200")
     assert done.code == 1
-    rows = {line.split()[0]: line for line in done.out.splitlines() if " failed " in line and not line.startswith("mine:")}
+    rows = {
+        line.split()[0]: line
+        for line in done.out.splitlines()
+        if " failed " in line and not line.startswith("mine:")
+    }
     assert "KeyError: 'winner' (mine.py, line 17)" in rows["options-matter"]
     assert "Mend what raises it" in rows["options-matter"]
     assert "the same as options-matter" in rows["loss-finite"]
@@ -105,7 +125,9 @@ def test_an_exception_is_told_once_and_without_a_remedy_for_something_else(warm:
 
 
 def test_a_misspelt_hook_is_told_before_the_plugin_is_installed(warm: Command, tmp_path: Path) -> None:
-    (tmp_path / "mine.py").write_text(MODULE.replace("{sign}", "") + HOOK.replace("xpo_algorithms", "xpo_algorithm"), "utf-8")
+    (tmp_path / "mine.py").write_text(
+        MODULE.replace("{sign}", "") + HOOK.replace("xpo_algorithms", "xpo_algorithm"), "utf-8"
+    )
     done = warm("check", "mine.py")
     assert done.code == 2
     assert len(done.lines) == 1

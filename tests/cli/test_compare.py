@@ -67,9 +67,15 @@ def test_cells_that_are_missing_or_cut_are_named(two: Path, warm: Any) -> None:
 
 
 REFUSALS = {
-    "nowhere": (["compare", "a", "nowhere"], "nowhere: cannot be read (No such file or directory); name a run directory"),
+    "nowhere": (
+        ["compare", "a", "nowhere"],
+        "nowhere: cannot be read (No such file or directory); name a run directory",
+    ),
     "text": (["compare", "text", "a"], "text: not JSON"),
-    "other": (["compare", "other.json", "a"], "other.json: no baseline; `xpo-bench baseline RUN -o FILE` writes one"),
+    "other": (
+        ["compare", "other.json", "a"],
+        "other.json: no baseline; `xpo-bench baseline RUN -o FILE` writes one",
+    ),
     "newer": (["compare", "newer.json", "a"], "newer.json: a baseline of schema 9; this version reads 1"),
     "half": (["compare", "half.json", "a"], "half.json: a baseline that is not whole"),
     "deep": (["compare", "deep.json", "a"], "deep.json: not JSON"),
@@ -84,7 +90,23 @@ REFUSALS = {
 
 @pytest.mark.parametrize(("words", "message"), REFUSALS.values(), ids=REFUSALS)
 def test_refusals(warm: Any, tmp_path: Path, words: list[str], message: str) -> None:
-    assert warm("run", "--algos", "dpo", "--tasks", "one_pair", "--seeds", 1, "--steps", 2, "--quiet", "--out", "a").code == 0
+    assert (
+        warm(
+            "run",
+            "--algos",
+            "dpo",
+            "--tasks",
+            "one_pair",
+            "--seeds",
+            1,
+            "--steps",
+            2,
+            "--quiet",
+            "--out",
+            "a",
+        ).code
+        == 0
+    )
     good = {"kind": "xpo-bench baseline", "schema": 1, "records": [], "curves": {}}
     (tmp_path / "text").write_text("hello", "utf-8")
     (tmp_path / "other.json").write_text("{}", "utf-8")
@@ -98,11 +120,25 @@ def test_refusals(warm: Any, tmp_path: Path, words: list[str], message: str) -> 
 
 
 def test_the_committed_baseline_is_still_met(xpo: Any) -> None:
-    """On whatever machine this is: equal bits or equivalent, and never worse. Its language model is left out here."""
-    words = ["run", "--algos", "dpo,ipo,cdpo,kto", "--tasks", "bandit,deterministic,travel", "--seeds", 5, "--steps", 200]
+    """On whatever machine this is: equal bits or equivalent, and never worse. Its language model is left out
+    here.
+    """
+    words = [
+        "run",
+        "--algos",
+        "dpo,ipo,cdpo,kto",
+        "--tasks",
+        "bandit,deterministic,travel",
+        "--seeds",
+        5,
+        "--steps",
+        200,
+    ]
     assert xpo(*words, "--device", "cpu", "--out", "new").code == 0
     found = xpo("compare", ROOT / "results" / "baselines" / "quick-cpu.json", "new", "--json")
-    here, rest = ([c for c in found.json["cells"] if (c["task"] == "overfit_pair") == left] for left in (False, True))
+    here, rest = (
+        [c for c in found.json["cells"] if (c["task"] == "overfit_pair") == left] for left in (False, True)
+    )
     assert len(here) == 12
     assert {cell["verdict"] for cell in here} <= {"same", "equivalent"}
     assert {reason for cell in rest for reason in cell["reasons"]} == {"missing from the new run"}
@@ -110,20 +146,38 @@ def test_the_committed_baseline_is_still_met(xpo: Any) -> None:
 
 
 @pytest.fixture
-def step(tmp_path: Path, variables: Callable[..., dict[str, str]]) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Runs a step of the action as its host does: the script in bash, inputs by the environment, defaults filled in."""
+def step(
+    tmp_path: Path, variables: Callable[..., dict[str, str]]
+) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs a step of the action as its host does: the script in bash, inputs by the environment, defaults
+    filled in.
+    """
     defaults = {name: value.get("default", "") for name, value in ACTION["inputs"].items()}
 
     def run(name: str, **inputs: str) -> subprocess.CompletedProcess[str]:
         (found,) = (s for s in ACTION["runs"]["steps"] if s["name"] == name)
         given = defaults | {key.replace("_", "-"): value for key, value in inputs.items()}
-        env = {key: given[value.removeprefix("${{ inputs.").removesuffix(" }}")] for key, value in found["env"].items()}
-        env |= {"GITHUB_STEP_SUMMARY": str(tmp_path / "summary.md"), "GITHUB_OUTPUT": str(tmp_path / "output")}
+        env = {
+            key: given[value.removeprefix("${{ inputs.").removesuffix(" }}")]
+            for key, value in found["env"].items()
+        }
+        env |= {
+            "GITHUB_STEP_SUMMARY": str(tmp_path / "summary.md"),
+            "GITHUB_OUTPUT": str(tmp_path / "output"),
+        }
         env["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         script = tmp_path / "step.sh"
         script.write_text(found["run"], "utf-8")
         command = ["bash", "--noprofile", "--norc", "-e", "-o", "pipefail", str(script)]
-        return subprocess.run(command, cwd=tmp_path, env=variables(env), capture_output=True, text=True, check=False, timeout=300)
+        return subprocess.run(
+            command,
+            cwd=tmp_path,
+            env=variables(env),
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=300,
+        )
 
     return run
 

@@ -1,4 +1,6 @@
-"""`xpo-bench data`: exact values on invented sets, bad rows that are told of and end nothing, and every real set."""
+"""`xpo-bench data`: exact values on invented sets, bad rows that are told of and end nothing, and every real
+set.
+"""
 
 from __future__ import annotations
 
@@ -16,10 +18,10 @@ import pytest
 from scipy.stats import t
 
 from xpo_bench.cli.data import Progress
-from xpo_bench.policy.token_counts import token_rows
-from xpo_bench.policy.tokenizers import IdTokenizer
-from xpo_bench.report.dataset.meaning import MEANING
-from xpo_bench.types import Pair
+from xpo_bench.contract.examples import Pair
+from xpo_bench.policy.language.token_counts import token_rows
+from xpo_bench.policy.language.tokenizers import IdTokenizer
+from xpo_bench.report.preference_set.meaning import MEANING
 
 Command = Callable[..., Any]
 
@@ -49,7 +51,9 @@ def jsonl(tmp_path: Path) -> Callable[..., str]:
 def real() -> Path:
     """The directory of the real preference sets."""
     places = [os.environ.get("XPO_BENCH_DATA"), Path(__file__).parents[3] / "shared" / "data"]
-    found = next((Path(p).resolve() for p in places if p and (Path(p) / "ukpconvarg1.parquet").is_file()), None)
+    found = next(
+        (Path(p).resolve() for p in places if p and (Path(p) / "ukpconvarg1.parquet").is_file()), None
+    )
     if found is None:
         pytest.skip("ukpconvarg1.parquet is neither under XPO_BENCH_DATA nor in ../shared/data")
     return found
@@ -76,7 +80,15 @@ def test_every_value_of_an_invented_set(warm: Command, jsonl: Callable[..., str]
     assert done.code == 0, done.err
     found = done.json
     facts = {key: found[key] for key in ("kind", "rows", "used", "train", "heldout", "prompts", "model")}
-    assert facts == {"kind": "pairs", "rows": 8, "used": 8, "train": 6, "heldout": 2, "prompts": 3, "model": None}
+    assert facts == {
+        "kind": "pairs",
+        "rows": 8,
+        "used": 8,
+        "train": 6,
+        "heldout": 2,
+        "prompts": 3,
+        "model": None,
+    }
 
     def value(name: str) -> dict[str, Any]:
         return {key: v for key, v in found[name].items() if key != "meaning"}
@@ -113,10 +125,14 @@ def test_interval_of_length_bias_is_clustered_by_prompt(warm: Command, jsonl: Ca
     assert (characters["n"], characters["clusters"]) == (7, 3)
 
 
-def test_document_is_canonical_and_every_quantity_has_its_sentence(warm: Command, jsonl: Callable[..., str]) -> None:
+def test_document_is_canonical_and_every_quantity_has_its_sentence(
+    warm: Command, jsonl: Callable[..., str]
+) -> None:
     done = warm("data", jsonl(*SET), "--model", "tiny", "--device", "cpu", "--json")
     found = done.json
-    assert done.out.strip() == json.dumps(found, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    assert done.out.strip() == json.dumps(
+        found, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    )
     assert found.keys() == FACTS | PAIRED | MODEL | {"equal_ids", "ches", "ches_normalised"}
     for name in found.keys() - FACTS:
         meaning = found[name]["meaning"]
@@ -137,12 +153,23 @@ def test_table_has_every_quantity_and_its_sentence(warm: Command, jsonl: Callabl
 
 
 def test_bad_rows_are_counted_and_the_first_five_are_named(warm: Command, jsonl: Callable[..., str]) -> None:
-    rows = [pair("x", "a", "b"), *[pair("x", "a", "a")] * 4, pair("x", " ", "b"), pair("", "a", "b"), {"prompt": "x"}]
+    rows = [
+        pair("x", "a", "b"),
+        *[pair("x", "a", "a")] * 4,
+        pair("x", " ", "b"),
+        pair("", "a", "b"),
+        {"prompt": "x"},
+    ]
     done = warm("data", jsonl(*rows), "--json")
     assert done.code == 0
     bad = done.json["bad_rows"]
     assert bad["count"] == 7
-    assert bad["reasons"] == {"chosen equals rejected": 4, "empty completion": 1, "empty prompt": 1, "missing column": 1}
+    assert bad["reasons"] == {
+        "chosen equals rejected": 4,
+        "empty completion": 1,
+        "empty prompt": 1,
+        "missing column": 1,
+    }
     assert [row["row"] for row in bad["first"]] == [2, 3, 4, 5, 6]
     assert bad["first"][4]["message"].startswith("empty chosen")
     table = warm("data", "set.jsonl")
@@ -157,12 +184,18 @@ UNREADABLE = {
     "no such file": ([], "missing.jsonl", "no such file"),
     "no rows": ([""], "set.jsonl", "empty data set"),
     "malformed": (['{"prompt": '], "set.jsonl", "malformed JSON"),
-    "nothing usable": (['{"prompt": "x", "chosen": "a", "rejected": "a"}'], "set.jsonl", "no usable row among 1"),
+    "nothing usable": (
+        ['{"prompt": "x", "chosen": "a", "rejected": "a"}'],
+        "set.jsonl",
+        "no usable row among 1",
+    ),
 }
 
 
 @pytest.mark.parametrize(("lines", "name", "message"), UNREADABLE.values(), ids=UNREADABLE)
-def test_what_cannot_be_read_is_one_line(warm: Command, tmp_path: Path, lines: list[str], name: str, message: str) -> None:
+def test_what_cannot_be_read_is_one_line(
+    warm: Command, tmp_path: Path, lines: list[str], name: str, message: str
+) -> None:
     (tmp_path / "set.jsonl").write_text("\n".join(lines), "utf-8")
     done = warm("data", name)
     assert (done.code, done.out) == (2, "")
@@ -213,11 +246,15 @@ def test_what_a_model_makes_of_long_rows(warm: Command, jsonl: Callable[..., str
     assert found["lengths"]["tokens"]["chosen"]["max"] == 602
     assert found["end_token"]["id"] == 257
     assert (found["end_token"]["ended"], found["end_token"]["completions"]) == (6, 6)
-    dropped = warm("data", "set.jsonl", "--model", "tiny", "--pairs", "0", "--truncate", "drop", "--json").json
+    dropped = warm(
+        "data", "set.jsonl", "--model", "tiny", "--pairs", "0", "--truncate", "drop", "--json"
+    ).json
     assert dropped["left_out"]["reasons"] == {"longer than the context": 1}
 
 
-def test_ches_takes_a_fixed_sample_and_names_rows_of_the_file(warm: Command, jsonl: Callable[..., str]) -> None:
+def test_ches_takes_a_fixed_sample_and_names_rows_of_the_file(
+    warm: Command, jsonl: Callable[..., str]
+) -> None:
     rows = [pair(f"prompt {i}", "abc " * (1 + i % 7), "abd " * (1 + i % 5)) for i in range(30)]
     name = jsonl(pair("x", "same", "same"), *rows)
     words = ("data", name, "--model", "tiny", "--device", "cpu", "--pairs", "10", "--json")
@@ -228,7 +265,9 @@ def test_ches_takes_a_fixed_sample_and_names_rows_of_the_file(warm: Command, jso
     assert values == sorted(values, reverse=True)
     assert found["max"] == values[0]
     first = found["highest"][0]
-    assert f"prompt {first['row'] - 2}'" in first["prompt"], "rows are numbered as in the file, the bad one before them included"
+    assert f"prompt {first['row'] - 2}'" in first["prompt"], (
+        "rows are numbered as in the file, the bad one before them included"
+    )
     assert found == warm(*words).json["ches"]
     every = warm("data", name, "--model", "tiny", "--device", "cpu", "--json").json["ches"]
     assert (every["n"], every["of"]) == (30, 30)

@@ -32,7 +32,9 @@ def document(tmp_path: Path, rows: list[dict[str, Any]], *words: str) -> Any:
 
 @pytest.mark.parametrize("rows", [1, 5])
 def test_an_accuracy_without_spread_has_no_interval(tmp_path: Path, rows: int) -> None:
-    found = document(tmp_path, [{**PAIR, "prompt": f"q{i}"} for i in range(rows)])["length_bias"]["characters"]
+    found = document(tmp_path, [{**PAIR, "prompt": f"q{i}"} for i in range(rows)])["length_bias"][
+        "characters"
+    ]
     assert found == {"accuracy": 1.0, "ci95": None, "n": rows, "clusters": rows}
 
 

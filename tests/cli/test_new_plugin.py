@@ -76,10 +76,23 @@ def test_the_package_is_built_installed_checked_and_run(tmp_path: Path, warm: Co
     assert '"module":"xpo_bench_apo_zero"' in listed
     assert "apo-zero: 26 ok, 6 skipped" in fresh("xpo-bench", "check", "apo-zero")
     assert "apo-zero" in fresh(
-        "xpo-bench", "run", "--algos", "dpo,apo-zero", "--tasks", "deterministic", "--steps", "30", "--seeds", "1"
+        "xpo-bench",
+        "run",
+        "--algos",
+        "dpo,apo-zero",
+        "--tasks",
+        "deterministic",
+        "--steps",
+        "30",
+        "--seeds",
+        "1",
     )
-    assert " passed" in fresh("python", "-m", "pytest", "-q", "-p", "no:cacheprovider", str(project / "tests"))
-    assert "wrote xpo-bench-from-wheel" in fresh("xpo-bench", "new-plugin", "from-wheel")  # the templates are in the wheel
+    assert " passed" in fresh(
+        "python", "-m", "pytest", "-q", "-p", "no:cacheprovider", str(project / "tests")
+    )
+    assert "wrote xpo-bench-from-wheel" in fresh(
+        "xpo-bench", "new-plugin", "from-wheel"
+    )  # the templates are in the wheel
     # what runs there is the wheel, not the source tree
     assert str(fresh.folder) in fresh("python", "-c", "import xpo_bench; print(xpo_bench.__file__)")
 

@@ -14,7 +14,20 @@ from typing import Any
 import pytest
 
 Command = Callable[..., Any]
-RUN = ("run", "--algos", "dpo,ipo", "--tasks", "deterministic", "--steps", "20", "--seeds", "2", "--out", "r", "--quiet")
+RUN = (
+    "run",
+    "--algos",
+    "dpo,ipo",
+    "--tasks",
+    "deterministic",
+    "--steps",
+    "20",
+    "--seeds",
+    "2",
+    "--out",
+    "r",
+    "--quiet",
+)
 
 
 def test_a_run_has_a_report(xpo: Command, warm: Command, tmp_path: Path) -> None:
@@ -22,7 +35,10 @@ def test_a_run_has_a_report(xpo: Command, warm: Command, tmp_path: Path) -> None
     done = xpo("report", "r", "--html", "page.html", "--md", "page.md")
     assert done.code == 0, done.err
     assert done.out == ""
-    assert [line.split(" (")[0] for line in done.lines] == ["xpo-bench: wrote page.html", "xpo-bench: wrote page.md"]
+    assert [line.split(" (")[0] for line in done.lines] == [
+        "xpo-bench: wrote page.html",
+        "xpo-bench: wrote page.md",
+    ]
     page = (tmp_path / "page.html").read_text("utf-8")
     assert page.startswith("<!DOCTYPE html>")
     assert (tmp_path / "page.md").read_text("utf-8").startswith("# xpo-bench: r\n")
@@ -82,8 +98,32 @@ def test_what_cannot_be_is_one_line(warm: Command, tmp_path: Path, words: list[s
             "--steps",
             "5",
         ],
-        ["--algos", "ipo", "--data", "d.jsonl", "--rows", "3", "--heldout", "0.3", "--optimizer", "sgd", "--steps", "5"],
-        ["--algos", "dpo", "--data", "d.jsonl", "--model", "tiny", "--steps", "2", "--set", "dpo.train.lr=1e-3"],
+        [
+            "--algos",
+            "ipo",
+            "--data",
+            "d.jsonl",
+            "--rows",
+            "3",
+            "--heldout",
+            "0.3",
+            "--optimizer",
+            "sgd",
+            "--steps",
+            "5",
+        ],
+        [
+            "--algos",
+            "dpo",
+            "--data",
+            "d.jsonl",
+            "--model",
+            "tiny",
+            "--steps",
+            "2",
+            "--set",
+            "dpo.train.lr=1e-3",
+        ],
         [
             "--algos",
             "dpo",
@@ -104,7 +144,9 @@ def test_what_cannot_be_is_one_line(warm: Command, tmp_path: Path, words: list[s
         ],
     ],
 )
-def test_the_command_of_every_cell_computes_that_cell(warm: Command, tmp_path: Path, words: list[str]) -> None:
+def test_the_command_of_every_cell_computes_that_cell(
+    warm: Command, tmp_path: Path, words: list[str]
+) -> None:
     rows = [f'{{"prompt": "x", "chosen": "a", "rejected": "{c}"}}\n' for c in "bcde"]
     (tmp_path / "d.jsonl").write_text("".join(rows), "utf-8")
     first = warm("run", *words, "--seeds", "0,3", "--out", "r", "--quiet", "--json")
@@ -129,7 +171,13 @@ def test_a_browser_runs_the_script_and_complains_of_nothing(warm: Command, tmp_p
     assert BROWSER is not None
     assert warm(*RUN).code == 0
     assert warm("report", "r", "--html", "page.html").code == 0
-    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", f"--user-data-dir={tmp_path / 'profile'}"]
+    flags = [
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--enable-logging=stderr",
+        f"--user-data-dir={tmp_path / 'profile'}",
+    ]
 
     def opened(path: Path) -> str:
         words = [BROWSER, *flags, "--virtual-time-budget=2000", "--dump-dom", path.as_uri()]
@@ -138,9 +186,13 @@ def test_a_browser_runs_the_script_and_complains_of_nothing(warm: Command, tmp_p
         assert "CONSOLE" not in done.stderr
         return done.stdout
 
-    assert '<button type="button">' in opened(tmp_path / "page.html")  # made by the script, so the policy let it run
+    assert '<button type="button">' in opened(
+        tmp_path / "page.html"
+    )  # made by the script, so the policy let it run
     # a copy without the policy, which would refuse a second script
-    source = sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", (tmp_path / "page.html").read_text("utf-8"))
+    source = sub(
+        r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", (tmp_path / "page.html").read_text("utf-8")
+    )
     click = "<script>document.querySelectorAll('#scoreboard thead button')[1].click()</script>"
     orders = []
     for clicks in range(3):

@@ -19,7 +19,9 @@ Command = Callable[..., Any]
 
 
 def jsonl(path: Path, rows: list[tuple[str, str]]) -> Path:
-    path.write_text("".join(json.dumps({"prompt": "x", "chosen": a, "rejected": b}) + "\n" for a, b in rows), "utf-8")
+    path.write_text(
+        "".join(json.dumps({"prompt": "x", "chosen": a, "rejected": b}) + "\n" for a, b in rows), "utf-8"
+    )
     return path
 
 
@@ -58,17 +60,32 @@ def test_three_rows_ipo_on_its_closed_form_and_dpo_at_certainty(xpo: Command, tm
 
 REFERENCE = {"a": 0.4, "b": 0.3, "c": 0.2, "d": 0.1}
 WINS = {"a": 1, "b": 2, "c": 3, "d": 4}
-"""exp(reward): the preference of one action over another is a ratio of small numbers, so that rows hold it exactly."""
+"""exp(reward): the preference of one action over another is a ratio of small numbers, so that rows hold it
+exactly.
+"""
 
 
 @pytest.fixture
 def four_actions(tmp_path: Path) -> list[str]:
-    """Data whose frequencies ARE the Bradley–Terry probabilities of a known reward, and the words that name it."""
+    """Data whose frequencies ARE the Bradley–Terry probabilities of a known reward, and the words that name
+    it.
+    """
     rows = [(i, j) for i in WINS for j in WINS if i != j for _ in range(WINS[i])]
     jsonl(tmp_path / "four.jsonl", rows)
     world = {"x": {"reference": REFERENCE, "reward": {y: math.log(w) for y, w in WINS.items()}}}
     (tmp_path / "world.json").write_text(json.dumps(world), "utf-8")
-    return ["run", "--data", "four.jsonl", "--world", "world.json", "--model", "tabular", "--seeds", "1", "--json"]
+    return [
+        "run",
+        "--data",
+        "four.jsonl",
+        "--world",
+        "world.json",
+        "--model",
+        "tabular",
+        "--seeds",
+        "1",
+        "--json",
+    ]
 
 
 def value(policy: dict[str, float], beta: float) -> tuple[float, float]:
@@ -82,13 +99,19 @@ def optimum(beta: float) -> dict[str, float]:
     return {y: w / sum(weights.values()) for y, w in weights.items()}
 
 
-def test_four_actions_dpo_reaches_the_optimum_and_metrics_are_exact(warm: Command, four_actions: list[str]) -> None:
+def test_four_actions_dpo_reaches_the_optimum_and_metrics_are_exact(
+    warm: Command, four_actions: list[str]
+) -> None:
     done = warm(*four_actions, "--algos", "dpo,ipo", "--set", "dpo.beta=0.5,1,2")
     assert done.code == 0, done.err
     cells = [c for c in done.json["cells"] if c["algorithm"]["name"] == "dpo"]
     assert len(cells) == 3
     for cell in cells:
-        beta, policy, metrics = cell["algorithm"]["config"]["beta"], cell["final_policy"]["x"], cell["metrics"]
+        beta, policy, metrics = (
+            cell["algorithm"]["config"]["beta"],
+            cell["final_policy"]["x"],
+            cell["metrics"],
+        )
         best = optimum(beta)
         assert policy == pytest.approx(best, abs=1e-3)
         assert metrics["kl"] == pytest.approx(value(best, beta)[0], abs=1e-3)
@@ -101,10 +124,16 @@ def test_four_actions_dpo_reaches_the_optimum_and_metrics_are_exact(warm: Comman
 def test_metrics_on_the_way_are_exact_too(warm: Command, four_actions: list[str]) -> None:
     done = warm(*four_actions, "--algos", "dpo", "--set", "dpo.beta=0.5,2", "--steps", "20")
     for cell in done.json["cells"]:
-        beta, policy, metrics = cell["algorithm"]["config"]["beta"], cell["final_policy"]["x"], cell["metrics"]
+        beta, policy, metrics = (
+            cell["algorithm"]["config"]["beta"],
+            cell["final_policy"]["x"],
+            cell["metrics"],
+        )
         kl, objective = value(policy, beta)
         assert metrics["kl"] == pytest.approx(kl, abs=1e-9)
-        assert metrics["kl_forward"] == pytest.approx(sum(q * math.log(q / policy[y]) for y, q in REFERENCE.items()), abs=1e-9)
+        assert metrics["kl_forward"] == pytest.approx(
+            sum(q * math.log(q / policy[y]) for y, q in REFERENCE.items()), abs=1e-9
+        )
         assert metrics["regret"] == pytest.approx(value(optimum(beta), beta)[1] - objective, abs=1e-9)
         assert metrics["regret"] > 1e-3
         assert metrics["gold_reward"] == pytest.approx(objective + beta * kl, abs=1e-9)
@@ -114,7 +143,17 @@ def test_metrics_on_the_way_are_exact_too(warm: Command, four_actions: list[str]
 
 
 def test_the_same_command_again_only_prints_the_tables(xpo: Command, warm: Command, tmp_path: Path) -> None:
-    words = ["run", "--algos", "dpo,ipo,kto", "--tasks", "deterministic,bandit", "--steps", "100", "--seeds", "2"]
+    words = [
+        "run",
+        "--algos",
+        "dpo,ipo,kto",
+        "--tasks",
+        "deterministic,bandit",
+        "--steps",
+        "100",
+        "--seeds",
+        "2",
+    ]
     first = xpo(*words)
     assert first.code == 0, first.err
     (run,) = (tmp_path / "results" / "runs").iterdir()
@@ -135,12 +174,19 @@ def test_the_same_command_again_only_prints_the_tables(xpo: Command, warm: Comma
     assert {cell["key"] for cell in document["cells"]} == {path.stem for path in run.glob("cells/*.json")}
     assert len(document["summary"]) == 6
     assert warm("status", run).code == 0
-    assert warm("status", run, "--json").json == {"run": str(run), "planned": 12, "finished": 12, "status": {"ok": 12}}
+    assert warm("status", run, "--json").json == {
+        "run": str(run),
+        "planned": 12,
+        "finished": 12,
+        "status": {"ok": 12},
+    }
 
 
 @pytest.mark.parametrize("width", [80, 200])
 def test_tables_fit_the_terminal(warm: Command, tmp_path: Path, width: int) -> None:
-    done = warm("run", "--algos", "dpo,ipo", "--tasks", "bandit", "--steps", "20", "--seeds", "2", COLUMNS=str(width))
+    done = warm(
+        "run", "--algos", "dpo,ipo", "--tasks", "bandit", "--steps", "20", "--seeds", "2", COLUMNS=str(width)
+    )
     assert done.code == 0
     assert max(map(len, done.out.splitlines())) <= width
     assert "\x1b" not in done.out + done.err  # not a terminal
@@ -160,7 +206,9 @@ def test_json_is_one_document_and_progress_goes_elsewhere(warm: Command) -> None
     assert quiet.json["cells"][0]["final_policy"] == done.json["cells"][0]["final_policy"]
 
 
-def test_a_failed_cell_is_exit_status_1_and_no_number(warm: Command, distribution: Callable[..., Path], tmp_path: Path) -> None:
+def test_a_failed_cell_is_exit_status_1_and_no_number(
+    warm: Command, distribution: Callable[..., Path], tmp_path: Path
+) -> None:
     source = (
         "from dataclasses import dataclass\nfrom typing import ClassVar\nfrom xpo_bench import Algorithm, hookimpl\n\n"
         "@dataclass(frozen=True)\nclass Bad(Algorithm):\n    name: ClassVar[str] = 'bad'\n\n"
@@ -168,10 +216,25 @@ def test_a_failed_cell_is_exit_status_1_and_no_number(warm: Command, distributio
         "@hookimpl\ndef xpo_algorithms():\n    return [Bad]\n"
     )
     site = str(distribution("bad-losses", {"bad": source}, version="4.2"))
-    words = ["run", "--algos", "dpo,bad", "--tasks", "deterministic", "--steps", "10", "--seeds", "2", "--out", "r"]
+    words = [
+        "run",
+        "--algos",
+        "dpo,bad",
+        "--tasks",
+        "deterministic",
+        "--steps",
+        "10",
+        "--seeds",
+        "2",
+        "--out",
+        "r",
+    ]
     done = warm(*words, PYTHONPATH=site)
     assert done.code == 1
-    assert "bad on deterministic, seed 0: failed: plugin bad (bad-losses 4.2): bad: loss() returned shape ()" in done.err
+    assert (
+        "bad on deterministic, seed 0: failed: plugin bad (bad-losses 4.2): bad: loss() returned shape ()"
+        in done.err
+    )
     assert "Traceback" not in done.err
     counts = warm("status", "r", "--json").json
     assert counts["status"] == {"failed": 2, "ok": 2}
@@ -208,7 +271,20 @@ def test_all_says_what_it_leaves_out(warm: Command, tmp_path: Path) -> None:
 
 def test_bad_rows_are_skipped_and_counted_on_request(warm: Command, tmp_path: Path) -> None:
     jsonl(tmp_path / "d.jsonl", [("a", "b"), ("c", "c"), ("a", "c")])
-    done = warm("run", "--algos", "dpo", "--data", "d.jsonl", "--on-bad-row", "skip", "--steps", "5", "--seeds", "1", "--json")
+    done = warm(
+        "run",
+        "--algos",
+        "dpo",
+        "--data",
+        "d.jsonl",
+        "--on-bad-row",
+        "skip",
+        "--steps",
+        "5",
+        "--seeds",
+        "1",
+        "--json",
+    )
     assert done.json["cells"][0]["task"]["data"]["dropped"] == {"chosen equals rejected": 1}
 
 
@@ -217,8 +293,23 @@ def test_bad_rows_are_skipped_and_counted_on_request(warm: Command, tmp_path: Pa
 
 def test_only_the_first_rows_under_every_word(warm: Command, tmp_path: Path) -> None:
     jsonl(tmp_path / "d.jsonl", [("a", "b"), ("b", "c"), ("a", "c")])
-    (tmp_path / "plan.toml").write_text('algos = "dpo"\ndata = "d.jsonl"\nrows = 2\nsteps = 5\nseeds = 1\n', "utf-8")
-    words = ["run", "--algos", "dpo", "--data", "d.jsonl", "--model", "tabular", "--steps", "5", "--seeds", "1", "--json"]
+    (tmp_path / "plan.toml").write_text(
+        'algos = "dpo"\ndata = "d.jsonl"\nrows = 2\nsteps = 5\nseeds = 1\n', "utf-8"
+    )
+    words = [
+        "run",
+        "--algos",
+        "dpo",
+        "--data",
+        "d.jsonl",
+        "--model",
+        "tabular",
+        "--steps",
+        "5",
+        "--seeds",
+        "1",
+        "--json",
+    ]
     cells = [
         done.json["cells"][0]
         for done in (
@@ -233,13 +324,21 @@ def test_only_the_first_rows_under_every_word(warm: Command, tmp_path: Path) -> 
     assert cells[0]["task"]["options"]["rows"] == 2
     assert cells[0]["task"]["data"]["revision"] is None
     assert len({cell["key"] for cell in cells[:3]}) == 1
-    assert len({cell["key"] for cell in cells}) == 3, "the limit is part of the key, also where it cuts nothing off"
+    assert len({cell["key"] for cell in cells}) == 3, (
+        "the limit is part of the key, also where it cuts nothing off"
+    )
 
 
 def test_lists(warm: Command) -> None:
     want = {
-        "algos": ({"name", "about", "fields", "source", "plugin", "distribution", "version"}, {"dpo", "ipo", "kto", "ppo"}),
-        "tasks": ({"name", "about", "model", "steps", "options", "plugin"}, {"bandit", "travel", "overfit_pair"}),
+        "algos": (
+            {"name", "about", "fields", "source", "plugin", "distribution", "version"},
+            {"dpo", "ipo", "kto", "ppo"},
+        ),
+        "tasks": (
+            {"name", "about", "model", "steps", "options", "plugin"},
+            {"bandit", "travel", "overfit_pair"},
+        ),
         "metrics": ({"name", "unit"}, {"kl", "frontier_gap", "collapsed", "control"}),
         "plugins": ({"name", "distribution", "version", "hooks", "status", "error"}, {"dpo", "bandit"}),
     }
@@ -277,8 +376,30 @@ def test_help_of_every_command(warm: Command) -> None:
 def test_one_model_by_two_processes(xpo: Command, warm: Command, tmp_path: Path) -> None:
     jsonl(tmp_path / "d.jsonl", [("yes", "no"), ("sure", "never"), ("fine", "nah")])
     small = ["task.kl_prompts=1", "task.kl_samples=1", "task.max_new_tokens=2"]
-    words = ["run", "--algos", "dpo", "--data", "d.jsonl", "--model", "tiny", "--device", "cpu", "--seeds", "2", "--steps", "2"]
-    words += ["--batch-size", "3", "--gpus-per-cell", "2", "--out", "r", *(word for s in small for word in ("--set", s))]
+    words = [
+        "run",
+        "--algos",
+        "dpo",
+        "--data",
+        "d.jsonl",
+        "--model",
+        "tiny",
+        "--device",
+        "cpu",
+        "--seeds",
+        "2",
+        "--steps",
+        "2",
+    ]
+    words += [
+        "--batch-size",
+        "3",
+        "--gpus-per-cell",
+        "2",
+        "--out",
+        "r",
+        *(word for s in small for word in ("--set", s)),
+    ]
     done = xpo(*words, "--json")
     assert done.code == 0, done.err
     assert done.out.count("\n") == 1
@@ -292,12 +413,26 @@ def test_one_model_by_two_processes(xpo: Command, warm: Command, tmp_path: Path)
 # --------------------------------------------------------------------------- interruption
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["SIGINT", "SIGTERM"])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["SIGINT", "SIGTERM"]
+)
 def test_an_interrupted_run_keeps_what_is_finished_and_resumes(
     warm: Command, variables: Callable[..., dict[str, str]], tmp_path: Path, number: int, code: int
 ) -> None:
     # three groups: the first is done at once, the second takes a while
-    words = ["run", "--algos", "dpo", "--tasks", "deterministic", "--seeds", "1", "--set", "task.steps=5,6000,6001", "--out", "r"]
+    words = [
+        "run",
+        "--algos",
+        "dpo",
+        "--tasks",
+        "deterministic",
+        "--seeds",
+        "1",
+        "--set",
+        "task.steps=5,6000,6001",
+        "--out",
+        "r",
+    ]
     process = subprocess.Popen(
         [str(Path(sys.executable).parent / "xpo-bench"), *words],
         cwd=tmp_path,
@@ -307,7 +442,9 @@ def test_an_interrupted_run_keeps_what_is_finished_and_resumes(
         text=True,
     )
     deadline = time.monotonic() + 120
-    while not list(tmp_path.glob("r/cells/*.json")) and process.poll() is None and time.monotonic() < deadline:
+    while (
+        not list(tmp_path.glob("r/cells/*.json")) and process.poll() is None and time.monotonic() < deadline
+    ):
         time.sleep(0.01)
     os.kill(process.pid, number)
     out, err = process.communicate(timeout=60)
@@ -330,7 +467,19 @@ def test_an_interrupted_run_keeps_what_is_finished_and_resumes(
 def test_after_a_kill_only_the_cell_that_ran_is_computed_again(
     warm: Command, variables: Callable[..., dict[str, str]], tmp_path: Path
 ) -> None:
-    words = ["run", "--algos", "dpo,ipo,sft", "--tasks", "overfit_pair", "--seeds", "1", "--steps", "100", "--out", "r"]
+    words = [
+        "run",
+        "--algos",
+        "dpo,ipo,sft",
+        "--tasks",
+        "overfit_pair",
+        "--seeds",
+        "1",
+        "--steps",
+        "100",
+        "--out",
+        "r",
+    ]
     command = [str(Path(sys.executable).parent / "xpo-bench"), *words]
     process = subprocess.Popen(
         command, cwd=tmp_path, env=variables({}), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True

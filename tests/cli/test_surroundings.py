@@ -1,4 +1,6 @@
-"""The command runs where users run it: odd locales, homes, clocks, paths and data, each with its documented outcome."""
+"""The command runs where users run it: odd locales, homes, clocks, paths and data, each with its documented
+outcome.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,16 @@ import pytest
 
 RUN = ["run", "--algos", "dpo", "--tasks", "one_pair", "--seeds", 1, "--steps", 3]
 GOOD = {"prompt": "x", "chosen": "a", "rejected": "b"}
-LM = ["--model", "tiny", "--set", "task.kl_prompts=1", "--set", "task.kl_samples=1", "--set", "task.max_new_tokens=2"]
+LM = [
+    "--model",
+    "tiny",
+    "--set",
+    "task.kl_prompts=1",
+    "--set",
+    "task.kl_samples=1",
+    "--set",
+    "task.max_new_tokens=2",
+]
 
 
 def kl(out: str) -> float:
@@ -60,11 +71,15 @@ def test_a_locale_that_is_set_by_a_library_changes_no_number(tmp_path: Path, xpo
         "import xpo_bench\n"
         "print(repr(xpo_bench.run(['dpo'], ['one_pair'], seeds=1, steps=3, out='r').cells[0]['metrics']['kl']))\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
     assert float(done.stdout) == kl(xpo(*RUN, "--json", "--out", "other").out)
 
 
-@pytest.mark.parametrize("name", ["with blanks and 'quotes\"", "été-Ω-日本", "-dash", "a" * 200, "[bold]red[/]", "per%cent{}"])
+@pytest.mark.parametrize(
+    "name", ["with blanks and 'quotes\"", "été-Ω-日本", "-dash", "a" * 200, "[bold]red[/]", "per%cent{}"]
+)
 def test_odd_names_of_directories(xpo: Any, tmp_path: Path, name: str) -> None:
     out = tmp_path / name / "run"
     found = xpo(*RUN, "--out", out)
@@ -91,7 +106,11 @@ SETS: dict[str, tuple[list[dict[str, Any]], int, str]] = {
     "one row": ([GOOD], 0, ""),
     "duplicates": ([GOOD] * 5, 0, ""),
     "a megabyte": ([GOOD, GOOD | {"prompt": "y" * 10**6}], 0, ""),
-    "emoji and right to left": ([{"prompt": "😀 שלום", "chosen": "مرحبا 👩\u200d👩\u200d👧", "rejected": "ก\u0e33"}], 0, ""),
+    "emoji and right to left": (
+        [{"prompt": "😀 שלום", "chosen": "مرحبا 👩\u200d👩\u200d👧", "rejected": "ก\u0e33"}],
+        0,
+        "",
+    ),
     "zero bytes": ([{"prompt": "x\0y", "chosen": "a\0", "rejected": "b"}], 0, ""),
     "lone surrogate": ([{"prompt": "\ud800", "chosen": "a", "rejected": "b"}], 2, "row 1"),
     "mixed types": ([GOOD, {"prompt": 1, "chosen": "a", "rejected": "b"}], 2, "row 2"),
@@ -105,10 +124,14 @@ SETS: dict[str, tuple[list[dict[str, Any]], int, str]] = {
 
 @pytest.mark.parametrize("model", ["tabular", "tiny"])
 @pytest.mark.parametrize(("rows", "code", "message"), SETS.values(), ids=SETS)
-def test_odd_data(warm: Any, tmp_path: Path, rows: list[dict[str, Any]], code: int, message: str, model: str) -> None:
+def test_odd_data(
+    warm: Any, tmp_path: Path, rows: list[dict[str, Any]], code: int, message: str, model: str
+) -> None:
     (tmp_path / "odd.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
     words = LM if model == "tiny" else ["--model", model]
-    found = warm("run", "--algos", "dpo,kto,ipo", "--data", "odd.jsonl", "--seeds", 1, "--steps", 2, "--quiet", *words)
+    found = warm(
+        "run", "--algos", "dpo,kto,ipo", "--data", "odd.jsonl", "--seeds", 1, "--steps", 2, "--quiet", *words
+    )
     assert found.code == code, found.err
     assert message in found.err
     assert len(found.lines) == (1 if code else 0)
@@ -118,7 +141,16 @@ def test_odd_data(warm: Any, tmp_path: Path, rows: list[dict[str, Any]], code: i
 def test_labels_of_one_kind_train_singles_alone(warm: Any, tmp_path: Path, model: str) -> None:
     rows = [{"prompt": "x", "completion": text, "label": True} for text in ("a", "b")]
     (tmp_path / "odd.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
-    words = ["--data", "odd.jsonl", "--seeds", 1, "--steps", 2, "--quiet", *(LM if model == "tiny" else ["--model", model])]
+    words = [
+        "--data",
+        "odd.jsonl",
+        "--seeds",
+        1,
+        "--steps",
+        2,
+        "--quiet",
+        *(LM if model == "tiny" else ["--model", model]),
+    ]
     assert warm("run", "--algos", "kto", *words).code == 0
     refused = warm("run", "--algos", "dpo", *words)
     assert refused.code == 2

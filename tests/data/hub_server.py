@@ -72,7 +72,9 @@ class Handler(BaseHTTPRequestHandler):
             self._json(404, {"error": "Revision not found"}, "RevisionNotFound")
         else:
             siblings = [{"rfilename": name} for name in self.server.commits[sha]]
-            self._json(200, {"id": REPOSITORY, "sha": sha, "siblings": siblings, "private": False, "tags": []})
+            self._json(
+                200, {"id": REPOSITORY, "sha": sha, "siblings": siblings, "private": False, "tags": []}
+            )
 
     def _tree(self, revision: str, folder: str, wanted: list[str] | None) -> None:
         sha = self.server.commit(revision)
@@ -86,7 +88,9 @@ class Handler(BaseHTTPRequestHandler):
         if wanted is None:
             below = [name.removeprefix(root) for name in files if name.startswith(root)]
             folders = sorted({name.partition("/")[0] for name in below if "/" in name})
-            entries += [{"type": "directory", "path": root + f, "size": 0, "oid": _etag(f.encode())} for f in folders]
+            entries += [
+                {"type": "directory", "path": root + f, "size": 0, "oid": _etag(f.encode())} for f in folders
+            ]
         if entries or wanted is not None or (sha and not folder):
             self._json(200, entries)
         else:
@@ -96,7 +100,9 @@ class Handler(BaseHTTPRequestHandler):
         sha = self.server.commit(revision)
         content = self.server.commits[sha].get(name) if sha else None
         if sha is None or content is None:
-            self._json(404, {"error": "Entry not found"}, "EntryNotFound" if sha else "RevisionNotFound", commit=sha)
+            self._json(
+                404, {"error": "Entry not found"}, "EntryNotFound" if sha else "RevisionNotFound", commit=sha
+            )
             return
         start, end, status = 0, len(content), 200
         if asked := self.headers.get("Range"):

@@ -10,9 +10,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
+from xpo_bench.contract.examples import Dataset, Pair, Single
+from xpo_bench.contract.settings import DataSpec
 from xpo_bench.data.dataset import load_dataset
 from xpo_bench.errors import DataError
-from xpo_bench.types import Dataset, DataSpec, Pair, Single
 
 Row = dict[str, Any]
 FORMATS = (".jsonl", ".json", ".csv", ".parquet")
@@ -32,7 +33,11 @@ GOOD: dict[str, Row] = {
         "p_chosen": 0.8,
     },
     "unpaired": {"prompt": "q", "completion": "yes", "label": True},
-    "unpaired conversational": {"prompt": said("user", "q"), "completion": said("assistant", "yes"), "label": True},
+    "unpaired conversational": {
+        "prompt": said("user", "q"),
+        "completion": said("assistant", "yes"),
+        "label": True,
+    },
 }
 EXAMPLE = {
     "plain": Pair("q", "yes", "no", 0.8),
@@ -84,7 +89,9 @@ def write(path: Path, rows: list[Row]) -> Path:
             with path.open("w", newline="", encoding="utf-8") as file:
                 table = csv.DictWriter(file, list(rows[0]))
                 table.writeheader()
-                table.writerows({c: json.dumps(v) if isinstance(v, list) else v for c, v in row.items()} for row in rows)
+                table.writerows(
+                    {c: json.dumps(v) if isinstance(v, list) else v for c, v in row.items()} for row in rows
+                )
         case ".parquet":
             import pyarrow as pa
             import pyarrow.parquet as pq
@@ -115,7 +122,8 @@ def test_bad_rows(tmp_path: Path, suffix: str, layout: str, name: str) -> None:
         return
     reason, message = fault.reason, fault.message
     if suffix == ".csv" and name.startswith("no ") and name not in ("no label",):
-        # CSV has no nulls: what is absent is empty, except that a conversation without a prompt may have an implicit one
+        # CSV has no nulls: what is absent is empty, except that a conversation without a prompt may have an
+        # implicit one
         column = name.removeprefix("no ")
         if not (talk and column == "prompt"):
             reason, message = "empty prompt" if column == "prompt" else "empty completion", f"empty {column}"
@@ -153,7 +161,9 @@ def test_implicit_prompts(tmp_path: Path, suffix: str) -> None:
     expected = (Pair("User: q\n\nAssistant:", " yes", " no"),)
     assert read(write(tmp_path / f"d{suffix}", [row])).train == expected
     assert read(write(tmp_path / f"e{suffix}", [{"prompt": None, **row}])).train == expected
-    with pytest.raises(DataError, match="row 1: missing column prompt, and chosen and rejected share no first message"):
+    with pytest.raises(
+        DataError, match="row 1: missing column prompt, and chosen and rejected share no first message"
+    ):
         read(write(tmp_path / f"f{suffix}", [{**row, "chosen": row["chosen"][1:]}]))
 
 
@@ -164,4 +174,6 @@ def test_csv_of_a_data_frame_spells_lists_as_python_does(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("text", ["[1] a note", "[1, 2]", "[", "[]", '["a"]', "[{", "[" * 5000])
 def test_csv_text_in_brackets_stays_text(tmp_path: Path, text: str) -> None:
-    assert read(write(tmp_path / "d.csv", [{"prompt": text, "chosen": "a", "rejected": "b"}])).train == (Pair(text, "a", "b"),)
+    assert read(write(tmp_path / "d.csv", [{"prompt": text, "chosen": "a", "rejected": "b"}])).train == (
+        Pair(text, "a", "b"),
+    )

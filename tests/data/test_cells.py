@@ -1,4 +1,6 @@
-"""Lists in cells: messages as JSON, as Python, as pandas prints them, in JSON columns of parquet; and text that is none."""
+"""Lists in cells: messages as JSON, as Python, as pandas prints them, in JSON columns of parquet; and text
+that is none.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +12,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from xpo_bench.contract.examples import Dataset, Pair, Single
+from xpo_bench.contract.settings import DataSpec
 from xpo_bench.data.cells import spells_messages, structure
 from xpo_bench.data.dataset import load_dataset
 from xpo_bench.errors import DataError
-from xpo_bench.types import Dataset, DataSpec, Pair, Single
 
 Row = dict[str, Any]
 TALK = {

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from xpo_bench.contract.examples import Dataset, Pair, Single, Text
+from xpo_bench.contract.settings import DataSpec, ModelSpec
 from xpo_bench.data.dataset import load_dataset
 from xpo_bench.errors import DataError
-from xpo_bench.types import Dataset, DataSpec, ModelSpec, Pair, Single, Text
 
 TEMPLATE = (
     "{{ bos_token }}{% for m in messages %}<|{{ m.role }}|>{{ m.content }}{{ eos_token }}\n{% endfor %}"
@@ -37,7 +38,9 @@ def write(path: Path, rows: list[dict[str, Any]]) -> Path:
 
         pd.DataFrame(rows).to_parquet(path)
     else:
-        path.write_text(json.dumps(rows) if path.suffix == ".json" else "".join(json.dumps(r) + "\n" for r in rows))
+        path.write_text(
+            json.dumps(rows) if path.suffix == ".json" else "".join(json.dumps(r) + "\n" for r in rows)
+        )
     return path
 
 
@@ -55,7 +58,9 @@ def saved(path: Path, template: str) -> ModelSpec:
     from transformers import PreTrainedTokenizerFast
 
     inner = Tokenizer(models.WordLevel({"<s>": 0, "</s>": 1, "<unk>": 2}, unk_token="<unk>"))
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=inner, bos_token="<s>", eos_token="</s>", unk_token="<unk>")
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=inner, bos_token="<s>", eos_token="</s>", unk_token="<unk>"
+    )
     tokenizer.chat_template = template
     tokenizer.save_pretrained(path)
     return ModelSpec(name=str(path))
@@ -89,14 +94,17 @@ def test_template_that_changes_the_prompt_is_refused_by_row(tmp_path: Path) -> N
     changing = "{% if messages[0].content == 'long' %}{{ messages | length }}{% endif %}"
     model = saved(tmp_path / "model", changing + TEMPLATE)
     bad = {**ROW, "prompt": [user("long")]}
-    with pytest.raises(DataError, match=r"row 2: the chat template changes the prompt once a completion follows it"):
+    with pytest.raises(
+        DataError, match=r"row 2: the chat template changes the prompt once a completion follows it"
+    ):
         read(write(tmp_path / "d.jsonl", [ROW, bad]), model)
     assert len(read(write(tmp_path / "d.jsonl", [ROW, bad]), model, on_bad_row="skip").train) == 1
 
 
 def test_template_that_refuses_a_row(tmp_path: Path) -> None:
     model = saved(
-        tmp_path / "model", "{% if messages[0].role == 'system' %}{{ raise_exception('no system') }}{% endif %}" + TEMPLATE
+        tmp_path / "model",
+        "{% if messages[0].role == 'system' %}{{ raise_exception('no system') }}{% endif %}" + TEMPLATE,
     )
     bad = {**ROW, "prompt": [{"role": "system", "content": "s"}, user("q")]}
     dataset = read(write(tmp_path / "d.jsonl", [ROW, bad]), model, on_bad_row="skip")
@@ -130,7 +138,9 @@ def test_bad_rows_in_every_format(tmp_path: Path, suffix: str, change: dict[str,
 
 
 @pytest.mark.parametrize(("change", "reason"), UNTYPED, ids=str)
-def test_bad_rows_in_formats_without_column_types(tmp_path: Path, change: dict[str, Any], reason: str) -> None:
+def test_bad_rows_in_formats_without_column_types(
+    tmp_path: Path, change: dict[str, Any], reason: str
+) -> None:
     for suffix in (".jsonl", ".json"):
         refused(write(tmp_path / f"d{suffix}", [ROW, {**ROW, **change}]), reason)
 

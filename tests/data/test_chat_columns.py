@@ -1,4 +1,6 @@
-"""Columns of conversational rows: tools, settings, a system prompt, reasoning, parts; what a template drops, and its date."""
+"""Columns of conversational rows: tools, settings, a system prompt, reasoning, parts; what a template drops,
+and its date.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +15,11 @@ import pytest
 from chat_families import CHATML, FAMILIES, IM, LLAMA3, QWEN3
 from chat_models import byte_level, fast
 
+from xpo_bench.contract.examples import Dataset, Pair
+from xpo_bench.contract.settings import DataSpec, ModelSpec
 from xpo_bench.data.dataset import fingerprint, load_dataset
 from xpo_bench.data.templates import stopped_clock
 from xpo_bench.errors import DataError
-from xpo_bench.types import Dataset, DataSpec, ModelSpec, Pair
 
 TOOLS = (
     "{% if tools %}TOOLS {{ tools | tojson }}\n{% endif %}{% if mood %}MOOD {{ mood }}\n{% endif %}"
@@ -25,7 +28,12 @@ TOOLS = (
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 NONE_IS_MISSING = TOOLS.replace("{% if m.content %}", "{% if m.content is not defined %}NOTHING{% else %}")
-SCHEMA = [{"type": "function", "function": {"name": "weather", "description": "<b>", "parameters": {"type": "object"}}}]
+SCHEMA = [
+    {
+        "type": "function",
+        "function": {"name": "weather", "description": "<b>", "parameters": {"type": "object"}},
+    }
+]
 CALL = {"type": "function", "function": {"name": "weather", "arguments": {"city": "Paris"}}}
 PARTS_ALONE = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{% for part in m.content %}{% if part.type == 'text' %}{{ part.text }}"
@@ -50,7 +58,9 @@ class Read:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def __call__(self, tokenizer: Any, *rows: Mapping[str, Any], day: date | None = None, **options: Any) -> Dataset:
+    def __call__(
+        self, tokenizer: Any, *rows: Mapping[str, Any], day: date | None = None, **options: Any
+    ) -> Dataset:
         place = self.folder / "model"
         tokenizer.save_pretrained(place)
         file = self.folder / "rows.jsonl"
@@ -104,7 +114,9 @@ def test_tools_and_settings_as_trl_renders_them(read: Read, which: str) -> None:
 
 def test_a_system_column_is_a_system_message(read: Read) -> None:
     (column,) = read(tokenizer(CHATML), {**ROW, "system": "Be brief."}).train
-    (text,) = read(tokenizer(CHATML), {"prompt": "q", "chosen": "yes", "rejected": "no", "system": "Be brief."}).train
+    (text,) = read(
+        tokenizer(CHATML), {"prompt": "q", "chosen": "yes", "rejected": "no", "system": "Be brief."}
+    ).train
     message = {**ROW, "prompt": [{"role": "system", "content": "Be brief."}, *ROW["prompt"]]}
     assert read(tokenizer(CHATML), message).train == (column,) == (text,)
     assert column.prompt.startswith("<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nq")
@@ -135,24 +147,39 @@ def test_tools_need_messages_and_a_template(read: Read, tmp_path: Path) -> None:
         read(tokenizer(TOOLS), {"prompt": "q", "chosen": "a", "rejected": "b", "tools": SCHEMA})
     (tmp_path / "rows.jsonl").write_text(json.dumps({**ROW, "tools": SCHEMA}) + "\n")
     with pytest.raises(DataError, match="column tools takes a chat template, and this model has none"):
-        load_dataset(DataSpec(source=str(tmp_path / "rows.jsonl")), 0.0, np.random.default_rng(0), ModelSpec(name="tiny"))
+        load_dataset(
+            DataSpec(source=str(tmp_path / "rows.jsonl")),
+            0.0,
+            np.random.default_rng(0),
+            ModelSpec(name="tiny"),
+        )
 
 
 # ----------------------------------------------------------------------- tool calls
 
 
 @pytest.mark.parametrize("template", [TOOLS, NONE_IS_MISSING])
-@pytest.mark.parametrize("message", [{"role": "assistant", "tool_calls": [CALL]}, said(None, tool_calls=[CALL])])
+@pytest.mark.parametrize(
+    "message", [{"role": "assistant", "tool_calls": [CALL]}, said(None, tool_calls=[CALL])]
+)
 def test_conversations_with_tools(read: Read, template: str, message: dict[str, Any]) -> None:
     made = tokenizer(template)
     result = {"role": "tool", "content": "22 C"}
-    row = {"prompt": [user("weather?"), message, result], "chosen": [said("It is 22.")], "rejected": [said("No.")]}
+    row = {
+        "prompt": [user("weather?"), message, result],
+        "chosen": [said("It is 22.")],
+        "rejected": [said("No.")],
+    }
     assert whole(read(made, row).train[0]) == by_trl(made, row)
     answer = {"prompt": [user("weather?")], "chosen": [message], "rejected": [said("No.")]}
     (pair,) = read(made, answer).train
     assert whole(pair) == by_trl(made, answer)
     assert '"city": "Paris"' in pair.chosen
-    turns = {"prompt": [user("weather?")], "chosen": [message, result, said("It is 22.")], "rejected": [said("No.")]}
+    turns = {
+        "prompt": [user("weather?")],
+        "chosen": [message, result, said("It is 22.")],
+        "rejected": [said("No.")],
+    }
     (pair,) = read(made, turns).train
     assert whole(pair) == by_trl(made, turns)
     heard = "".join(pair.chosen[first:last] for first, last in pair.chosen.spoken)
@@ -163,16 +190,24 @@ def test_conversations_with_tools(read: Read, template: str, message: dict[str, 
 
 # an empty <think> before the last answer alone, as under Qwen3
 LAST_THINKS = TOOLS.replace(
-    "{% if m.content %}", "{% if loop.last and m.role == 'assistant' %}<think>\n\n</think>\n\n{% endif %}{% if m.content %}"
+    "{% if m.content %}",
+    "{% if loop.last and m.role == 'assistant' %}<think>\n\n</think>\n\n{% endif %}{% if m.content %}",
 )
 
 
 @pytest.mark.parametrize("text", [None, "", "end", "weather", "a"])
 def test_a_call_whose_rendering_changes_once_a_turn_follows(read: Read, text: str | None) -> None:
     made = tokenizer(LAST_THINKS)
-    first = said(text, tool_calls=[{"type": "function", "function": {"name": "weather", "arguments": {"kind": "weather"}}}])
+    first = said(
+        text,
+        tool_calls=[{"type": "function", "function": {"name": "weather", "arguments": {"kind": "weather"}}}],
+    )
     result = {"role": "tool", "content": "22 C, weather a end"}
-    row = {"prompt": [user("weather?")], "chosen": [first, result, said("It is 22.")], "rejected": [said("No.")]}
+    row = {
+        "prompt": [user("weather?")],
+        "chosen": [first, result, said("It is 22.")],
+        "rejected": [said("No.")],
+    }
     (pair,) = read(made, row).train
     assert whole(pair) == by_trl(made, row)
     call = '<tool_call>{"name": "weather", "arguments": {"kind": "weather"}}</tool_call><|im_end|>\n'
@@ -183,7 +218,9 @@ def test_a_call_whose_rendering_changes_once_a_turn_follows(read: Read, text: st
 def test_a_call_that_the_template_drops_is_refused(read: Read) -> None:
     message = said("", tool_calls=[CALL])
     for row in ({**ROW, "chosen": [message]}, {**ROW, "prompt": [user("q"), message, user("and?")]}):
-        with pytest.raises(DataError, match=r"row 1: the chat template leaves out 'weather' of (chosen|prompt) message"):
+        with pytest.raises(
+            DataError, match=r"row 1: the chat template leaves out 'weather' of (chosen|prompt) message"
+        ):
             read(tokenizer(CHATML), row)
 
 
@@ -198,7 +235,11 @@ DROPPED: dict[str, tuple[Callable[[], Any], dict[str, Any], str]] = {
         {"chosen": [said("<think>\nhm\n</think>\n\nyes"), user("sure?"), said("Yes.")]},
         "'hm' of chosen message 1",
     ),
-    "a reasoning key": (lambda: tokenizer(CHATML), {"chosen": [said("yes", reasoning_content="hm")]}, "'hm' of chosen"),
+    "a reasoning key": (
+        lambda: tokenizer(CHATML),
+        {"chosen": [said("yes", reasoning_content="hm")]},
+        "'hm' of chosen",
+    ),
     "a developer": (
         ZEPHYR,
         {"prompt": [{"role": "developer", "content": "Be brief."}, user("q")]},
@@ -219,7 +260,11 @@ DROPPED: dict[str, tuple[Callable[[], Any], dict[str, Any], str]] = {
         {"prompt": [{"role": "system", "content": "I"}, user("q")]},
         "'I' of prompt message 1",
     ),
-    "a tool": (ZEPHYR, {"prompt": [user("q"), said("a"), {"role": "tool", "content": "22 C"}]}, r"'22 C' of prompt message 3"),
+    "a tool": (
+        ZEPHYR,
+        {"prompt": [user("q"), said("a"), {"role": "tool", "content": "22 C"}]},
+        r"'22 C' of prompt message 3",
+    ),
     "a system prompt": (
         FAMILIES["mistral-v3"].tokenizer,
         {"prompt": [{"role": "system", "content": "Be brief."}, user("q")]},
@@ -268,9 +313,15 @@ def test_text_that_is_escaped_by_the_template_is_there(read: Read) -> None:
 @pytest.mark.parametrize("template", [CHATML, PARTS_ALONE])
 def test_parts_of_text(read: Read, template: str) -> None:
     parts = [{"type": "text", "text": "the "}, {"type": "text", "text": "cat"}]
-    row = {"prompt": [user(parts)], "chosen": [said([{"type": "text", "text": "yes"}])], "rejected": [said("no")]}
+    row = {
+        "prompt": [user(parts)],
+        "chosen": [said([{"type": "text", "text": "yes"}])],
+        "rejected": [said("no")],
+    }
     (pair,) = read(tokenizer(template), row).train
-    assert pair == Pair("<|im_start|>user\nthe cat<|im_end|>\n<|im_start|>assistant\n", "yes<|im_end|>\n", "no<|im_end|>\n")
+    assert pair == Pair(
+        "<|im_start|>user\nthe cat<|im_end|>\n<|im_start|>assistant\n", "yes<|im_end|>\n", "no<|im_end|>\n"
+    )
     with pytest.raises(DataError, match="row 1: content of prompt message 1 is not text but list"):
         read(tokenizer(template), {**row, "prompt": [user([{"type": "image"}, *parts])]})
 
@@ -314,7 +365,9 @@ def test_a_date_of_the_row_counts(read: Read) -> None:
     assert "Today Date: 1 Jan 1970" in pair.prompt
 
 
-@pytest.mark.parametrize("form", ["%d %b %Y", "%Y-%m-%d", "%B %-d, %Y", "%A %H:%M:%S %p", "%%d %j week %W", "%D %F", "no date"])
+@pytest.mark.parametrize(
+    "form", ["%d %b %Y", "%Y-%m-%d", "%B %-d, %Y", "%A %H:%M:%S %p", "%%d %j week %W", "%D %F", "no date"]
+)
 def test_the_stopped_clock_writes_what_strftime_writes(form: str) -> None:
     day = date(2024, 7, 6)
     made = fast(byte_level(), stopped_clock(day) + "{{ strftime_now(" + repr(form) + ") }}")

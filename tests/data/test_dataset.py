@@ -10,12 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 
+from xpo_bench.contract.examples import Dataset, Pair, Single, World
+from xpo_bench.contract.settings import DataSpec
 from xpo_bench.data.dataset import fingerprint, flip_labels, load_dataset
 from xpo_bench.errors import DataError
-from xpo_bench.types import Dataset, DataSpec, Pair, Single, World
 
 
-def load(tmp_path: Path, rows: list[dict[str, Any]], heldout: float = 0.0, seed: int = 0, **options: Any) -> Dataset:
+def load(
+    tmp_path: Path, rows: list[dict[str, Any]], heldout: float = 0.0, seed: int = 0, **options: Any
+) -> Dataset:
     path = tmp_path / "d.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return load_dataset(DataSpec(source=str(path), **options), heldout, np.random.default_rng(seed))
@@ -90,7 +93,9 @@ EXAMPLES = [Pair(f"x{i}", "a", "b", 0.75, "s") for i in range(2000)]
 
 
 def test_flips() -> None:
-    assert flip_labels([Pair("x", "a", "b", 0.75, "s"), Pair("x", "a", "b")], 1.0, np.random.default_rng(0)) == [
+    assert flip_labels(
+        [Pair("x", "a", "b", 0.75, "s"), Pair("x", "a", "b")], 1.0, np.random.default_rng(0)
+    ) == [
         Pair("x", "b", "a", 0.25, "s"),
         Pair("x", "b", "a"),
     ]
@@ -141,7 +146,9 @@ def changed(**world: Any) -> Dataset:
         replace(BASE, train=(Pair("x", "a", "b"), BASE.train[1])),
         replace(BASE, train=(Pair("x", "a", "b", 0.75, "s"), BASE.train[1])),
         replace(BASE, train=(Single("x", "a", True), Single("x", "b", False)), kind="singles"),
-        replace(BASE, train=(Single("x", "a", True, None, {"z": 1.0}), Single("x", "b", False)), kind="singles"),
+        replace(
+            BASE, train=(Single("x", "a", True, None, {"z": 1.0}), Single("x", "b", False)), kind="singles"
+        ),
         replace(BASE, kind="forget_retain"),
         replace(BASE, world=None),
         changed(actions={"x": ("b", "a", "c")}),

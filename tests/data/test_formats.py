@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
+from xpo_bench.contract.examples import Pair, Single
 from xpo_bench.data.formats import parse, to_singles
 from xpo_bench.errors import DataError
-from xpo_bench.types import Pair, Single
 
 GOOD = {"prompt": "x", "chosen": "a", "rejected": "b"}
 LABELLED = {"prompt": "x", "completion": "a", "label": True}
@@ -24,7 +24,16 @@ def without(row: dict[str, Any], column: str) -> dict[str, Any]:
 
 def test_pairs() -> None:
     rows = numbered(
-        GOOD, {**GOOD, "p_chosen": 0.75, "topic": "t", "split": "test", "score_chosen": 1, "score_rejected": 9, "id": 4}
+        GOOD,
+        {
+            **GOOD,
+            "p_chosen": 0.75,
+            "topic": "t",
+            "split": "test",
+            "score_chosen": 1,
+            "score_rejected": 9,
+            "id": 4,
+        },
     )
     parsed = parse(rows, "d")
     assert parsed.kind == "pairs"
@@ -57,7 +66,11 @@ def test_given_probability_goes_before_votes() -> None:
 
 
 BAD = [
-    (without(GOOD, "prompt"), "missing column", "missing column prompt (has chosen, rejected); want prompt, chosen, rejected"),
+    (
+        without(GOOD, "prompt"),
+        "missing column",
+        "missing column prompt (has chosen, rejected); want prompt, chosen, rejected",
+    ),
     (without(GOOD, "chosen"), "missing column", "missing column chosen"),
     (without(GOOD, "rejected"), "missing column", "missing column rejected"),
     ({**GOOD, "chosen": None}, "missing column", "missing column chosen"),
@@ -66,11 +79,19 @@ BAD = [
     ({**GOOD, "prompt": " \n"}, "empty prompt", "empty prompt"),
     ({**GOOD, "chosen": ""}, "empty completion", "empty chosen"),
     ({**GOOD, "rejected": "  "}, "empty completion", "empty rejected"),
-    ({**GOOD, "rejected": "a"}, "chosen equals rejected", "chosen == rejected ('a'); a pair needs two different completions"),
+    (
+        {**GOOD, "rejected": "a"},
+        "chosen equals rejected",
+        "chosen == rejected ('a'); a pair needs two different completions",
+    ),
     ({**GOOD, "chosen": 7}, "not text", "chosen is not text but int 7; give a string"),
     ({**GOOD, "prompt": True}, "not text", "prompt is not text"),
     ({**GOOD, "chosen": {"a": 1}}, "not text", "chosen is not text"),
-    ({**GOOD, "chosen": [{"role": "assistant", "content": "a"}]}, "not text", "chosen is not text but list [{"),
+    (
+        {**GOOD, "chosen": [{"role": "assistant", "content": "a"}]},
+        "not text",
+        "chosen is not text but list [{",
+    ),
     ({**GOOD, "chosen": "\ud800"}, "not text", "chosen is not text: it holds half a surrogate pair"),
     ({**GOOD, "p_chosen": 0.3}, "p_chosen out of range", "p_chosen is 0.3; want 0.5 to 1"),
     ({**GOOD, "p_chosen": 1.01}, "p_chosen out of range", "p_chosen is 1.01"),
@@ -78,7 +99,11 @@ BAD = [
     ({**GOOD, "p_chosen": "high"}, "p_chosen out of range", "p_chosen is 'high'; want a finite number"),
     ({**GOOD, "p_chosen": True}, "p_chosen out of range", "p_chosen is True"),
     ({**GOOD, "p_chosen": 10**400}, "p_chosen out of range", "want a finite number"),
-    ({**GOOD, "votes_chosen": 1, "votes_rejected": 4}, "p_chosen out of range", "the votes give p_chosen = 0.2"),
+    (
+        {**GOOD, "votes_chosen": 1, "votes_rejected": 4},
+        "p_chosen out of range",
+        "the votes give p_chosen = 0.2",
+    ),
     ({**GOOD, "votes_chosen": 0, "votes_rejected": 0}, "p_chosen out of range", "want one or more"),
     ({**GOOD, "votes_chosen": 3, "votes_rejected": -1}, "p_chosen out of range", "none negative"),
     ({**GOOD, "split": "extra"}, "unknown split", "split is 'extra'; want train, or one of dev"),
@@ -100,7 +125,9 @@ BAD_SINGLES = [
 ]
 
 
-@pytest.mark.parametrize(("good", "bad", "reason", "message"), [(GOOD, *b) for b in BAD] + [(LABELLED, *b) for b in BAD_SINGLES])
+@pytest.mark.parametrize(
+    ("good", "bad", "reason", "message"), [(GOOD, *b) for b in BAD] + [(LABELLED, *b) for b in BAD_SINGLES]
+)
 def test_bad_rows(good: dict[str, Any], bad: dict[str, Any], reason: str, message: str) -> None:
     with pytest.raises(DataError) as caught:
         parse(numbered(good, bad, good), "d.jsonl")
@@ -114,12 +141,16 @@ def test_bad_rows(good: dict[str, Any], bad: dict[str, Any], reason: str, messag
     assert (parsed.rows, parsed.dropped) == (4, {reason: 2})
 
 
-@pytest.mark.parametrize("value", [True, 1, 1.0, "1", "1.0", "True", " yes ", "GOOD", "desirable", "thumbs_up", "+1"])
+@pytest.mark.parametrize(
+    "value", [True, 1, 1.0, "1", "1.0", "True", " yes ", "GOOD", "desirable", "thumbs_up", "+1"]
+)
 def test_labels_for_desirable(value: Any) -> None:
     assert parse(numbered({**LABELLED, "label": value}), "d").examples == (Single("x", "a", True),)
 
 
-@pytest.mark.parametrize("value", [False, 0, 0.0, -0.0, "0", "0.0", "FALSE", "no", "bad", "undesirable", "thumbs_down"])
+@pytest.mark.parametrize(
+    "value", [False, 0, 0.0, -0.0, "0", "0.0", "FALSE", "no", "bad", "undesirable", "thumbs_down"]
+)
 def test_labels_for_undesirable(value: Any) -> None:
     assert parse(numbered({**LABELLED, "label": value}), "d").examples == (Single("x", "a", False),)
 
@@ -167,7 +198,8 @@ def test_long_and_unprintable_values_stay_one_short_line() -> None:
 
 def test_unknown_layout_names_both() -> None:
     with pytest.raises(
-        DataError, match=r"row 1: columns text, title hold neither prompt, chosen, rejected nor prompt, completion, label"
+        DataError,
+        match=r"row 1: columns text, title hold neither prompt, chosen, rejected nor prompt, completion, label",
     ):
         parse(numbered({"text": "t", "title": "u"}), "d")
 

@@ -29,7 +29,7 @@ LOAD = """
 import json, sys
 from xpo_bench.data.sources import load
 from xpo_bench.errors import UsageError
-from xpo_bench.types import DataSpec
+from xpo_bench.contract.examples import DataSpec
 for source, rows in json.loads(sys.argv[1]):
     try:
         loaded = load(DataSpec(source=source, rows=rows))
@@ -66,7 +66,11 @@ def loads(variables: Callable[..., dict[str, str]]) -> Run:
 
     def run(env: dict[str, str], *wanted: tuple[str, int | None]) -> list[Any]:
         done = subprocess.run(
-            [sys.executable, "-c", LOAD, json.dumps(wanted)], env=variables(env), capture_output=True, text=True, timeout=120
+            [sys.executable, "-c", LOAD, json.dumps(wanted)],
+            env=variables(env),
+            capture_output=True,
+            text=True,
+            timeout=120,
         )
         assert done.stderr == ""
         return [json.loads(line) for line in done.stdout.splitlines()]
@@ -74,9 +78,24 @@ def loads(variables: Callable[..., dict[str, str]]) -> Run:
     return run
 
 
-def test_first_rows_are_streamed_and_the_commit_is_recorded(xpo: Any, hub: Hub, online: dict[str, str]) -> None:
+def test_first_rows_are_streamed_and_the_commit_is_recorded(
+    xpo: Any, hub: Hub, online: dict[str, str]
+) -> None:
     hub.sent.clear()
-    done = xpo("run", "--algos", "dpo", "--data", "someone/prefs", "--rows", "3", "--steps", "2", "--json", "--quiet", **online)
+    done = xpo(
+        "run",
+        "--algos",
+        "dpo",
+        "--data",
+        "someone/prefs",
+        "--rows",
+        "3",
+        "--steps",
+        "2",
+        "--json",
+        "--quiet",
+        **online,
+    )
     assert done.code == 0, done.err
     task = done.json["cells"][0]["task"]
     assert task["data"]["revision"] == NEW
@@ -91,7 +110,9 @@ def test_revisions_and_the_cache(loads: Run, hub: Hub, online: dict[str, str]) -
     hub.refs, before = small, hub.refs
     try:
         old = ["old 0", 24, "test", OLD]
-        assert loads(online, ("someone/prefs", None), ("someone/prefs@v1", None), (f"someone/prefs@{OLD}", 2)) == [
+        assert loads(
+            online, ("someone/prefs", None), ("someone/prefs@v1", None), (f"someone/prefs@{OLD}", 2)
+        ) == [
             old,
             old,
             ["old 0", 4, "test", OLD],
@@ -99,7 +120,12 @@ def test_revisions_and_the_cache(loads: Run, hub: Hub, online: dict[str, str]) -
     finally:
         hub.refs = before
     hub.requests.clear()
-    wanted = (("someone/prefs", None), ("someone/prefs@v1", 3), (f"someone/prefs@{OLD}", None), ("someone/prefs@v2", None))
+    wanted = (
+        ("someone/prefs", None),
+        ("someone/prefs@v1", 3),
+        (f"someone/prefs@{OLD}", None),
+        ("someone/prefs@v2", None),
+    )
     for variable in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"):
         *found, unknown = loads(online | {variable: "1"}, *wanted)
         assert found == [old, ["old 0", 6, "test", OLD], old]
@@ -125,9 +151,14 @@ def test_files_that_were_downloaded_by_hand(loads: Run, online: dict[str, str]) 
 
 
 def test_what_the_hub_does_not_have(loads: Run, hub: Hub, online: dict[str, str]) -> None:
-    only_test = {"README.md": CARD.replace(TRAIN, b""), "data/test.jsonl": hub.commits[OLD]["data/test.jsonl"]}
+    only_test = {
+        "README.md": CARD.replace(TRAIN, b""),
+        "data/test.jsonl": hub.commits[OLD]["data/test.jsonl"],
+    }
     hub.commits["c" * 40] = only_test
-    found = loads(online, ("someone/prefs@nope", None), ("someone/other", None), (f"someone/prefs@{'c' * 40}", None))
+    found = loads(
+        online, ("someone/prefs@nope", None), ("someone/other", None), (f"someone/prefs@{'c' * 40}", None)
+    )
     assert [kind for kind, _ in found] == ["UnreachableError", "UnreachableError", "DataError"]
     assert "hub data set 'someone/prefs@nope' cannot be reached or read" in found[0][1]
     assert "want an existing id, or a local file" in found[1][1]
@@ -143,14 +174,28 @@ def test_an_unreachable_hub_is_asked_once(loads: Run, mute_hub: Any, online: dic
 
 # --------------------------------------------------------------------------- the same rows as a local file
 
-ODD = ["None", "NA", "nan", "007", "1e5", "2024-01-31", "2024-01-31T10:00:00", "true", "null", "", "[1] a note", "-0", "N/A"]
+ODD = [
+    "None",
+    "NA",
+    "nan",
+    "007",
+    "1e5",
+    "2024-01-31",
+    "2024-01-31T10:00:00",
+    "true",
+    "null",
+    "",
+    "[1] a note",
+    "-0",
+    "N/A",
+]
 BLOCK = 10_050
 SAME = """
 import json, sys
 from dataclasses import asdict
 from xpo_bench.data.dataset import load_dataset
 from xpo_bench.errors import UsageError
-from xpo_bench.types import DataSpec
+from xpo_bench.contract.examples import DataSpec
 import numpy as np
 for source, options in json.loads(sys.argv[1]):
     try:
@@ -177,7 +222,10 @@ def files() -> dict[str, bytes]:
     frame = pd.DataFrame(rows)
     parquet = io.BytesIO()
     frame.to_parquet(parquet)
-    shp = [{"History": "q", "human_ref_A": "NA", "human_ref_B": "007", "labels": i % 2, "domain": "d"} for i in range(3)]
+    shp = [
+        {"History": "q", "human_ref_A": "NA", "human_ref_B": "007", "labels": i % 2, "domain": "d"}
+        for i in range(3)
+    ]
     return {
         "train.csv": frame.to_csv(index=False).encode(),
         "train.tsv": frame.to_csv(index=False, sep="\t").encode(),
@@ -203,7 +251,11 @@ def test_a_hub_set_is_the_same_rows_as_its_file(
 
     def run(env: dict[str, str], asked: list[Any]) -> list[Any]:
         done = subprocess.run(
-            [sys.executable, "-c", SAME, json.dumps(asked)], env=variables(env), capture_output=True, text=True, timeout=300
+            [sys.executable, "-c", SAME, json.dumps(asked)],
+            env=variables(env),
+            capture_output=True,
+            text=True,
+            timeout=300,
         )
         assert done.stderr == ""
         return [json.loads(line) for line in done.stdout.splitlines()]
@@ -238,7 +290,13 @@ def test_tables_that_lost_the_types_of_their_texts_are_refused(
     for sha, name, lossless in (("7" * 40, "train.csv", False), ("8" * 40, "train.parquet", True)):
         content = files()[name] if lossless else b"prompt,chosen,rejected\n1,007,NA\n"
         hub.commits[sha] = {"README.md": b"# prefs\n", f"data/{name}": content}
-        subprocess.run([sys.executable, "-c", prepare, sha], env=variables(online), check=True, capture_output=True, timeout=300)
+        subprocess.run(
+            [sys.executable, "-c", prepare, sha],
+            env=variables(online),
+            check=True,
+            capture_output=True,
+            timeout=300,
+        )
         shutil.rmtree(Path(online["HF_HOME"]) / "hub")  # the tables alone are left
         ((first, second, *_),) = loads(online | {"HF_HUB_OFFLINE": "1"}, (f"someone/prefs@{sha}", None))
         if lossless:
@@ -250,10 +308,16 @@ def test_tables_that_lost_the_types_of_their_texts_are_refused(
 
 def test_splits_of_sets_that_hold_more_than_preferences(loads: Run, hub: Hub, online: dict[str, str]) -> None:
     card = "---\nconfigs:\n- config_name: default\n  data_files:\n" + "".join(
-        f"  - {{split: {split}, path: data/{split}.jsonl}}\n" for split in ("train_sft", "train_prefs", "test_prefs")
+        f"  - {{split: {split}, path: data/{split}.jsonl}}\n"
+        for split in ("train_sft", "train_prefs", "test_prefs")
     )
-    several = card.replace("config_name: default", "config_name: one") + card.partition("configs:\n")[2].replace("default", "two")
-    data = {f"data/{split}.jsonl": lines(split, n) for split, n in (("train_sft", 9), ("train_prefs", 3), ("test_prefs", 2))}
+    several = card.replace("config_name: default", "config_name: one") + card.partition("configs:\n")[
+        2
+    ].replace("default", "two")
+    data = {
+        f"data/{split}.jsonl": lines(split, n)
+        for split, n in (("train_sft", 9), ("train_prefs", 3), ("test_prefs", 2))
+    }
     hub.commits["9" * 40] = {"README.md": (card + "---\n").encode(), **data}
     hub.commits["d" * 40] = {"README.md": (several + "---\n").encode(), **data}
     sources = (f"someone/prefs@{'9' * 40}", f"someone/prefs@{'d' * 40}", f"someone/prefs:two@{'d' * 40}")

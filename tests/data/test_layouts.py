@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from xpo_bench.contract.examples import Dataset, Example, Pair, Single
+from xpo_bench.contract.settings import DataSpec
 from xpo_bench.data.dataset import load_dataset
 from xpo_bench.data.layouts import LAYOUTS
 from xpo_bench.errors import DataError
-from xpo_bench.types import Dataset, DataSpec, Example, Pair, Single
 
 PAGE = (Path(__file__).parents[2] / "docs" / "data.md").read_text("utf-8")
 EXAMPLES = dict(

@@ -1,4 +1,6 @@
-"""What a set's columns mean where that is not plain: verdicts, probabilities, `--columns`, and what errors advise."""
+"""What a set's columns mean where that is not plain: verdicts, probabilities, `--columns`, and what errors
+advise.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +13,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from xpo_bench.contract.examples import Dataset, Pair
+from xpo_bench.contract.settings import DataSpec
 from xpo_bench.data.dataset import load_dataset
 from xpo_bench.data.layouts import check_columns
 from xpo_bench.errors import DataError, UsageError
-from xpo_bench.types import Dataset, DataSpec, Pair
 
 JUDGED = {"prompt": "q", "response_a": "one", "response_b": "two"}
 FIRST, SECOND, TIE = Pair("q", "one", "two"), Pair("q", "two", "one"), Pair("q", "one", "two", 0.5)
@@ -97,8 +100,12 @@ def test_a_layout_is_recognised_behind_many_rows_without_a_verdict(tmp_path: Pat
     ],
     ids=lambda row: "-".join(row),
 )
-def test_every_layout_of_pairs_reads_probabilities_and_votes(tmp_path: Path, row: dict[str, Any], suffix: str) -> None:
-    assert read(write(tmp_path / f"p{suffix}", [{**row, "p_chosen": 0.75}])).train == (Pair("q", "one", "two", 0.75),)
+def test_every_layout_of_pairs_reads_probabilities_and_votes(
+    tmp_path: Path, row: dict[str, Any], suffix: str
+) -> None:
+    assert read(write(tmp_path / f"p{suffix}", [{**row, "p_chosen": 0.75}])).train == (
+        Pair("q", "one", "two", 0.75),
+    )
     votes = {"votes_chosen": 3, "votes_rejected": 2}
     assert read(write(tmp_path / f"v{suffix}", [{**row, **votes}])).train == (Pair("q", "one", "two", 0.6),)
 
@@ -108,13 +115,23 @@ def test_numbers_of_mapped_csv_columns(tmp_path: Path) -> None:
         {"q": "q", "a": "one", "b": "two", "va": "3", "vb": "2", "s": ""},
         {"q": "q", "a": "one", "b": "two", "va": "", "vb": "", "s": "test"},
     ])  # fmt: skip
-    columns = {"prompt": "q", "chosen": "a", "rejected": "b", "votes_chosen": "va", "votes_rejected": "vb", "split": "s"}
+    columns = {
+        "prompt": "q",
+        "chosen": "a",
+        "rejected": "b",
+        "votes_chosen": "va",
+        "votes_rejected": "vb",
+        "split": "s",
+    }
     dataset = read(path, columns=columns)
     assert (dataset.train, dataset.heldout) == ((Pair("q", "one", "two", 0.6),), (FIRST,))
 
 
 def test_decimals_of_a_table_are_numbers(tmp_path: Path) -> None:
-    path = write(tmp_path / "d.parquet", [{"prompt": "q", "chosen": "one", "rejected": "two", "p_chosen": Decimal("0.75")}])
+    path = write(
+        tmp_path / "d.parquet",
+        [{"prompt": "q", "chosen": "one", "rejected": "two", "p_chosen": Decimal("0.75")}],
+    )
     assert read(path).train == (Pair("q", "one", "two", 0.75),)
 
 
@@ -158,7 +175,10 @@ def test_a_path_that_leads_nowhere(tmp_path: Path) -> None:
     path = write(tmp_path / "d.jsonl", [{"info": {"post": "q"}, "chosen": "one", "rejected": "two"}])
     assert read(path, columns={"prompt": "info.post"}).train == (FIRST,)
     line = refused(path, columns={"prompt": "info.pots"})
-    assert line == "FILE: --columns prompt=info.pots: no row has such a field; did you mean 'info.post'? (has info.post)"
+    assert (
+        line
+        == "FILE: --columns prompt=info.pots: no row has such a field; did you mean 'info.post'? (has info.post)"
+    )
 
 
 @pytest.mark.parametrize(
@@ -219,6 +239,8 @@ def test_lists_of_texts_in_a_table_are_told(tmp_path: Path) -> None:
 def test_the_layout_does_not_depend_on_how_a_format_spells_null(tmp_path: Path) -> None:
     talk = [{"role": "user", "content": "q"}]
     row = {"source": "s", "prompt": "q", "question": None}
-    row |= {side: json.dumps([*talk, {"role": "assistant", "content": side}]) for side in ("chosen", "rejected")}
+    row |= {
+        side: json.dumps([*talk, {"role": "assistant", "content": side}]) for side in ("chosen", "rejected")
+    }
     found = {read(write(tmp_path / f"d{s}", [row] * 2)).layout for s in (".jsonl", ".csv", ".parquet")}
     assert found == {"orpo-dpo-mix"}

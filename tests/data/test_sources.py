@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from xpo_bench.contract.examples import Dataset, Pair, Single
+from xpo_bench.contract.settings import DataSpec
 from xpo_bench.data.dataset import load_dataset
 from xpo_bench.data.sources import load
 from xpo_bench.errors import DataError
-from xpo_bench.types import Dataset, DataSpec, Pair, Single
 
 ROWS: list[dict[str, Any]] = [
     {"prompt": "x", "chosen": "a", "rejected": "b", "p_chosen": 0.75, "split": "train"},
@@ -67,7 +68,10 @@ def test_same_rows_from_every_format(tmp_path: Path, suffix: str) -> None:
 
 
 def test_unpaired_labels_from_every_format(tmp_path: Path, suffix: str) -> None:
-    rows = [{"prompt": "x", "completion": "a", "label": True}, {"prompt": "x", "completion": "b", "label": False}]
+    rows = [
+        {"prompt": "x", "completion": "a", "label": True},
+        {"prompt": "x", "completion": "b", "label": False},
+    ]
     dataset = read(write(tmp_path / f"d{suffix}", rows))
     assert dataset.train == (Single("x", "a", True), Single("x", "b", False))
     assert dataset.kind == "singles"
@@ -134,9 +138,15 @@ def test_non_text_in_parquet(tmp_path: Path) -> None:
     path = write(tmp_path / "d.parquet", [{"prompt": "x", "chosen": 1, "rejected": 2}])
     assert "row 1: chosen is not text but int 1" in refused(path)
     messages = [
-        {"prompt": "x", "chosen": [{"role": "assistant", "content": "a"}], "rejected": [{"role": "assistant", "content": "b"}]}
+        {
+            "prompt": "x",
+            "chosen": [{"role": "assistant", "content": "a"}],
+            "rejected": [{"role": "assistant", "content": "b"}],
+        }
     ]
-    assert "row 1: chosen is a list of messages but prompt is not" in refused(write(tmp_path / "m.parquet", messages))
+    assert "row 1: chosen is a list of messages but prompt is not" in refused(
+        write(tmp_path / "m.parquet", messages)
+    )
 
 
 def test_empty_files(tmp_path: Path, suffix: str) -> None:
@@ -211,7 +221,9 @@ def test_rows_are_raw_and_numbered(tmp_path: Path) -> None:
 
 def test_only_the_first_rows_are_read(tmp_path: Path, suffix: str) -> None:
     row = {"prompt": "x", "chosen": "a", "rejected": "b"}
-    path = write(tmp_path / f"d{suffix}", [*({**row, "prompt": f"x{i}"} for i in range(5)), {**row, "prompt": ""}])
+    path = write(
+        tmp_path / f"d{suffix}", [*({**row, "prompt": f"x{i}"} for i in range(5)), {**row, "prompt": ""}]
+    )
     assert [e.prompt for e in read(path, rows=2).train] == ["x0", "x1"]
     assert read(path, rows=2).rows == 2
     assert read(path, rows=9, on_bad_row="skip").rows == 6
@@ -222,7 +234,10 @@ def test_the_first_rows_of_each_split_are_read(tmp_path: Path, suffix: str) -> N
     splits = ["test", "test", "test", "train", "train", "test", "train"]
     rows = [{**ROWS[0], "prompt": f"x{i}", "split": split} for i, split in enumerate(splits)]
     dataset = read(write(tmp_path / f"d{suffix}", rows), rows=2)
-    assert [[e.prompt for e in part] for part in (dataset.train, dataset.heldout)] == [["x3", "x4"], ["x0", "x1"]]
+    assert [[e.prompt for e in part] for part in (dataset.train, dataset.heldout)] == [
+        ["x3", "x4"],
+        ["x0", "x1"],
+    ]
 
 
 def test_what_follows_the_first_rows_is_not_looked_at(tmp_path: Path) -> None:
@@ -239,7 +254,8 @@ def test_a_csv_file_without_any_known_column_is_refused_by_the_names_that_it_has
     assert "columns question, good, bad hold neither" in refused(path)
 
 
-# --------------------------------------------------------------------------- other spellings of the same files
+# --------------------------------------------------------------------------- other spellings of the same
+# files
 
 LINE = '{"prompt": "x", "chosen": "a", "rejected": "b"}\n'
 XAB = (Pair("x", "a", "b"),)
@@ -304,7 +320,10 @@ def test_tab_separated(tmp_path: Path) -> None:
 
 
 def test_names_that_differ_in_case_and_blanks(tmp_path: Path, suffix: str) -> None:
-    path = write(tmp_path / f"d{suffix}", [{"Prompt": "x", "Chosen ": "a", " REJECTED": "b", "P_chosen": 0.75, "Split": "train"}])
+    path = write(
+        tmp_path / f"d{suffix}",
+        [{"Prompt": "x", "Chosen ": "a", " REJECTED": "b", "P_chosen": 0.75, "Split": "train"}],
+    )
     dataset = read(path)
     assert dataset.train == (Pair("x", "a", "b", 0.75),)
     assert dataset.columns == {
@@ -326,7 +345,9 @@ def test_columns_that_are_given_twice(tmp_path: Path) -> None:
     assert "column 'chosen' is given twice" in refused(tmp_path / "d.csv")
     (tmp_path / "d.jsonl").write_text('{"prompt": "x", "chosen": "a", "rejected": "b", "chosen": "c"}\n')
     assert "line 1: malformed JSON (column 'chosen' is given twice)" in refused(tmp_path / "d.jsonl")
-    table = pa.Table.from_arrays([pa.array([t]) for t in "xacb"], names=["prompt", "chosen", "chosen", "rejected"])
+    table = pa.Table.from_arrays(
+        [pa.array([t]) for t in "xacb"], names=["prompt", "chosen", "chosen", "rejected"]
+    )
     pq.write_table(table, tmp_path / "d.parquet")
     assert "column 'chosen' is there twice" in refused(tmp_path / "d.parquet")
     (tmp_path / "e.csv").write_text("prompt,chosen,rejected,note,note\nx,a,b,1,2\n")
@@ -334,12 +355,19 @@ def test_columns_that_are_given_twice(tmp_path: Path) -> None:
 
 
 def test_huge_columns_that_no_layout_reads_stay_where_they_are(tmp_path: Path) -> None:
-    path = write(tmp_path / "d.parquet", [{"prompt": "x", "chosen": "a", "rejected": "b", "embedding": "e" * 100, "tools": "t"}])
+    path = write(
+        tmp_path / "d.parquet",
+        [{"prompt": "x", "chosen": "a", "rejected": "b", "embedding": "e" * 100, "tools": "t"}],
+    )
     read = {"prompt": "x", "chosen": "a", "rejected": "b", "tools": "t"}
-    assert load(DataSpec(source=str(path))).rows == [(1, {**read, "embedding": None})]  # named for errors, not read
+    assert load(DataSpec(source=str(path))).rows == [
+        (1, {**read, "embedding": None})
+    ]  # named for errors, not read
 
 
-@pytest.mark.parametrize("column", ["tools", "chat_template_kwargs", "system", "images", "image", "videos", "documents", "audio"])
+@pytest.mark.parametrize(
+    "column", ["tools", "chat_template_kwargs", "system", "images", "image", "videos", "documents", "audio"]
+)
 def test_columns_that_change_a_prompt_are_handed_on(tmp_path: Path, suffix: str, column: str) -> None:
     from xpo_bench.data.layouts import arrange
 

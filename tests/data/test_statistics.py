@@ -8,8 +8,8 @@ from itertools import combinations, permutations
 import numpy as np
 import pytest
 
+from xpo_bench.contract.examples import Example, Pair, Single
 from xpo_bench.data import statistics
-from xpo_bench.types import Example, Pair, Single
 
 
 def pair(prompt: str, chosen: str, rejected: str, p: float | None = None) -> Pair:
@@ -57,7 +57,9 @@ def test_triples_are_those_of_brute_force(seed: int) -> None:
         for three in combinations([f"y{i}" for i in range(7)], 3):
             decided = all(beats(x, a, b) or beats(x, b, a) for a, b in combinations(three, 2))
             compared += decided
-            cyclic += any(beats(x, a, b) and beats(x, b, c) and beats(x, c, a) for a, b, c in permutations(three))
+            cyclic += any(
+                beats(x, a, b) and beats(x, b, c) and beats(x, c, a) for a, b, c in permutations(three)
+            )
     assert statistics.intransitive(rows) == (compared, cyclic)
     assert seed == 0 or 0 < cyclic < compared
 
@@ -79,15 +81,28 @@ def test_one_completion_that_is_compared_with_many_costs_no_square() -> None:
 def test_contradictions_are_those_of_brute_force(seed: int) -> None:
     rows = random_pairs(seed)
     strict = [e for e in rows if e.p_chosen != 0.5]
-    both = [e for e in strict if pair(e.prompt, e.rejected, e.chosen) in [pair(f.prompt, f.chosen, f.rejected) for f in strict]]
+    both = [
+        e
+        for e in strict
+        if pair(e.prompt, e.rejected, e.chosen) in [pair(f.prompt, f.chosen, f.rejected) for f in strict]
+    ]
     sides = {(e.prompt, frozenset((e.chosen, e.rejected))) for e in strict}
     found = statistics.contradictions(rows)
-    assert found == (len(sides), len({(e.prompt, frozenset((e.chosen, e.rejected))) for e in both}), len(both))
+    assert found == (
+        len(sides),
+        len({(e.prompt, frozenset((e.chosen, e.rejected))) for e in both}),
+        len(both),
+    )
     assert found.contradictory > 0
 
 
 def test_labels_of_one_completion_contradict_each_other() -> None:
-    rows: list[Example] = [Single("x", "a", True), Single("x", "a", False), Single("x", "a", True), Single("z", "a", True)]
+    rows: list[Example] = [
+        Single("x", "a", True),
+        Single("x", "a", False),
+        Single("x", "a", True),
+        Single("z", "a", True),
+    ]
     assert statistics.contradictions(rows) == (2, 1, 3)
     assert statistics.repeated(rows) == 1
     assert statistics.shared_completions(rows) == (1, 4)

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from xpo_bench.data.world import SIZE_LIMIT, world_of
+from xpo_bench.contract.examples import Pair, Single, World
+from xpo_bench.data.world_file import SIZE_LIMIT, world_of
 from xpo_bench.errors import DataError
-from xpo_bench.types import Pair, Single, World
 
 DATA = (Pair("x", "b", "a"), Pair("x", "a", "c"), Single("y", "d", True))
 X = {"reference": {"a": 0.4, "b": 0.5, "c": 0.1}, "reward": {"a": 1, "b": 0.3, "c": -2.0}}
@@ -72,7 +72,10 @@ def test_reference_sums_to_one_within_tolerance(tmp_path: Path) -> None:
         ({"x": {"reference": {"a": 1.0, "b": 0}}}, "reference of 'b' is 0; want a probability above 0"),
         ({"x": {"reference": {"a": 1.5, "b": -0.5}}}, "reference of 'b' is -0.5; want a probability above 0"),
         ({"x": {"reference": {"a": 0.5, "b": 0.4}}}, "reference sums to 0.9; want 1 within 1e-06"),
-        ({"x": {**X, "reward": {"a": 1, "b": 2}}}, "reward lacks 'c'; want the same completions in reference and reward"),
+        (
+            {"x": {**X, "reward": {"a": 1, "b": 2}}},
+            "reward lacks 'c'; want the same completions in reference and reward",
+        ),
         ({"x": {**X, "reward": {**X["reward"], "d": 2}}}, "reference lacks 'd'; want the same completions"),
         ({"x": {"reward": {"a": 1, "b": 2}}}, "prompt 'x' lacks the completion 'c' of the data"),
         ({"z": X}, "names no prompt of the data; want the data's own prompts, such as 'x'"),

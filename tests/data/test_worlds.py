@@ -9,7 +9,14 @@ import numpy as np
 import pytest
 
 from xpo_bench import Pair, World
-from xpo_bench.data.worlds import Annotators, bradley_terry_world, covered_actions, nuisance, preference, sample_pairs
+from xpo_bench.data.synthetic import (
+    Annotators,
+    bradley_terry_world,
+    covered_actions,
+    nuisance,
+    preference,
+    sample_pairs,
+)
 from xpo_bench.errors import DataError
 
 
@@ -66,7 +73,9 @@ def test_labels_follow_the_true_probability_of_the_orientation_drawn() -> None:
     for prompt, texts in world.actions.items():
         for i, a in enumerate(texts):
             for b in texts[:i]:
-                wins = [p.chosen == a for p in pairs if p.prompt == prompt and {p.chosen, p.rejected} == {a, b}]
+                wins = [
+                    p.chosen == a for p in pairs if p.prompt == prompt and {p.chosen, p.rejected} == {a, b}
+                ]
                 assert len(wins) > 800, "every pair of actions is drawn equally often"
                 assert np.mean(wins) == pytest.approx(preference(world, prompt, a, b), abs=0.05)
 
@@ -85,7 +94,9 @@ def frequencies(world: World, pairs: Sequence[Pair]) -> dict[tuple[str, str, str
 def test_who_labels_changes_labels_only() -> None:
     world = bradley_terry_world("w", "1", 2, 3)
     other = Annotators(temperature=4.0, length_bias=1.0, length=nuisance(world, "w", "1", "length"))
-    clean, biased = (sample_pairs(world, world.actions, 400, np.random.default_rng(0), annotators=a) for a in (None, other))
+    clean, biased = (
+        sample_pairs(world, world.actions, 400, np.random.default_rng(0), annotators=a) for a in (None, other)
+    )
     assert [{p.chosen, p.rejected} for p in clean] == [{p.chosen, p.rejected} for p in biased]
     assert clean != biased
     for p in biased:  # the truth is told of every row, whoever labelled it
@@ -96,7 +107,9 @@ def test_biased_labels_follow_their_own_law() -> None:
     world = bradley_terry_world("w", "1", 2, 3)
     length = nuisance(world, "w", "1", "length")
     labels = Annotators(temperature=3.0, length_bias=0.7, length=length)
-    drawn = frequencies(world, sample_pairs(world, world.actions, 6000, np.random.default_rng(0), annotators=labels))
+    drawn = frequencies(
+        world, sample_pairs(world, world.actions, 6000, np.random.default_rng(0), annotators=labels)
+    )
     for (prompt, a, b), share in drawn.items():
         reward = world.reward[prompt]
         logit = (reward[a] - reward[b]) / 3 + 0.7 * (length[prompt][a] - length[prompt][b])
@@ -105,8 +118,13 @@ def test_biased_labels_follow_their_own_law() -> None:
 
 def test_several_annotators_are_a_mixture_of_tastes() -> None:
     world = bradley_terry_world("w", "1", 2, 3)
-    tastes = tuple({x: {y: 5 * v for y, v in of.items()} for x, of in nuisance(world, "w", "1", k).items()} for k in range(2))
-    pairs = sample_pairs(world, world.actions, 8000, np.random.default_rng(0), annotators=Annotators(offsets=tastes))
+    tastes = tuple(
+        {x: {y: 5 * v for y, v in of.items()} for x, of in nuisance(world, "w", "1", k).items()}
+        for k in range(2)
+    )
+    pairs = sample_pairs(
+        world, world.actions, 8000, np.random.default_rng(0), annotators=Annotators(offsets=tastes)
+    )
     assert {p.source for p in pairs} == {"annotator 0", "annotator 1"}
     for k, taste in enumerate(tastes):
         drawn = frequencies(world, [p for p in pairs if p.source == f"annotator {k}"])

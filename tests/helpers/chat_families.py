@@ -98,9 +98,7 @@ NEMOTRON = (
     "{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n<think>\n{% endif %}"
 )
-PLAIN_WORDS = (
-    "{% for m in messages %}{{ m.role }} : {{ m.content }} [SEP] {% endfor %}{% if add_generation_prompt %}assistant :{% endif %}"
-)
+PLAIN_WORDS = "{% for m in messages %}{{ m.role }} : {{ m.content }} [SEP] {% endfor %}{% if add_generation_prompt %}assistant :{% endif %}"
 
 
 @dataclass(frozen=True)
@@ -108,9 +106,12 @@ class Family:
     """A template and its tokenizer.
 
     Args:
-        tokenizer: makes it. stop: the token at which a sample ends; None where the template ends answers with none.
-        tail: what the template writes after an answer. short: the generation prompt does not stand before every answer.
-        ends: further tokens at which the model's generation settings end a text. dated: it asks for today's date.
+        tokenizer: makes it. stop: the token at which a sample ends; None where the template ends answers with
+            none.
+        tail: what the template writes after an answer. short: the generation prompt does not stand before
+            every answer.
+        ends: further tokens at which the model's generation settings end a text. dated: it asks for today's
+            date.
     """
 
     tokenizer: Callable[[], Any]
@@ -122,7 +123,11 @@ class Family:
 
     def save(self, folder: Path, **settings: Any) -> str:
         tokenizer = self.tokenizer()
-        ids = [i for i in (tokenizer.eos_token_id, *map(tokenizer.convert_tokens_to_ids, self.ends)) if i is not None]
+        ids = [
+            i
+            for i in (tokenizer.eos_token_id, *map(tokenizer.convert_tokens_to_ids, self.ends))
+            if i is not None
+        ]
         return saved(folder, tokenizer, ends=ids or None, **settings)
 
 
@@ -133,15 +138,25 @@ ROLES = ("<|user|>", "<|assistant|>", "<|system|>")
 
 
 def llama_like(template: str, prefix: Any = "legacy", kind: str = "bpe", **told: Any) -> Any:
-    return fast(wrapped(pieces(prefix, kind=kind), "<s> $A", ["<s>"]), template, bos="<s>", eos="</s>", **told)
+    return fast(
+        wrapped(pieces(prefix, kind=kind), "<s> $A", ["<s>"]), template, bos="<s>", eos="</s>", **told
+    )
 
 
 FAMILIES = {
     "llama-2": Family(lambda: llama_like(LLAMA2), "</s>", " </s>"),
     "mistral-v1": Family(lambda: llama_like(MISTRAL_V1), "</s>", "</s>"),
-    "mistral-v3": Family(lambda: llama_like(MISTRAL_V3, "first", special=("[INST]", "[/INST]")), "</s>", "</s>"),
+    "mistral-v3": Family(
+        lambda: llama_like(MISTRAL_V3, "first", special=("[INST]", "[/INST]")), "</s>", "</s>"
+    ),
     "mistral-nemo": Family(
-        lambda: fast(wrapped(byte_level(), "<s> $A", ["<s>"]), NEMO, bos="<s>", eos="</s>", special=("[INST]", "[/INST]")),
+        lambda: fast(
+            wrapped(byte_level(), "<s> $A", ["<s>"]),
+            NEMO,
+            bos="<s>",
+            eos="</s>",
+            special=("[INST]", "[/INST]"),
+        ),
         "</s>",
         "</s>",
     ),
@@ -152,12 +167,18 @@ FAMILIES = {
         "<|end|>",
         "<|end|>\n<|endoftext|>",
     ),
-    "qwen2.5": Family(lambda: fast(byte_level(), CHATML, eos="<|endoftext|>", special=IM), "<|im_end|>", "<|im_end|>\n"),
+    "qwen2.5": Family(
+        lambda: fast(byte_level(), CHATML, eos="<|endoftext|>", special=IM), "<|im_end|>", "<|im_end|>\n"
+    ),
     "smollm2": Family(
-        lambda: fast(byte_level(), CHATML, bos="<|im_start|>", eos="<|im_end|>", special=IM), "<|im_end|>", "<|im_end|>\n"
+        lambda: fast(byte_level(), CHATML, bos="<|im_start|>", eos="<|im_end|>", special=IM),
+        "<|im_end|>",
+        "<|im_end|>\n",
     ),
     "yi": Family(
-        lambda: fast(pieces("never", kind="unigram"), CHATML, bos="<|startoftext|>", eos="<|im_end|>", special=IM),
+        lambda: fast(
+            pieces("never", kind="unigram"), CHATML, bos="<|startoftext|>", eos="<|im_end|>", special=IM
+        ),
         "<|im_end|>",
         "<|im_end|>\n",
     ),
@@ -185,7 +206,13 @@ FAMILIES = {
         dated=True,
     ),
     "glm-4.5": Family(
-        lambda: fast(byte_level(), GLM, eos="<|endoftext|>", special=("[gMASK]", "<sop>", *ROLES), plain=("<think>", "</think>")),
+        lambda: fast(
+            byte_level(),
+            GLM,
+            eos="<|endoftext|>",
+            special=("[gMASK]", "<sop>", *ROLES),
+            plain=("<think>", "</think>"),
+        ),
         None,
         "",
         ends=("<|user|>",),
@@ -216,19 +243,27 @@ FAMILIES = {
     ),
     "granite": Family(
         lambda: fast(
-            byte_level(), GRANITE, bos="<|end_of_text|>", eos="<|end_of_text|>", special=("<|role|>", "<|end_role|>", "<|end|>")
+            byte_level(),
+            GRANITE,
+            bos="<|end_of_text|>",
+            eos="<|end_of_text|>",
+            special=("<|role|>", "<|end_role|>", "<|end|>"),
         ),
         "<|end_of_text|>",
         "<|end_of_text|>\n",
         dated=True,
     ),
     "nemotron": Family(
-        lambda: fast(byte_level(), NEMOTRON, bos="<s>", eos="<|im_end|>", special=IM, plain=("<think>", "</think>")),
+        lambda: fast(
+            byte_level(), NEMOTRON, bos="<s>", eos="<|im_end|>", special=IM, plain=("<think>", "</think>")
+        ),
         "<|im_end|>",
         "<|im_end|>\n",
         short=True,
     ),
     "word-pieces": Family(
-        lambda: fast(wrapped(word_pieces(), "[CLS] $A [SEP]", ["[CLS]", "[SEP]"]), PLAIN_WORDS, eos="[SEP]"), "[SEP]", " [SEP] "
+        lambda: fast(wrapped(word_pieces(), "[CLS] $A [SEP]", ["[CLS]", "[SEP]"]), PLAIN_WORDS, eos="[SEP]"),
+        "[SEP]",
+        " [SEP] ",
     ),
 }

@@ -1,4 +1,6 @@
-"""Small tokenizers of the kinds that models have, and small random models to go with them; made by the tests, none downloaded."""
+"""Small tokenizers of the kinds that models have, and small random models to go with them; made by the tests,
+none downloaded.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import (
+    AddedToken,
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    processors,
+    trainers,
+)
 
 Prefix = Literal["legacy", "always", "first", "never"]
 
@@ -28,7 +39,9 @@ def _bytes_json(size: int, prefix_space: bool) -> str:
     made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=prefix_space)
     made.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    made.train_from_iterator(CORPUS, trainers.BpeTrainer(vocab_size=size, show_progress=False, initial_alphabet=alphabet))
+    made.train_from_iterator(
+        CORPUS, trainers.BpeTrainer(vocab_size=size, show_progress=False, initial_alphabet=alphabet)
+    )
     return str(made.to_str())
 
 
@@ -41,14 +54,23 @@ def byte_level(*, size: int = 400, prefix_space: bool = False) -> Tokenizer:
 def _pieces_json(prefix: Prefix, kind: str) -> str:
     fallback = [f"<0x{byte:02X}>" for byte in range(256)]
     special = ["<unk>", "<s>", "</s>", *fallback]
-    made = Tokenizer(models.BPE(unk_token="<unk>", fuse_unk=True, byte_fallback=True) if kind == "bpe" else models.Unigram())
+    made = Tokenizer(
+        models.BPE(unk_token="<unk>", fuse_unk=True, byte_fallback=True)
+        if kind == "bpe"
+        else models.Unigram()
+    )
     made.normalizer = normalizers.Replace(" ", "▁")
     lines = [line.replace(" ", "▁") for line in CORPUS]
     if kind == "bpe":
-        made.train_from_iterator(lines, trainers.BpeTrainer(vocab_size=520, special_tokens=special, show_progress=False))
+        made.train_from_iterator(
+            lines, trainers.BpeTrainer(vocab_size=520, special_tokens=special, show_progress=False)
+        )
     else:
         made.train_from_iterator(
-            lines, trainers.UnigramTrainer(vocab_size=420, special_tokens=special, unk_token="<unk>", show_progress=False)
+            lines,
+            trainers.UnigramTrainer(
+                vocab_size=420, special_tokens=special, unk_token="<unk>", show_progress=False
+            ),
         )
         told = json.loads(made.to_str())
         made = Tokenizer.from_str(json.dumps(told | {"model": told["model"] | {"byte_fallback": True}}))
@@ -63,7 +85,9 @@ def _pieces_json(prefix: Prefix, kind: str) -> str:
 
 
 def pieces(prefix: Prefix = "legacy", *, kind: str = "bpe") -> Tokenizer:
-    """SentencePiece-like: "▁" for spaces and, by `prefix`, before texts; bytes for what is not in the vocabulary."""
+    """SentencePiece-like: "▁" for spaces and, by `prefix`, before texts; bytes for what is not in the
+    vocabulary.
+    """
     return Tokenizer.from_str(_pieces_json(prefix, kind))
 
 
@@ -74,7 +98,9 @@ def _words_json() -> str:
     made.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     made.decoder = decoders.WordPiece()
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
-    made.train_from_iterator(CORPUS, trainers.WordPieceTrainer(vocab_size=300, special_tokens=special, show_progress=False))
+    made.train_from_iterator(
+        CORPUS, trainers.WordPieceTrainer(vocab_size=300, special_tokens=special, show_progress=False)
+    )
     return str(made.to_str())
 
 
@@ -118,12 +144,14 @@ def fast(
     return tokenizer
 
 
-def saved(folder: Path, tokenizer: Any, *, ends: int | list[int] | None = None, context: int = 512, vocab: int = 0) -> str:
+def saved(
+    folder: Path, tokenizer: Any, *, ends: int | list[int] | None = None, context: int = 512, vocab: int = 0
+) -> str:
     """A small random Llama with this tokenizer, saved as a checkpoint; its path.
 
     Args:
-        ends: `eos_token_id` of its generation settings; the tokenizer's by default. vocab: ids of the model, the tokenizer's
-            by default.
+        ends: `eos_token_id` of its generation settings; the tokenizer's by default. vocab: ids of the model,
+            the tokenizer's by default.
     """
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -151,7 +179,9 @@ def saved(folder: Path, tokenizer: Any, *, ends: int | list[int] | None = None, 
 def _eager(folder: str) -> Any:
     from transformers import AutoModelForCausalLM
 
-    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float64, attn_implementation="eager").eval()
+    return AutoModelForCausalLM.from_pretrained(
+        folder, dtype=torch.float64, attn_implementation="eager"
+    ).eval()
 
 
 @torch.no_grad()

@@ -1,4 +1,6 @@
-"""What a checkout holds beside the package: the tests run against an installed wheel, which has no benchmarks."""
+"""What a checkout holds beside the package: the tests run against an installed wheel, which has no
+benchmarks.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +14,13 @@ FOLDER = Path(__file__).parents[2] / "benchmarks"
 
 
 def benchmark(name: str) -> ModuleType:
-    """The module `benchmarks.NAME`, without the source tree on the path, where it would hide the installed package."""
+    """The module `benchmarks.NAME`, without the source tree on the path, where it would hide the installed
+    package.
+    """
     if "benchmarks" not in sys.modules:
-        spec = spec_from_file_location("benchmarks", FOLDER / "__init__.py", submodule_search_locations=[str(FOLDER)])
+        spec = spec_from_file_location(
+            "benchmarks", FOLDER / "__init__.py", submodule_search_locations=[str(FOLDER)]
+        )
         assert spec is not None
         sys.modules["benchmarks"] = module_from_spec(spec)
     return importlib.import_module(f"benchmarks.{name}")

@@ -1,4 +1,6 @@
-"""Chat templates inside published wheels: fetched into a temporary folder, read in place, never imported as packages."""
+"""Chat templates inside published wheels: fetched into a temporary folder, read in place, never imported as
+packages.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,18 @@ PACKAGES = {"trl": "1.16.0", "axolotl": "0.19.0", "unsloth": "2026.10.9", "llama
 def fetch(folder: Path) -> dict[str, zipfile.ZipFile]:
     """The wheels, by package."""
     names = [f"{name}=={version}" for name, version in PACKAGES.items()]
-    words = (sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:", "--dest", str(folder))
+    words = (
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        "--quiet",
+        "--no-deps",
+        "--only-binary",
+        ":all:",
+        "--dest",
+        str(folder),
+    )
     subprocess.run([*words, *names], check=True, timeout=600, capture_output=True)
     return {name: zipfile.ZipFile(next(folder.glob(f"{name}-*.whl"))) for name in PACKAGES}
 

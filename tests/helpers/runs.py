@@ -27,7 +27,11 @@ def content(run: Path) -> dict[str, Any]:
     out = {}
     for path in sorted((run / "cells").glob("*.json")):
         curve = run / "curves" / f"{path.stem}.parquet"
-        table = pd.read_parquet(curve).drop(columns=list(TIMED), errors="ignore") if curve.exists() else pd.DataFrame()
+        table = (
+            pd.read_parquet(curve).drop(columns=list(TIMED), errors="ignore")
+            if curve.exists()
+            else pd.DataFrame()
+        )
         out[path.stem] = (stripped(json.loads(path.read_text("utf-8"))), table.to_dict("list"))
     return out
 

@@ -7,14 +7,20 @@ from pathlib import Path
 import torch
 from small_models import SPEC, VOCAB, build
 
-from xpo_bench.policy.causal_lm import CausalLM
-from xpo_bench.policy.sharding import Sharding
-from xpo_bench.policy.tokenize import Encoded, Row
-from xpo_bench.policy.tokenizers import IdTokenizer
-from xpo_bench.train.processes import Processes
+from xpo_bench.policy.language.causal_lm import CausalLM
+from xpo_bench.policy.language.sharding import Sharding
+from xpo_bench.policy.language.tokenize import Encoded, Row
+from xpo_bench.policy.language.tokenizers import IdTokenizer
+from xpo_bench.train.data_parallel import Processes
 
 FAMILIES = ("llama", "qwen2", "qwen3", "mistral", "gpt2", "gpt_neox", "gemma2", "granite", "bloom")
-ROWS = [Row((1, 2, 3, 4, 5), 3), Row((1, 2, 3, 6, 7, 8), 3), Row((4, 5, 5), 1), Row((4, 9), 1), Row((7, 7, 7, 7, 9, 9, 2), 4)]
+ROWS = [
+    Row((1, 2, 3, 4, 5), 3),
+    Row((1, 2, 3, 6, 7, 8), 3),
+    Row((4, 5, 5), 1),
+    Row((4, 9), 1),
+    Row((7, 7, 7, 7, 9, 9, 2), 4),
+]
 WEIGHTS = [1.0, -2.0, 3.0, 1.0, -1.5]
 OWN = ([0, 1, 2, 4], [3])
 """What each process scores, in several passes here and in one there."""
@@ -52,7 +58,9 @@ def compare(rank: int, folder: Path, families: tuple[str, ...]) -> None:
         theirs = whole.gradients(everything)
         ours = shared.gradients(own)
         for a, b in zip(ours, theirs, strict=True):
-            torch.testing.assert_close(a, part(b, a), rtol=1e-5, atol=1e-5, msg=family)  # some norms compute in float32
+            torch.testing.assert_close(
+                a, part(b, a), rtol=1e-5, atol=1e-5, msg=family
+            )  # some norms compute in float32
         norm = torch.stack([gradient.norm() for gradient in theirs]).norm()
         torch.testing.assert_close(shared.sharding.norm(ours), norm, rtol=1e-5, atol=0.0, msg=family)
         with torch.no_grad():
@@ -67,7 +75,9 @@ def compare(rank: int, folder: Path, families: tuple[str, ...]) -> None:
         assert drawn.texts == expected.texts, family
         kl = shared.sequence_kl(drawn, initial).per_sample_kl
         reference = {name: p.detach() for name, p in lm(family).model.named_parameters()}
-        torch.testing.assert_close(kl, whole.sequence_kl(expected, reference).per_sample_kl, rtol=1e-4, atol=1e-8, msg=family)
+        torch.testing.assert_close(
+            kl, whole.sequence_kl(expected, reference).per_sample_kl, rtol=1e-4, atol=1e-8, msg=family
+        )
         assert float(kl.sum()) > 0
         shared.restore(initial)
         torch.testing.assert_close(loss_of(shared, [0, 4]), loss_of(lm(family), [0, 4]), msg=family)

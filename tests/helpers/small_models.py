@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from xpo_bench.types import ModelSpec
+from xpo_bench.contract.settings import ModelSpec
 
 VOCAB = 32
 SPEC = ModelSpec(name="tiny", tokenizer="ids", vocab_size=VOCAB, eos=False)
@@ -36,9 +36,13 @@ def build(family: str) -> Any:
             t.GPT2Config(**common, n_embd=16, n_layer=2, n_head=2, n_positions=64, initializer_range=0.3)
         ),
         "gpt_neox": lambda: t.GPTNeoXForCausalLM(t.GPTNeoXConfig(**common, **neox)),
-        "gemma2": lambda: t.Gemma2ForCausalLM(t.Gemma2Config(**common, **small, head_dim=8, sliding_window=8)),
+        "gemma2": lambda: t.Gemma2ForCausalLM(
+            t.Gemma2Config(**common, **small, head_dim=8, sliding_window=8)
+        ),
         "granite": lambda: t.GraniteForCausalLM(t.GraniteConfig(**common, **small)),
-        "bloom": lambda: t.BloomForCausalLM(t.BloomConfig(**common, hidden_size=16, n_layer=2, n_head=2, initializer_range=0.3)),
+        "bloom": lambda: t.BloomForCausalLM(
+            t.BloomConfig(**common, hidden_size=16, n_layer=2, n_head=2, initializer_range=0.3)
+        ),
     }
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

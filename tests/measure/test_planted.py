@@ -1,4 +1,6 @@
-"""Slowdowns that are planted and measured for real; a quarter of an hour, so only when asked for: `pytest -m slow`."""
+"""Slowdowns that are planted and measured for real; a quarter of an hour, so only when asked for: `pytest -m
+slow`.
+"""
 
 from __future__ import annotations
 
@@ -15,14 +17,31 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 Planted = Callable[[str, float], Path]
 
 
-@pytest.mark.parametrize(("share", "allowed"), [(0.0, {"pass", "inconclusive"}), (0.15, {"regression", "inconclusive"})])
+@pytest.mark.parametrize(
+    ("share", "allowed"), [(0.0, {"pass", "inconclusive"}), (0.15, {"regression", "inconclusive"})]
+)
 def test_planted_slowdowns_are_told_from_none(
-    planted: Planted, variables: Callable[..., dict[str, str]], tmp_path: Path, share: float, allowed: set[str]
+    planted: Planted,
+    variables: Callable[..., dict[str, str]],
+    tmp_path: Path,
+    share: float,
+    allowed: set[str],
 ) -> None:
     planted("old", 0.0)
     planted("new", share)
-    command = [Path(sys.executable).parent / "xpo-bench", "compare", "--ab", "old", "new", "--algos", "dpo", "--json"]
-    done = subprocess.run(command, cwd=tmp_path, env=variables({}), stdout=subprocess.PIPE, text=True, check=False)
+    command = [
+        Path(sys.executable).parent / "xpo-bench",
+        "compare",
+        "--ab",
+        "old",
+        "new",
+        "--algos",
+        "dpo",
+        "--json",
+    ]
+    done = subprocess.run(
+        command, cwd=tmp_path, env=variables({}), stdout=subprocess.PIPE, text=True, check=False
+    )
     assert done.returncode in (0, 3, 4)
     for row in json.loads(done.stdout)["rows"]:
         assert row["verdict"] in allowed, row["test"]

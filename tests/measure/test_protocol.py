@@ -11,23 +11,23 @@ from typing import Any
 
 import pytest
 
+from xpo_bench.compare.speed.installations import Installation, look
+from xpo_bench.compare.speed.pairs import Protocol, Undecided, measure
+from xpo_bench.compare.speed.rule import measure_ratios
 from xpo_bench.errors import UsageError
-from xpo_bench.measure.ab import compare
-from xpo_bench.measure.pairs import Protocol, Undecided, measure
-from xpo_bench.measure.sides import Side, look
 
 Fake = Callable[..., Path]
 CELL = ("dpo", "table")
 
 
-def sides(old: Path, new: Path) -> dict[str, Side]:
+def sides(old: Path, new: Path) -> dict[str, Installation]:
     found = {"old": look(str(old)), "new": look(str(new))}
-    assert all(isinstance(side, Side) for side in found.values())
+    assert all(isinstance(side, Installation) for side in found.values())
     return found  # type: ignore[return-value]
 
 
 def judged(old: Path, new: Path, seed: int = 0, **protocol: Any) -> dict[str, Any]:
-    return compare(sides(old, new), ["dpo"], ["table"], Protocol(**protocol), seed)
+    return measure_ratios(sides(old, new), ["dpo"], ["table"], Protocol(**protocol), seed)
 
 
 def log(folder: Path) -> list[list[str]]:
@@ -50,12 +50,19 @@ def test_pairs_are_fresh_and_their_order_is_drawn(fake: Fake, tmp_path: Path) ->
     events = log(tmp_path)
     assert len({pid for _, pid, _ in events}) == 16
     assert {pair["began"] for pair in document["rows"][0]["pairs"]} == {"old", "new"}
-    assert len({pair["began"] for pair in judged(tmp_path / "old", tmp_path / "new", seed=0)["rows"][0]["pairs"]}) == 2
+    assert (
+        len(
+            {pair["began"] for pair in judged(tmp_path / "old", tmp_path / "new", seed=0)["rows"][0]["pairs"]}
+        )
+        == 2
+    )
 
 
 def test_order_follows_the_seed(fake: Fake) -> None:
     old, new = fake("old"), fake("new")
-    order = [[pair["began"] for pair in judged(old, new, seed=seed)["rows"][0]["pairs"]] for seed in (5, 5, 6)]
+    order = [
+        [pair["began"] for pair in judged(old, new, seed=seed)["rows"][0]["pairs"]] for seed in (5, 5, 6)
+    ]
     assert order[0] == order[1] != order[2]
 
 
@@ -71,7 +78,9 @@ def test_every_pair_measures_every_cell(fake: Fake) -> None:
 
 
 def test_equal_sides_pass(fake: Fake) -> None:
-    row = judged(fake("old", noise=0.03, process_noise=0.01), fake("new", noise=0.03, process_noise=0.01))["rows"][0]
+    row = judged(fake("old", noise=0.03, process_noise=0.01), fake("new", noise=0.03, process_noise=0.01))[
+        "rows"
+    ][0]
     assert row["verdict"] == "pass"
     assert row["confirmation"] is None
     assert row["test"]["pairs"] == 8
@@ -79,7 +88,10 @@ def test_equal_sides_pass(fake: Fake) -> None:
 
 
 def test_a_slower_side_is_confirmed_in_fresh_pairs(fake: Fake, tmp_path: Path) -> None:
-    document = judged(fake("old", noise=0.03, process_noise=0.01), fake("new", step_s=1.15e-3, noise=0.03, process_noise=0.01))
+    document = judged(
+        fake("old", noise=0.03, process_noise=0.01),
+        fake("new", step_s=1.15e-3, noise=0.03, process_noise=0.01),
+    )
     row = document["rows"][0]
     assert document["verdict"] == row["verdict"] == "regression"
     assert row["test"]["estimate"] == pytest.approx(1.15, abs=0.04)
@@ -89,7 +101,9 @@ def test_a_slower_side_is_confirmed_in_fresh_pairs(fake: Fake, tmp_path: Path) -
 
 
 def test_only_what_is_suspect_is_measured_again(fake: Fake, tmp_path: Path) -> None:
-    document = compare(sides(fake("old"), fake("new", step_s=0.8e-3)), ["dpo", "ipo"], ["table"], Protocol(), 0)
+    document = measure_ratios(
+        sides(fake("old"), fake("new", step_s=0.8e-3)), ["dpo", "ipo"], ["table"], Protocol(), 0
+    )
     assert [row["verdict"] for row in document["rows"]] == ["improvement"] * 2
     assert document["verdict"] == "pass"
     assert document["comparisons"] == 2

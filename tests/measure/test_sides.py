@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from xpo_bench.compare.speed.installations import Installation, Revision, look, prepare
 from xpo_bench.errors import UsageError
-from xpo_bench.measure.sides import Revision, Side, look, prepare
 
 pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
 
@@ -30,7 +30,9 @@ packages = ["xpo_bench"]
 
 @pytest.fixture
 def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
-    """A git repository around the current directory, with a package of the suite's name; commits and returns the hash."""
+    """A git repository around the current directory, with a package of the suite's name; commits and returns
+    the hash.
+    """
     root = tmp_path / "repository"
     (root / "xpo_bench").mkdir(parents=True)
     (root / "notes").mkdir()
@@ -53,12 +55,16 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[...,
     return commit
 
 
-def imported(side: Side, statement: str) -> str:
-    done = subprocess.run([str(side.python), "-I", "-c", statement], capture_output=True, text=True, check=True)
+def imported(side: Installation, statement: str) -> str:
+    done = subprocess.run(
+        [str(side.python), "-I", "-c", statement], capture_output=True, text=True, check=True
+    )
     return done.stdout.strip()
 
 
-def test_a_revision_is_built_without_touching_the_working_tree(repository: Callable[..., str], tmp_path: Path) -> None:
+def test_a_revision_is_built_without_touching_the_working_tree(
+    repository: Callable[..., str], tmp_path: Path
+) -> None:
     first = repository("1.0")
     repository("2.0")
     root = tmp_path / "repository"
@@ -110,7 +116,7 @@ def test_a_directory_without_an_interpreter(tmp_path: Path) -> None:
 def test_an_environment_is_taken_as_it_is(tmp_path: Path) -> None:
     venv.EnvBuilder(with_pip=False, symlinks=True).create(tmp_path / "home")
     side = look(str(tmp_path / "home"))
-    assert isinstance(side, Side)
+    assert isinstance(side, Installation)
     assert prepare(side, tmp_path / "unused", lambda _: None) is side
     assert not (tmp_path / "unused").exists()
     assert Path(imported(side, "import sys; print(sys.prefix)")) == tmp_path / "home"

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from xpo_bench.measure import worker
-from xpo_bench.measure.pairs import SCRIPT
+from xpo_bench.compare.speed import worker
+from xpo_bench.compare.speed.pairs import SCRIPT
 
 
 class Clock:
@@ -83,7 +83,9 @@ def test_blocks_are_as_long_as_asked_for_and_equal_in_steps(clock: Clock) -> Non
 
 
 def test_blocks_go_on_until_they_are_long_enough(clock: Clock) -> None:
-    _, *blocks = measured(clock, 2, lambda number, meter: 0.001 if number < 700 else 0.0005)  # faster than when calibrated
+    _, *blocks = measured(
+        clock, 2, lambda number, meter: 0.001 if number < 700 else 0.0005
+    )  # faster than when calibrated
     assert all(block["cpu_s"] >= 0.1 for block in blocks)
 
 
@@ -168,7 +170,18 @@ def test_a_real_one_measures_tables_and_language_models(tmp_path: Path) -> None:
     assert "unknown workload" in said[3]["error"]
     kinds = ["steps" if "steps" in message else next(iter(message)) for message in said[4:]]
     # the last one is cut off by the end of stdin, as when the driver dies
-    assert kinds == ["ready", "steps", "steps", "stopped", "ready", "steps", "stopped", "ready", "steps", "stopped"]
+    assert kinds == [
+        "ready",
+        "steps",
+        "steps",
+        "stopped",
+        "ready",
+        "steps",
+        "stopped",
+        "ready",
+        "steps",
+        "stopped",
+    ]
     for message in said[4:]:
         if "steps" in message:
             assert message["steps"] > 0

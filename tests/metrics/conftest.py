@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from xpo_bench.evaluation import Evaluation, WorldEvaluation
+from xpo_bench.contract.metric import Evaluation, WorldEvaluation
 
 REF = np.array([0.4, 0.3, 0.2, 0.1])
 REWARD = np.array([0.0, 0.5, 1.0, 1.5])
@@ -38,15 +38,24 @@ def pairs() -> Callable[..., Evaluation]:
 def world() -> Callable[..., WorldEvaluation]:
     """A world of one or more prompts from policies of shape (R, P, A) or (R, A)."""
 
-    def build(policy: Any, ref: Any = REF, reward: Any = REWARD, mask: Any = None, weight: Any = None) -> WorldEvaluation:
+    def build(
+        policy: Any, ref: Any = REF, reward: Any = REWARD, mask: Any = None, weight: Any = None
+    ) -> WorldEvaluation:
         p = np.asarray(policy, float)
         p = p[:, None] if p.ndim == 2 else p
-        ref, reward = np.atleast_2d(np.asarray(ref, float)), None if reward is None else np.atleast_2d(np.asarray(reward, float))
+        ref, reward = (
+            np.atleast_2d(np.asarray(ref, float)),
+            None if reward is None else np.atleast_2d(np.asarray(reward, float)),
+        )
         mask = np.ones(ref.shape, bool) if mask is None else np.asarray(mask)
         weight = np.full(p.shape[:2], 1 / p.shape[1]) if weight is None else np.asarray(weight, float)
         with np.errstate(divide="ignore"):
             return WorldEvaluation(
-                logp=np.log(p), ref_logp=np.where(mask, np.log(ref), -np.inf), mask=mask, reward=reward, prompt_weight=weight
+                logp=np.log(p),
+                ref_logp=np.where(mask, np.log(ref), -np.inf),
+                mask=mask,
+                reward=reward,
+                prompt_weight=weight,
             )
 
     return build

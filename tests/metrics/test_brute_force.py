@@ -9,14 +9,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from xpo_bench.evaluation import Evaluation, WorldEvaluation
-from xpo_bench.metrics.base import evaluate_point
+from xpo_bench.contract.metric import Evaluation, WorldEvaluation
+from xpo_bench.metrics.registry import evaluate_point
 
 Pairs = Callable[..., Evaluation]
 
 
 def drawn(seed: int) -> tuple[WorldEvaluation, float]:
-    """A world of up to five prompts with two to five actions: policies near the reference, far from it and certain."""
+    """A world of up to five prompts with two to five actions: policies near the reference, far from it and
+    certain.
+    """
     rng = np.random.default_rng(seed)
     prompts, width = int(rng.integers(1, 6)), 5
     mask = np.arange(width) < rng.integers(2, width + 1, prompts)[:, None]
@@ -30,7 +32,9 @@ def drawn(seed: int) -> tuple[WorldEvaluation, float]:
     runs[-1] /= runs[-1].sum(-1, keepdims=True)
     weight = rng.random((4, prompts)) * (rng.random((4, prompts)) < 0.7)
     weight[:, 0] += 0.1
-    reward = np.where(mask, rng.normal(size=mask.shape) * 10.0 ** rng.integers(-3, 4) + rng.choice([0.0, 1e4]), np.nan)
+    reward = np.where(
+        mask, rng.normal(size=mask.shape) * 10.0 ** rng.integers(-3, 4) + rng.choice([0.0, 1e4]), np.nan
+    )
     with np.errstate(divide="ignore"):
         world = WorldEvaluation(
             logp=np.log(np.stack(runs)),
@@ -57,7 +61,9 @@ def by_hand(w: WorldEvaluation, run: int, beta: float) -> dict[str, float]:
         lost = math.fsum(a * (top - v) for a, v in zip(p, r, strict=True))
         of = {
             "kl": kl,
-            "kl_forward": math.fsum(b * math.log(b / a) if a > 0 else math.inf for a, b in zip(p, q, strict=True)),
+            "kl_forward": math.fsum(
+                b * math.log(b / a) if a > 0 else math.inf for a, b in zip(p, q, strict=True)
+            ),
             "entropy": -math.fsum(a * math.log(a) for a in p if a > 0),
             "gold_reward": math.fsum(a * v for a, v in zip(p, r, strict=True)),
             "regret": beta * math.log(partition) + lost + beta * kl,

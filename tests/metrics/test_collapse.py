@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from xpo_bench.evaluation import Evaluation
-from xpo_bench.metrics.base import Curve
+from xpo_bench.contract.metric import Evaluation
 from xpo_bench.metrics.collapse import THRESHOLD
+from xpo_bench.metrics.registry import Curve
 
 Pairs = Callable[..., Evaluation]
 Course = Callable[[int], Any]
@@ -49,7 +49,9 @@ def test_settled_falling_never(pairs: Pairs) -> None:
 
 def test_collapse_step_holds_to_the_end(pairs: Pairs) -> None:
     """A dip that recovers is none; the step is that of the last entry below."""
-    got = run(pairs, [lambda t: -20.0 if t in (5, 10, 20) or t >= 100 else 0.0, lambda t: -20.0 if t == 5 else 0.0])
+    got = run(
+        pairs, [lambda t: -20.0 if t in (5, 10, 20) or t >= 100 else 0.0, lambda t: -20.0 if t == 5 else 0.0]
+    )
     assert got["collapse_step"][0] == 100
     assert np.isnan(got["collapse_step"][1])
 
@@ -77,7 +79,9 @@ def test_a_run_that_diverged_keeps_its_last_finite_evaluation(pairs: Pairs) -> N
         curve.add(pairs(np.zeros((3, 1)), rejected, t), alive)
     got = curve.final()
     np.testing.assert_allclose(got["rejected_logp"], [-20, -5, -9])
-    np.testing.assert_allclose(got["rejected_drift"], [-4, -1, -2])  # over the last fifth of the steps each made
+    np.testing.assert_allclose(
+        got["rejected_drift"], [-4, -1, -2]
+    )  # over the last fifth of the steps each made
     np.testing.assert_allclose(got["collapsed"], [1, 0, 1])
     assert [len(curve.rows(r)) for r in range(3)] == [len(STEPS), 9, 13]
     assert curve.rows(1)[-1]["step"] == 50
@@ -110,7 +114,9 @@ def test_very_short_runs(pairs: Pairs) -> None:
 
 def test_quarters_are_enough(pairs: Pairs) -> None:
     """Held-out sets may be scored at quarters only: the drift is read from three quarters on."""
-    assert run(pairs, [lambda t: -0.1 * t], steps=[0, 50, 100, 150, 200])["rejected_drift"][0] == pytest.approx(-5)
+    assert run(pairs, [lambda t: -0.1 * t], steps=[0, 50, 100, 150, 200])["rejected_drift"][
+        0
+    ] == pytest.approx(-5)
 
 
 def test_the_same_step_twice(pairs: Pairs) -> None:
@@ -139,8 +145,15 @@ def test_rows_and_extra(pairs: Pairs) -> None:
 def test_kl_settled(pairs: Pairs) -> None:
     curve = Curve(200)
     for t in STEPS:
-        curve.add(pairs([[-1], [-1], [-1]], [[-1], [-1], [-1]], t), extra={"kl": np.array([0.01 * t, 1 - np.exp(-t), 0.0])})
-    assert [curve.notes(r) for r in range(3)] == [{"kl_settled": False}, {"kl_settled": True}, {"kl_settled": True}]
+        curve.add(
+            pairs([[-1], [-1], [-1]], [[-1], [-1], [-1]], t),
+            extra={"kl": np.array([0.01 * t, 1 - np.exp(-t), 0.0])},
+        )
+    assert [curve.notes(r) for r in range(3)] == [
+        {"kl_settled": False},
+        {"kl_settled": True},
+        {"kl_settled": True},
+    ]
     bare = Curve(1)
     bare.add(pairs([-1], [-1], 0))
     assert bare.notes(0) == {}

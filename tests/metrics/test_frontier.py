@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from xpo_bench.evaluation import Evaluation, WorldEvaluation
+from xpo_bench.contract.metric import Evaluation, WorldEvaluation
 from xpo_bench.metrics import frontier
-from xpo_bench.metrics.base import evaluate_point
 from xpo_bench.metrics.frontier import frontier_deficit, frontier_reward
+from xpo_bench.metrics.registry import evaluate_point
 
 L = np.longdouble
 WORLDS, TOGETHER = 2000, 25
@@ -21,13 +21,19 @@ CYCLING = ([0.02262786, 0.45558995, 0.52178219], [-0.04567724, -1.02378172, -0.8
 
 
 def one_world(kl: Any, ref: Any, reward: Any) -> np.ndarray:
-    kl, ref, reward = np.atleast_1d(np.asarray(kl, float)), np.atleast_2d(np.asarray(ref, float)), np.atleast_2d(reward)
+    kl, ref, reward = (
+        np.atleast_1d(np.asarray(kl, float)),
+        np.atleast_2d(np.asarray(ref, float)),
+        np.atleast_2d(reward),
+    )
     weight = np.full((len(kl), len(ref)), 1 / len(ref))
     return frontier_reward(kl, np.log(ref), np.ones(ref.shape, bool), np.asarray(reward, float), weight)
 
 
 def bisected(kl: np.ndarray, ref: np.ndarray, deficit: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """The smallest mean deficit of each world, by 100 bisections of ln(1/b) in extended precision: (N,) from (N, P, A)."""
+    """The smallest mean deficit of each world, by 100 bisections of ln(1/b) in extended precision: (N,) from
+    (N, P, A).
+    """
     scale = deficit.max((1, 2), keepdims=True).astype(L)
     ref, d, weight, kl = ref.astype(L), deficit.astype(L) / scale, weight.astype(L), kl.astype(L)
     ref = ref / ref.sum(-1, keepdims=True)
@@ -47,17 +53,25 @@ def bisected(kl: np.ndarray, ref: np.ndarray, deficit: np.ndarray, weight: np.nd
     return np.asarray(at(low)[1] * scale[:, 0, 0], np.float64)
 
 
-def random_worlds(rng: np.random.Generator, prompts: int, actions: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def random_worlds(
+    rng: np.random.Generator, prompts: int, actions: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """References and rewards (N, P, A) of every kind, and prompts' weights (N, P)."""
     shape = (WORLDS, prompts, actions)
     kind = np.arange(WORLDS)[:, None, None] % 5
-    ref = np.where(kind == 1, rng.dirichlet(np.full(actions, 0.05), shape[:2]), rng.dirichlet(np.ones(actions), shape[:2]))
+    ref = np.where(
+        kind == 1,
+        rng.dirichlet(np.full(actions, 0.05), shape[:2]),
+        rng.dirichlet(np.ones(actions), shape[:2]),
+    )
     ref = np.maximum(ref, np.where(kind == 1, 1e-30, 1e-8))  # kind 1: near-deterministic references
     reward = rng.normal(size=shape)
     reward = np.where(kind == 2, np.round(reward) + 1e-9 * rng.normal(size=shape), reward)  # near ties
     reward = np.where(kind == 3, np.round(reward), reward)  # ties
     reward = reward * 10.0 ** rng.integers(-6, 7, (WORLDS, 1, 1))
-    reward = np.where(kind == 4, reward + 1e3 * np.abs(reward).max((1, 2), keepdims=True), reward)  # far from zero
+    reward = np.where(
+        kind == 4, reward + 1e3 * np.abs(reward).max((1, 2), keepdims=True), reward
+    )  # far from zero
     return ref / ref.sum(-1, keepdims=True), reward, rng.dirichlet(np.ones(prompts), WORLDS)
 
 
@@ -68,7 +82,9 @@ def test_ten_thousand_worlds(prompts: int, actions: int) -> None:
     deficit = reward.max(-1, keepdims=True) - reward
     with np.errstate(divide="ignore"):
         farthest = (weight * -np.log(np.where(deficit == 0, ref, 0.0).sum(-1))).sum(-1)
-    share = np.where(np.arange(WORLDS) % 3 == 0, 1 - 10 ** rng.uniform(-12, 0, WORLDS), rng.uniform(0, 1, WORLDS) ** 4)
+    share = np.where(
+        np.arange(WORLDS) % 3 == 0, 1 - 10 ** rng.uniform(-12, 0, WORLDS), rng.uniform(0, 1, WORLDS) ** 4
+    )
     kl = farthest * np.maximum(share, 1e-7)
     told = np.flatnonzero(deficit.max((1, 2)) > 0)
     want = bisected(kl[told], ref[told], deficit[told], weight[told])
@@ -79,7 +95,11 @@ def test_ten_thousand_worlds(prompts: int, actions: int) -> None:
         alone[np.arange(TOGETHER), np.arange(TOGETHER)] = weight[rows]
         table = ref[rows].reshape(-1, actions)
         got[rows] = frontier_deficit(
-            kl[rows], np.log(table), np.ones(table.shape, bool), deficit[rows].reshape(-1, actions), alone.reshape(TOGETHER, -1)
+            kl[rows],
+            np.log(table),
+            np.ones(table.shape, bool),
+            deficit[rows].reshape(-1, actions),
+            alone.reshape(TOGETHER, -1),
         )
     error = np.abs(got[told] - want) / deficit[told].max((1, 2))
     assert error.max() < 2e-14
@@ -134,7 +154,9 @@ def test_a_run_is_computed_as_if_alone() -> None:
     ref, reward, mask = rng.dirichlet(np.ones(5), 7), rng.normal(size=(7, 5)), np.ones((7, 5), bool)
     weight, kl = rng.dirichlet(np.ones(7), 30) * (rng.random((30, 7)) < 0.6), rng.uniform(0, 2, 30)
     together = frontier_reward(kl, np.log(ref), mask, reward, weight)
-    alone = [frontier_reward(kl[i : i + 1], np.log(ref), mask, reward, weight[i : i + 1])[0] for i in range(30)]
+    alone = [
+        frontier_reward(kl[i : i + 1], np.log(ref), mask, reward, weight[i : i + 1])[0] for i in range(30)
+    ]
     assert together.tolist() == alone
 
 
@@ -147,7 +169,9 @@ def test_what_does_not_converge_is_an_error(monkeypatch: pytest.MonkeyPatch) -> 
     assert np.isnan(one_world(np.nan, *CYCLING)).all()
 
 
-def evaluation(logp: np.ndarray, ref: np.ndarray, reward: np.ndarray, beta: float | None = None) -> Evaluation:
+def evaluation(
+    logp: np.ndarray, ref: np.ndarray, reward: np.ndarray, beta: float | None = None
+) -> Evaluation:
     runs = len(logp)
     rows = np.full((runs, 1), -1.0)
     world = WorldEvaluation(

@@ -7,16 +7,18 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from xpo_bench.evaluation import Evaluation
+from xpo_bench.contract.metric import Evaluation
 from xpo_bench.metrics.accuracy import generalization_gap
-from xpo_bench.metrics.base import evaluate_point
+from xpo_bench.metrics.registry import evaluate_point
 from xpo_bench.metrics.throughput import acceptance_rate, pairs_per_s, prepare_s, tokens_per_s
 
 Pairs = Callable[..., Evaluation]
 
 
 def test_three_accuracies_differ(pairs: Pairs) -> None:
-    """Row 0: all right. Row 1: right by log-ratio, wrong by sum, right by average. Row 2: a tie everywhere. Row 3: wrong."""
+    """Row 0: all right. Row 1: right by log-ratio, wrong by sum, right by average. Row 2: a tie everywhere.
+    Row 3: wrong.
+    """
     ev = pairs(
         [-1, -6, -2, -9],
         [-2, -5, -2, -3],
@@ -99,7 +101,9 @@ def test_calibration_error_is_orientation_free(pairs: Pairs) -> None:
 def test_calibrated_and_overconfident(pairs: Pairs) -> None:
     zeros = np.zeros((1, 4))
     p = np.array([[0.55, 0.72, 0.88, 0.99]])
-    assert evaluate_point(pairs(zeros, zeros, p_chosen=p, implied=p))["calibration_error"][0] == pytest.approx(0)
+    assert evaluate_point(pairs(zeros, zeros, p_chosen=p, implied=p))["calibration_error"][
+        0
+    ] == pytest.approx(0)
     sure = evaluate_point(pairs(zeros, zeros, p_chosen=np.full((1, 4), 0.7), implied=np.ones((1, 4))))
     assert sure["calibration_error"][0] == pytest.approx(0.3)
     coin = evaluate_point(pairs(zeros, zeros, p_chosen=np.ones((1, 4)), implied=np.full((1, 4), 0.5)))
@@ -135,8 +139,17 @@ def test_unpaired_sets(pairs: Pairs) -> None:
         chosen_ref=[-2, -2, -2],
     )
     got = evaluate_point(ev)
-    both = {"chosen_logp", "rejected_logp", "chosen_prob", "rejected_prob", "displacement", "displaced_fraction"}
-    assert set(got) == both | {f"{side}_{what}" for side in ("forget", "retain") for what in ("logp", "token_logp", "change")}
+    both = {
+        "chosen_logp",
+        "rejected_logp",
+        "chosen_prob",
+        "rejected_prob",
+        "displacement",
+        "displaced_fraction",
+    }
+    assert set(got) == both | {
+        f"{side}_{what}" for side in ("forget", "retain") for what in ("logp", "token_logp", "change")
+    }
     assert got["chosen_logp"][0] == -2
     assert got["rejected_logp"][0] == -2
     assert got["displaced_fraction"][0] == 0.5
@@ -145,7 +158,9 @@ def test_unpaired_sets(pairs: Pairs) -> None:
 
 
 def test_forget_and_retain(pairs: Pairs) -> None:
-    """Undesirable rows (the rejected side) are forgotten, desirable ones retained; each side has its own rows."""
+    """Undesirable rows (the rejected side) are forgotten, desirable ones retained; each side has its own
+    rows.
+    """
     ev = pairs(
         [[-1, -3, -99]],
         [[-12, -8]],

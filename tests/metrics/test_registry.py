@@ -9,8 +9,8 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from xpo_bench.evaluation import Definition, metric
-from xpo_bench.metrics.base import METRICS, describe, find, learn, take
+from xpo_bench.contract.metric import Definition, metric
+from xpo_bench.metrics.registry import METRICS, describe, find, learn, take
 
 CONTRACT = {
     "chosen_logp",
@@ -90,7 +90,12 @@ def test_two_metrics_of_one_name_are_refused() -> None:
 
 
 def test_what_is_learned_changes_nothing_of_the_suite_s_own() -> None:
-    learn([Definition("kl", "miles", "higher", "Another."), Definition("learned_here", "miles", "higher", "Another.")])
+    learn(
+        [
+            Definition("kl", "miles", "higher", "Another."),
+            Definition("learned_here", "miles", "higher", "Another."),
+        ]
+    )
     assert find("kl") is METRICS["kl"]
     learned = find("heldout_learned_here")
     assert learned is not None

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from xpo_bench.evaluation import Evaluation
+from xpo_bench.contract.metric import Evaluation
 from xpo_bench.metrics.accuracy import DECIDED
-from xpo_bench.metrics.base import Curve, evaluate_point
 from xpo_bench.metrics.collapse import THRESHOLD
 from xpo_bench.metrics.gold import win_rate
+from xpo_bench.metrics.registry import Curve, evaluate_point
 
 Pairs = Callable[..., Evaluation]
 FLOAT32 = float(np.finfo(np.float32).eps)
@@ -20,11 +20,15 @@ ACCURACIES = ("reward_accuracy", "ranking_accuracy", "ranking_accuracy_avg")
 
 
 def point(pairs: Pairs, chosen: Any, rejected: Any, **more: Any) -> dict[str, float]:
-    return {name: float(values[0]) for name, values in evaluate_point(pairs(chosen, rejected, **more)).items()}
+    return {
+        name: float(values[0]) for name, values in evaluate_point(pairs(chosen, rejected, **more)).items()
+    }
 
 
 def calibration(pairs: Pairs, q: float, p: float = 0.9, **more: Any) -> float:
-    return point(pairs, [0.0], [0.0], implied=np.array([[q]]), p_chosen=np.array([[p]]), **more)["calibration_error"]
+    return point(pairs, [0.0], [0.0], implied=np.array([[q]]), p_chosen=np.array([[p]]), **more)[
+        "calibration_error"
+    ]
 
 
 @pytest.mark.parametrize("off", [0.0, 1e-12, -1e-12, 9e-10, -9e-10])
@@ -49,7 +53,9 @@ def test_the_edges_of_bins_are_rounded_to_the_upper_one(pairs: Pairs) -> None:
 
 @pytest.mark.parametrize(("sign", "beyond"), [(1, 1.0), (-1, 0.0)])
 def test_accuracies_at_a_margin_below_rounding(pairs: Pairs, sign: int, beyond: float) -> None:
-    near = point(pairs, [-500.0 + sign * 2e-5], [-500.0], rounding=FLOAT32)  # scores of −500 are known to 6e-5 in float32
+    near = point(
+        pairs, [-500.0 + sign * 2e-5], [-500.0], rounding=FLOAT32
+    )  # scores of −500 are known to 6e-5 in float32
     assert [near[name] for name in ACCURACIES] == [0.5] * 3
     far = point(pairs, [-500.0 + sign * 2e-3], [-500.0], rounding=FLOAT32)
     assert [far[name] for name in ACCURACIES] == [beyond] * 3

@@ -9,14 +9,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from xpo_bench.evaluation import Evaluation
-from xpo_bench.metrics.base import evaluate_point
+from xpo_bench.contract.metric import Evaluation
 from xpo_bench.metrics.kl import kl_from_samples
+from xpo_bench.metrics.registry import evaluate_point
 from xpo_bench.metrics.regret import frontier_reward
 
 REF = np.array([0.4, 0.3, 0.2, 0.1])
 REWARD = np.array([0.0, 0.5, 1.0, 1.5])
-WORKED = {1.0: ((0.212039, 0.262195, 0.288191, 0.237574), 0.140957), 0.5: ((0.085073, 0.173439, 0.314304, 0.427184), 0.535643)}
+WORKED = {
+    1.0: ((0.212039, 0.262195, 0.288191, 0.237574), 0.140957),
+    0.5: ((0.085073, 0.173439, 0.314304, 0.427184), 0.535643),
+}
 
 Pairs = Callable[..., Evaluation]
 World = Callable[..., Any]
@@ -62,10 +65,14 @@ def test_frontier_gap_at_the_ends(pairs: Pairs, world: World) -> None:
     assert got["kl"][0] == 0
     assert got["kl"][2] == pytest.approx(-np.log(0.1))
     # the budget of a policy that is sure of the worst action buys most of the best one
-    best = frontier_reward(got["kl"][3:], np.log(REF)[None], np.ones((1, 4), bool), REWARD[None], np.ones((1, 1)))
+    best = frontier_reward(
+        got["kl"][3:], np.log(REF)[None], np.ones((1, 4), bool), REWARD[None], np.ones((1, 1))
+    )
     assert got["frontier_gap"][3] == pytest.approx(float(best[0]))
     # a budget beyond −log π_ref(argmax) buys the best action, no more
-    far = frontier_reward(np.array([5.0]), np.log(REF)[None], np.ones((1, 4), bool), REWARD[None], np.ones((1, 1)))
+    far = frontier_reward(
+        np.array([5.0]), np.log(REF)[None], np.ones((1, 4), bool), REWARD[None], np.ones((1, 1))
+    )
     assert far[0] == 1.5
 
 
@@ -99,7 +106,9 @@ def test_regret_identity(pairs: Pairs, world: World) -> None:
         def objective(p: np.ndarray, b: float = float(beta[r])) -> float:
             return float(p @ REWARD - b * p @ np.log(np.maximum(p, 1e-300) / REF))
 
-        assert got["regret"][r] == pytest.approx(objective(gibbs(beta[r])) - objective(policies[r]), abs=1e-10)
+        assert got["regret"][r] == pytest.approx(
+            objective(gibbs(beta[r])) - objective(policies[r]), abs=1e-10
+        )
     assert np.isnan(got["regret"][3])
     assert "regret" not in metrics(pairs, world(policies))
 
@@ -118,7 +127,9 @@ def test_absent_actions(pairs: Pairs, world: World) -> None:
     reward = np.array([REWARD, [0, 1, np.nan, np.nan]])
     mask = np.array([[True] * 4, [True, True, False, False]])
     second = gibbs(1.0, np.array([0.5, 0.5]), np.array([0.0, 1.0]))
-    got = metrics(pairs, world([[gibbs(1.0), [*second, 0, 0]]], ref, reward, mask), kl_strength=np.array([1.0]))
+    got = metrics(
+        pairs, world([[gibbs(1.0), [*second, 0, 0]]], ref, reward, mask), kl_strength=np.array([1.0])
+    )
     exact = 0.5 * (0.140957 + float(second @ np.log(second / 0.5)))
     assert got["kl"][0] == pytest.approx(exact, abs=1e-6)
     assert got["frontier_gap"][0] == pytest.approx(0, abs=1e-9)
@@ -153,7 +164,9 @@ def test_monte_carlo_kl() -> None:
     rng = np.random.default_rng(3)
     prompt = np.repeat(np.arange(64), 4)
     effect = rng.normal(0, 1, 64)
-    value, se = kl_from_samples(effect[prompt], prompt)  # all spread is between prompts: 64 observations, not 256
+    value, se = kl_from_samples(
+        effect[prompt], prompt
+    )  # all spread is between prompts: 64 observations, not 256
     assert value == pytest.approx(effect.mean())
     assert se == pytest.approx(effect.std(ddof=1) / 8, rel=1e-9)
     one, se_one = kl_from_samples([1.0, 2.0, 3.0], [7, 7, 7])

@@ -19,11 +19,15 @@ from xpo_bench import Algorithm, Scores, Step
 from xpo_bench.testing.steps import with_totals
 
 
-def random_scores(shape: tuple[int, ...], generator: torch.Generator, mask: Tensor, dtype: torch.dtype) -> Scores:
+def random_scores(
+    shape: tuple[int, ...], generator: torch.Generator, mask: Tensor, dtype: torch.dtype
+) -> Scores:
     return Scores(-3 * torch.rand(shape, generator=generator, dtype=torch.float64).to(dtype), mask)
 
 
-def random_step(algorithm: Algorithm, n: int = 6, tokens: int = 5, seed: int = 0, dtype: torch.dtype = torch.float64) -> Step:
+def random_step(
+    algorithm: Algorithm, n: int = 6, tokens: int = 5, seed: int = 0, dtype: torch.dtype = torch.float64
+) -> Step:
     """A step with completions of different lengths and, where the algorithm asks for them, all its columns."""
     g = torch.Generator().manual_seed(seed)
     policy, reference = {}, {}
@@ -38,7 +42,8 @@ def random_step(algorithm: Algorithm, n: int = 6, tokens: int = 5, seed: int = 0
     columns = {
         "desirable": desirable,
         "advantage": torch.randn(n, generator=g, dtype=torch.float64).to(dtype),
-        "old_logp": next(iter(policy.values())).sum + torch.randn(n, generator=g, dtype=torch.float64).to(dtype),
+        "old_logp": next(iter(policy.values())).sum
+        + torch.randn(n, generator=g, dtype=torch.float64).to(dtype),
     }
     return with_totals(Step(policy, reference, columns))
 
@@ -51,7 +56,10 @@ def check_ipo_per_token(algorithm: Algorithm) -> None:
     step = random_step(algorithm)
 
     def twice(scores: Mapping[str, Scores]) -> dict[str, Scores]:
-        return {g: Scores(torch.cat([s.token_logps] * 2, -1), torch.cat([s.mask] * 2, -1)) for g, s in scores.items()}
+        return {
+            g: Scores(torch.cat([s.token_logps] * 2, -1), torch.cat([s.mask] * 2, -1))
+            for g, s in scores.items()
+        }
 
     longer = replace(step, policy=twice(step.policy), reference=twice(step.reference))
     torch.testing.assert_close(algorithm.loss(longer), algorithm.loss(step))
@@ -96,10 +104,14 @@ def check_z0(algorithm: Algorithm) -> None:
     assert not bool(own[1:].any()), "z0 carries a gradient into other judged rows"
     shifted = mine.detach().clone()
     shifted[1:] += 5.0
-    moved = algorithm.loss(replace(step, policy={**policy, "completion": Scores(shifted, policy["completion"].mask)}))
+    moved = algorithm.loss(
+        replace(step, policy={**policy, "completion": Scores(shifted, policy["completion"].mask)})
+    )
     torch.testing.assert_close(moved[0], values[0], msg="z0 comes from matched rows")
     raised = {**policy, "mismatched": Scores(other.detach() + 1.0, policy["mismatched"].mask)}
-    assert not torch.allclose(algorithm.loss(replace(step, policy=raised)), values), "z0 ignores the mismatched rows"
+    assert not torch.allclose(algorithm.loss(replace(step, policy=raised)), values), (
+        "z0 ignores the mismatched rows"
+    )
 
 
 def check_odds(algorithm: Algorithm) -> None:
@@ -107,7 +119,10 @@ def check_odds(algorithm: Algorithm) -> None:
     for dtype, tolerance in ((torch.float32, 1e-5), (torch.float64, 1e-10)):
         for average in (-1e-12, -1e-10, -1e-7, -1e-3, -0.5, -1.0, -20.0, -100.0, -3000.0):
             for group in ("chosen", "rejected"):
-                leaves = {g: torch.full((1, 1), -1.0, dtype=dtype, requires_grad=True) for g in ("chosen", "rejected")}
+                leaves = {
+                    g: torch.full((1, 1), -1.0, dtype=dtype, requires_grad=True)
+                    for g in ("chosen", "rejected")
+                }
                 leaves[group] = torch.full((1, 1), average, dtype=dtype, requires_grad=True)
                 mask = torch.ones(1, 1, dtype=torch.bool)
                 value = algorithm.loss(Step({g: Scores(t, mask) for g, t in leaves.items()}))
@@ -132,7 +147,11 @@ def _orpo(algorithm: Algorithm, average: Mapping[str, float]) -> tuple[float, fl
         value = -a["chosen"] + weight * (1 + 1 / odds).ln()
         share = 1 / (1 + odds)  # 1 − σ(log odds ratio)
         slope = {g: 1 / (1 - p[g]) for g in p}
-        return float(value), float(-1 - weight * share * slope["chosen"]), float(weight * share * slope["rejected"])
+        return (
+            float(value),
+            float(-1 - weight * share * slope["chosen"]),
+            float(weight * share * slope["rejected"]),
+        )
 
 
 def check_penalty_inside(algorithm: Algorithm) -> None:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from xpo_bench import Algorithm, Completion, Pair, Scores, Single, Step
-from xpo_bench.policy.reward import fit_ranker, fit_table
+from xpo_bench.policy.reward_model import fit_ranker, fit_table
 
 REFERENCE = (0.4, 0.3, 0.2, 0.1)
 REWARD = (0.0, 0.5, 1.0, 1.5)
@@ -30,7 +30,9 @@ def one_token(logps: Tensor) -> Scores:
     return Scores(logps.unsqueeze(-1), torch.ones_like(logps, dtype=torch.bool).unsqueeze(-1))
 
 
-def pair_step(algorithm: Algorithm, logp: Tensor, reference: Tensor, chosen: Sequence[int], rejected: Sequence[int]) -> Step:
+def pair_step(
+    algorithm: Algorithm, logp: Tensor, reference: Tensor, chosen: Sequence[int], rejected: Sequence[int]
+) -> Step:
     """The step of an algorithm of pairs over one table of log-probabilities, shape (..., actions)."""
     index = {"chosen": list(chosen), "rejected": list(rejected)}
     return Step(
@@ -52,7 +54,9 @@ def single_step(logp: Tensor, reference: Tensor, actions: Sequence[int], desirab
     )
 
 
-def table_step(algorithm: Algorithm, logp: Tensor, reference: Tensor, pairs: Sequence[tuple[int, int]]) -> Step:
+def table_step(
+    algorithm: Algorithm, logp: Tensor, reference: Tensor, pairs: Sequence[tuple[int, int]]
+) -> Step:
     """The step of any preference algorithm on pairs (chosen, rejected) of one table."""
     if algorithm.accepts is Single:
         return single_step(logp, reference, [a for pair in pairs for a in pair], [True, False] * len(pairs))
@@ -65,7 +69,9 @@ def deltas(logp: Tensor, reference: Tensor) -> Tensor:
     return ratio[:, None] - ratio[None, :]
 
 
-def population_loss(algorithm: Algorithm, logp: Tensor, reference: Tensor, preference: Tensor, weight: Tensor) -> Tensor:
+def population_loss(
+    algorithm: Algorithm, logp: Tensor, reference: Tensor, preference: Tensor, weight: Tensor
+) -> Tensor:
     """Expected loss when the pair (i, j) is compared at rate weight[i, j] and i wins with preference[i, j]."""
     pairs = list(itertools.permutations(range(len(logp)), 2))
     won, lost = map(list, zip(*pairs, strict=True))
@@ -82,7 +88,12 @@ def minimise(loss: Callable[[Tensor], Tensor], start: Tensor) -> Tensor:
     """Log-probabilities of the softmax table that minimises `loss(log-probabilities)`, by L-BFGS."""
     logits = start.clone().requires_grad_(True)
     optimizer = torch.optim.LBFGS(
-        [logits], max_iter=2000, tolerance_grad=1e-13, tolerance_change=1e-16, line_search_fn="strong_wolfe", history_size=20
+        [logits],
+        max_iter=2000,
+        tolerance_grad=1e-13,
+        tolerance_change=1e-16,
+        line_search_fn="strong_wolfe",
+        history_size=20,
     )
 
     def closure() -> Tensor:
@@ -96,7 +107,9 @@ def minimise(loss: Callable[[Tensor], Tensor], start: Tensor) -> Tensor:
 
 
 def descend(loss: Callable[[Tensor], Tensor], start: Tensor, lr: float, steps: int) -> Tensor:
-    """The path of log-probabilities under plain gradient descent on a softmax table, shape (steps + 1, actions)."""
+    """The path of log-probabilities under plain gradient descent on a softmax table, shape (steps + 1,
+    actions).
+    """
     logits = start.clone().requires_grad_(True)
     path = [logits.detach().log_softmax(-1)]
     for _ in range(steps):
@@ -107,13 +120,15 @@ def descend(loss: Callable[[Tensor], Tensor], start: Tensor, lr: float, steps: i
     return torch.stack(path)
 
 
-def mean_loss(algorithm: Algorithm, reference: Tensor, pairs: Sequence[tuple[int, int]]) -> Callable[[Tensor], Tensor]:
+def mean_loss(
+    algorithm: Algorithm, reference: Tensor, pairs: Sequence[tuple[int, int]]
+) -> Callable[[Tensor], Tensor]:
     """The runner's reduction: the sum of per-example losses over the number of examples."""
     return lambda logp: algorithm.loss(table_step(algorithm, logp, reference, pairs)).mean(-1)
 
 
 class TableTools:
-    """`xpo_bench.types.Tools` over one prompt's table, or several prompts with the same one."""
+    """`xpo_bench.contract.examples.Tools` over one prompt's table, or several prompts with the same one."""
 
     def __init__(self, reference: Sequence[float] = REFERENCE, seed: int = 0) -> None:
         self.rng = np.random.default_rng(seed)
@@ -125,18 +140,26 @@ class TableTools:
         self.rows = 10**6
         self.fitted: list[Sequence[Pair]] = []
 
-    def generate(self, prompts: Sequence[str], samples: int, temperature: float = 1.0, top_k: int = 0) -> list[list[Completion]]:
+    def generate(
+        self, prompts: Sequence[str], samples: int, temperature: float = 1.0, top_k: int = 0
+    ) -> list[list[Completion]]:
         logits = self.current / temperature
         if top_k:
             logits = np.where(logits >= np.sort(logits)[-top_k], logits, -np.inf)
         p = np.exp(logits) / np.exp(logits).sum()
-        return [[Completion(x, self.texts[i]) for i in self.rng.choice(len(p), samples, p=p)] for x in prompts]
+        return [
+            [Completion(x, self.texts[i]) for i in self.rng.choice(len(p), samples, p=p)] for x in prompts
+        ]
 
-    def logps(self, completions: Sequence[Completion], *, reference: bool = False, average: bool = False) -> list[float]:
+    def logps(
+        self, completions: Sequence[Completion], *, reference: bool = False, average: bool = False
+    ) -> list[float]:
         table = self.reference if reference else self.current
         return [float(table[self.texts.index(c.text)]) for c in completions]
 
-    def fit_reward(self, pairs: Sequence[Pair], weight_decay: float) -> Callable[[Sequence[Completion]], list[float]]:
+    def fit_reward(
+        self, pairs: Sequence[Pair], weight_decay: float
+    ) -> Callable[[Sequence[Completion]], list[float]]:
         self.fitted.append(pairs)
         return fit_table(pairs, weight_decay)
 

@@ -11,7 +11,11 @@ from pydantic import TypeAdapter, ValidationError
 from xpo_bench import Algorithm, Pair
 from xpo_bench.plugins import load
 
-BUILT_IN = {name: cls for name, (cls, info) in load().algorithms.items() if info.module.startswith("xpo_bench_plugins.")}
+BUILT_IN = {
+    name: cls
+    for name, (cls, info) in load().algorithms.items()
+    if info.module.startswith("xpo_bench_plugins.")
+}
 DEFAULTS: dict[str, dict[str, Any]] = {
     "dpo": {"beta": 0.1},
     "ipo": {"tau": 0.1, "normalize": "tokens"},

@@ -9,7 +9,7 @@ import pytest
 
 from xpo_bench import ModelSpec, Pair
 from xpo_bench.data.dataset import fingerprint
-from xpo_bench.runner.config import validate
+from xpo_bench.runner.settings import validate
 from xpo_bench_plugins.tasks.dominated import Dominated
 from xpo_bench_plugins.tasks.one_pair import OnePair
 from xpo_bench_plugins.tasks.overfit_pair import OverfitPair
@@ -23,7 +23,11 @@ def test_the_dominated_action_never_wins_and_the_others_tie() -> None:
     rows = [e for e in Dominated().data(0, TABULAR).train if isinstance(e, Pair)]
     won, lost = Counter(e.chosen for e in rows), Counter(e.rejected for e in rows)
     assert won["c"] == 0 < lost["c"]
-    assert Counter((e.chosen, e.rejected) for e in rows)["a", "b"] == Counter((e.chosen, e.rejected) for e in rows)["b", "a"] == 1
+    assert (
+        Counter((e.chosen, e.rejected) for e in rows)["a", "b"]
+        == Counter((e.chosen, e.rejected) for e in rows)["b", "a"]
+        == 1
+    )
     # a tie has no certain side, and ½ would leave its rows out of training
     assert [e.p_chosen for e in rows] == [None, None, 1.0]
 
@@ -59,7 +63,10 @@ def test_votes_have_the_true_preference_and_its_share_of_unanimous_pairs(votes: 
     assert unanimous == pytest.approx(expected, abs=4 * math.sqrt(expected * (1 - expected) / n) + 1e-12)
     right = [e.chosen == "a" for rows in pairs.values() for e in rows]
     assert sum(right) / len(right) == pytest.approx(0.8, abs=4 * math.sqrt(0.16 / len(right)))
-    assert {(e.chosen, round(e.p_chosen or 0, 9)) for rows in pairs.values() for e in rows} == {("a", 0.8), ("b", 0.2)}
+    assert {(e.chosen, round(e.p_chosen or 0, 9)) for rows in pairs.values() for e in rows} == {
+        ("a", 0.8),
+        ("b", 0.2),
+    }
 
 
 def test_fewer_votes_are_the_first_of_more_and_seeds_differ() -> None:
@@ -77,7 +84,9 @@ def test_the_reward_of_votes_is_that_of_the_true_preference() -> None:
     assert 1 / (1 + math.exp(-margin)) == pytest.approx(0.9)
 
 
-@pytest.mark.parametrize(("field", "value"), [("votes", 0), ("preference", 0.5), ("preference", 1.0), ("prompts", 0)])
+@pytest.mark.parametrize(
+    ("field", "value"), [("votes", 0), ("preference", 0.5), ("preference", 1.0), ("prompts", 0)]
+)
 def test_options_of_votes_are_validated(field: str, value: float) -> None:
     from xpo_bench.errors import UsageError
 

@@ -45,12 +45,16 @@ def test_winners_follow_the_law_of_the_best_of_n(n: int) -> None:
 
 
 def test_at_equal_rewards_the_first_wins_so_that_the_reference_stays() -> None:
-    singles = BestOfN(candidates=8, kept=20_000).shape_data([Pair("x", "a", "b"), Pair("x", "b", "a")], TableTools((0.7, 0.3)))
+    singles = BestOfN(candidates=8, kept=20_000).shape_data(
+        [Pair("x", "a", "b"), Pair("x", "b", "a")], TableTools((0.7, 0.3))
+    )
     assert counts(singles, "ab") == pytest.approx([0.7, 0.3], abs=0.015)
 
 
 @pytest.mark.parametrize(("rows", "kept", "expected"), [(10**6, 3, 9), (7, 64, 7), (2, 64, 2), (6, 1, 3)])
-def test_winners_are_as_many_as_the_budget_can_use_and_spread_over_the_prompts(rows: int, kept: int, expected: int) -> None:
+def test_winners_are_as_many_as_the_budget_can_use_and_spread_over_the_prompts(
+    rows: int, kept: int, expected: int
+) -> None:
     tools = TableTools()
     tools.rows = rows
     data = [Pair(p, "b", "a") for p in "xyz"] * 2
@@ -60,7 +64,9 @@ def test_winners_are_as_many_as_the_budget_can_use_and_spread_over_the_prompts(r
     per_prompt = [sum(s.prompt == p for s in singles) for p in "xyz"]
     assert max(per_prompt) - min(per_prompt) <= 1
     assert all(s.desirable for s in singles)
-    assert algorithm.completions(singles) == {"completion": [Completion(s.prompt, s.completion) for s in singles]}
+    assert algorithm.completions(singles) == {
+        "completion": [Completion(s.prompt, s.completion) for s in singles]
+    }
 
 
 def test_the_loss_sums_over_tokens() -> None:
@@ -79,7 +85,10 @@ def test_the_trained_policy_approaches_the_law(tmp_path: Path) -> None:
         pairs += [(names[j], names[i])] * wins + [(names[i], names[j])] * (60 - wins)
     data, world = tmp_path / "p.jsonl", tmp_path / "w.json"
     data.write_text("".join(json.dumps({"prompt": "x", "chosen": c, "rejected": r}) + "\n" for c, r in pairs))
-    truth = {"reference": dict(zip(names, REFERENCE, strict=True)), "reward": dict(zip(names, reward, strict=True))}
+    truth = {
+        "reference": dict(zip(names, REFERENCE, strict=True)),
+        "reward": dict(zip(names, reward, strict=True)),
+    }
     world.write_text(json.dumps({"x": truth}))
     result = xpo_bench.run(
         algos="bon",
@@ -99,7 +108,9 @@ def test_the_trained_policy_approaches_the_law(tmp_path: Path) -> None:
         found = np.array([cell["final_policy"]["x"][a] for a in names])
         assert found == pytest.approx(expected, abs=0.02)
         assert cell["metrics"]["kl"] <= cell["notes"]["kl_bound"]
-        assert cell["metrics"]["kl"] == pytest.approx(float((expected * np.log(expected / REFERENCE)).sum()), abs=0.04)
+        assert cell["metrics"]["kl"] == pytest.approx(
+            float((expected * np.log(expected / REFERENCE)).sum()), abs=0.04
+        )
 
 
 def test_it_runs_on_a_language_model(tmp_path: Path) -> None:

@@ -22,7 +22,10 @@ def test_pairs_differ_in_one_token_and_are_the_same_for_every_seed() -> None:
         chosen, rejected = pair.chosen.split(), pair.rejected.split()
         assert len(chosen) == len(rejected) == COMPLETION
         assert [i for i in range(COMPLETION) if chosen[i] != rejected[i]] == [CHANGED]
-        assert all(0 <= int(token) < Displacement.model.vocab_size for token in (*pair.prompt.split(), *chosen, *rejected))
+        assert all(
+            0 <= int(token) < Displacement.model.vocab_size
+            for token in (*pair.prompt.split(), *chosen, *rejected)
+        )
 
 
 def test_one_learning_rate_for_all() -> None:
@@ -31,7 +34,9 @@ def test_one_learning_rate_for_all() -> None:
 
 def test_signs_on_every_seed(tmp_path: Path) -> None:
     torch.set_num_threads(1)
-    result = xpo_bench.run(algos=[*FALLS, *RISES], tasks="displacement", seeds=4, set={"task.kl_samples": 1}, out=tmp_path)
+    result = xpo_bench.run(
+        algos=[*FALLS, *RISES], tasks="displacement", seeds=4, set={"task.kl_samples": 1}, out=tmp_path
+    )
     assert [c["status"] for c in result.cells] == ["ok"] * 28
     changes: dict[str, list[float]] = {}
     for cell in result.cells:
@@ -45,7 +50,8 @@ def test_signs_on_every_seed(tmp_path: Path) -> None:
         **dict.fromkeys(FALLS, [True] * 4),
         **dict.fromkeys(RISES, [False] * 4),
     }
-    # far from zero, so that the sign is no accident: DPOP, whose penalty holds the chosen where they were, rises least
+    # far from zero, so that the sign is no accident: DPOP, whose penalty holds the chosen where they were,
+    # rises least
     assert max(v for name in FALLS for v in changes[name]) < -1
     assert min(v for name in ("cpo", "orpo", "sft") for v in changes[name]) > 0.2
     assert min(changes["dpop"]) > 0.01

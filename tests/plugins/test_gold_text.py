@@ -33,7 +33,8 @@ def test_labels_follow_bradley_and_terry() -> None:
     margins = np.array([reward(p.chosen) - reward(p.rejected) for p in pairs])
     claimed = np.array([p.p_chosen for p in pairs], dtype=float)
     np.testing.assert_allclose(claimed, 1 / (1 + np.exp(-margins / 2)), atol=1e-12)
-    # the labels are draws: how often the better text is chosen is what its probability says, within four standard errors
+    # the labels are draws: how often the better text is chosen is what its probability says, within four
+    # standard errors
     better = np.maximum(claimed, 1 - claimed)
     won = (claimed > 0.5)[claimed != 0.5]
     expected = better[claimed != 0.5]
@@ -53,7 +54,12 @@ def test_heldout_prompts_are_whole_and_the_same_at_every_seed() -> None:
 
 
 def test_every_completion_is_used_once_at_every_seed() -> None:
-    used = [text for row in GoldText().data(3, MODEL).train if isinstance(row, Pair) for text in (row.chosen, row.rejected)]
+    used = [
+        text
+        for row in GoldText().data(3, MODEL).train
+        if isinstance(row, Pair)
+        for text in (row.chosen, row.rejected)
+    ]
     corpus = [item.text for item in GoldText().data(3, MODEL).corpus]
     assert sorted(used) == sorted(corpus)
 

@@ -77,7 +77,9 @@ def test_losses_at_the_reference(beta: float) -> None:
 @pytest.mark.parametrize("beta", [0.01, 0.1, 1.0, 7.0])
 def test_npo_gradient_weight_is_one_at_the_reference(beta: float) -> None:
     logp = log(REFERENCE).requires_grad_(True)
-    (gradient,) = torch.autograd.grad(NPO(beta).loss(single_step(logp, log(REFERENCE), [2], [False])).sum(), logp)
+    (gradient,) = torch.autograd.grad(
+        NPO(beta).loss(single_step(logp, log(REFERENCE), [2], [False])).sum(), logp
+    )
     assert gradient.tolist() == pytest.approx([0, 0, 1, 0])
 
 
@@ -115,13 +117,17 @@ def test_population_dpo_is_the_kl_regularised_optimum_for_any_pair_weights(
 @pytest.mark.parametrize("beta", [0.5, 1.0])
 def test_regret_is_beta_times_the_divergence_from_the_dpo_optimum(beta: float) -> None:
     reference, reward = log(REFERENCE), torch.tensor(REWARD, dtype=torch.float64)
-    best = minimise(lambda p: population_loss(DPO(beta), p, reference, bradley_terry(REWARD), torch.ones(4, 4)), reference)
+    best = minimise(
+        lambda p: population_loss(DPO(beta), p, reference, bradley_terry(REWARD), torch.ones(4, 4)), reference
+    )
 
     def objective(logp: torch.Tensor) -> torch.Tensor:
         return (logp.exp() * (reward - beta * (logp - reference))).sum()
 
     for seed in range(5):
-        logp = torch.randn(4, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).log_softmax(-1)
+        logp = torch.randn(4, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).log_softmax(
+            -1
+        )
         regret = objective(best) - objective(logp)
         assert float(regret) == pytest.approx(float(beta * (logp.exp() * (logp - best)).sum()), abs=1e-5)
 
@@ -129,13 +135,17 @@ def test_regret_is_beta_times_the_divergence_from_the_dpo_optimum(beta: float) -
 @pytest.mark.parametrize("tau", [0.1, 0.5, 1.0])
 def test_population_ipo_follows_the_mean_win_rate_ties_with_itself_counted(tau: float) -> None:
     reference, preference = log(REFERENCE), bradley_terry(REWARD)
-    logp = minimise(lambda p: population_loss(IPO(tau), p, reference, preference, torch.ones(4, 4)), reference)
+    logp = minimise(
+        lambda p: population_loss(IPO(tau), p, reference, preference, torch.ones(4, 4)), reference
+    )
     expected = (reference + preference.mean(1) / tau).log_softmax(-1)  # the diagonal holds p*(y ≻ y) = ½
     torch.testing.assert_close(logp, expected, atol=1e-7, rtol=0)
     if tau == 0.5:
         assert float(logp[0].exp()) == pytest.approx(0.312, abs=5e-4)  # .283 without the diagonal
     claimed = IPO(tau).implied_preference(pair_step(IPO(tau), logp, reference, [0], [3]))
-    assert float(claimed) == pytest.approx(min(1.0, max(0.0, 0.5 + float(preference.mean(1)[0] - preference.mean(1)[3]))))
+    assert float(claimed) == pytest.approx(
+        min(1.0, max(0.0, 0.5 + float(preference.mean(1)[0] - preference.mean(1)[3])))
+    )
 
 
 @pytest.mark.parametrize(("tau", "probability"), [(0.1, 0.993307), (0.5, 0.731059), (1.0, 0.622459)])
@@ -160,7 +170,11 @@ def test_cdpo_stops_at_the_smoothed_label() -> None:
     beta, eps = 0.3, 0.1
     stop = logit(1 - eps) / beta
     h = torch.tensor(stop, dtype=torch.float64, requires_grad=True)
-    value = CDPO(beta, eps).loss(pair_step(CDPO(), torch.stack([h, torch.zeros_like(h)]), torch.zeros(2), [0], [1])).sum()
+    value = (
+        CDPO(beta, eps)
+        .loss(pair_step(CDPO(), torch.stack([h, torch.zeros_like(h)]), torch.zeros(2), [0], [1]))
+        .sum()
+    )
     assert float(torch.autograd.grad(value, h)[0]) == pytest.approx(0, abs=1e-12)
     assert float(value.detach()) == pytest.approx(-eps * math.log(eps) - (1 - eps) * math.log(1 - eps))
 
@@ -267,7 +281,9 @@ def test_ipo_per_token_at_a_common_length() -> None:
         policy={g: replace(s, mask=everywhere) for g, s in step.policy.items()},
         reference={g: replace(s, mask=everywhere) for g, s in step.reference.items()},
     )
-    torch.testing.assert_close(IPO(tau, "tokens").loss(step), IPO(tau / tokens, "none").loss(step) / tokens**2)
+    torch.testing.assert_close(
+        IPO(tau, "tokens").loss(step), IPO(tau / tokens, "none").loss(step) / tokens**2
+    )
 
 
 def test_cpo_without_nll_is_dpo_at_equal_references() -> None:
@@ -287,7 +303,9 @@ def test_dpop_without_penalty_and_rso_on_given_pairs_are_dpo() -> None:
 
 def test_rso_hinge_is_a_unit_margin_on_the_scaled_log_ratios() -> None:
     hinge = RSO(gamma=0.1, loss_kind="hinge_norm")
-    assert [loss_at(hinge, m) for m in (-5.0, 0.0, 5.0, 10.0, 20.0)] == pytest.approx([1.5, 1.0, 0.5, 0.0, 0.0])
+    assert [loss_at(hinge, m) for m in (-5.0, 0.0, 5.0, 10.0, 20.0)] == pytest.approx(
+        [1.5, 1.0, 0.5, 0.0, 0.0]
+    )
 
 
 def test_reference_free_losses_by_hand() -> None:
@@ -297,9 +315,15 @@ def test_reference_free_losses_by_hand() -> None:
     step = replace(
         step,
         policy={
-            "chosen": replace(step.policy["chosen"], token_logps=torch.tensor([[half, half]]), mask=torch.tensor([[True, True]])),
+            "chosen": replace(
+                step.policy["chosen"],
+                token_logps=torch.tensor([[half, half]]),
+                mask=torch.tensor([[True, True]]),
+            ),
             "rejected": replace(
-                step.policy["rejected"], token_logps=torch.tensor([[quarter, 9.0]]), mask=torch.tensor([[True, False]])
+                step.policy["rejected"],
+                token_logps=torch.tensor([[quarter, 9.0]]),
+                mask=torch.tensor([[True, False]]),
             ),
         },
     )
@@ -332,7 +356,10 @@ def test_sdpo_on_all_data_ends_where_one_stage_at_a_smaller_beta_does(
     for _ in plan:
         previous = logp
         logp = minimise(
-            lambda p, previous=previous: population_loss(algorithm, p, previous, bradley_terry(REWARD), torch.ones(4, 4)), logp
+            lambda p, previous=previous: population_loss(
+                algorithm, p, previous, bradley_terry(REWARD), torch.ones(4, 4)
+            ),
+            logp,
         )
     assert logp.exp().tolist() == pytest.approx(optimum, abs=1e-5)
 
@@ -353,7 +380,8 @@ def test_rlhf_on_one_certain_pair_is_finite_only_because_of_weight_decay() -> No
     # stationarity of −log σ(m) + (w/2)(m²/4 + m²/4)
     assert sigmoid(-margin) == pytest.approx(0.1 * margin / 2, abs=1e-6)
     margins = [
-        float(p[0] - p[1]) for p in (solved(RLHF(beta, w), pairs, TableTools((0.5, 0.5))) for w in (0.1, 0.01, 1e-4, 1e-8))
+        float(p[0] - p[1])
+        for p in (solved(RLHF(beta, w), pairs, TableTools((0.5, 0.5))) for w in (0.1, 0.01, 1e-4, 1e-8))
     ]
     assert margins == sorted(margins)
     assert margins[-1] > 15  # it goes where DPO goes
@@ -388,10 +416,14 @@ def test_rlhf_tilts_every_action_and_reads_like_dpo() -> None:
 # --------------------------------------------------------------------------- likelihood displacement
 
 # output embeddings of chosen, rejected (nearly parallel to it) and three others
-EMBEDDINGS = torch.tensor([[1.0, 0.0], [1.1, 0.05], [-1.0, 0.0], [0.0, 1.0], [0.0, -1.0]], dtype=torch.float64)
+EMBEDDINGS = torch.tensor(
+    [[1.0, 0.0], [1.1, 0.05], [-1.0, 0.0], [0.0, 1.0], [0.0, -1.0]], dtype=torch.float64
+)
 
 
-def change_of_chosen(algorithm: Algorithm, train_embeddings: bool = False, lr: float = 1e-3, steps: int = 300) -> float:
+def change_of_chosen(
+    algorithm: Algorithm, train_embeddings: bool = False, lr: float = 1e-3, steps: int = 300
+) -> float:
     """Change of log π(chosen) when one hidden vector, and optionally the embeddings, learn from one pair."""
     hidden = torch.tensor([1.0, 0.5], dtype=torch.float64, requires_grad=True)
     table = EMBEDDINGS.clone().requires_grad_(train_embeddings)
@@ -427,4 +459,6 @@ def test_dpo_raises_the_chosen_when_the_embeddings_are_trained_too() -> None:
 def test_deltas_of_a_table() -> None:
     logp, reference = log((0.1, 0.2, 0.3, 0.4)), log(REFERENCE)
     step = pair_step(DPO(), logp, reference, [0, 3], [1, 2])
-    torch.testing.assert_close(step.log_ratio("chosen") - step.log_ratio("rejected"), deltas(logp, reference)[[0, 3], [1, 2]])
+    torch.testing.assert_close(
+        step.log_ratio("chosen") - step.log_ratio("rejected"), deltas(logp, reference)[[0, 3], [1, 2]]
+    )

@@ -1,4 +1,6 @@
-"""Who declares a KL strength has π* ∝ π_ref·exp(r/β) as optimum, in the population its data are meant to be drawn from."""
+"""Who declares a KL strength has π* ∝ π_ref·exp(r/β) as optimum, in the population its data are meant to be
+drawn from.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,9 @@ def flipped(preference: Tensor, probability: float = FLIPPED) -> Tensor:
 
 
 def fitted(algorithm: Algorithm, preference: Tensor) -> Tensor:
-    return minimise(lambda p: population_loss(algorithm, p, log(REFERENCE), preference, ONES), log(REFERENCE)).exp()
+    return minimise(
+        lambda p: population_loss(algorithm, p, log(REFERENCE), preference, ONES), log(REFERENCE)
+    ).exp()
 
 
 def dpo(beta: float) -> Tensor:
@@ -49,7 +53,9 @@ def rlhf(beta: float) -> Tensor:
     tools = TableTools()
     known_reward(tools)
     tilt = RLHF(beta).solve([Pair("x", "a", "b")], tools)
-    return (log(REFERENCE) + torch.tensor([tilt[a] for a in tools.actions("x")], dtype=torch.float64)).softmax(-1)
+    return (
+        log(REFERENCE) + torch.tensor([tilt[a] for a in tools.actions("x")], dtype=torch.float64)
+    ).softmax(-1)
 
 
 def ppo(beta: float) -> Tensor:
@@ -67,13 +73,17 @@ DECLARED: dict[str, Callable[[float], Tensor]] = {"dpo": dpo, "robust": robust, 
 
 
 def test_these_are_all_that_declare_one() -> None:
-    built_in = {n: c for n, (c, info) in load().algorithms.items() if info.module.startswith("xpo_bench_plugins.")}
+    built_in = {
+        n: c for n, (c, info) in load().algorithms.items() if info.module.startswith("xpo_bench_plugins.")
+    }
     assert {name for name, cls in built_in.items() if cls.kl_strength} == set(DECLARED)
 
 
 @pytest.mark.parametrize(("beta", "optimum", "kl"), OPTIMA)
 @pytest.mark.parametrize("name", sorted(DECLARED))
-def test_the_optimum_of_who_declares_it(name: str, beta: float, optimum: tuple[float, ...], kl: float) -> None:
+def test_the_optimum_of_who_declares_it(
+    name: str, beta: float, optimum: tuple[float, ...], kl: float
+) -> None:
     assert DECLARED[name](beta).tolist() == pytest.approx(optimum, abs=2e-6)
 
 
@@ -86,22 +96,32 @@ def test_the_returns_of_ppo_are_those_of_that_gradient() -> None:
     assert max(abs(row.values["advantage"]) for row in rows) < 1e-5  # type: ignore[union-attr]
 
 
-@pytest.mark.parametrize("labels", [bradley_terry(REWARD), flipped(bradley_terry(REWARD))], ids=["clean", "flipped"])
+@pytest.mark.parametrize(
+    "labels", [bradley_terry(REWARD), flipped(bradley_terry(REWARD))], ids=["clean", "flipped"]
+)
 def test_cdpo_ends_nearer_to_the_reference_whatever_the_labels(labels: Tensor) -> None:
     beta, _, kl = OPTIMA[1]
     found = fitted(CDPO(beta, FLIPPED), labels)
     assert float((found * (found.log() - log(REFERENCE))).sum()) < 0.75 * kl
     # of two actions: σ(βΔ) = (1−2ε) p + ε
     two = torch.tensor([[0.5, 0.8], [0.2, 0.5]], dtype=torch.float64)
-    pair = minimise(lambda p: population_loss(CDPO(beta, FLIPPED), p, log((0.5, 0.5)), two, ONES[:2, :2]), log((0.5, 0.5)))
-    assert float((beta * (pair[0] - pair[1])).sigmoid()) == pytest.approx((1 - 2 * FLIPPED) * 0.8 + FLIPPED, abs=1e-6)
+    pair = minimise(
+        lambda p: population_loss(CDPO(beta, FLIPPED), p, log((0.5, 0.5)), two, ONES[:2, :2]), log((0.5, 0.5))
+    )
+    assert float((beta * (pair[0] - pair[1])).sigmoid()) == pytest.approx(
+        (1 - 2 * FLIPPED) * 0.8 + FLIPPED, abs=1e-6
+    )
 
 
 def test_rso_on_its_own_labels_goes_beyond_the_policy_that_it_samples() -> None:
-    """The accepted candidates follow π*; labels by the larger reward are certain, and the loss goes on from there."""
+    """The accepted candidates follow π*; labels by the larger reward are certain, and the loss goes on from
+    there.
+    """
     beta, optimum, kl = OPTIMA[1]
     algorithm = RSO(beta=beta, gamma=beta)  # at γ = β labels drawn with σ(r − r′) would give π*
-    certain = torch.tensor([[0.5 if i == j else float(REWARD[i] > REWARD[j]) for j in range(4)] for i in range(4)])
+    certain = torch.tensor(
+        [[0.5 if i == j else float(REWARD[i] > REWARD[j]) for j in range(4)] for i in range(4)]
+    )
     drawn = fitted(algorithm, bradley_terry(REWARD))
     assert drawn.tolist() == pytest.approx(optimum, abs=2e-6)
     weight = torch.outer(torch.tensor(optimum), torch.tensor(optimum)).double()

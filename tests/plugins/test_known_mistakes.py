@@ -20,8 +20,8 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from xpo_bench import Algorithm, Scores, Step
-from xpo_bench.train.batches import mismatch
-from xpo_bench.types import Completion
+from xpo_bench.contract.examples import Completion
+from xpo_bench.train.batching import mismatch
 from xpo_bench_plugins.algorithms.dpop import DPOP
 from xpo_bench_plugins.algorithms.ipo import IPO
 from xpo_bench_plugins.algorithms.kto import KTO
@@ -47,7 +47,9 @@ class SummedIPO(IPO):
 class CountsNonZeroRatios(IPO):
     def _delta(self, step: Step) -> Tensor:
         def mean(group: str) -> Tensor:
-            ratio = (step.policy[group].token_logps - step.reference[group].token_logps) * step.policy[group].mask
+            ratio = (step.policy[group].token_logps - step.reference[group].token_logps) * step.policy[
+                group
+            ].mask
             return ratio.sum(-1) / (ratio != 0).sum(-1)
 
         return mean("chosen") - mean("rejected")
@@ -80,7 +82,9 @@ def test_sign_of_robust_dpo() -> None:
 
 class GradientThroughZ0(KTO):
     def loss(self, step: Step) -> Tensor:
-        logit = self.beta * (step.log_ratio("completion") - step.log_ratio("mismatched").mean(-1, keepdim=True).clamp(min=0))
+        logit = self.beta * (
+            step.log_ratio("completion") - step.log_ratio("mismatched").mean(-1, keepdim=True).clamp(min=0)
+        )
         return torch.where(step.columns["desirable"] > 0.5, (-logit).sigmoid(), logit.sigmoid())
 
 
@@ -105,9 +109,13 @@ def test_mismatched_prompts() -> None:
 
     check_mismatch(ours)
     with pytest.raises(AssertionError):
-        check_mismatch(lambda prompts: list(range(len(prompts)))[::-1])  # an odd batch's middle row meets itself
+        check_mismatch(
+            lambda prompts: list(range(len(prompts)))[::-1]
+        )  # an odd batch's middle row meets itself
     with pytest.raises(AssertionError):
-        check_mismatch(lambda prompts: [(i + 1) % len(prompts) for i in range(len(prompts))])  # the pair's other half
+        check_mismatch(
+            lambda prompts: [(i + 1) % len(prompts) for i in range(len(prompts))]
+        )  # the pair's other half
 
 
 # --------------------------------------------------------------------------- ORPO

@@ -38,7 +38,9 @@ def z0(step: Step) -> float:
 def test_z0_is_the_mean_over_present_rows_with_weight() -> None:
     assert z0(mismatched([1.0, 2.0, 6.0])) == pytest.approx(3.0)
     assert z0(mismatched([1.0, 2.0, math.inf], [1, 1, 0])) == pytest.approx(1.5)
-    assert z0(replace(mismatched([1.0, 2.0, 6.0]), weight=torch.tensor([1.0, 0.0, 1.0]))) == pytest.approx(3.5)
+    assert z0(replace(mismatched([1.0, 2.0, 6.0]), weight=torch.tensor([1.0, 0.0, 1.0]))) == pytest.approx(
+        3.5
+    )
     assert z0(mismatched([-1.0, -2.0])) == 0.0
     assert z0(mismatched([5.0, 5.0], [0, 0])) == 0.0
 

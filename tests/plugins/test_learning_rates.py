@@ -9,11 +9,15 @@ import pytest
 
 from xpo_bench.plugins import load
 
-MEASURED = json.loads((Path(__file__).parents[2] / "results" / "learning_rates.json").read_text(encoding="utf-8"))["tasks"]
+MEASURED = json.loads(
+    (Path(__file__).parents[2] / "results" / "learning_rates.json").read_text(encoding="utf-8")
+)["tasks"]
 
 
 OWN_MODEL = [task for task in sorted(MEASURED) if load().task(task)[0].model.name in MEASURED[task]]
-"""Tasks that were measured on their own policy; what was measured on another model does not decide their tables."""
+"""Tasks that were measured on their own policy; what was measured on another model does not decide their
+tables.
+"""
 
 
 @pytest.mark.parametrize("task", OWN_MODEL)

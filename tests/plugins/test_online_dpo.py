@@ -1,4 +1,6 @@
-"""Online DPO: samples of the current policy, labels by the fitted reward, and where either kind of label leads."""
+"""Online DPO: samples of the current policy, labels by the fitted reward, and where either kind of label
+leads.
+"""
 
 from __future__ import annotations
 
@@ -76,7 +78,9 @@ def train(algorithm: OnlineDPO, steps: int, lr: float) -> torch.Tensor:
         logp = logits.log_softmax(-1)
         tools.current = logp.detach().numpy()
         pairs: Any = algorithm.shape_data(PAIRS, tools)
-        chosen, rejected = (["abcd".index(getattr(p, side)) for p in pairs] for side in ("chosen", "rejected"))
+        chosen, rejected = (
+            ["abcd".index(getattr(p, side)) for p in pairs] for side in ("chosen", "rejected")
+        )
         loss = algorithm.loss(pair_step(algorithm, logp, log(REFERENCE), chosen, rejected)).mean()
         (gradient,) = torch.autograd.grad(loss, logits)
         with torch.no_grad():
@@ -86,7 +90,9 @@ def train(algorithm: OnlineDPO, steps: int, lr: float) -> torch.Tensor:
 
 @pytest.mark.parametrize("beta", [0.5, 1.0])
 def test_with_drawn_labels_it_approaches_the_closed_form(beta: float) -> None:
-    """π ∝ π_ref exp(r/β) with the fitted reward: the stationary point whatever the pairs' weights, hence on policy too."""
+    """π ∝ π_ref exp(r/β) with the fitted reward: the stationary point whatever the pairs' weights, hence on
+    policy too.
+    """
     found = train(OnlineDPO(beta=beta, pairs=256, labels="bradley_terry"), 300, 0.5 / beta**2)
     best = (log(REFERENCE) + reward_of(TableTools()) / beta).log_softmax(-1)
     assert float((best.exp() - found.exp()).abs().max()) < 0.03
@@ -129,7 +135,13 @@ def certain(path: Path) -> str:
 
 def test_it_outlives_its_own_collapse_on_a_table(tmp_path: Path) -> None:
     """The policy ends on one completion; every later refresh finds identical texts only."""
-    words: dict[str, Any] = {"data": certain(tmp_path / "p.jsonl"), "model": "tabular", "seeds": 2, "steps": 400, "lr": 0.2}
+    words: dict[str, Any] = {
+        "data": certain(tmp_path / "p.jsonl"),
+        "model": "tabular",
+        "seeds": 2,
+        "steps": 400,
+        "lr": 0.2,
+    }
     result = xpo_bench.run(algos="online_dpo", out=tmp_path / "run", **words)
     assert [c["status"] for c in result.cells] == ["ok", "ok"]
     for cell in result.cells:
@@ -142,7 +154,9 @@ def test_on_a_language_model_a_seed_gives_one_curve_and_the_reward_rises(tmp_pat
 
     def run(name: str, steps: int) -> tuple[float, list[float]]:
         words: dict[str, Any] = {"steps": steps, "set": {"online_dpo.pairs": 8, "task.kl_samples": 16}}
-        result = xpo_bench.run(algos="online_dpo", tasks="overfit_pair", seeds=1, out=tmp_path / name, **words)
+        result = xpo_bench.run(
+            algos="online_dpo", tasks="overfit_pair", seeds=1, out=tmp_path / name, **words
+        )
         (cell,) = result.cells
         assert cell["status"] == "ok", cell["error"]
         curve = pq.read_table(tmp_path / name / "curves" / f"{cell['key']}.parquet").to_pydict()

@@ -20,7 +20,9 @@ from xpo_bench_plugins.algorithms.sdpo import SDPO
 
 
 @pytest.mark.parametrize(("beta", "rate"), [(0.5, 0.2341), (1.0, 0.4209)])
-def test_rejection_sampling_accepts_at_the_stated_rate_and_follows_the_optimum(beta: float, rate: float) -> None:
+def test_rejection_sampling_accepts_at_the_stated_rate_and_follows_the_optimum(
+    beta: float, rate: float
+) -> None:
     rng = np.random.default_rng(1)
     drawn = rng.choice(4, 200_000, p=REFERENCE)
     # far fewer than the first pass would accept: every candidate that is tested is a fresh one
@@ -55,10 +57,14 @@ def test_candidates_keyed_by_text_are_biased() -> None:
 
 def test_rejection_sampling_renews_the_maximum_and_ends() -> None:
     # at a small β only the best of those left is accepted, pass after pass
-    indices, tests = statistical_rejection_sampling(np.array([1.0, 3.0, 2.0]), 3, 1e-3, np.random.default_rng(0))
+    indices, tests = statistical_rejection_sampling(
+        np.array([1.0, 3.0, 2.0]), 3, 1e-3, np.random.default_rng(0)
+    )
     assert indices.tolist() == [1, 2, 0]
     assert tests == 3 + 2 + 1
-    indices, tests = statistical_rejection_sampling(np.array([1.0, 1.0, 1.0]), 2, 1.0, np.random.default_rng(0))
+    indices, tests = statistical_rejection_sampling(
+        np.array([1.0, 1.0, 1.0]), 2, 1.0, np.random.default_rng(0)
+    )
     assert (indices.tolist(), tests) == ([0, 1], 2)  # equal rewards: all accepted, and testing stops at n
     assert len(statistical_rejection_sampling(np.zeros(3), 10, 1.0, np.random.default_rng(0))[0]) == 3
 
@@ -175,15 +181,21 @@ def test_ppo_samples_every_prompt_once_per_refresh() -> None:
     tools.examples = [*PAIRS, Pair("y", "b", "a")]
     singles = algorithm.shape_data(tools.examples, tools)
     assert [s.prompt for s in singles] == ["x"] * 3 + ["y"] * 3
-    assert all(s.values["old_logp"] == pytest.approx(tools.current["abcd".index(s.completion)]) for s in singles)
+    assert all(
+        s.values["old_logp"] == pytest.approx(tools.current["abcd".index(s.completion)]) for s in singles
+    )
     assert sum(s.values["advantage"] for s in singles[:3]) == pytest.approx(0)
     reward = tools.fit_reward([*PAIRS, Pair("y", "b", "a")], 0.01)
     returns = [
         r - 0.5 * (tools.current["abcd".index(s.completion)] - tools.reference["abcd".index(s.completion)])
-        for r, s in zip(reward([Completion(s.prompt, s.completion) for s in singles[:3]]), singles[:3], strict=True)
+        for r, s in zip(
+            reward([Completion(s.prompt, s.completion) for s in singles[:3]]), singles[:3], strict=True
+        )
     ]
     assert singles[0].values["advantage"] == pytest.approx(returns[0] - (returns[1] + returns[2]) / 2)
-    assert algorithm.completions(singles) == {"completion": [Completion(s.prompt, s.completion) for s in singles]}
+    assert algorithm.completions(singles) == {
+        "completion": [Completion(s.prompt, s.completion) for s in singles]
+    }
     assert algorithm.columns(singles)["advantage"] == [s.values["advantage"] for s in singles]
 
 
@@ -207,7 +219,10 @@ def test_ppo_fits_its_reward_to_all_rows_and_samples_the_prompts_of_the_batch() 
 )
 def test_clipped_surrogate(ratio: float, advantage: float, value: float, slope: float) -> None:
     logp = torch.tensor([math.log(ratio)], dtype=torch.float64, requires_grad=True)
-    columns = {"advantage": torch.tensor([advantage], dtype=torch.float64), "old_logp": torch.zeros(1, dtype=torch.float64)}
+    columns = {
+        "advantage": torch.tensor([advantage], dtype=torch.float64),
+        "old_logp": torch.zeros(1, dtype=torch.float64),
+    }
     loss = PPO(clip=0.2).loss(Step({"completion": one_token(logp)}, {}, columns))
     assert float(loss.detach()) == pytest.approx(value)
     assert float(torch.autograd.grad(loss.sum(), logp)[0]) == pytest.approx(slope)
@@ -216,7 +231,9 @@ def test_clipped_surrogate(ratio: float, advantage: float, value: float, slope: 
 def surrogate(algorithm: PPO, singles: list[Single], logits: torch.Tensor) -> torch.Tensor:
     actions = ["abcd".index(s.completion) for s in singles]
     columns = {k: torch.tensor(v, dtype=torch.float64) for k, v in algorithm.columns(singles).items()}
-    return algorithm.loss(Step({"completion": one_token(logits.log_softmax(-1)[actions])}, {}, columns)).mean()
+    return algorithm.loss(
+        Step({"completion": one_token(logits.log_softmax(-1)[actions])}, {}, columns)
+    ).mean()
 
 
 def test_one_pass_is_the_policy_gradient_of_reward_minus_kl() -> None:

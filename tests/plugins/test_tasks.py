@@ -53,12 +53,18 @@ def pairs(dataset: Dataset, split: str = "train") -> list[Pair]:
 def shared_data(monkeypatch: pytest.MonkeyPatch) -> Path:
     """The directory of the real preference sets: XPO_BENCH_DATA, or shared/data in or beside the repository."""
     repository = Path(__file__).parents[2]
-    candidates = [os.environ.get("XPO_BENCH_DATA"), repository / "shared/data", repository.parent / "shared/data"]
+    candidates = [
+        os.environ.get("XPO_BENCH_DATA"),
+        repository / "shared/data",
+        repository.parent / "shared/data",
+    ]
     for candidate in filter(None, candidates):
         if (Path(candidate) / "ukpconvarg1.parquet").is_file():
             monkeypatch.setenv("XPO_BENCH_DATA", str(candidate))
             return Path(candidate)
-    pytest.skip("ukpconvarg1.parquet is neither under XPO_BENCH_DATA nor in shared/data beside the repository")
+    pytest.skip(
+        "ukpconvarg1.parquet is neither under XPO_BENCH_DATA nor in shared/data beside the repository"
+    )
 
 
 @pytest.mark.parametrize("module", MODULES, ids=lambda m: m.__name__.rsplit(".", 1)[1])
@@ -135,7 +141,8 @@ def test_bandit_options() -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [{"coverage": 0}, {"coverage": 1.1}, {"actions": 1}, {"prompts": 0}, {"pairs": 0}, {"pears": 1}]
+    "options",
+    [{"coverage": 0}, {"coverage": 1.1}, {"actions": 1}, {"prompts": 0}, {"pairs": 0}, {"pears": 1}],
 )
 def test_bandit_options_have_bounds(options: dict[str, float]) -> None:
     with pytest.raises(ValidationError):
@@ -168,7 +175,13 @@ def test_overfit_pair() -> None:
     model, budget = task.model, task.budget
     assert (model.name, model.tokenizer, model.vocab_size, model.hidden_size) == ("tiny", "ids", 32, 256)
     assert (model.intermediate_size, model.layers, model.heads, model.eos) == (512, 2, 4, False)
-    assert (budget.optimizer, budget.lr, budget.steps, budget.batch_size, budget.loss_over) == ("adam", 1e-3, 300, 1, "sequence")
+    assert (budget.optimizer, budget.lr, budget.steps, budget.batch_size, budget.loss_over) == (
+        "adam",
+        1e-3,
+        300,
+        1,
+        "sequence",
+    )
 
 
 # --------------------------------------------------------------------------- travel
@@ -240,19 +253,26 @@ def test_ukp(shared_data: Path) -> None:
     assert len(shares) == 8151
     assert all(0.5 <= s <= 1 for s in shares)
     assert sum(s == 0.5 for s in shares) > 600
-    longest = max(len((p.prompt + text).encode()) for p in (*train, *heldout) for text in (p.chosen, p.rejected))
+    longest = max(
+        len((p.prompt + text).encode()) for p in (*train, *heldout) for text in (p.chosen, p.rejected)
+    )
     assert longest + 2 <= ukp.Ukp.model.context
     longer = [len(p.chosen) > len(p.rejected) for p in (*train, *heldout) if p.p_chosen != 0.5]
     assert math.isclose(sum(longer) / len(longer), 0.72, abs_tol=0.02)
 
 
 @pytest.mark.parametrize("folder", [None, "empty"])
-def test_ukp_that_cannot_be_reached_is_one_line(folder: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ukp_that_cannot_be_reached_is_one_line(
+    folder: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     if folder is None:
         monkeypatch.delenv("XPO_BENCH_DATA", raising=False)
     else:
         monkeypatch.setenv("XPO_BENCH_DATA", str(tmp_path))
-    with pytest.raises(UnreachableError, match=r"^ukp: no ukpconvarg1.parquet to read; set XPO_BENCH_DATA to the directory.*$"):
+    with pytest.raises(
+        UnreachableError,
+        match=r"^ukp: no ukpconvarg1.parquet to read; set XPO_BENCH_DATA to the directory.*$",
+    ):
         ukp.Ukp().data(0, TINY)
 
 
@@ -275,14 +295,21 @@ def test_real_sets(module: object, count: int, kind: str, shared_data: Path) -> 
     dataset = task().data(0, task.model)
     assert dataset.kind == kind
     assert dataset.rows == count == len(dataset.train) + len(dataset.heldout) + sum(dataset.dropped.values())
-    assert dataset.dropped == {tulu: {"chosen equals rejected": 35}, pandalm: {"empty completion": 54}}.get(module, {})  # type: ignore[call-overload]
+    assert dataset.dropped == {tulu: {"chosen equals rejected": 35}, pandalm: {"empty completion": 54}}.get(
+        module, {}
+    )  # type: ignore[call-overload]
     assert bool(dataset.heldout) == (kind != "forget_retain")
 
 
 def test_tofu_is_refused_by_losses_on_pairs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import pandas as pd
 
-    rows = [("forget05", "Who?", "Ann."), ("retain90", "Where?", "Here."), ("forget05", "", "x"), ("other", "a", "b")]
+    rows = [
+        ("forget05", "Who?", "Ann."),
+        ("retain90", "Where?", "Here."),
+        ("forget05", "", "x"),
+        ("other", "a", "b"),
+    ]
     pd.DataFrame(rows, columns=["split", "question", "answer"]).to_parquet(tmp_path / "tofu.parquet")
     monkeypatch.setenv("XPO_BENCH_DATA", str(tmp_path))
     dataset = tofu.Tofu().data(0, TINY)
@@ -301,7 +328,9 @@ def test_tofu_is_refused_by_losses_on_pairs(tmp_path: Path, monkeypatch: pytest.
 def test_hub_sets(monkeypatch: pytest.MonkeyPatch) -> None:
     talk = "\n\nHuman: a\n\nAssistant: b\n\nHuman: c\n\nAssistant:"
     transcripts = [{"chosen": f"{talk} yes", "rejected": f"{talk} no"}, {"chosen": "x", "rejected": "y"}]
-    user, good, bad = ({"role": r, "content": c} for r, c in (("user", "q"), ("assistant", "yes"), ("assistant", "no")))
+    user, good, bad = (
+        {"role": r, "content": c} for r, c in (("user", "q"), ("assistant", "yes"), ("assistant", "no"))
+    )
     messages = [{"chosen": [user, good], "rejected": [user, bad], "score_chosen": 9.0}]
     sets = {"Anthropic/hh-rlhf": transcripts, "trl-lib/ultrafeedback_binarized": messages}
     # tests/data/test_hub.py has the real one
@@ -311,4 +340,6 @@ def test_hub_sets(monkeypatch: pytest.MonkeyPatch) -> None:
     assert hh.HH(rows=1).data(0, TINY).rows == 1
     assert dataset.train == (Pair(talk, " yes", " no"),)
     assert dataset.dropped == {"missing column": 1}
-    assert ultrafeedback.UltraFeedback().data(0, TINY).train == (Pair("User: q\n\nAssistant:", " yes", " no"),)
+    assert ultrafeedback.UltraFeedback().data(0, TINY).train == (
+        Pair("User: q\n\nAssistant:", " yes", " no"),
+    )

@@ -7,16 +7,24 @@ from pathlib import Path
 import pytest
 import torch
 
+from xpo_bench.contract.examples import Completion
+from xpo_bench.contract.settings import ModelSpec
 from xpo_bench.errors import UnreachableError, UsageError
-from xpo_bench.policy import causal_lm
-from xpo_bench.policy.causal_lm import CausalLM
-from xpo_bench.policy.tokenize import Encoded, Row
-from xpo_bench.policy.tokenizers import IdTokenizer
-from xpo_bench.types import Completion, ModelSpec
+from xpo_bench.policy.language import causal_lm
+from xpo_bench.policy.language.causal_lm import CausalLM
+from xpo_bench.policy.language.tokenize import Encoded, Row
+from xpo_bench.policy.language.tokenizers import IdTokenizer
 
 VOCAB = 32
 SPEC = ModelSpec(
-    name="tiny", tokenizer="ids", vocab_size=VOCAB, hidden_size=16, intermediate_size=32, layers=2, heads=2, context=64
+    name="tiny",
+    tokenizer="ids",
+    vocab_size=VOCAB,
+    hidden_size=16,
+    intermediate_size=32,
+    layers=2,
+    heads=2,
+    context=64,
 )
 COMPLETIONS = [
     Completion("1 2 3", "4 5"),
@@ -38,7 +46,13 @@ def build(family):
     """A small random model with weights large enough to matter."""
     import transformers as t
 
-    common = {"vocab_size": VOCAB, "initializer_range": 0.3, "bos_token_id": None, "eos_token_id": None, "pad_token_id": None}
+    common = {
+        "vocab_size": VOCAB,
+        "initializer_range": 0.3,
+        "bos_token_id": None,
+        "eos_token_id": None,
+        "pad_token_id": None,
+    }
     small = {
         "hidden_size": 16,
         "intermediate_size": 32,
@@ -52,9 +66,18 @@ def build(family):
         "llama": lambda: t.LlamaForCausalLM(t.LlamaConfig(**common, **small)),
         "tied": lambda: t.LlamaForCausalLM(t.LlamaConfig(**common, **small, tie_word_embeddings=True)),
         "qwen2": lambda: t.Qwen2ForCausalLM(t.Qwen2Config(**common, **small)),
-        "gpt2": lambda: t.GPT2LMHeadModel(t.GPT2Config(**common, **dropout, n_embd=16, n_layer=2, n_head=2, n_positions=64)),
+        "gpt2": lambda: t.GPT2LMHeadModel(
+            t.GPT2Config(**common, **dropout, n_embd=16, n_layer=2, n_head=2, n_positions=64)
+        ),
         "gemma2": lambda: t.Gemma2ForCausalLM(
-            t.Gemma2Config(**common, **small, head_dim=8, final_logit_softcapping=2.0, sliding_window=4, attention_dropout=0.5)
+            t.Gemma2Config(
+                **common,
+                **small,
+                head_dim=8,
+                final_logit_softcapping=2.0,
+                sliding_window=4,
+                attention_dropout=0.5,
+            )
         ),
         "granite": lambda: t.GraniteForCausalLM(t.GraniteConfig(**common, **small, logits_scaling=3.0)),
         "cohere": lambda: t.CohereForCausalLM(t.CohereConfig(**common, **small, logit_scale=0.5)),
@@ -89,11 +112,14 @@ def test_scores_equal_naive_ones(family):
     assert scores.token_logps.dtype == torch.float64
     assert scores.mask[0].sum(-1).tolist() == [2, 6, 1, 3]
     for n, completion in enumerate(COMPLETIONS):
-        torch.testing.assert_close(scores.token_logps[0, n][scores.mask[0, n]], naive(lm, completion), rtol=0, atol=1e-10)
+        torch.testing.assert_close(
+            scores.token_logps[0, n][scores.mask[0, n]], naive(lm, completion), rtol=0, atol=1e-10
+        )
 
 
 @pytest.mark.parametrize(
-    ("family", "head"), [(f, "full" if f in ("gemma2", "granite", "cohere") else "selected") for f in FAMILIES]
+    ("family", "head"),
+    [(f, "full" if f in ("gemma2", "granite", "cohere") else "selected") for f in FAMILIES],
 )
 def test_what_a_model_does_around_its_head_is_noticed(family, head):
     assert policy(family).describe()["head"] == head
@@ -107,12 +133,15 @@ def test_gradients_equal_naive_ones(family, chunk, share):
     lm.reach *= share
     lm.chunk, lm.tokens_per_forward = chunk, 16
     weight = torch.tensor([1.0, -2.0, 0.5, 3.0], dtype=torch.float64)
-    (lm.score({"a": (lm.encode(COMPLETIONS), index(0, 1, 2, 3))}, grad=True)["a"].sum * weight).sum().backward()
+    (
+        lm.score({"a": (lm.encode(COMPLETIONS), index(0, 1, 2, 3))}, grad=True)["a"].sum * weight
+    ).sum().backward()
     got = [p.grad.clone() for p in lm.parameters()]
     lm.model.zero_grad()
     sum(w * naive(lm, c).sum() for w, c in zip(weight, COMPLETIONS, strict=True)).backward()
     for mine, p in zip(got, lm.parameters(), strict=True):
-        # gemma2 takes the softmax of its attention in float32, and Llama's norm adds up the gradients of a shared prompt in it
+        # gemma2 takes the softmax of its attention in float32, and Llama's norm adds up the gradients of a
+        # shared prompt in it
         rough = family == "gemma2" or (share and family in ("llama", "tied"))
         torch.testing.assert_close(mine, p.grad, rtol=1e-5 if rough else 1e-8, atol=1e-5 if rough else 1e-10)
 
@@ -276,7 +305,9 @@ def test_training_moves_the_preference():
 def test_an_encoder_is_refused():
     import transformers as t
 
-    config = t.BertConfig(vocab_size=VOCAB, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32)
+    config = t.BertConfig(
+        vocab_size=VOCAB, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32
+    )
     with pytest.raises(UsageError, match="not causal"):
         CausalLM(t.BertLMHeadModel(config), IdTokenizer(VOCAB), SPEC)
 
@@ -291,7 +322,11 @@ def expect_one_line(capfd, spec, error, match, **options):
 def test_paths_that_are_not_models(tmp_path, capfd):
     expect_one_line(capfd, ModelSpec(name=str(tmp_path / "nothing")), UsageError, "not a directory")
     expect_one_line(capfd, ModelSpec(name=str(tmp_path)), UsageError, "no config.json")
-    for text, match in (("{}", "Unrecognized model"), ("{", "JSON"), (json.dumps({"model_type": "llama"}), "cannot be loaded")):
+    for text, match in (
+        ("{}", "Unrecognized model"),
+        ("{", "JSON"),
+        (json.dumps({"model_type": "llama"}), "cannot be loaded"),
+    ):
         (tmp_path / "config.json").write_text(text)
         expect_one_line(capfd, ModelSpec(name=str(tmp_path)), UsageError, match)
 
@@ -303,7 +338,12 @@ def test_a_model_that_cannot_be_reached(monkeypatch, capfd):
         raise OSError("We couldn't connect to the hub.\nCheck your connection.")
 
     monkeypatch.setattr(transformers.AutoModelForCausalLM, "from_pretrained", offline)
-    expect_one_line(capfd, ModelSpec(name="someone/some-model"), UnreachableError, "cannot be reached: We couldn't connect")
+    expect_one_line(
+        capfd,
+        ModelSpec(name="someone/some-model"),
+        UnreachableError,
+        "cannot be reached: We couldn't connect",
+    )
 
 
 @pytest.mark.parametrize(

@@ -11,24 +11,29 @@ import torch
 from scipy.stats import spearmanr
 from small_models import SPEC, build
 
+from xpo_bench.contract.examples import Completion, Pair
+from xpo_bench.contract.settings import DataSpec, ModelSpec
 from xpo_bench.data.dataset import load_dataset
 from xpo_bench.errors import UsageError
-from xpo_bench.policy.causal_lm import CausalLM
-from xpo_bench.policy.ches import ches
-from xpo_bench.policy.tokenizers import IdTokenizer
-from xpo_bench.types import Completion, DataSpec, ModelSpec, Pair
+from xpo_bench.policy.language.causal_lm import CausalLM
+from xpo_bench.policy.language.ches import ches
+from xpo_bench.policy.language.tokenizers import IdTokenizer
 
 SHARED = Path(__file__).parents[3] / "shared"
 STORIES, DATA = SHARED / "models" / "stories260K", SHARED / "data"
 
 
 def plain_ches(model: Any, sides: list[tuple[list[int], int]], *, mean: bool) -> list[float]:
-    """Definition 2, one row at a time: `sides` are (ids, where the completion begins), chosen and rejected in turn."""
+    """Definition 2, one row at a time: `sides` are (ids, where the completion begins), chosen and rejected in
+    turn.
+    """
     sums = []
     model.eval()
     for ids, start in sides:
         with torch.no_grad():
-            hidden = model(input_ids=torch.tensor([ids]), output_hidden_states=True).hidden_states[-1][0].double()
+            hidden = (
+                model(input_ids=torch.tensor([ids]), output_hidden_states=True).hidden_states[-1][0].double()
+            )
         taken = hidden[start - 1 : len(ids) - 1]
         sums.append(taken.mean(0) if mean else taken.sum(0))
     return [float(w @ l - w @ w) for w, l in zip(sums[::2], sums[1::2], strict=True)]  # noqa: E741
@@ -84,7 +89,9 @@ def test_values_on_text_are_those_of_plain_transformers() -> None:
 
 
 def test_equal_hidden_states_give_zero_and_the_sign_follows_the_definition() -> None:
-    """Completions of one token stand behind one hidden state; a longer rejected side in its direction scores above zero."""
+    """Completions of one token stand behind one hidden state; a longer rejected side in its direction scores
+    above zero.
+    """
     policy = CausalLM(build("llama"), IdTokenizer(SPEC.vocab_size), SPEC)
     one = ches(policy, [Pair("1 2 3", "4", "5")])
     assert one.sums == pytest.approx([0.0], abs=1e-5)
@@ -94,16 +101,21 @@ def test_equal_hidden_states_give_zero_and_the_sign_follows_the_definition() -> 
     assert abs(same.means).max() < abs(same.sums).max()
 
 
-@pytest.mark.skipif(not (STORIES.exists() and (DATA / "ukpconvarg1.parquet").exists()), reason="needs ../shared")
+@pytest.mark.skipif(
+    not (STORIES.exists() and (DATA / "ukpconvarg1.parquet").exists()), reason="needs ../shared"
+)
 def test_chosen_completions_of_high_pairs_gain_least() -> None:
-    """The paper's use: CHES orders pairs by what a small step on the margin does to log π(chosen), highest where it gains least.
+    """The paper's use: CHES orders pairs by what a small step on the margin does to log π(chosen), highest
+    where it gains least.
 
-    That change is ⟨∇ log π(chosen), ∇ log π(chosen) − ∇ log π(rejected)⟩; relative to a step on the chosen completion alone,
-    what the rejected one takes away is ⟨∇ chosen, ∇ rejected⟩ / ‖∇ chosen‖².
+    That change is ⟨∇ log π(chosen), ∇ log π(chosen) − ∇ log π(rejected)⟩; relative to a step on the chosen
+    completion alone, what the rejected one takes away is ⟨∇ chosen, ∇ rejected⟩ / ‖∇ chosen‖².
     """
     spec = DataSpec(source=str(DATA / "ukpconvarg1.parquet"), on_bad_row="skip")
     rows = load_dataset(spec, 0.0, np.random.default_rng(0)).train
-    pairs = [e for i in np.random.default_rng(1).permutation(len(rows))[:48] if isinstance(e := rows[i], Pair)]
+    pairs = [
+        e for i in np.random.default_rng(1).permutation(len(rows))[:48] if isinstance(e := rows[i], Pair)
+    ]
     policy = CausalLM.load(ModelSpec(name=str(STORIES)), init_seed=0)
     change, taken = [], []
     for e in pairs:

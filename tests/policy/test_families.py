@@ -1,4 +1,6 @@
-"""Conversations under the templates of many families: the ids that transformers makes of them, and nothing else is scored."""
+"""Conversations under the templates of many families: the ids that transformers makes of them, and nothing
+else is scored.
+"""
 
 from __future__ import annotations
 
@@ -14,9 +16,10 @@ import torch
 from chat_families import FAMILIES
 from chat_models import logp
 
+from xpo_bench.contract.examples import Completion, Pair
+from xpo_bench.contract.settings import DataSpec, ModelSpec
 from xpo_bench.data.dataset import load_dataset
-from xpo_bench.policy.causal_lm import CausalLM
-from xpo_bench.types import Completion, DataSpec, ModelSpec, Pair
+from xpo_bench.policy.language.causal_lm import CausalLM
 
 DAY = datetime(2024, 7, 26)
 Messages = list[dict[str, Any]]
@@ -32,13 +35,21 @@ def said(text: Any, **more: Any) -> dict[str, Any]:
 
 SYSTEM = {"role": "system", "content": "Be brief."}
 ROWS: dict[str, dict[str, Messages]] = {
-    "one turn": {"prompt": [user("What is the cat?")], "chosen": [said("The cat is happy.")], "rejected": [said("No idea.")]},
+    "one turn": {
+        "prompt": [user("What is the cat?")],
+        "chosen": [said("The cat is happy.")],
+        "rejected": [said("No idea.")],
+    },
     "three turns": {
         "prompt": [user("Hello there"), said("Hi."), user("Who are you?\n")],
         "chosen": [said("I am the cat, é😀.")],
         "rejected": [said("Nobody.\n\nAt all.")],
     },
-    "one begins with the other": {"prompt": [user("Yes?")], "chosen": [said("Yes, yes.")], "rejected": [said("Yes")]},
+    "one begins with the other": {
+        "prompt": [user("Yes?")],
+        "chosen": [said("Yes, yes.")],
+        "rejected": [said("Yes")],
+    },
 }
 NOT_UNDER_WORD_PIECES = "three turns"
 
@@ -84,7 +95,9 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[st
 def read(folder: Path, path: str, *rows: Mapping[str, Any], **options: Any) -> tuple[Pair, ...]:
     file = folder / "rows.jsonl"
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    found = load_dataset(DataSpec(source=str(file), **options), 0.0, np.random.default_rng(0), ModelSpec(name=path)).train
+    found = load_dataset(
+        DataSpec(source=str(file), **options), 0.0, np.random.default_rng(0), ModelSpec(name=path)
+    ).train
     assert all(isinstance(pair, Pair) for pair in found)
     return found  # type: ignore[return-value]
 
@@ -94,7 +107,9 @@ def rendered(tokenizer: Any, messages: Messages, **options: Any) -> list[int]:
 
 
 def shared(*rows: Sequence[int]) -> int:
-    return next((k for k, ids in enumerate(zip(*rows, strict=False)) if len(set(ids)) > 1), min(map(len, rows)))
+    return next(
+        (k for k, ids in enumerate(zip(*rows, strict=False)) if len(set(ids)) > 1), min(map(len, rows))
+    )
 
 
 CASES = [(f, r) for f in FAMILIES for r in ROWS if (f, r) != ("word-pieces", NOT_UNDER_WORD_PIECES)]
@@ -120,7 +135,10 @@ def test_ids_boundary_and_scores(served: Any, tmp_path: Path, family: str, which
     assert merges == (FAMILIES[family].short or fitted.merged > 0)
 
     bos = tokenizer.bos_token_id
-    if bos is not None and bos not in (tokenizer.eos_token_id, tokenizer.convert_tokens_to_ids("<|im_start|>")):
+    if bos is not None and bos not in (
+        tokenizer.eos_token_id,
+        tokenizer.convert_tokens_to_ids("<|im_start|>"),
+    ):
         turns = sum(m["role"] == "user" for m in row["prompt"]) if family == "llama-2" else 1
         assert all(ids.count(bos) <= turns for ids in want)
     for ids, side in zip(want, ("chosen", "rejected"), strict=True):
@@ -135,7 +153,11 @@ def test_ids_boundary_and_scores(served: Any, tmp_path: Path, family: str, which
 @pytest.mark.parametrize("family", FAMILIES)
 def test_ids_that_end_a_sample(served: Any, family: str) -> None:
     _, tokenizer, policy = served(family)
-    ends = [*FAMILIES[family].ends, tokenizer.eos_token, *([FAMILIES[family].stop] if FAMILIES[family].stop else [])]
+    ends = [
+        *FAMILIES[family].ends,
+        tokenizer.eos_token,
+        *([FAMILIES[family].stop] if FAMILIES[family].stop else []),
+    ]
     assert policy.stops == {tokenizer.convert_tokens_to_ids(end) for end in ends}
 
 
@@ -144,7 +166,9 @@ def test_samples_end_where_the_template_ends_an_answer(served: Any, tmp_path: Pa
     path, tokenizer, policy = served(family)
     (pair,) = read(tmp_path, path, ROWS["one turn"])
     stops = policy.stops
-    drawn = policy.sample([pair.prompt], 48, max_new_tokens=40, generator=torch.Generator().manual_seed(0), temperature=30.0)
+    drawn = policy.sample(
+        [pair.prompt], 48, max_new_tokens=40, generator=torch.Generator().manual_seed(0), temperature=30.0
+    )
     asked = rendered(tokenizer, ROWS["one turn"]["prompt"], add_generation_prompt=True)
     for k, ids in enumerate(drawn.ids):
         assert not stops.intersection(ids[:-1])

@@ -1,4 +1,6 @@
-"""FlexAttention over packed rows: which blocks exist, and that scores and gradients are those of rows that stand alone."""
+"""FlexAttention over packed rows: which blocks exist, and that scores and gradients are those of rows that
+stand alone.
+"""
 
 from __future__ import annotations
 
@@ -11,18 +13,26 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_models import SPEC, VOCAB, build
 
-from xpo_bench.policy import attention, flex, network
-from xpo_bench.policy.causal_lm import CausalLM
-from xpo_bench.policy.tokenize import Encoded, Row
-from xpo_bench.policy.tokenizers import IdTokenizer
+from xpo_bench.policy.language import attention, flex, network
+from xpo_bench.policy.language.causal_lm import CausalLM
+from xpo_bench.policy.language.tokenize import Encoded, Row
+from xpo_bench.policy.language.tokenizers import IdTokenizer
 
 FAMILIES = ("llama", "qwen2", "qwen3", "mistral", "gpt2", "gpt_neox", "granite")
-ROWS = [Row((1, 2, 3, 4, 5), 3), Row((1, 2, 3, 6, 7, 8), 3), Row((4, 5, 5), 1), Row((4, 9), 1), Row((7, 7, 7, 7, 9, 9, 2), 4)]
+ROWS = [
+    Row((1, 2, 3, 4, 5), 3),
+    Row((1, 2, 3, 6, 7, 8), 3),
+    Row((4, 5, 5), 1),
+    Row((4, 9), 1),
+    Row((7, 7, 7, 7, 9, 9, 2), 4),
+]
 CPU = torch.device("cpu")
 
 lengths = st.one_of(st.integers(1, 5), st.integers(100, 300))
 packings = st.lists(
-    st.tuples(lengths, st.integers(0, 200), st.lists(lengths, max_size=3)).map(lambda b: (b[0], [b[0] + b[1], *b[2]])),
+    st.tuples(lengths, st.integers(0, 200), st.lists(lengths, max_size=3)).map(
+        lambda b: (b[0], [b[0] + b[1], *b[2]])
+    ),
     min_size=1,
     max_size=5,
 )
@@ -30,7 +40,9 @@ packings = st.lists(
 
 @pytest.fixture
 def on_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """CPU models take the kernel of accelerators, whose uncompiled form refuses a CPU's backward pass although it has one."""
+    """CPU models take the kernel of accelerators, whose uncompiled form refuses a CPU's backward pass
+    although it has one.
+    """
     monkeypatch.setitem(network.KERNELS, "cpu", flex)
     monkeypatch.setattr(torch.nn.attention.flex_attention, "_validate_device", lambda *_: None)
 
@@ -53,7 +65,9 @@ def visible(packing: attention.Packing) -> torch.Tensor:
 
 @settings(max_examples=60, deadline=None)
 @given(packing=packings)
-def test_every_visible_score_is_in_a_block_and_no_hidden_one_goes_unmasked(packing: attention.Packing) -> None:
+def test_every_visible_score_is_in_a_block_and_no_hidden_one_goes_unmasked(
+    packing: attention.Packing,
+) -> None:
     seen = visible(packing)
     some, whole = flex._blocks(*flex._places(packing))
     n = len(some)
@@ -71,7 +85,10 @@ def test_every_visible_score_is_in_a_block_and_no_hidden_one_goes_unmasked(packi
 
 def test_blocks_that_hold_nothing_are_left_out() -> None:
     some, whole = flex._blocks(*flex._places([(256, [512, 256]), (128, [256])]))
-    rows = ["".join(".sw"[int(s) + 2 * int(w)] for s, w in zip(a, b, strict=True)) for a, b in zip(some, whole, strict=True)]
+    rows = [
+        "".join(".sw"[int(s) + 2 * int(w)] for s, w in zip(a, b, strict=True))
+        for a, b in zip(some, whole, strict=True)
+    ]
     assert rows == [
         "s.......",  # a prompt
         "ws......",

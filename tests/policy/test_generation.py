@@ -11,13 +11,20 @@ import torch
 
 import xpo_bench
 from xpo_bench import Completion, ModelSpec, Pair, Single
-from xpo_bench.policy.causal_lm import CausalLM
-from xpo_bench.policy.reward import accuracy, fit_head
-from xpo_bench.policy.tokenizers import ByteTokenizer
-from xpo_bench.types import Text
+from xpo_bench.contract.examples import Text
+from xpo_bench.policy.language.causal_lm import CausalLM
+from xpo_bench.policy.language.tokenizers import ByteTokenizer
+from xpo_bench.policy.reward_model import accuracy, fit_head
 
 SPEC = ModelSpec(
-    name="tiny", tokenizer="ids", vocab_size=8, hidden_size=16, intermediate_size=32, layers=1, context=16, eos=False
+    name="tiny",
+    tokenizer="ids",
+    vocab_size=8,
+    hidden_size=16,
+    intermediate_size=32,
+    layers=1,
+    context=16,
+    eos=False,
 )
 
 
@@ -67,7 +74,9 @@ def test_reward_head_learns_what_separates_the_pairs(policy: CausalLM) -> None:
 
 
 def test_rso_and_ppo_run_on_a_language_model_and_raise_the_reward(tmp_path: Path) -> None:
-    result = xpo_bench.run(algos="rso,ppo", tasks="overfit_pair", seeds=1, steps=60, out=tmp_path, set={"task.kl_samples": 64})
+    result = xpo_bench.run(
+        algos="rso,ppo", tasks="overfit_pair", seeds=1, steps=60, out=tmp_path, set={"task.kl_samples": 64}
+    )
     assert [c["status"] for c in result.cells] == ["ok", "ok"]
     for cell in result.cells:
         assert cell["notes"]["reward_accuracy_train"] == 1
@@ -99,7 +108,7 @@ def test_what_was_drawn_is_what_is_scored(wild: CausalLM) -> None:
 
 
 def test_pairs_and_singles_of_samples_keep_their_ids(wild: CausalLM) -> None:
-    (first, second), = wild.generate(0, ["ab"], 2, np.random.default_rng(5), max_new_tokens=9)
+    ((first, second),) = wild.generate(0, ["ab"], 2, np.random.default_rng(5), max_new_tokens=9)
     pair = Pair("ab", first.text, second.text)
     single = Single(first.prompt, pair.chosen, True)
     for found in (Completion("ab", pair.chosen), Completion(single.prompt, single.completion)):
@@ -127,7 +136,10 @@ def test_samples_end_at_every_id_that_ends_a_text(wild: CausalLM) -> None:
     assert all(not ManyEnds.stops.intersection(ids[:-1]) for ids in drawn.ids)
     assert drawn.finished.tolist() == [end in ManyEnds.stops for end in ends]
     assert len(set(ends) & ManyEnds.stops) > 5
-    assert all(len(text.encode(errors="replace")) >= len(ids) - 1 for text, ids in zip(drawn.texts, drawn.ids, strict=True))
+    assert all(
+        len(text.encode(errors="replace")) >= len(ids) - 1
+        for text, ids in zip(drawn.texts, drawn.ids, strict=True)
+    )
 
 
 class ManyEnds(ByteTokenizer):

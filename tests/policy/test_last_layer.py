@@ -10,13 +10,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_models import SPEC, VOCAB, build
 
-from xpo_bench.policy.causal_lm import CausalLM
-from xpo_bench.policy.layout import Block, blocks, lay_out
-from xpo_bench.policy.tokenize import Encoded, Row
-from xpo_bench.policy.tokenizers import IdTokenizer
+from xpo_bench.policy.language.causal_lm import CausalLM
+from xpo_bench.policy.language.layout import Block, blocks, lay_out
+from xpo_bench.policy.language.tokenize import Encoded, Row
+from xpo_bench.policy.language.tokenizers import IdTokenizer
 
 FAMILIES = ("llama", "qwen2", "qwen3", "mistral", "gpt2", "gpt_neox", "gemma2", "granite")
-ROWS = [Row((1, 2, 3, 4, 5), 3), Row((1, 2, 3, 6, 7, 8), 3), Row((4, 5, 5), 1), Row((7,) * 20 + (1, 2, 3), 20)]
+ROWS = [
+    Row((1, 2, 3, 4, 5), 3),
+    Row((1, 2, 3, 6, 7, 8), 3),
+    Row((4, 5, 5), 1),
+    Row((7,) * 20 + (1, 2, 3), 20),
+]
 WEIGHTS = torch.tensor([1.0, -2.0, 3.0, 1.0], dtype=torch.float64)
 
 
@@ -44,8 +49,12 @@ def test_scores_and_gradients_are_those_of_the_whole_layer(family: str, packing:
 def test_prompt_positions_are_left_out() -> None:
     policy = lm("llama")
     tokens: list[int] = []
-    policy.model.model.layers[-1].mlp.gate_proj.register_forward_hook(lambda module, inputs, out: tokens.append(out.shape[1]))
-    policy.model.model.layers[0].mlp.gate_proj.register_forward_hook(lambda module, inputs, out: tokens.append(out.shape[1]))
+    policy.model.model.layers[-1].mlp.gate_proj.register_forward_hook(
+        lambda module, inputs, out: tokens.append(out.shape[1])
+    )
+    policy.model.model.layers[0].mlp.gate_proj.register_forward_hook(
+        lambda module, inputs, out: tokens.append(out.shape[1])
+    )
     policy.score_all(Encoded.of(ROWS))
     assert tokens == [32, 16]  # 30 tokens and 9 of them, both filled up
 

@@ -1,4 +1,6 @@
-"""Completions that share the row of their prompt are scored as in rows of their own, or the model is told apart."""
+"""Completions that share the row of their prompt are scored as in rows of their own, or the model is told
+apart.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_models import SPEC, VOCAB, build
 
-from xpo_bench.policy import attention
-from xpo_bench.policy.causal_lm import CausalLM
-from xpo_bench.policy.layout import attended, batches, blocks, lay_out, packs
-from xpo_bench.policy.tokenize import Encoded, Row
-from xpo_bench.policy.tokenizers import IdTokenizer
+from xpo_bench.policy.language import attention
+from xpo_bench.policy.language.causal_lm import CausalLM
+from xpo_bench.policy.language.layout import attended, batches, blocks, lay_out, packs
+from xpo_bench.policy.language.tokenize import Encoded, Row
+from xpo_bench.policy.language.tokenizers import IdTokenizer
 
 ids = st.lists(st.integers(0, VOCAB - 1), min_size=1, max_size=6)
 prompts = st.lists(ids, min_size=1, max_size=3)
@@ -24,7 +26,10 @@ prompts = st.lists(ids, min_size=1, max_size=3)
 def groups(draw: Any) -> list[Row]:
     """Rows over few prompts, in any order, some of them equal."""
     known = draw(prompts)
-    return [Row((*(prompt := draw(st.sampled_from(known))), *draw(ids)), len(prompt)) for _ in range(draw(st.integers(1, 8)))]
+    return [
+        Row((*(prompt := draw(st.sampled_from(known))), *draw(ids)), len(prompt))
+        for _ in range(draw(st.integers(1, 8)))
+    ]
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -42,7 +47,10 @@ def policy(family: str, dtype: str = "float64", **config: Any) -> CausalLM:
     return CausalLM(model, IdTokenizer(VOCAB), SPEC, dtype=dtype)
 
 
-POLICIES = {family: policy(family) for family in ("llama", "qwen2", "qwen3", "mistral", "gpt2", "gpt_neox", "gemma2", "granite")}
+POLICIES = {
+    family: policy(family)
+    for family in ("llama", "qwen2", "qwen3", "mistral", "gpt2", "gpt_neox", "gemma2", "granite")
+}
 PACKED = {family for family in POLICIES if build(family).config._attn_implementation == "sdpa"}
 """Not gemma2: it caps scores, which that attention cannot."""
 
@@ -68,14 +76,18 @@ def test_packed_shared_and_separate_rows_score_alike(family: str, rows: list[Row
         lm.reach, lm.tokens_per_forward, lm.packed = reach, before, packed
     for shared in found:
         assert torch.equal(shared.mask, separate.mask)
-        torch.testing.assert_close(shared.token_logps, separate.token_logps, rtol=0, atol=2e-6)  # some norms compute in float32
+        torch.testing.assert_close(
+            shared.token_logps, separate.token_logps, rtol=0, atol=2e-6
+        )  # some norms compute in float32
 
 
 @pytest.mark.parametrize("family", sorted(PACKED))
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float64"])
 @settings(max_examples=15, deadline=None)
 @given(rows=groups(), tokens=st.sampled_from([8, 40, 10**6]), data=st.data())
-def test_the_company_of_a_row_does_not_change_a_bit(family: str, dtype: str, rows: list[Row], tokens: int, data: Any) -> None:
+def test_the_company_of_a_row_does_not_change_a_bit(
+    family: str, dtype: str, rows: list[Row], tokens: int, data: Any
+) -> None:
     """Otherwise reference scores, and all that follows, would depend on which cell asked for them first."""
     lm = policy(family, dtype)
     some = data.draw(st.lists(st.sampled_from(rows), min_size=1, max_size=8))
@@ -90,13 +102,19 @@ def test_the_company_of_a_row_does_not_change_a_bit(family: str, dtype: str, row
 @pytest.mark.parametrize("family", sorted(PACKED))
 def test_gradients_of_packed_and_separate_rows_agree(family: str) -> None:
     lm = POLICIES[family]
-    rows = Encoded.of([Row((1, 2, 3, 4, 5), 3), Row((1, 2, 3, 6, 7, 8), 3), Row((4, 5, 5), 1), Row((4, 9), 1)])
+    rows = Encoded.of(
+        [Row((1, 2, 3, 4, 5), 3), Row((1, 2, 3, 6, 7, 8), 3), Row((4, 5, 5), 1), Row((4, 9), 1)]
+    )
     found = []
     for packed in (True, False):
         lm.packed, reach, lm.reach = packed, lm.reach, lm.reach if packed else 0
         try:
-            loss = (lm.score({"all": (rows, None)}, grad=True)["all"].sum * torch.tensor([1.0, -2.0, 3.0, 1.0])).sum()
-            found.append(torch.autograd.grad(loss, lm.parameters(), allow_unused=True, materialize_grads=True))
+            loss = (
+                lm.score({"all": (rows, None)}, grad=True)["all"].sum * torch.tensor([1.0, -2.0, 3.0, 1.0])
+            ).sum()
+            found.append(
+                torch.autograd.grad(loss, lm.parameters(), allow_unused=True, materialize_grads=True)
+            )
         finally:
             lm.packed, lm.reach = True, reach
     for ours, theirs in zip(*found, strict=True):
@@ -105,11 +123,15 @@ def test_gradients_of_packed_and_separate_rows_agree(family: str) -> None:
 
 @settings(max_examples=40, deadline=None)
 @given(
-    packing=st.lists(st.tuples(st.integers(1, 90), st.lists(st.integers(1, 200), max_size=3)), min_size=1, max_size=3),
+    packing=st.lists(
+        st.tuples(st.integers(1, 90), st.lists(st.integers(1, 200), max_size=3)), min_size=1, max_size=3
+    ),
     first=st.integers(0, 200),
     key_heads=st.sampled_from([1, 2, 4]),
 )
-def test_packed_attention_is_attention_under_the_mask(packing: list[tuple[int, list[int]]], first: int, key_heads: int) -> None:
+def test_packed_attention_is_attention_under_the_mask(
+    packing: list[tuple[int, list[int]]], first: int, key_heads: int
+) -> None:
     made = [(start, [start + first, *more]) for start, more in packing]
     segments = [s for b, (start, lengths) in enumerate(made) for s in _segments(b, start, lengths)]
     length = len(segments)
@@ -119,13 +141,21 @@ def test_packed_attention_is_attention_under_the_mask(packing: list[tuple[int, l
         for heads in (4, key_heads, key_heads)
     )
     block, number = (torch.tensor(values) for values in zip(*segments, strict=True))
-    visible = (block[:, None] == block) & ((number == 0) | (number[:, None] == number)) & torch.ones(length, length).tril().bool()
+    visible = (
+        (block[:, None] == block)
+        & ((number == 0) | (number[:, None] == number))
+        & torch.ones(length, length).tril().bool()
+    )
     key, value = (heads.repeat_interleave(4 // key_heads, 1) for heads in others)
-    want = torch.nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=visible, scale=0.3).transpose(1, 2)
+    want = torch.nn.functional.scaled_dot_product_attention(
+        query, key, value, attn_mask=visible, scale=0.3
+    ).transpose(1, 2)
     got, _ = attention.attention(None, query, *others, None, scaling=0.3, packing=made)
     torch.testing.assert_close(got, want, rtol=0, atol=1e-12)
     weights = torch.randn(want.shape, generator=rng, dtype=torch.float64)
-    grads = [torch.autograd.grad((out * weights).sum(), (query, *others), retain_graph=True) for out in (got, want)]
+    grads = [
+        torch.autograd.grad((out * weights).sum(), (query, *others), retain_graph=True) for out in (got, want)
+    ]
     for ours, theirs in zip(*grads, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-11)
 
@@ -266,11 +296,15 @@ def test_kinds_of_attention_and_dtypes(kind: str, dtype: str) -> None:
     rows = Encoded.of([Row((1, 2, 3, 4, 5), 3), Row((1, 2, 3, 6, 7, 8), 3)])
     shared = lm.score_all(rows).sum
     lm.reach = 0
-    torch.testing.assert_close(shared, lm.score_all(rows).sum, rtol=0, atol=1e-4 if dtype == "float32" else 0.2)
+    torch.testing.assert_close(
+        shared, lm.score_all(rows).sum, rtol=0, atol=1e-4 if dtype == "float32" else 0.2
+    )
 
 
 def test_packing_is_a_choice() -> None:
     padded = CausalLM(build("llama"), IdTokenizer(VOCAB), SPEC, dtype="float64", packing=False)
     assert (padded.notes["rows"], padded.notes["prefix"]) == ("padded", "shared")
     rows = Encoded.of([Row((1, 2, 3, 4), 2), Row((5, 6, 7), 1)])
-    torch.testing.assert_close(padded.score_all(rows).token_logps, POLICIES["llama"].score_all(rows).token_logps)
+    torch.testing.assert_close(
+        padded.score_all(rows).token_logps, POLICIES["llama"].score_all(rows).token_logps
+    )

@@ -20,7 +20,9 @@ from xpo_bench_plugins.algorithms.sft import SFT
 from xpo_bench_plugins.tasks.travel import MODES, Travel, features, linear_pairs, travellers
 
 PEOPLE = travellers()
-WORLD = World(actions=dict.fromkeys((t.text for t in PEOPLE), MODES), features={t.text: features(t) for t in PEOPLE})
+WORLD = World(
+    actions=dict.fromkeys((t.text for t in PEOPLE), MODES), features={t.text: features(t) for t in PEOPLE}
+)
 EVERYONE = Dataset(train=linear_pairs(PEOPLE), world=WORLD)
 
 
@@ -32,7 +34,9 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def fit(algorithms: list[Any], dataset: Dataset = EVERYONE, steps: int = 4000) -> tuple[LinearPolicy, list[Outcome]]:
+def fit(
+    algorithms: list[Any], dataset: Dataset = EVERYONE, steps: int = 4000
+) -> tuple[LinearPolicy, list[Outcome]]:
     assert dataset.world is not None
     budget = Budget(steps=steps, lr=0.02, eval_pairs=16, heldout_pairs=16)
     policy = LinearPolicy(dataset.world, len(algorithms))
@@ -52,7 +56,9 @@ def test_likelihood_is_mcfadden_s_conditional_logit() -> None:
     place = {prompt: i for i, prompt in enumerate(policy.layout.prompts)}
     loglik = sum(float(logp[place[t.text], MODES.index(t.chosen)]) for t in PEOPLE)
     assert loglik == pytest.approx(-199.1284, abs=1e-3)
-    published = np.array([-0.01550, -0.09612, 0.01329, 5.2074, 3.8690, 3.1632])  # cost, time, income x air, air, train, bus
+    published = np.array(
+        [-0.01550, -0.09612, 0.01329, 5.2074, 3.8690, 3.1632]
+    )  # cost, time, income x air, air, train, bus
     np.testing.assert_allclose(theta / np.array([100, 100, 100, 1, 1, 1]), published, rtol=2e-3)
 
 
@@ -70,7 +76,9 @@ def test_dpo_is_a_logit_of_the_differences() -> None:
     from statsmodels.api import Logit
 
     policy, _ = fit([DPO(beta=1.0)])
-    differences = np.array([np.subtract(features(t)[t.chosen], features(t)[m]) for t in PEOPLE for m in MODES if m != t.chosen])
+    differences = np.array(
+        [np.subtract(features(t)[t.chosen], features(t)[m]) for t in PEOPLE for m in MODES if m != t.chosen]
+    )
     sign = np.where(np.arange(len(differences)) % 2, 1.0, -1.0)  # both outcomes have to occur
     fitted = Logit((sign > 0).astype(float), differences * sign[:, None]).fit(disp=False)
     np.testing.assert_allclose(policy.parameter[0].detach().numpy(), fitted.params, rtol=1e-3)
@@ -82,7 +90,9 @@ def test_one_run_and_many_are_the_same_bits() -> None:
     for i, algorithm in enumerate(algorithms):
         budget = Budget(steps=60, lr=0.02, eval_pairs=16, heldout_pairs=16)
         alone = LinearPolicy(WORLD, 1)
-        (outcome,) = GroupTrainer(alone, [Job(algorithm, "travel", i, 0.02, "adam", EVERYONE, budget)], never).run()
+        (outcome,) = GroupTrainer(
+            alone, [Job(algorithm, "travel", i, 0.02, "adam", EVERYONE, budget)], never
+        ).run()
         assert torch.equal(alone.parameter[0], together.parameter[i])
         assert outcome.curve == outcomes[i].curve
 
@@ -102,7 +112,11 @@ def test_it_generalises_to_travellers_never_seen() -> None:
 
 
 def test_at_zero_it_is_the_reference() -> None:
-    world = World(actions={"x": ("a", "b")}, reference={"x": {"a": 0.3, "b": 0.7}}, features={"x": {"a": (1.0,), "b": (2.0,)}})
+    world = World(
+        actions={"x": ("a", "b")},
+        reference={"x": {"a": 0.3, "b": 0.7}},
+        features={"x": {"a": (1.0,), "b": (2.0,)}},
+    )
     np.testing.assert_allclose(LinearPolicy(world, 2).log_probs()[1, 0].exp().numpy(), [0.3, 0.7])
 
 
@@ -138,12 +152,38 @@ def test_features_have_to_be_whole(features: dict[str, Any], message: str) -> No
 
 
 def test_the_command_line_knows_it(warm: Callable[..., Any]) -> None:
-    done = warm("run", "--algos", "dpo,sft", "--tasks", "travel", "--model", "linear", "--steps", "200", "--seeds", "1", "--json")
+    done = warm(
+        "run",
+        "--algos",
+        "dpo,sft",
+        "--tasks",
+        "travel",
+        "--model",
+        "linear",
+        "--steps",
+        "200",
+        "--seeds",
+        "1",
+        "--json",
+    )
     assert done.code == 0, done.err
     for cell in done.json["cells"]:
         assert cell["task"]["model"]["name"] == "linear"
         assert cell["metrics"]["heldout_reward_accuracy"] > 0.5
-    low = warm("run", "--algos", "dpo", "--tasks", "travel", "--model", "linear:2", "--steps", "20", "--seeds", "1", "--json")
+    low = warm(
+        "run",
+        "--algos",
+        "dpo",
+        "--tasks",
+        "travel",
+        "--model",
+        "linear:2",
+        "--steps",
+        "20",
+        "--seeds",
+        "1",
+        "--json",
+    )
     assert low.json["cells"][0]["task"]["model"]["rank"] == 2
     for wrong in ("linear:0", "linear:x", "tabular:2"):
         refused = warm("run", "--algos", "dpo", "--tasks", "travel", "--model", wrong)

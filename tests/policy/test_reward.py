@@ -7,8 +7,8 @@ import math
 import pytest
 
 from xpo_bench import Completion, Pair
-from xpo_bench.policy import reward
-from xpo_bench.policy.reward import MAX_REWARD, fit_ranker, fit_table
+from xpo_bench.policy import reward_model
+from xpo_bench.policy.reward_model import MAX_REWARD, fit_ranker, fit_table
 
 A, B, C = (Completion("x", text) for text in "abc")
 
@@ -55,6 +55,8 @@ def test_ranker_recovers_log_odds() -> None:
 
 
 def test_a_fit_that_has_not_converged_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reward, "ITERATIONS", 1)
-    with pytest.raises(ArithmeticError, match=r"the fit of a reward has not converged: gradient \S+ after 1 steps"):
+    monkeypatch.setattr(reward_model, "ITERATIONS", 1)
+    with pytest.raises(
+        ArithmeticError, match=r"the fit of a reward has not converged: gradient \S+ after 1 steps"
+    ):
         fit_table(pairs(*["ab"] * 3, "ba", "bc"), 0.01)

@@ -6,10 +6,11 @@ import math
 import pytest
 import torch
 
+from xpo_bench.contract.examples import Completion
+from xpo_bench.contract.settings import ModelSpec
 from xpo_bench.errors import UsageError
-from xpo_bench.policy.causal_lm import CausalLM
-from xpo_bench.policy.tokenizers import IdTokenizer
-from xpo_bench.types import Completion, ModelSpec
+from xpo_bench.policy.language.causal_lm import CausalLM
+from xpo_bench.policy.language.tokenizers import IdTokenizer
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -23,7 +24,14 @@ def _one_thread():
 def world(vocab_size=8, **options):
     """A tiny model over token ids, its distribution far from uniform."""
     spec = ModelSpec(
-        name="tiny", tokenizer="ids", vocab_size=vocab_size, hidden_size=16, intermediate_size=32, heads=2, context=32, eos=False
+        name="tiny",
+        tokenizer="ids",
+        vocab_size=vocab_size,
+        hidden_size=16,
+        intermediate_size=32,
+        heads=2,
+        context=32,
+        eos=False,
     )
     lm = CausalLM.load(spec, init_seed=0, dtype="float64", **options)
     sharpen(lm, 20.0)
@@ -74,7 +82,9 @@ def test_shapes_and_prompts_are_kept():
 def test_frequencies_match_the_softmax(temperature, top_k):
     lm = world()
     count = 20_000
-    sampled = lm.sample(["1 2 3"], count, max_new_tokens=1, generator=generator(), temperature=temperature, top_k=top_k)
+    sampled = lm.sample(
+        ["1 2 3"], count, max_new_tokens=1, generator=generator(), temperature=temperature, top_k=top_k
+    )
     seen = torch.bincount(torch.tensor([int(text) for text in sampled.texts]), minlength=8).double()
     logits = enumerate_logps(lm, "1 2 3", 1)[1] / temperature
     if top_k:
@@ -92,7 +102,13 @@ def test_frequencies_match_the_softmax(temperature, top_k):
 def test_cached_logps_equal_scored_ones(family, dtype):
     import transformers as t
 
-    common = {"vocab_size": 16, "initializer_range": 0.3, "bos_token_id": None, "eos_token_id": None, "pad_token_id": None}
+    common = {
+        "vocab_size": 16,
+        "initializer_range": 0.3,
+        "bos_token_id": None,
+        "eos_token_id": None,
+        "pad_token_id": None,
+    }
     small = {
         "hidden_size": 16,
         "intermediate_size": 32,
@@ -103,14 +119,20 @@ def test_cached_logps_equal_scored_ones(family, dtype):
     torch.manual_seed(0)
     model = {
         "llama": lambda: t.LlamaForCausalLM(t.LlamaConfig(**common, **small)),
-        "gpt2": lambda: t.GPT2LMHeadModel(t.GPT2Config(**common, n_embd=16, n_layer=2, n_head=2, n_positions=64)),
-        "gemma2": lambda: t.Gemma2ForCausalLM(t.Gemma2Config(**common, **small, head_dim=8, final_logit_softcapping=2.0)),
+        "gpt2": lambda: t.GPT2LMHeadModel(
+            t.GPT2Config(**common, n_embd=16, n_layer=2, n_head=2, n_positions=64)
+        ),
+        "gemma2": lambda: t.Gemma2ForCausalLM(
+            t.Gemma2Config(**common, **small, head_dim=8, final_logit_softcapping=2.0)
+        ),
     }[family]()
     lm = CausalLM(model, IdTokenizer(16), ModelSpec(name="tiny", eos=False), dtype=dtype)
     lm.reach = 0  # as samples are drawn, a row each; some models compute attention in float32
     sampled = lm.sample(["1", "2 3 4 5 6 7", "8 9"], 3, max_new_tokens=9, generator=generator())
     scored = lm.score_all(sampled.encoded)
-    torch.testing.assert_close(sampled.scores.token_logps, scored.token_logps, rtol=0, atol=1e-10 if dtype == "float64" else 1e-4)
+    torch.testing.assert_close(
+        sampled.scores.token_logps, scored.token_logps, rtol=0, atol=1e-10 if dtype == "float64" else 1e-4
+    )
 
 
 def test_a_sample_does_not_depend_on_its_batch():
@@ -127,7 +149,9 @@ def test_samples_stop_at_eos():
         lm.model.lm_head.weight.mul_(0.0)
         lm.model.lm_head.weight[258] = 0.0
     hook = lm._head.register_forward_hook(
-        lambda module, args, out: out.index_add(-1, torch.tensor([257]), torch.full((*out.shape[:-1], 1), 5.0))
+        lambda module, args, out: out.index_add(
+            -1, torch.tensor([257]), torch.full((*out.shape[:-1], 1), 5.0)
+        )
     )
     sampled = lm.sample(["a", "bcd"], 50, max_new_tokens=12, generator=generator())
     hook.remove()
@@ -207,19 +231,27 @@ def test_bfloat16_samples_and_kl():
     sampled = lm.sample(["ab", "c"], 2, max_new_tokens=5, generator=generator())
     assert sampled.scores.token_logps.dtype == torch.float32
     assert lm.sequence_kl(sampled, lm.snapshot()).per_sample_kl.tolist() == [0.0] * 4
-    torch.testing.assert_close(sampled.scores.token_logps, lm.score_all(sampled.encoded).token_logps, rtol=0, atol=0.05)
+    torch.testing.assert_close(
+        sampled.scores.token_logps, lm.score_all(sampled.encoded).token_logps, rtol=0, atol=0.05
+    )
 
 
 def test_finished_samples_leave_the_batch_and_change_nothing(monkeypatch: pytest.MonkeyPatch):
-    """One token in eight ends a sample, so batches shrink several times; the others go on as if nothing had happened."""
+    """One token in eight ends a sample, so batches shrink several times; the others go on as if nothing had
+    happened.
+    """
     from transformers.cache_utils import Cache
 
-    spec = ModelSpec(name="tiny", tokenizer="ids", vocab_size=8, hidden_size=16, intermediate_size=32, heads=2, context=64)
+    spec = ModelSpec(
+        name="tiny", tokenizer="ids", vocab_size=8, hidden_size=16, intermediate_size=32, heads=2, context=64
+    )
     lm = CausalLM.load(spec, init_seed=0)
     lm.tokenizer = IdTokenizer(8, eos=7)
     kept = []
     select = Cache.batch_select_indices
-    monkeypatch.setattr(Cache, "batch_select_indices", lambda self, keep: (kept.append(len(keep)), select(self, keep))[1])
+    monkeypatch.setattr(
+        Cache, "batch_select_indices", lambda self, keep: (kept.append(len(keep)), select(self, keep))[1]
+    )
     shrinking = lm.sample(["1 2", "3", "4 5 6"], 16, max_new_tokens=40, generator=generator())
     processed, flops = lm.tokens_processed, lm.flops
     assert len(kept) > 2

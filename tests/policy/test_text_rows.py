@@ -1,4 +1,6 @@
-"""Rows of text and conversations as the ids that a model reads: boundaries, ends, turns, truncation, and what is left out."""
+"""Rows of text and conversations as the ids that a model reads: boundaries, ends, turns, truncation, and what
+is left out.
+"""
 
 from __future__ import annotations
 
@@ -14,10 +16,11 @@ import torch
 from chat_families import CHATML, FAMILIES, IM, LLAMA2, QWEN3
 from chat_models import Prefix, byte_level, fast, logp, pieces, saved, word_pieces, wrapped
 
+from xpo_bench.contract.examples import Completion, Dataset, Pair, Single
+from xpo_bench.contract.settings import DataSpec, ModelSpec
 from xpo_bench.data.dataset import load_dataset
 from xpo_bench.errors import DataError, UsageError
-from xpo_bench.policy.causal_lm import CausalLM
-from xpo_bench.types import Completion, Dataset, DataSpec, ModelSpec, Pair, Single
+from xpo_bench.policy.language.causal_lm import CausalLM
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -55,7 +58,9 @@ def said(text: Any) -> dict[str, Any]:
 def read(folder: Path, model: str, *rows: Mapping[str, Any], **options: Any) -> Dataset:
     file = folder / "rows.jsonl"
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return load_dataset(DataSpec(source=str(file), **options), 0.0, np.random.default_rng(0), ModelSpec(name=model))
+    return load_dataset(
+        DataSpec(source=str(file), **options), 0.0, np.random.default_rng(0), ModelSpec(name=model)
+    )
 
 
 def load(model: str, **settings: Any) -> CausalLM:
@@ -67,7 +72,9 @@ def sides(policy: CausalLM, pair: Pair, truncate: str = "prompt") -> tuple[list[
     fitted = policy.fit([pair], truncate)
     assert fitted.left_out == {}
     (fit,) = fitted.examples
-    encoded = policy.encode([Completion(fit.prompt, fit.chosen), Completion(fit.prompt, fit.rejected)], truncate)
+    encoded = policy.encode(
+        [Completion(fit.prompt, fit.chosen), Completion(fit.prompt, fit.rejected)], truncate
+    )
     return [encoded.row(0), encoded.row(1)], policy.score_all(encoded).sum[0].tolist()
 
 
@@ -89,9 +96,13 @@ KINDS: dict[str, Any] = {
     "bytes": lambda: fast(byte_level(), eos="</s>"),
     "bytes, a space before": lambda: fast(byte_level(prefix_space=True), eos="</s>"),
     "bytes, a BOS that is not added": lambda: fast(byte_level(), bos="<s>", eos="</s>"),
-    "bytes, BOS and EOS added": lambda: fast(wrapped(byte_level(), "<s> $A </s>", ["<s>", "</s>"]), bos="<s>", eos="</s>"),
+    "bytes, BOS and EOS added": lambda: fast(
+        wrapped(byte_level(), "<s> $A </s>", ["<s>", "</s>"]), bos="<s>", eos="</s>"
+    ),
     "add_bos_token": lambda: fast(byte_level(), bos="<s>", eos="</s>", add_bos_token=True),
-    "words, [CLS] and [SEP]": lambda: fast(wrapped(word_pieces(), "[CLS] $A [SEP]", ["[CLS]", "[SEP]"]), eos="[SEP]"),
+    "words, [CLS] and [SEP]": lambda: fast(
+        wrapped(word_pieces(), "[CLS] $A [SEP]", ["[CLS]", "[SEP]"]), eos="[SEP]"
+    ),
 }
 PREFIXES: tuple[Prefix, ...] = ("legacy", "always", "first", "never")
 for _prefix in PREFIXES:
@@ -123,18 +134,26 @@ def test_text_has_the_ids_that_the_tokenizer_gives_it(tmp_path: Path, kind: str)
             while ids[-1] == inner.eos_token_id:
                 ids.pop()
         assert [list(row.ids) for row in rows] == [[*ids, inner.eos_token_id] for ids in whole]
-        first = min(next((k for k, (a, b) in enumerate(zip(asked, ids, strict=False)) if a != b), len(asked)) for ids in whole)
+        first = min(
+            next((k for k, (a, b) in enumerate(zip(asked, ids, strict=False)) if a != b), len(asked))
+            for ids in whole
+        )
         ended = asked[-1] == inner.eos_token_id
         assert {row.start for row in rows} <= {first, len(asked) - ended}
         assert rows[0].start == rows[1].start
 
 
 def test_bos_is_what_the_tokenizer_adds() -> None:
-    from xpo_bench.policy.tokenizers import ModelTokenizer
+    from xpo_bench.policy.language.tokenizers import ModelTokenizer
 
     lead = {kind: ModelTokenizer(make()).lead for kind, make in KINDS.items()}
     assert lead["bytes"] == lead["bytes, a BOS that is not added"] == ()
-    for kind in ("add_bos_token", "bytes, BOS and EOS added", "pieces, bpe, legacy", "words, [CLS] and [SEP]"):
+    for kind in (
+        "add_bos_token",
+        "bytes, BOS and EOS added",
+        "pieces, bpe, legacy",
+        "words, [CLS] and [SEP]",
+    ):
         assert len(lead[kind]) == 1
 
 
@@ -232,12 +251,18 @@ def test_a_prompt_that_ends_with_the_assistant_is_continued(tmp_path: Path) -> N
     for family in ("qwen2.5", "mistral-v1", "gemma"):
         path = FAMILIES[family].save(tmp_path / family)
         policy = load(path)
-        row = {"prompt": [user("q"), said("The cat")], "chosen": [said(" is here.")], "rejected": [said(" sat.")]}
+        row = {
+            "prompt": [user("q"), said("The cat")],
+            "chosen": [said(" is here.")],
+            "rejected": [said(" sat.")],
+        }
         (pair,) = read(tmp_path, path, row).train
         rows, _ = sides(policy, pair)
         merged = [user("q"), said("The cat is here.")]
         assert list(rows[0].ids) == policy.tokenizer.inner.apply_chat_template(merged, return_dict=False)
-        opened = policy.tokenizer.inner.apply_chat_template(row["prompt"], continue_final_message=True, return_dict=False)
+        opened = policy.tokenizer.inner.apply_chat_template(
+            row["prompt"], continue_final_message=True, return_dict=False
+        )
         assert list(rows[0].ids[: rows[0].start]) == opened[: rows[0].start]
         assert rows[0].start >= len(opened) - 1
 
@@ -260,7 +285,9 @@ def test_unpaired_conversations(chatml: str, tmp_path: Path) -> None:
     encoded = policy.encode([Completion(e.prompt, e.completion) for e in fitted])
     inner = policy.tokenizer.inner
     for k, row in enumerate(rows):
-        assert list(encoded.row(k).ids) == inner.apply_chat_template(row["prompt"] + row["completion"], return_dict=False)
+        assert list(encoded.row(k).ids) == inner.apply_chat_template(
+            row["prompt"] + row["completion"], return_dict=False
+        )
     heard = inner.decode([encoded.row(1).ids[k] for k in encoded.row(1).scored])
     assert heard == "b<|im_end|>\nd<|im_end|>\n"
 
@@ -273,7 +300,9 @@ def test_messages_without_a_template(tmp_path: Path, model: str) -> None:
     assert found.template == "plain"
 
 
-def test_special_tokens_that_a_user_spells_are_read_as_the_tokenizer_reads_them(chatml: str, tmp_path: Path) -> None:
+def test_special_tokens_that_a_user_spells_are_read_as_the_tokenizer_reads_them(
+    chatml: str, tmp_path: Path
+) -> None:
     spelled = "say <|im_end|>\n<|im_start|>assistant\nno"
     row = {"prompt": [user(spelled)], "chosen": [said("a<|im_end|>")], "rejected": [said("b <|im_start|> c")]}
     (pair,) = read(tmp_path, chatml, row).train
@@ -293,21 +322,34 @@ def test_a_tokenizer_without_offsets(tmp_path: Path) -> None:
     path = saved(tmp_path / "model", tokenizer)
     policy = load(path)
     assert not policy.tokenizer.inner.is_fast
-    row = {"prompt": [user("wer? é")], "chosen": [said("<think>\nhm\n</think>\n\nich")], "rejected": [said("du")]}
+    row = {
+        "prompt": [user("wer? é")],
+        "chosen": [said("<think>\nhm\n</think>\n\nich")],
+        "rejected": [said("du")],
+    }
     (pair,) = read(tmp_path, path, row).train
     rows, _ = sides(policy, pair)
     for side, ids in zip(("chosen", "rejected"), rows, strict=True):
-        assert list(ids.ids) == policy.tokenizer.inner.apply_chat_template(row["prompt"] + row[side], return_dict=False)
+        assert list(ids.ids) == policy.tokenizer.inner.apply_chat_template(
+            row["prompt"] + row[side], return_dict=False
+        )
     rows, _ = sides(policy, Pair("wer?", " ich", " du"))
     assert list(rows[0].ids) == policy.tokenizer.inner("wer? ich")["input_ids"]  # it writes its own end
 
 
 def test_named_templates(tmp_path: Path) -> None:
     with_tools = "{% if tools %}TOOLS {{ tools | tojson }}\n{% endif %}" + CHATML
-    tokenizer = fast(byte_level(), {"default": CHATML, "tool_use": with_tools}, eos="<|endoftext|>", special=IM)
+    tokenizer = fast(
+        byte_level(), {"default": CHATML, "tool_use": with_tools}, eos="<|endoftext|>", special=IM
+    )
     path = saved(tmp_path / "model", tokenizer)
     assert (tmp_path / "model" / "chat_template.jinja").is_file()
-    tools = [{"type": "function", "function": {"name": "weather", "parameters": {"type": "object", "properties": {}}}}]
+    tools = [
+        {
+            "type": "function",
+            "function": {"name": "weather", "parameters": {"type": "object", "properties": {}}},
+        }
+    ]
     row = {"prompt": [user("q")], "chosen": [said("a")], "rejected": [said("b")]}
     policy = load(path)
     inner = policy.tokenizer.inner
@@ -321,7 +363,9 @@ def test_named_templates(tmp_path: Path) -> None:
 
 
 def test_ends_that_are_no_ends(tmp_path: Path) -> None:
-    """A template of which nothing shows, or whose answers end with a line break that is an added token, ends no sample."""
+    """A template of which nothing shows, or whose answers end with a line break that is an added token, ends
+    no sample.
+    """
     for k, template in enumerate(("<|im_start|>{{ messages | length }}", CHATML.replace("<|im_end|>", ""))):
         tokenizer = fast(byte_level(), template, eos="<|endoftext|>", special=IM, plain=("\n",))
         policy = load(saved(tmp_path / str(k), tokenizer))
@@ -345,10 +389,14 @@ def test_ids_that_the_model_does_not_know(tmp_path: Path) -> None:
     tokenizer = fast(byte_level(), CHATML, eos="</s>", special=("<|im_start|>", "<|im_end|>"))
     known = tokenizer.convert_tokens_to_ids("<|im_end|>")
     assert known == len(tokenizer) - 2
-    with pytest.raises(UsageError, match=rf"gives '</s>' the id {known + 1}, and the model has embeddings of {known + 1} ids"):
+    with pytest.raises(
+        UsageError, match=rf"gives '</s>' the id {known + 1}, and the model has embeddings of {known + 1} ids"
+    ):
         load(saved(tmp_path / "end", tokenizer, ends=0, vocab=known + 1))
     tokenizer = fast(byte_level(), eos="</s>", special=("</s>", "<|never|>"))
     policy = load(saved(tmp_path / "text", tokenizer, vocab=len(tokenizer) - 1))
     sides(policy, Pair("a", " b", " c"))
-    with pytest.raises(UsageError, match=r"gives '<\|never\|>' the id 401, and the model has embeddings of 401 ids alone"):
+    with pytest.raises(
+        UsageError, match=r"gives '<\|never\|>' the id 401, and the model has embeddings of 401 ids alone"
+    ):
         policy.fit([Pair("a <|never|>", " b", " c")])

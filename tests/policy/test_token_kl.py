@@ -1,4 +1,6 @@
-"""KL from a reference at every token: against naive full distributions, and by the chain rule over all completions."""
+"""KL from a reference at every token: against naive full distributions, and by the chain rule over all
+completions.
+"""
 
 from __future__ import annotations
 
@@ -10,17 +12,26 @@ import pytest
 import torch
 from torch import Tensor
 
-from xpo_bench.policy.causal_lm import CausalLM, State
-from xpo_bench.policy.ensemble import Ensemble
+from xpo_bench.contract.examples import Completion, World
+from xpo_bench.contract.settings import ModelSpec
+from xpo_bench.policy.language.causal_lm import CausalLM, State
+from xpo_bench.policy.language.divergence import forward_kl
+from xpo_bench.policy.language.ensemble import Ensemble
+from xpo_bench.policy.language.tokenizers import IdTokenizer
 from xpo_bench.policy.linear import LinearPolicy
 from xpo_bench.policy.tabular import TabularPolicy
-from xpo_bench.policy.token_kl import forward_kl
-from xpo_bench.policy.tokenizers import IdTokenizer
-from xpo_bench.types import Completion, ModelSpec, World
 
 VOCAB = 40
 SPEC = ModelSpec(
-    name="tiny", tokenizer="ids", vocab_size=VOCAB, hidden_size=16, intermediate_size=32, layers=2, heads=2, context=64, eos=False
+    name="tiny",
+    tokenizer="ids",
+    vocab_size=VOCAB,
+    hidden_size=16,
+    intermediate_size=32,
+    layers=2,
+    heads=2,
+    context=64,
+    eos=False,
 )
 COMPLETIONS = [
     Completion("1 2 3", "4 5"),
@@ -28,7 +39,13 @@ COMPLETIONS = [
     Completion("3 1 4 1 5 9 2 6", "5"),
     Completion("1 2 3", "31 0 2"),
 ]
-COMMON = {"vocab_size": VOCAB, "initializer_range": 0.3, "bos_token_id": None, "eos_token_id": None, "pad_token_id": None}
+COMMON = {
+    "vocab_size": VOCAB,
+    "initializer_range": 0.3,
+    "bos_token_id": None,
+    "eos_token_id": None,
+    "pad_token_id": None,
+}
 SMALL = {
     "hidden_size": 16,
     "intermediate_size": 32,
@@ -70,7 +87,8 @@ def moved(state: State, scale: float = 0.3, seed: int = 1) -> State:
     """A snapshot some way from another."""
     g = torch.Generator().manual_seed(seed)
     return {
-        name: p + scale * p.std().nan_to_num() * torch.randn(p.shape, generator=g, dtype=p.dtype) for name, p in state.items()
+        name: p + scale * p.std().nan_to_num() * torch.randn(p.shape, generator=g, dtype=p.dtype)
+        for name, p in state.items()
     }
 
 
@@ -107,10 +125,16 @@ def test_it_is_that_of_full_distributions_and_so_is_its_gradient(family: str, ch
         assert float(expected.detach().min()) > 1e-3
         assert scores.token_kl[0, n][~scores.mask[0, n]].tolist() == [0.0] * int((~scores.mask[0, n]).sum())
     torch.testing.assert_close(scores.sequence_kl[0], torch.stack([kl.sum() for kl in own]))
-    weight = torch.arange(1.0, scores.token_kl.numel() + 1, dtype=torch.float64).view(scores.token_kl.shape) * scores.mask
+    weight = (
+        torch.arange(1.0, scores.token_kl.numel() + 1, dtype=torch.float64).view(scores.token_kl.shape)
+        * scores.mask
+    )
     got = torch.autograd.grad((weight * scores.token_kl).sum() + scores.sum.sum(), lm.parameters())
     flat = weight[scores.mask]
-    logps = sum(distributions(lm, c).gather(1, torch.tensor([[int(w)] for w in c.text.split()])).sum() for c in COMPLETIONS)
+    logps = sum(
+        distributions(lm, c).gather(1, torch.tensor([[int(w)] for w in c.text.split()])).sum()
+        for c in COMPLETIONS
+    )
     wanted = torch.autograd.grad((flat * torch.cat(own)).sum() + logps, lm.parameters())
     for one, other in zip(got, wanted, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)  # norms are float32
@@ -148,7 +172,9 @@ def test_absent_rows_have_none() -> None:
     torch.testing.assert_close(some.sequence_kl[0, 1], asked(lm, state).sequence_kl[0, 1])
     none = asked(lm, state, True, -1)
     assert none.token_kl.tolist() == [[[0.0]]]
-    gradient = torch.autograd.grad(none.sequence_kl.sum() + none.sum.sum(), lm.parameters(), materialize_grads=True)
+    gradient = torch.autograd.grad(
+        none.sequence_kl.sum() + none.sum.sum(), lm.parameters(), materialize_grads=True
+    )
     assert not any(bool(g.any()) for g in gradient)
 
 
@@ -203,13 +229,25 @@ def test_the_reference_of_adapters_is_the_model_with_those_of_the_snapshot() -> 
     for n, completion in enumerate(COMPLETIONS):
         kl = naive(lm, start, completion)
         assert float(kl.detach().max()) > 1e-6
-        torch.testing.assert_close(scores.token_kl[0, n][scores.mask[0, n]], kl.detach(), rtol=1e-6, atol=1e-9)
+        torch.testing.assert_close(
+            scores.token_kl[0, n][scores.mask[0, n]], kl.detach(), rtol=1e-6, atol=1e-9
+        )
 
 
 def test_the_chain_rule_over_all_completions() -> None:
-    """E over y ~ π_ref of Σ_t KL(π_ref(.|x,y<t) ‖ π(.|x,y<t)) is the KL between the distributions over whole completions."""
+    """E over y ~ π_ref of Σ_t KL(π_ref(.|x,y<t) ‖ π(.|x,y<t)) is the KL between the distributions over whole
+    completions.
+    """
     small = ModelSpec(
-        name="tiny", tokenizer="ids", vocab_size=5, hidden_size=16, intermediate_size=32, layers=2, heads=2, context=8, eos=False
+        name="tiny",
+        tokenizer="ids",
+        vocab_size=5,
+        hidden_size=16,
+        intermediate_size=32,
+        layers=2,
+        heads=2,
+        context=8,
+        eos=False,
     )
     lm = CausalLM.load(small, init_seed=3, dtype="float64")
     texts = [" ".join(map(str, ids)) for ids in product(range(5), repeat=3)]
@@ -239,7 +277,9 @@ def test_copies_side_by_side_have_their_own() -> None:
     assert plain.token_kl is None
     scores = ensemble.score(requests, grad=True, against=state)["a"]
     torch.testing.assert_close(scores.token_logps, plain.token_logps, rtol=1e-12, atol=1e-12)
-    expected = torch.stack([asked(singles[0], against[0], False, 0, 1, 3).sequence_kl[0], torch.zeros(3, dtype=torch.float64)])
+    expected = torch.stack(
+        [asked(singles[0], against[0], False, 0, 1, 3).sequence_kl[0], torch.zeros(3, dtype=torch.float64)]
+    )
     expected[1, :2] = asked(singles[1], against[1], False, 1, 3).sequence_kl[0]
     torch.testing.assert_close(scores.sequence_kl, expected, rtol=1e-9, atol=1e-12)
     assert torch.autograd.grad(scores.sequence_kl.sum(), ensemble.parameters())[0].any()
@@ -250,7 +290,10 @@ def test_copies_side_by_side_have_their_own() -> None:
 WORLD = World(
     actions={"x": ("a", "b", "c"), "y": ("d", "e")},
     reference={"x": {"a": 0.2, "b": 0.5, "c": 0.3}, "y": {"d": 0.9, "e": 0.1}},
-    features={"x": {"a": (1.0, 0.0), "b": (0.0, 1.0), "c": (1.0, 1.0)}, "y": {"d": (0.0, 2.0), "e": (1.0, 0.0)}},
+    features={
+        "x": {"a": (1.0, 0.0), "b": (0.0, 1.0), "c": (1.0, 1.0)},
+        "y": {"d": (0.0, 2.0), "e": (1.0, 0.0)},
+    },
 )
 
 
@@ -263,7 +306,9 @@ def test_a_completion_of_a_table_is_one_token(kind: type[TabularPolicy]) -> None
     pairs = [Completion("x", "b"), Completion("y", "e"), Completion("x", "c")]
     stacked = table.stack([table.encode(pairs)] * 2)
     table.begin()
-    scores = table.score({"a": (stacked, None), "b": (stacked, torch.tensor([[1], [0]]))}, grad=True, against=start)
+    scores = table.score(
+        {"a": (stacked, None), "b": (stacked, torch.tensor([[1], [0]]))}, grad=True, against=start
+    )
     logp, ref = table.log_probs(), table.log_reference
     p = ref.exp()
     exact = torch.where(p > 0, p * (ref - logp), 0.0).sum(-1)

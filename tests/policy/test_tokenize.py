@@ -7,17 +7,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from xpo_bench.contract.examples import Completion
 from xpo_bench.errors import DataError, UsageError
-from xpo_bench.policy.tokenize import encode
-from xpo_bench.policy.tokenizers import ByteTokenizer, IdTokenizer, ModelTokenizer
-from xpo_bench.types import Completion
+from xpo_bench.policy.language.tokenize import encode
+from xpo_bench.policy.language.tokenizers import ByteTokenizer, IdTokenizer, ModelTokenizer
 
 BYTES = ByteTokenizer()
 IDS = IdTokenizer(32)
 
 
 class Specials(ByteTokenizer):
-    """A tokenizer that reads `<` as BOS and `>` as EOS, as model tokenizers do with special tokens in the text."""
+    """A tokenizer that reads `<` as BOS and `>` as EOS, as model tokenizers do with special tokens in the
+    text.
+    """
 
     def ids(self, text):
         return [{ord("<"): 256, ord(">"): 257}.get(i, i) for i in super().ids(text)]
@@ -38,7 +40,9 @@ def stories():
 
 
 def rows(tokenizer, *pairs, context=512, eos=True, truncate="prompt"):
-    return encode(tokenizer, [Completion(*pair) for pair in pairs], context=context, eos=eos, truncate=truncate)
+    return encode(
+        tokenizer, [Completion(*pair) for pair in pairs], context=context, eos=eos, truncate=truncate
+    )
 
 
 def parts(encoded, index=0):

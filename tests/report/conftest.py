@@ -40,7 +40,12 @@ def record() -> Make:
             "key": f"{algorithm}{task}{seed}",
             "status": status,
             "error": {"type": "ValueError", "message": error, "traceback": ""} if error else None,
-            "algorithm": {"name": algorithm, "config": config or {}, "version": "1", "regulariser": regulariser},
+            "algorithm": {
+                "name": algorithm,
+                "config": config or {},
+                "version": "1",
+                "regulariser": regulariser,
+            },
             "task": {
                 "name": task,
                 "version": "1",
@@ -67,7 +72,9 @@ def printed() -> Callable[..., str]:
     """What a printing function writes at a width, as plain text."""
 
     def show(function: Callable[..., None], *args: Any, width: int = 80, **more: Any) -> str:
-        console = Console(width=width, file=io.StringIO(), record=True, force_terminal=True, color_system="truecolor")
+        console = Console(
+            width=width, file=io.StringIO(), record=True, force_terminal=True, color_system="truecolor"
+        )
         function(console, *args, **more)
         return console.export_text()
 

@@ -1,4 +1,6 @@
-"""Algorithms against one of them: paired, corrected, with a probability of improvement, and ranked over tasks."""
+"""Algorithms against one of them: paired, corrected, with a probability of improvement, and ranked over
+tasks.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +12,14 @@ from rich.console import Console
 from scipy import stats as scipy_stats
 
 from xpo_bench.errors import UsageError
-from xpo_bench.report.against import against, documents, print_against, ranks
-from xpo_bench.report.stats import Group, group, summarise
+from xpo_bench.report.runs import SeedGroup, group
+from xpo_bench.report.summary import summarise
+from xpo_bench.report.tables.versus import against, documents, print_against, ranks
 
 
-def record(algorithm: str, task: str, seed: int, metrics: dict[str, float], beta: float = 0.1) -> dict[str, Any]:
+def record(
+    algorithm: str, task: str, seed: int, metrics: dict[str, float], beta: float = 0.1
+) -> dict[str, Any]:
     return {
         "key": f"{algorithm}-{task}-{seed}-{beta}",
         "status": "ok",
@@ -29,7 +34,7 @@ def record(algorithm: str, task: str, seed: int, metrics: dict[str, float], beta
 
 def groups(
     means: dict[str, float], tasks: int = 2, seeds: int = 8, metric: str = "frontier_gap", noise: float = 0.01
-) -> list[Group]:
+) -> list[SeedGroup]:
     """Every algorithm at its mean; seeds have levels of their own that all algorithms share, far apart."""
     rng = np.random.default_rng(0)
     out = []
@@ -44,7 +49,10 @@ def groups(
 def test_differences_are_paired_over_seeds() -> None:
     """Levels that differ by 10 between seeds hide a difference of 1, unless seeds are paired."""
     rows = against(groups({"dpo": 0.0, "ipo": -1.0}), "dpo")
-    assert [(row.label, row.task, row.metric) for row in rows] == [("ipo", "t0", "frontier_gap"), ("ipo", "t1", "frontier_gap")]
+    assert [(row.label, row.task, row.metric) for row in rows] == [
+        ("ipo", "t0", "frontier_gap"),
+        ("ipo", "t1", "frontier_gap"),
+    ]
     for row in rows:
         assert row.difference.mean == pytest.approx(-1.0, abs=0.02)
         assert row.corrected is not None
@@ -63,19 +71,25 @@ def test_p_is_that_of_scipy_and_corrected_for_all() -> None:
 
 
 def test_family_wise_error_is_held() -> None:
-    """Eight algorithms that are the baseline under other names: one comparison in twenty may find one of them different."""
+    """Eight algorithms that are the baseline under other names: one comparison in twenty may find one of them
+    different.
+    """
     rng = np.random.default_rng(3)
     names = {f"a{i}": 0.0 for i in range(9)}
     alarms = 0
     for _ in range(150):
-        rows = [record(n, "t", s, {"frontier_gap": float(rng.standard_normal())}) for n in names for s in range(5)]
+        rows = [
+            record(n, "t", s, {"frontier_gap": float(rng.standard_normal())}) for n in names for s in range(5)
+        ]
         alarms += any((row.corrected or 1.0) < 0.05 for row in against(group(rows), "a0"))
     assert alarms <= scipy_stats.binom.ppf(0.999, 150, 0.05)
 
 
 @pytest.mark.parametrize(("metric", "expected"), [("frontier_gap", 1.0), ("reward_accuracy", 0.0)])
 def test_improvement_knows_which_side_is_better(metric: str, expected: float) -> None:
-    rows = [record(n, "t", s, {metric: v + s / 100}) for n, v in (("dpo", 0.5), ("ipo", 0.1)) for s in range(5)]
+    rows = [
+        record(n, "t", s, {metric: v + s / 100}) for n, v in (("dpo", 0.5), ("ipo", 0.1)) for s in range(5)
+    ]
     (row,) = against(group(rows), "dpo")
     assert row.improvement == expected
 
@@ -98,16 +112,31 @@ def test_seeds_that_only_one_has_are_left_out() -> None:
 def test_ranks_average_ties_and_leave_out_tasks_that_one_lacks() -> None:
     found = [record(n, t, 0, {"reward_accuracy": v}) for t, values in {"t0": (0.9, 0.8, 0.8), "t1": (0.5, 0.9, 0.7)}.items()
              for n, v in zip(("dpo", "ipo", "kto"), values, strict=True)]  # fmt: skip
-    found += [record("dpo", "t2", 0, {"reward_accuracy": 0.1}), record("ipo", "t2", 0, {"reward_accuracy": 0.9})]
+    found += [
+        record("dpo", "t2", 0, {"reward_accuracy": 0.1}),
+        record("ipo", "t2", 0, {"reward_accuracy": 0.9}),
+    ]
     assert ranks(group(found)) == {"dpo": (2.0, 2), "ipo": (1.75, 2), "kto": (2.25, 2)}
 
 
 def test_which_baseline_is_asked_for() -> None:
-    rows = [record(n, "t", s, {"regret": 1.0 + s}, beta) for n in ("dpo", "ipo") for s in (0, 1) for beta in (0.1, 0.5)]
+    rows = [
+        record(n, "t", s, {"regret": 1.0 + s}, beta)
+        for n in ("dpo", "ipo")
+        for s in (0, 1)
+        for beta in (0.1, 0.5)
+    ]
     found = group(rows)
-    with pytest.raises(UsageError, match=r"--baseline dpo: has 2 configurations here; name one: 'dpo beta=0.1', 'dpo beta=0.5'"):
+    with pytest.raises(
+        UsageError,
+        match=r"--baseline dpo: has 2 configurations here; name one: 'dpo beta=0.1', 'dpo beta=0.5'",
+    ):
         against(found, "dpo")
-    assert {row.label for row in against(found, "dpo beta=0.1")} == {"dpo beta=0.5", "ipo beta=0.1", "ipo beta=0.5"}
+    assert {row.label for row in against(found, "dpo beta=0.1")} == {
+        "dpo beta=0.5",
+        "ipo beta=0.1",
+        "ipo beta=0.5",
+    }
     with pytest.raises(UsageError, match="unknown algorithm of this run 'dppo'"):
         against(found, "dppo")
     with pytest.raises(UsageError, match="--metric kl: is neither better higher nor lower"):

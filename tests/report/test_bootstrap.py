@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from xpo_bench.report.bootstrap import improvement, iqm
+from xpo_bench.statistics import improvement, iqm
 
 
 def test_iqm_ignores_outer_quarters_and_order() -> None:

@@ -1,4 +1,6 @@
-"""The page of a report in a real browser: nothing goes wrong, tables are sorted, columns and lines are hidden."""
+"""The page of a report in a real browser: nothing goes wrong, tables are sorted, columns and lines are
+hidden.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +12,17 @@ from typing import Any
 import pytest
 
 import xpo_bench
-from xpo_bench.report.page import page as render
+from xpo_bench.report.render.html import page as render
 from xpo_bench.runner.store import Store
 
-CHROMIUM = next((found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None)
+CHROMIUM = next(
+    (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))),
+    None,
+)
 
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine (Debian's package chromium)")
+pytestmark = pytest.mark.skipif(
+    CHROMIUM is None, reason="no Chromium on this machine (Debian's package chromium)"
+)
 
 
 @pytest.fixture(scope="module")
@@ -40,14 +47,19 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture(params=["light", "dark"])
 def opened(request: pytest.FixtureRequest, browser: Any, url: str) -> Iterator[tuple[str, Any]]:
-    """The page in a scheme; afterwards nothing must have been said, have failed or have been asked of a network."""
+    """The page in a scheme; afterwards nothing must have been said, have failed or have been asked of a
+    network.
+    """
     context = browser.new_context(color_scheme=request.param, viewport={"width": 1200, "height": 900})
     page = context.new_page()
     wrong: list[str] = []
     page.on("console", lambda message: wrong.append(f"{message.type}: {message.text}"))
     page.on("pageerror", lambda error: wrong.append(str(error)))
     page.on("dialog", lambda dialog: wrong.append(dialog.message))
-    page.on("request", lambda asked: wrong.append(asked.url) if not asked.url.startswith(("file:", "data:")) else None)
+    page.on(
+        "request",
+        lambda asked: wrong.append(asked.url) if not asked.url.startswith(("file:", "data:")) else None,
+    )
     page.goto(url)
     yield request.param, page
     context.close()
@@ -94,12 +106,16 @@ def test_lines_are_hidden_by_their_legend(opened: tuple[str, Any]) -> None:
 def test_both_schemes_are_drawn(opened: tuple[str, Any]) -> None:
     scheme, page = opened
     text, ground = (
-        page.evaluate(f"getComputedStyle(document.body).{name}.match(/[0-9.]+/g).slice(0, 3).reduce((a, b) => a + +b, 0)")
+        page.evaluate(
+            f"getComputedStyle(document.body).{name}.match(/[0-9.]+/g).slice(0, 3).reduce((a, b) => a + +b, 0)"
+        )
         for name in ("color", "backgroundColor")
     )
     assert (ground > text) == (scheme == "light")
     assert abs(ground - text) > 400  # of 765: read with ease
-    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")  # tables scroll, the page does not
+    assert page.evaluate(
+        "document.documentElement.scrollWidth <= innerWidth"
+    )  # tables scroll, the page does not
 
 
 def test_it_prints(browser: Any, url: str) -> None:
@@ -121,7 +137,13 @@ def test_it_is_whole_without_its_script(browser: Any, url: str) -> None:
 
 def test_a_script_that_is_smuggled_in_is_refused(browser: Any, url: str, tmp_path: Path) -> None:
     """The policy of the page, beside its escaping: an image or a script that got into it would not load."""
-    source = Path(url.removeprefix("file://").replace("%20", " ").replace("%3C", "<").replace("%3E", ">").replace("%26", "&"))
+    source = Path(
+        url.removeprefix("file://")
+        .replace("%20", " ")
+        .replace("%3C", "<")
+        .replace("%3E", ">")
+        .replace("%26", "&")
+    )
     evil = tmp_path / "evil.html"
     smuggled = "<script>document.title='taken'</script><img src='https://example.org/x.png'></body>"
     evil.write_text(source.read_text("utf-8").replace("</body>", smuggled), encoding="utf-8")

@@ -14,12 +14,14 @@ import pytest
 from rich.console import Console
 from scipy import stats as scipy_stats
 
+from xpo_bench.compare.baselines import Baseline, baseline, read_side, thinned
+from xpo_bench.compare.margins import MARGINS, with_changes
+from xpo_bench.compare.regressions import compare
+from xpo_bench.compare.tables import markdown, print_compared
+from xpo_bench.compare.verdicts import judge
 from xpo_bench.errors import UsageError
-from xpo_bench.report.compare import compare
-from xpo_bench.report.compared import markdown, print_compared
-from xpo_bench.report.margins import MARGINS, better, with_changes
-from xpo_bench.report.sides import Side, baseline, read_side, thinned
-from xpo_bench.report.verdicts import difference, judge, sign_flip
+from xpo_bench.metrics.registry import better
+from xpo_bench.statistics import difference, sign_flip
 
 Records = list[dict[str, Any]]
 ENVIRONMENT = {
@@ -76,7 +78,7 @@ def shaken(records: Records, size: float, seed: int = 2) -> Records:
 
 
 def said(base: Records, new: Records, margins: Any = MARGINS) -> dict[str, Any]:
-    return compare(Side("base", base), Side("new", new), margins)
+    return compare(Baseline("base", base), Baseline("new", new), margins)
 
 
 def test_the_same_thing_twice_is_the_same_whatever_its_speed() -> None:
@@ -85,7 +87,12 @@ def test_the_same_thing_twice_is_the_same_whatever_its_speed() -> None:
         r["metrics"]["pairs_per_s"] = 1.0
     found = said(run(), new)
     (cell,) = found["cells"]
-    assert (found["verdict"], cell["verdict"], cell["identical"], found["comparisons"]) == ("pass", "same", True, 0)
+    assert (found["verdict"], cell["verdict"], cell["identical"], found["comparisons"]) == (
+        "pass",
+        "same",
+        True,
+        0,
+    )
     assert cell["throughput"] == {"base": 100.0, "new": 1.0}
 
 
@@ -120,7 +127,10 @@ def test_the_margin_decides_in_both_directions() -> None:
     new = shaken(run(reward_accuracy=-0.05), 0.001)
     assert said(base, new)["verdict"] == "regression"
     assert said(base, new, with_changes(["reward_accuracy=0.1"]))["verdict"] == "pass"
-    assert said(base, shaken(run(), 0.001), with_changes(["reward_accuracy=0", "kl=0.0001"]))["verdict"] == "undecided"
+    assert (
+        said(base, shaken(run(), 0.001), with_changes(["reward_accuracy=0", "kl=0.0001"]))["verdict"]
+        == "undecided"
+    )
 
 
 @pytest.mark.parametrize(("seeds", "noise"), [(3, 0.2), (1, 0.001)])
@@ -136,15 +146,51 @@ CASES: dict[str, tuple[Change, str, str]] = {
     "failed": (lambda new: new[0].update(status="failed", metrics={}), "regression", "ok → failed at seed 0"),
     "diverged": (lambda new: new[1].update(status="diverged"), "regression", "ok → diverged at seed 1"),
     "a seed is gone": (lambda new: new.pop(), "undecided", "seed 4 is missing"),
-    "no seed in common": (lambda new: [r.update(seed=r["seed"] + 10) for r in new], "undecided", "no seed in common"),
-    "a metric is gone": (lambda new: [r["metrics"].pop("kl") for r in new], "undecided", "kl: not in the new run"),
-    "task version": (lambda new: [r["task"].update(version=2) for r in new], "undecided", "another task version at seed 0, 1"),
-    "data": (lambda new: [r["task"]["data"].update(fingerprint="x") for r in new], "undecided", "another data"),
-    "budget": (lambda new: [r["task"]["budget"].update(steps=7) for r in new], "undecided", "budget.steps 100 → 7"),
-    "config": (lambda new: [r["algorithm"]["config"].update(beta=1) for r in new], "undecided", "config.beta 0.1 → 1"),
-    "learning rate": (lambda new: [r["train"].update(lr=1.0) for r in new], "undecided", "train.lr 0.1 → 1.0"),
-    "model": (lambda new: [r["task"]["model"].update(name="tiny") for r in new], "undecided", "model tabular → tiny"),
-    "another algorithm": (lambda new: [r["algorithm"].update(name="ipo") for r in new], "undecided", "missing from the new run"),
+    "no seed in common": (
+        lambda new: [r.update(seed=r["seed"] + 10) for r in new],
+        "undecided",
+        "no seed in common",
+    ),
+    "a metric is gone": (
+        lambda new: [r["metrics"].pop("kl") for r in new],
+        "undecided",
+        "kl: not in the new run",
+    ),
+    "task version": (
+        lambda new: [r["task"].update(version=2) for r in new],
+        "undecided",
+        "another task version at seed 0, 1",
+    ),
+    "data": (
+        lambda new: [r["task"]["data"].update(fingerprint="x") for r in new],
+        "undecided",
+        "another data",
+    ),
+    "budget": (
+        lambda new: [r["task"]["budget"].update(steps=7) for r in new],
+        "undecided",
+        "budget.steps 100 → 7",
+    ),
+    "config": (
+        lambda new: [r["algorithm"]["config"].update(beta=1) for r in new],
+        "undecided",
+        "config.beta 0.1 → 1",
+    ),
+    "learning rate": (
+        lambda new: [r["train"].update(lr=1.0) for r in new],
+        "undecided",
+        "train.lr 0.1 → 1.0",
+    ),
+    "model": (
+        lambda new: [r["task"]["model"].update(name="tiny") for r in new],
+        "undecided",
+        "model tabular → tiny",
+    ),
+    "another algorithm": (
+        lambda new: [r["algorithm"].update(name="ipo") for r in new],
+        "undecided",
+        "missing from the new run",
+    ),
 }
 
 
@@ -186,17 +232,22 @@ def test_what_is_small_everywhere_is_found_over_tasks() -> None:
     assert found["verdict"] == "regression"
     for seeds, tasks in ((5, 3), (4, 4)):  # too few
         assert said(run(seeds, tasks), shaken(run(seeds, tasks, **half), 0.001))["algorithms"][0]["p"] is None
-    assert said(base, shaken(run(tasks=4, frontier_gap=0.001), 1e-5))["verdict"] == "pass"  # sure, and of no size
+    assert (
+        said(base, shaken(run(tasks=4, frontier_gap=0.001), 1e-5))["verdict"] == "pass"
+    )  # sure, and of no size
 
 
 def test_a_curve_that_goes_elsewhere_and_comes_back_is_told() -> None:
     def curves(bump: float) -> dict[str, Records]:
         steps = (0, 10, 20, 30, 40)
-        return {r["key"]: [{"step": s, "kl": s / 40 + bump * (s in (10, 20)) + 0.001 * r["seed"]} for s in steps] for r in run()}
+        return {
+            r["key"]: [{"step": s, "kl": s / 40 + bump * (s in (10, 20)) + 0.001 * r["seed"]} for s in steps]
+            for r in run()
+        }
 
     base, new = run(), shaken(run(), 1e-6)
-    assert compare(Side("b", base, curves(0.0)), Side("n", new, curves(0.0)))["verdict"] == "pass"
-    detour = compare(Side("b", base, curves(0.0)), Side("n", new, curves(3.0)))
+    assert compare(Baseline("b", base, curves(0.0)), Baseline("n", new, curves(0.0)))["verdict"] == "pass"
+    detour = compare(Baseline("b", base, curves(0.0)), Baseline("n", new, curves(3.0)))
     assert detour["verdict"] == "undecided"
     assert detour["cells"][0]["reasons"] == ["the curve of kl goes elsewhere from step 10 on"]
 
@@ -230,21 +281,33 @@ def test_seeds_that_agree_leave_no_doubt() -> None:
 def test_sign_flips_are_exact_and_agree_with_others() -> None:
     rng = np.random.default_rng(0)
     x, y = rng.normal(0.4, 1.0, 10), rng.normal(0.3, 1.0, 30)
-    every = scipy_stats.permutation_test((x,), np.mean, permutation_type="samples", alternative="greater", n_resamples=2**11)
+    every = scipy_stats.permutation_test(
+        (x,), np.mean, permutation_type="samples", alternative="greater", n_resamples=2**11
+    )
     assert sign_flip(list(x), rng) == pytest.approx(every.pvalue)
-    assert sign_flip(list(y), rng) == pytest.approx(scipy_stats.ttest_1samp(y, 0.0, alternative="greater").pvalue, abs=0.02)
+    assert sign_flip(list(y), rng) == pytest.approx(
+        scipy_stats.ttest_1samp(y, 0.0, alternative="greater").pvalue, abs=0.02
+    )
 
 
 def test_false_alarms_are_as_rare_as_promised() -> None:
     """Differences of nothing, larger than the margins: of 200 comparisons 5 % may raise an alarm."""
-    alarms = sum(said(run(5, 4), shaken(run(5, 4), 0.03, seed))["verdict"] == "regression" for seed in range(200))
+    alarms = sum(
+        said(run(5, 4), shaken(run(5, 4), 0.03, seed))["verdict"] == "regression" for seed in range(200)
+    )
     assert alarms <= scipy_stats.binom.ppf(0.999, 200, 0.05)
 
 
 def test_margins_are_documented() -> None:
     page = (Path(__file__).parents[2] / "docs" / "compare.md").read_text("utf-8")
-    rows = re.findall(r"^\| (`.*?) \| ([0-9.]+)[^|]* \| ?(\d+ %)? ?\|$", page[page.index("## Margins") :], re.MULTILINE)
-    told = {name: (float(a), float(r[:-2]) / 100 if r else 0.0) for names, a, r in rows for name in re.findall(r"`(\w+)`", names)}
+    rows = re.findall(
+        r"^\| (`.*?) \| ([0-9.]+)[^|]* \| ?(\d+ %)? ?\|$", page[page.index("## Margins") :], re.MULTILINE
+    )
+    told = {
+        name: (float(a), float(r[:-2]) / 100 if r else 0.0)
+        for names, a, r in rows
+        for name in re.findall(r"`(\w+)`", names)
+    }
     assert told == {name: (margin.absolute, margin.relative) for name, margin in MARGINS.items()}
     assert better("kl") is None
     assert better("heldout_reward_accuracy") == "higher"
@@ -262,9 +325,12 @@ def test_a_baseline_says_what_the_run_says_and_no_path(tmp_path: Path) -> None:
         r["task"]["model"]["name"] = "/home/somebody/models/small"
         r["task"]["options"] = {"source": "/home/somebody/rows.jsonl", "rows": 3}
     path = tmp_path / "base.json"
-    path.write_text(json.dumps(baseline(Side("run", base, {r["key"]: [{"step": 0, "kl": 0.0}] for r in base}))), "utf-8")
+    path.write_text(
+        json.dumps(baseline(Baseline("run", base, {r["key"]: [{"step": 0, "kl": 0.0}] for r in base}))),
+        "utf-8",
+    )
     assert "somebody" not in path.read_text("utf-8")
-    found = compare(read_side(path), Side("run", base))
+    found = compare(read_side(path), Baseline("run", base))
     assert found["verdict"] == "pass"
     assert all(cell["identical"] for cell in found["cells"])
 

@@ -7,8 +7,7 @@ import pytest
 from scipy import stats as scipy_stats
 from statsmodels.stats.multitest import multipletests
 
-from xpo_bench.report.comparison import holm, p_value
-from xpo_bench.report.stats import Estimate, estimate
+from xpo_bench.statistics import Estimate, estimate, holm, p_value
 
 
 def test_holm() -> None:
@@ -31,7 +30,11 @@ def test_p_of_a_mean() -> None:
 
 
 def test_p_with_a_variance_that_all_runs_share() -> None:
-    assert p_value(Estimate(1.0, 0.0, 2), 0.25) == pytest.approx(2 * scipy_stats.norm.sf(2))  # nothing else is unknown
+    assert p_value(Estimate(1.0, 0.0, 2), 0.25) == pytest.approx(
+        2 * scipy_stats.norm.sf(2)
+    )  # nothing else is unknown
     spread = (0.5 / scipy_stats.t.ppf(0.975, 2)) ** 2
-    expected = 2 * scipy_stats.t.sf(1 / np.sqrt(2 * spread), 2 * 4)  # half of the variance on 2 degrees of freedom
+    expected = 2 * scipy_stats.t.sf(
+        1 / np.sqrt(2 * spread), 2 * 4
+    )  # half of the variance on 2 degrees of freedom
     assert p_value(Estimate(1.0, 0.5, 3), spread) == pytest.approx(expected)

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from xpo_bench.report.curves import BLOCKS, PLAIN, mean_curve, print_sparks, spark
-from xpo_bench.report.stats import group
+from xpo_bench.report.runs import group
+from xpo_bench.report.tables.sparklines import BLOCKS, PLAIN, mean_curve, print_sparks, spark
 
 
 def rows(*points: tuple[int, float | None, float | None]) -> list[dict[str, Any]]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from xpo_bench.report.data_lines import data_lines
+from xpo_bench.report.tables.data_lines import data_lines
 
 USED = {"rows": 10, "train": 8, "heldout": 2, "layout": "trl", "dropped": {}, "columns": {}}
 

@@ -12,9 +12,9 @@ import torch
 from rich.console import Console
 
 import xpo_bench
-from xpo_bench.report.experiments import EXPERIMENTS, columns, print_experiments
-from xpo_bench.report.figures import FIGURES, write_figures
-from xpo_bench.runner.api import Result
+from xpo_bench.api import Result
+from xpo_bench.report.experiments.article import EXPERIMENTS, columns, print_experiments
+from xpo_bench.report.experiments.figures import FIGURES, write_figures
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +22,9 @@ def short(tmp_path_factory: pytest.TempPathFactory) -> Result:
     """The suite with three algorithms and few steps."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
-    result = xpo_bench.run(["dpo", "ipo", "rlhf"], suite="article", out=tmp_path_factory.mktemp("short"), steps=10)
+    result = xpo_bench.run(
+        ["dpo", "ipo", "rlhf"], suite="article", out=tmp_path_factory.mktemp("short"), steps=10
+    )
     torch.set_num_threads(before)
     return result
 
@@ -43,7 +45,9 @@ def test_the_suite_writes_every_figure_with_its_data(short: Result) -> None:
 
 def test_data_of_a_figure_are_those_of_the_records(short: Result) -> None:
     with (short.out / "figures" / "choosing_tau.csv").open(encoding="utf-8", newline="") as file:
-        drawn = {(r["algorithm"], float(r["value"]), r["labels"]): float(r["kl"]) for r in csv.DictReader(file)}
+        drawn = {
+            (r["algorithm"], float(r["value"]), r["labels"]): float(r["kl"]) for r in csv.DictReader(file)
+        }
     cells = [c for c in short.cells if c["experiment"] == "choosing_tau"]
     assert len(drawn) == len(cells) == 24
     for c in cells:
@@ -63,7 +67,7 @@ def test_equal_data_give_equal_bytes_in_any_order_and_no_date(short: Result, tmp
 
 
 def test_axes_have_labels_and_lines_a_legend(short: Result) -> None:
-    from xpo_bench.report.experiments import curve_reader, measure, of_experiments
+    from xpo_bench.report.experiments.article import curve_reader, measure, of_experiments
 
     for name, cells in of_experiments(short.cells).items():
         data = measure(EXPERIMENTS[name], cells, curve_reader(short.out))

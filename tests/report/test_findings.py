@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from xpo_bench.report.findings import findings
-from xpo_bench.report.stats import group
+from xpo_bench.report.runs import group
 
 Make = Callable[..., dict[str, Any]]
 
@@ -17,11 +17,27 @@ def tell(cells: list[dict[str, Any]]) -> str:
 
 def test_collapse_and_rest(record: Make) -> None:
     cells = [
-        record("dpo", "overfit_pair", s, collapsed=1.0, rejected_drift=-3.6, rejected_logp=-99.5, collapse_step=20.0)
+        record(
+            "dpo",
+            "overfit_pair",
+            s,
+            collapsed=1.0,
+            rejected_drift=-3.6,
+            rejected_logp=-99.5,
+            collapse_step=20.0,
+        )
         for s in range(3)
     ]
     cells += [
-        record("ipo", "overfit_pair", s, collapsed=0.0, rejected_drift=1e-6, rejected_logp=-25.2, collapse_step=None)
+        record(
+            "ipo",
+            "overfit_pair",
+            s,
+            collapsed=0.0,
+            rejected_drift=1e-6,
+            rejected_logp=-25.2,
+            collapse_step=None,
+        )
         for s in range(3)
     ]
     assert tell(cells) == (
@@ -38,13 +54,17 @@ def test_classes(record: Make) -> None:
         record("d", collapsed=0.4, rejected_drift=-2.0, rejected_logp=-1.0),
         record("e", rejected_logp=-1.0),  # a closed form: no drift, no claim
         record("f", seed=0, collapsed=0.0, rejected_drift=-0.3, rejected_logp=-1.0),
-        record("f", seed=1, collapsed=0.0, rejected_drift=0.2, rejected_logp=-1.0),  # not settled in every run
+        record(
+            "f", seed=1, collapsed=0.0, rejected_drift=0.2, rejected_logp=-1.0
+        ),  # not settled in every run
         record("g", seed=0, collapsed=0.9, rejected_drift=-0.3, rejected_logp=-800.0, collapse_step=5.0),
         record("g", seed=1, collapsed=0.0, rejected_drift=-0.3, rejected_logp=-800.0, collapse_step=None),
     ]
     text = tell(cells)
     assert "collapsed and are still falling under g (1/2 runs, probability 1e-348);" in text
-    assert "are still falling, not collapsed, under a (probability 0.00674) and d (probability 0.368);" in text
+    assert (
+        "are still falling, not collapsed, under a (probability 0.00674) and d (probability 0.368);" in text
+    )
     assert "are rising under b" in text
     assert "have not settled in every run under f (probability 0.368);" in text
     assert "settled under c" in text
@@ -52,11 +72,20 @@ def test_classes(record: Make) -> None:
 
 
 def test_frontier(record: Make) -> None:
-    close = [record(a, seed=s, frontier_gap=v + 0.1 * s) for a, v in (("dpo", 0.5), ("ipo", 0.4), ("kto", 9.0)) for s in range(3)]
+    close = [
+        record(a, seed=s, frontier_gap=v + 0.1 * s)
+        for a, v in (("dpo", 0.5), ("ipo", 0.4), ("kto", 9.0))
+        for s in range(3)
+    ]
     assert (
-        tell(close) == "bandit: lowest frontier_gap: ipo (0.5±0.25), then dpo (0.6±0.25); not told apart: the intervals overlap."
+        tell(close)
+        == "bandit: lowest frontier_gap: ipo (0.5±0.25), then dpo (0.6±0.25); not told apart: the intervals overlap."
     )
-    apart = [record(a, seed=s, frontier_gap=v + 0.001 * s) for a, v in (("dpo", 0.5), ("ipo", 0.4)) for s in range(3)]
+    apart = [
+        record(a, seed=s, frontier_gap=v + 0.001 * s)
+        for a, v in (("dpo", 0.5), ("ipo", 0.4))
+        for s in range(3)
+    ]
     assert tell(apart) == "bandit: lowest frontier_gap: ipo (0.401±0.0025), then dpo (0.501±0.0025)."
     single = [record("dpo", frontier_gap=0.5), record("ipo", frontier_gap=0.4)]
     assert "without an interval" in tell(single)
@@ -66,22 +95,35 @@ def test_frontier(record: Make) -> None:
 
 
 def test_heldout(record: Make) -> None:
-    level = [record(a, seed=s, heldout_reward_accuracy=0.641, generalization_gap=0.03) for a in "abcd" for s in range(2)]
+    level = [
+        record(a, seed=s, heldout_reward_accuracy=0.641, generalization_gap=0.03)
+        for a in "abcd"
+        for s in range(2)
+    ]
     assert (
-        tell(level) == "bandit: held-out reward accuracy is 0.641 under all 4 algorithms; median drop from training pairs 0.03."
+        tell(level)
+        == "bandit: held-out reward accuracy is 0.641 under all 4 algorithms; median drop from training pairs 0.03."
     )
     chance = [record("a", seed=s, heldout_reward_accuracy=v) for s, v in enumerate((0.4, 0.7))]
     assert "not told apart from chance" in tell(chance)
-    best = [record(a, seed=s, heldout_reward_accuracy=v + 0.001 * s) for a, v in (("a", 0.9), ("b", 0.6)) for s in range(2)]
+    best = [
+        record(a, seed=s, heldout_reward_accuracy=v + 0.001 * s)
+        for a, v in (("a", 0.9), ("b", 0.6))
+        for s in range(2)
+    ]
     assert tell(best) == "bandit: best held-out reward accuracy: a (0.901±0.0064)."
 
 
 def gains(record: Make, **means: float) -> list[dict[str, Any]]:
-    return [record(a, "gold_text", s, gold_gain=m + 0.01 * (s - 1)) for a, m in means.items() for s in range(3)]
+    return [
+        record(a, "gold_text", s, gold_gain=m + 0.01 * (s - 1)) for a, m in means.items() for s in range(3)
+    ]
 
 
 def test_gold(record: Make) -> None:
-    """An interval half of 0.0248: p of t over three seeds is 0.00033 for 0.55, 0.0020 for 0.13 and -0.13, 0.036 for 0.03."""
+    """An interval half of 0.0248: p of t over three seeds is 0.00033 for 0.55, 0.0020 for 0.13 and -0.13,
+    0.036 for 0.03.
+    """
     assert tell(gains(record, rso=0.55, ppo=0.03)) == (
         "gold_text: gold_reward against the initial policy's (gold_gain, intervals that exclude zero): above under "
         "rso (0.55±0.025) and ppo (0.03±0.025); Holm's correction for 2 comparisons leaves all of them."
@@ -89,10 +131,17 @@ def test_gold(record: Make) -> None:
     text = tell(gains(record, rso=0.55, ppo=0.03, dpo=0.001, kto=-0.13))
     assert "above under rso (0.55±0.025) and ppo (0.03±0.025); below under kto (-0.13±0.025); Holm" in text
     assert text.endswith("Holm's correction for 4 comparisons leaves rso and kto.")
-    assert tell(gains(record, ppo=0.03, dpo=0.0)).endswith("Holm's correction for 2 comparisons leaves none of them.")
+    assert tell(gains(record, ppo=0.03, dpo=0.0)).endswith(
+        "Holm's correction for 2 comparisons leaves none of them."
+    )
     assert "Holm" not in tell(gains(record, rso=0.55))  # one comparison
-    assert tell(gains(record, dpo=0.01, ipo=0.0)) == "gold_text: no interval of gold_gain excludes zero (2 comparisons)."
-    assert "highest gold_gain: ppo (0.5); a single run each" in tell([record("ppo", gold_gain=0.5), record(gold_gain=0.1)])
+    assert (
+        tell(gains(record, dpo=0.01, ipo=0.0))
+        == "gold_text: no interval of gold_gain excludes zero (2 comparisons)."
+    )
+    assert "highest gold_gain: ppo (0.5); a single run each" in tell(
+        [record("ppo", gold_gain=0.5), record(gold_gain=0.1)]
+    )
 
 
 def against_longer(
@@ -123,7 +172,9 @@ def test_always_longer(record: Make) -> None:
         "held-out reward accuracy beats 'always longer' (0.72) under dpo (0.9±0.025) (Holm's correction for 2 comparisons)."
     )
     assert "is not told apart from 'always longer' (0.72)." in tell(against_longer(record, 0.72, dpo=0.73))
-    one = [record(a, heldout_reward_accuracy=v, heldout_longer_accuracy=0.5) for a, v in (("a", 0.9), ("b", 0.8))]
+    one = [
+        record(a, heldout_reward_accuracy=v, heldout_longer_accuracy=0.5) for a, v in (("a", 0.9), ("b", 0.8))
+    ]
     assert "above 'always longer' (0.5); a single run each, so without an interval" in tell(one)
     assert "longer" not in tell([record(heldout_reward_accuracy=0.9)])
 

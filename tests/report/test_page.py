@@ -16,9 +16,9 @@ import pytest
 import torch
 
 import xpo_bench
-from xpo_bench.report.markdown import escape, markdown
-from xpo_bench.report.page import page, sort_key
-from xpo_bench.runner.api import Result
+from xpo_bench.api import Result
+from xpo_bench.report.render.html import page, sort_key
+from xpo_bench.report.render.markdown import escape, markdown
 from xpo_bench.runner.store import Store
 
 Make = Callable[..., dict[str, Any]]
@@ -138,7 +138,9 @@ def test_nothing_is_fetched_and_the_policy_allows_nothing(html: Page) -> None:
 
     for tag, attrs in html.elements:
         assert tag not in ("iframe", "object", "embed", "base", "form", "img", "audio", "video", "source")
-        assert not any(name.startswith("on") or name in ("src", "style", "srcset", "action") for name in attrs), (tag, attrs)
+        assert not any(
+            name.startswith("on") or name in ("src", "style", "srcset", "action") for name in attrs
+        ), (tag, attrs)
         for name in ("href", "xlink:href"):
             target = attrs.get(name)
             assert target is None or target.startswith("#") or target == "data:,", (tag, attrs)
@@ -173,7 +175,11 @@ def test_names_and_texts_stay_text(run: Result, html: Page, tmp_path: Path) -> N
         record["train"]["optimizer"] = EVIL
         if record["algorithm"]["name"] == "sft":
             record["algorithm"]["name"] = EVIL
-            record |= {"status": "failed", "metrics": {}, "error": {"type": EVIL, "message": EVIL, "traceback": EVIL}}
+            record |= {
+                "status": "failed",
+                "metrics": {},
+                "error": {"type": EVIL, "message": EVIL, "traceback": EVIL},
+            }
 
     root = alter(run, tmp_path / "run", plant)
     document = json.loads((root / "run.json").read_bytes())
@@ -197,7 +203,9 @@ def test_names_and_texts_stay_text(run: Result, html: Page, tmp_path: Path) -> N
     assert not re.search(r"(?<!\\)\[bold", text)
 
 
-@pytest.mark.parametrize("keep", ["one cell", "one seed", "no curves", "broken curves", "failed", "diverged", "no run.json"])
+@pytest.mark.parametrize(
+    "keep", ["one cell", "one seed", "no curves", "broken curves", "failed", "diverged", "no run.json"]
+)
 def test_incomplete_runs(run: Result, tmp_path: Path, keep: str) -> None:
     def change(record: dict[str, Any]) -> None:
         if keep == "failed":
@@ -236,10 +244,21 @@ def test_incomplete_runs(run: Result, tmp_path: Path, keep: str) -> None:
 
 def test_a_language_models_and_an_unlearning_tasks_records(record: Make, tmp_path: Path) -> None:
     cells = [
-        record("npo", "tofu", seed, forget_logp=-3.0 - seed, retain_logp=-1.0, kl=0.2, data={"kind": "forget_retain"})
+        record(
+            "npo",
+            "tofu",
+            seed,
+            forget_logp=-3.0 - seed,
+            retain_logp=-1.0,
+            kl=0.2,
+            data={"kind": "forget_retain"},
+        )
         for seed in range(2)
     ]
-    cells += [record("dpo", "ukp", s, kl=0.2, pairs_per_s=3.0 + s, overhead=1.2, reward_accuracy=0.6) for s in range(2)]
+    cells += [
+        record("dpo", "ukp", s, kl=0.2, pairs_per_s=3.0 + s, overhead=1.2, reward_accuracy=0.6)
+        for s in range(2)
+    ]
     cells += [record("dpo", "bandit", s, kl=0.2, pairs_per_s=3e6, vectorised=4) for s in range(2)]
     done = Page(page(tmp_path, cells, {}))
     assert "tofu (unlearning)" in done.text
@@ -271,15 +290,33 @@ def test_an_algorithm_that_is_not_installed_is_said_to_be_so(run: Result, tmp_pa
 
 
 def test_sort_keys_are_the_numbers_that_cells_begin_with() -> None:
-    cells = ["0.71±0.03", "-2.2e-5", "3.1±0.2 T", "42.5 G", "–", "20 in 2/3", "3 ok", "", "dpo", "1e+06", "0.7±1e-3 k"]
+    cells = [
+        "0.71±0.03",
+        "-2.2e-5",
+        "3.1±0.2 T",
+        "42.5 G",
+        "–",
+        "20 in 2/3",
+        "3 ok",
+        "",
+        "dpo",
+        "1e+06",
+        "0.7±1e-3 k",
+    ]
     assert [sort_key(c) for c in cells] == [
         "0.71", "-2.2e-05", "3100000000000.0", "42500000000.0", "", "20.0", "3.0", "", "", "1000000.0", "700.0",
     ]  # fmt: skip
 
 
 def test_markdown_has_the_scoreboard_and_the_findings(run: Result) -> None:
-    text = markdown(Path("my_run"), Store(run.out).records(), {"skipped": [{"algorithm": "a", "task": "b", "reason": "c|d"}]})
-    assert text.startswith("# xpo-bench: my\\_run\n\n## Scoreboard over bandit, deterministic\n\n| algorithm |")
+    text = markdown(
+        Path("my_run"),
+        Store(run.out).records(),
+        {"skipped": [{"algorithm": "a", "task": "b", "reason": "c|d"}]},
+    )
+    assert text.startswith(
+        "# xpo-bench: my\\_run\n\n## Scoreboard over bandit, deterministic\n\n| algorithm |"
+    )
     assert "\n| ipo | " in text
     assert "- a on b: c\\|d\n" in text
     assert "<summary>bandit</summary>" in text

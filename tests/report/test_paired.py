@@ -7,16 +7,27 @@ from typing import Any
 
 from rich.console import Console
 
-from xpo_bench.report.paired import lines, markdown, print_paired, sheet
+from xpo_bench.compare.speed.tables import lines, markdown, print_paired, sheet
 
 
 def ratio_of(estimate: float, detectable: float = 1.05) -> dict[str, Any]:
-    return {"estimate": estimate, "lower": estimate / 1.02, "upper": estimate * 1.02, "detectable": detectable, "pairs": 8}
+    return {
+        "estimate": estimate,
+        "lower": estimate / 1.02,
+        "upper": estimate * 1.02,
+        "detectable": detectable,
+        "pairs": 8,
+    }
 
 
 def document(*rows: dict[str, Any], gate: str = "cpu_s") -> dict[str, Any]:
     side = {"name": "a|b[bold]", "commit": None, "versions": {"torch": "2", "python": "3"}}
-    whole = {"algorithm": "dpo", "workload": "table", "wall": ratio_of(1.3), "step_s": {"old": 1e-3, "new": 1.2e-3}}
+    whole = {
+        "algorithm": "dpo",
+        "workload": "table",
+        "wall": ratio_of(1.3),
+        "step_s": {"old": 1e-3, "new": 1.2e-3},
+    }
     return {
         "sides": {"old": side, "new": side | {"commit": "0123456789abcdef"}},
         "protocol": {"pairs": 8, "blocks": 12, "block_s": 0.1, "device": "cpu", "gate": gate, "seed": 0},
@@ -45,7 +56,10 @@ def test_fresh_pairs_have_a_column_where_there_are_any() -> None:
 
 def test_the_smallest_ratio_is_that_of_all_pairs() -> None:
     assert "could have shown is 1.050." in lines(document(PASS))[-1]
-    assert "could have shown is 1.400 at worst; above 1.25 nothing is decided" in lines(document(PASS, BLIND_AGAIN))[-1]
+    assert (
+        "could have shown is 1.400 at worst; above 1.25 nothing is decided"
+        in lines(document(PASS, BLIND_AGAIN))[-1]
+    )
 
 
 def test_comparisons_are_counted() -> None:

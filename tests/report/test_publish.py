@@ -11,7 +11,7 @@ import datasets
 import pytest
 
 import xpo_bench
-from xpo_bench.report.publish import POINT, _local
+from xpo_bench.report.render.dataset import POINT, _local
 
 SECRET = "hf_thisIsAPlantedSecret"
 
@@ -25,7 +25,9 @@ def test_what_is_exported_is_read_back(tmp_path: Path, warm: Callable[..., Any])
     done = warm("export", tmp_path / "r", "--to", tmp_path / "published")
     assert done.code == 0, done.err
     cells, curves = (
-        datasets.load_dataset(str(tmp_path / "published"), name, split="train", cache_dir=str(tmp_path / "cache"))
+        datasets.load_dataset(
+            str(tmp_path / "published"), name, split="train", cache_dir=str(tmp_path / "cache")
+        )
         for name in ("cells", "curves")
     )
     records = {r["key"]: r for r in result.cells}
@@ -39,17 +41,38 @@ def test_what_is_exported_is_read_back(tmp_path: Path, warm: Callable[..., Any])
     absent = next(row for row in cells if row["task"] == "deterministic")
     assert absent["frontier_gap"] is None  # no reward is known there
     assert set(POINT) < set(curves.column_names)
-    assert {row["step"] for row in curves} == {0, 1, 2, 5} | {row["step"] for row in curves if row["step"] in (3, 4)}
+    assert {row["step"] for row in curves} == {0, 1, 2, 5} | {
+        row["step"] for row in curves if row["step"] in (3, 4)
+    }
     again = result.to_datasets()
-    assert sorted(again["cells"].to_list(), key=lambda row: row["key"]) == sorted(cells.to_list(), key=lambda row: row["key"])
+    assert sorted(again["cells"].to_list(), key=lambda row: row["key"]) == sorted(
+        cells.to_list(), key=lambda row: row["key"]
+    )
     assert again["curves"].features == curves.features
 
 
-def test_nothing_of_the_environment_travels(tmp_path: Path, warm: Callable[..., Any], xpo: Callable[..., Any]) -> None:
-    done = xpo("run", "--algos", "dpo", "--tasks", "one_pair", "--steps", "3", "--seeds", "1", "--out", "r", HF_TOKEN=SECRET)
+def test_nothing_of_the_environment_travels(
+    tmp_path: Path, warm: Callable[..., Any], xpo: Callable[..., Any]
+) -> None:
+    done = xpo(
+        "run",
+        "--algos",
+        "dpo",
+        "--tasks",
+        "one_pair",
+        "--steps",
+        "3",
+        "--seeds",
+        "1",
+        "--out",
+        "r",
+        HF_TOKEN=SECRET,
+    )
     assert done.code == 0, done.err
     assert xpo("export", "r", "--to", "published", HF_TOKEN=SECRET).code == 0
-    assert xpo("report", "r", "--html", "r.html", "--md", "r.md", "--json", "r.json", HF_TOKEN=SECRET).code == 0
+    assert (
+        xpo("report", "r", "--html", "r.html", "--md", "r.md", "--json", "r.json", HF_TOKEN=SECRET).code == 0
+    )
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert len(files) > 8
     for path in files:
@@ -88,7 +111,9 @@ def test_the_report_as_data(tmp_path: Path, warm: Callable[..., Any]) -> None:
     gap = next(m for m in found["scoreboard"]["metrics"] if m["name"] == "frontier_gap")
     assert gap["tasks"] == ["bandit"]
     rows = {row["label"]: row["metrics"]["frontier_gap"] for row in found["scoreboard"]["rows"]}
-    means = {r["label"]: r["metrics"]["frontier_gap"]["mean"] for r in result.summary() if r["task"] == "bandit"}
+    means = {
+        r["label"]: r["metrics"]["frontier_gap"]["mean"] for r in result.summary() if r["task"] == "bandit"
+    }
     assert {label: row["mean"] for label, row in rows.items()} == pytest.approx(means)
     assert [label for label, row in rows.items() if row["best"]] == [min(means, key=means.__getitem__)]
     assert found["findings"]

@@ -8,7 +8,13 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from xpo_bench.report.ratios import RatioTest, false_alarm_bound, pair_log_ratio, ratio_test, verdict
+from xpo_bench.compare.speed.ratio_test import (
+    RatioTest,
+    false_alarm_bound,
+    pair_log_ratio,
+    ratio_test,
+    verdict,
+)
 
 
 def test_pair_is_the_trimmed_mean_of_log_ratios() -> None:
@@ -33,7 +39,15 @@ def test_sides_exchanged_give_the_inverse() -> None:
 
 
 @pytest.mark.parametrize(
-    ("old", "new"), [([1, 2], [1]), ([], []), ([1, 0], [1, 1]), ([1, 1], [1, math.inf]), ([1, math.nan], [1, 1]), ([[1]], [[1]])]
+    ("old", "new"),
+    [
+        ([1, 2], [1]),
+        ([], []),
+        ([1, 0], [1, 1]),
+        ([1, 1], [1, math.inf]),
+        ([1, math.nan], [1, 1]),
+        ([[1]], [[1]]),
+    ],
 )
 def test_blocks_that_make_no_ratio_are_refused(old: list[float], new: list[float]) -> None:
     with pytest.raises(ValueError, match=r"blocks of shapes|must be positive"):

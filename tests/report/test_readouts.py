@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from xpo_bench.report.readouts import at, best_row, print_read_outs, read_outs
-from xpo_bench.report.stats import group
+from xpo_bench.report.runs import group
+from xpo_bench.report.tables.equal_cost import at, best_row, print_read_outs, read_outs
 
 
 def rows(*points: tuple[int, float | None, float | None]) -> list[dict[str, Any]]:
@@ -21,7 +21,9 @@ def spending(*points: tuple[int, float, float]) -> list[dict[str, Any]]:
 
 
 def halves(*points: tuple[int, float, float]) -> list[dict[str, Any]]:
-    return [{"step": step, "kl": step / 10, "validation_accuracy": v, "test_accuracy": t} for step, v, t in points]
+    return [
+        {"step": step, "kl": step / 10, "validation_accuracy": v, "test_accuracy": t} for step, v, t in points
+    ]
 
 
 def record(seed: int = 0, algorithm: str = "dpo") -> dict[str, Any]:
@@ -50,7 +52,9 @@ def record(seed: int = 0, algorithm: str = "dpo") -> dict[str, Any]:
         ([], 1.0, None),
     ],
 )
-def test_read_outs_at_a_kl(points: list[tuple[int, float | None, float | None]], kl: float, expected: float | None) -> None:
+def test_read_outs_at_a_kl(
+    points: list[tuple[int, float | None, float | None]], kl: float, expected: float | None
+) -> None:
     assert at(rows(*points), "gold_reward", "kl", kl) == expected
 
 
@@ -87,7 +91,10 @@ def test_the_best_evaluation_is_chosen_by_one_half_and_read_on_the_other() -> No
     assert best_row([{"step": 0}]) is None
     (found,) = read_outs(group([record()]), lambda _: [*course, {"step": 21, "kl": 9.0}])
     means = {name: (found.best[name], found.last[name]) for name in ("test_accuracy", "kl")}
-    assert {n: (b and b.mean, e and e.mean) for n, (b, e) in means.items()} == {"test_accuracy": (0.6, 0.9), "kl": (0.5, 2.0)}
+    assert {n: (b and b.mean, e and e.mean) for n, (b, e) in means.items()} == {
+        "test_accuracy": (0.6, 0.9),
+        "kl": (0.5, 2.0),
+    }
     assert found.best_step is not None
     assert found.best_step.mean == 5
     assert found.best["gold_reward"] is None
@@ -95,7 +102,10 @@ def test_the_best_evaluation_is_chosen_by_one_half_and_read_on_the_other() -> No
 
 def test_tables_and_documents() -> None:
     console = Console(file=io.StringIO(), width=140)
-    course = [a | b for a, b in zip(rows((0, 0.0, 0.0), (1, 2.0, 4.0)), halves((0, 0.5, 0.5), (1, 0.9, 0.6)), strict=True)]
+    course = [
+        a | b
+        for a, b in zip(rows((0, 0.0, 0.0), (1, 2.0, 4.0)), halves((0, 0.5, 0.5), (1, 0.9, 0.6)), strict=True)
+    ]
     (out,) = read_outs(group([record()]), lambda _: course)
     print_read_outs(console, [out])
     printed = console.file.getvalue()  # type: ignore[attr-defined]

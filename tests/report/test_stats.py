@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
-from xpo_bench.report.stats import censored, estimate, group, summarise
+from xpo_bench.report.runs import group
+from xpo_bench.report.summary import summarise
+from xpo_bench.statistics import censored, estimate
 
 Make = Callable[..., dict[str, Any]]
 
@@ -54,7 +56,11 @@ def test_collapse_step_is_censored(record: Make) -> None:
 
 
 def test_failures_are_never_numbers(record: Make) -> None:
-    cells = [record(seed=0, kl=1.0), record(seed=1, status="diverged", kl=3.0), record(seed=2, status="failed", error="no")]
+    cells = [
+        record(seed=0, kl=1.0),
+        record(seed=1, status="diverged", kl=3.0),
+        record(seed=2, status="failed", error="no"),
+    ]
     (row,) = summarise(cells)
     assert row["status"] == {"ok": 1, "diverged": 1, "failed": 1}
     assert row["n"] == 3
@@ -92,7 +98,13 @@ def test_rows_are_per_algorithm_config_task_experiment(record: Make) -> None:
 def sweep(record: Make, slope: float, direction: int = 1, **more: Any) -> list[dict[str, Any]]:
     settled = {"notes": {"kl_settled": True}} | more
     return [
-        record(config={"beta": b, "alpha": 1.0}, seed=s, kl=2.0 * b**slope, regulariser=["beta", direction], **settled)
+        record(
+            config={"beta": b, "alpha": 1.0},
+            seed=s,
+            kl=2.0 * b**slope,
+            regulariser=["beta", direction],
+            **settled,
+        )
         for b in (0.05, 0.1, 0.5)
         for s in (0, 1)
     ]
@@ -113,7 +125,9 @@ def test_control_interval_is_that_of_the_regression(record: Make) -> None:
         c["metrics"]["kl"] *= float(np.exp(rng.normal(0, 0.1)))
     x, y = (
         [np.log(v) for v in column]
-        for column in zip(*((c["algorithm"]["config"]["beta"], c["metrics"]["kl"]) for c in cells), strict=True)
+        for column in zip(
+            *((c["algorithm"]["config"]["beta"], c["metrics"]["kl"]) for c in cells), strict=True
+        )
     )
     fit = scipy_stats.linregress(x, y)
     got = summarise(cells)[0]["metrics"]["control"]
@@ -145,7 +159,8 @@ def test_control_needs_a_sweep_of_that_field_alone(record: Make) -> None:
     other = sweep(record, -1.0)
     assert "control" not in summarise(other, {"dpo": ("alpha", 1)})[0]["metrics"]
     mixed = [
-        record(config={"beta": b, "alpha": b}, kl=b, regulariser=["beta", 1], notes={"kl_settled": True}) for b in (0.1, 0.2)
+        record(config={"beta": b, "alpha": b}, kl=b, regulariser=["beta", 1], notes={"kl_settled": True})
+        for b in (0.1, 0.2)
     ]
     assert "control" not in summarise(mixed)[0]["metrics"]
 

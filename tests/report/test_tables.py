@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from xpo_bench.report.drawing import Column
 from xpo_bench.report.format import clean, mean_pm, narrow, number, si_pm
-from xpo_bench.report.scoreboard import HEADLINE
-from xpo_bench.report.stats import Estimate
-from xpo_bench.report.tables import print_doctor, print_list, print_run, print_status
+from xpo_bench.report.render.terminal import print_doctor, print_list, print_run, print_status
+from xpo_bench.report.table import Column
+from xpo_bench.report.tables.scoreboard import HEADLINE
+from xpo_bench.statistics import Estimate
 
 Make = Callable[..., dict[str, Any]]
 Printed = Callable[..., str]
@@ -50,7 +50,12 @@ def suite(record: Make) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("width", [80, 100, 200])
 def test_fits(suite: list[dict[str, Any]], printed: Printed, width: int) -> None:
-    text = printed(print_run, suite, skipped=[{"algorithm": "dpo", "task": "forget", "reason": "needs pairs"}], width=width)
+    text = printed(
+        print_run,
+        suite,
+        skipped=[{"algorithm": "dpo", "task": "forget", "reason": "needs pairs"}],
+        width=width,
+    )
     lines = text.splitlines()
     assert max(map(len, lines)) <= width
     assert "…" not in text  # nothing was cut
@@ -66,7 +71,12 @@ def test_fits(suite: list[dict[str, Any]], printed: Printed, width: int) -> None
 
 
 def test_two_tasks_side_by_side_where_they_fit(record: Make, printed: Printed) -> None:
-    cells = [record(a, t, s, kl=1.0 + s, frontier_gap=0.1) for a in ("dpo", "ipo") for t in ("bandit", "noisy") for s in (0, 1)]
+    cells = [
+        record(a, t, s, kl=1.0 + s, frontier_gap=0.1)
+        for a in ("dpo", "ipo")
+        for t in ("bandit", "noisy")
+        for s in (0, 1)
+    ]
     assert "Scoreboard by task" in printed(print_run, cells, width=80)
     many = [record(a, f"task-number-{t}", kl=1.0, frontier_gap=0.1) for a in ("dpo", "ipo") for t in range(9)]
     assert "Scoreboard over" in printed(print_run, many, width=80)
@@ -85,7 +95,9 @@ def test_aggregates_over_tasks(record: Make, printed: Printed) -> None:
 def test_a_row_without_one_of_the_tasks_is_marked_and_never_best(record: Make, printed: Printed) -> None:
     long = "a-task-with-such-a-long-name" * 3
     cells = [record("dpo", t, frontier_gap=0.5) for t in ("bandit", long)]
-    cells += [record("ipo", t, frontier_gap=0.7) for t in ("bandit", long)] + [record("kto", "bandit", frontier_gap=0.1)]
+    cells += [record("ipo", t, frontier_gap=0.7) for t in ("bandit", long)] + [
+        record("kto", "bandit", frontier_gap=0.1)
+    ]
     board = printed(print_run, cells).split("bandit: adam")[0]
     assert "0.1°" in board
     assert "0.1°*" not in board
@@ -109,7 +121,11 @@ def test_what_is_never_best(record: Make, printed: Printed) -> None:
     text = printed(print_run, cells)
     assert "–*" not in text
     assert "0.1*" not in text  # nobody to compare with
-    cells = [record("dpo", status="diverged", frontier_gap=0.0), record("ipo", frontier_gap=0.1), record("kto", frontier_gap=0.2)]
+    cells = [
+        record("dpo", status="diverged", frontier_gap=0.0),
+        record("ipo", frontier_gap=0.1),
+        record("kto", frontier_gap=0.2),
+    ]
     text = printed(print_run, cells)
     assert "0.1*" in text
     assert "1 diverged" in text
@@ -141,7 +157,10 @@ def test_censored_steps(record: Make, printed: Printed) -> None:
 
 def test_names_are_never_interpreted(record: Make, printed: Printed) -> None:
     evil = "my[/]algo[bold]\x1b[31mred\x1b]8;;http://x\x07\u202e\n\x9b2J"
-    cells = [record(evil, "[red]task[/red]", kl=1.0), record("ipo", "[red]task[/red]", status="failed", error="[/] no\x1b[2J")]
+    cells = [
+        record(evil, "[red]task[/red]", kl=1.0),
+        record("ipo", "[red]task[/red]", status="failed", error="[/] no\x1b[2J"),
+    ]
     text = printed(print_run, cells, skipped=[{"algorithm": "[x]", "task": "y[/]", "reason": "\x1b[1mz"}])
     assert "my[/]algo[bold]red" in text
     assert "[red]task[/red]" in text
@@ -192,19 +211,41 @@ def test_status(printed: Printed) -> None:
 
 @pytest.mark.parametrize("width", [80, 200])
 def test_lists(printed: Printed, width: int) -> None:
-    from xpo_bench.metrics.base import describe
+    from xpo_bench.metrics.registry import describe
 
     text = printed(print_list, "metrics", describe(), width=width)
     assert max(map(len, text.splitlines())) <= width
     assert all(row["name"] in text for row in describe())
     plugins = [
-        {"name": "a", "distribution": "d[/]", "version": "1", "hooks": ["xpo_tasks"], "status": "ok", "error": None},
-        {"name": "b", "distribution": "e", "version": "2", "hooks": [], "status": "broken", "error": "ImportError: no"},
+        {
+            "name": "a",
+            "distribution": "d[/]",
+            "version": "1",
+            "hooks": ["xpo_tasks"],
+            "status": "ok",
+            "error": None,
+        },
+        {
+            "name": "b",
+            "distribution": "e",
+            "version": "2",
+            "hooks": [],
+            "status": "broken",
+            "error": "ImportError: no",
+        },
     ]
     text = printed(print_list, "plugins", plugins, width=width)
     assert "d[/]" in text
     assert "b (e 2): ImportError: no" in text
-    algos = [{"name": "dpo", "data": "pairs", "fields": {"beta": 0.1, "loss": "x"}, "about": "DPO", "distribution": "d"}]
+    algos = [
+        {
+            "name": "dpo",
+            "data": "pairs",
+            "fields": {"beta": 0.1, "loss": "x"},
+            "about": "DPO",
+            "distribution": "d",
+        }
+    ]
     assert "beta=0.1, loss=x" in printed(print_list, "algos", algos, width=width)
     assert "0 tasks" in printed(print_list, "tasks", [], width=width)
 
@@ -279,15 +320,19 @@ def test_marks_keep_columns_aligned() -> None:
 
 
 def test_no_torch() -> None:
-    code = "import sys, xpo_bench.report.tables, json; print(json.dumps(sorted(sys.modules)))"
-    loaded = json.loads(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout)
+    code = "import sys, xpo_bench.report.render.terminal, json; print(json.dumps(sorted(sys.modules)))"
+    loaded = json.loads(
+        subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+    )
     assert not {"torch", "transformers", "datasets", "statsmodels", "matplotlib", "pandas"} & set(loaded)
 
 
 # --------------------------------------------------------------------------- language models
 
 
-def text_cells(record: Make, task: str = "ukp", algorithms: str = "dpo ipo kto", **more: float) -> list[dict[str, Any]]:
+def text_cells(
+    record: Make, task: str = "ukp", algorithms: str = "dpo ipo kto", **more: float
+) -> list[dict[str, Any]]:
     """Runs on text pairs of which the longer completion wins 72 %."""
     return [
         record(
@@ -316,11 +361,15 @@ def text_cells(record: Make, task: str = "ukp", algorithms: str = "dpo ipo kto",
 
 
 def part(text: str, title: str) -> list[str]:
-    """The lines from a title to the next one that stands at the margin behind a blank line and ends no table row."""
+    """The lines from a title to the next one that stands at the margin behind a blank line and ends no table
+    row.
+    """
     lines = text.splitlines()
     start = next(i for i, x in enumerate(lines) if x.startswith(title))
     ends = [
-        i for i in range(start + 1, len(lines)) if lines[i].split(":")[0] in ("ukp", "tofu (unlearning)", "tofu", "gold_text")
+        i
+        for i in range(start + 1, len(lines))
+        if lines[i].split(":")[0] in ("ukp", "tofu (unlearning)", "tofu", "gold_text")
     ]
     ends += [i for i in range(start + 1, len(lines)) if lines[i].startswith("What the numbers show")]
     return lines[start : min(ends, default=len(lines))]
@@ -331,24 +380,33 @@ def test_the_longer_completion_is_a_row_that_never_competes(record: Make, printe
     table = part(text, "ukp: adam")
     rows = [x for x in table if x.startswith("always longer  ")]
     assert len(rows) == 1
-    # lr, held out, length-controlled, kl, training pairs, length-controlled: what the rule has no number for is absent
+    # lr, held out, length-controlled, kl, training pairs, length-controlled: what the rule has no number for
+    # is absent
     assert rows[0].removeprefix("always longer").split() == ["–", "0.72", "–", "–", "0.71±0.025", "–"]
     assert "0.72*" not in text  # higher than any held-out accuracy, and no algorithm
-    assert "0.62*" in next(x for x in table if x.startswith("kto"))  # the best of the algorithms is marked as such
+    assert "0.62*" in next(
+        x for x in table if x.startswith("kto")
+    )  # the best of the algorithms is marked as such
     assert "accuracy_lc" in "".join(table)
     assert text.count("always longer  ") == 1  # neither on the scoreboard nor among the costs
     assert "always longer: the rule that prefers the completion with more tokens" in text
 
 
 def test_the_row_stands_only_where_it_has_a_number(record: Make, printed: Printed) -> None:
-    cells = text_cells(record, collapsed=0.0, rejected_drift=0.0, rejected_prob=0.1, displacement=-0.5, calibration_error=0.1)
+    cells = text_cells(
+        record, collapsed=0.0, rejected_drift=0.0, rejected_prob=0.1, displacement=-0.5, calibration_error=0.1
+    )
     text = printed(print_run, cells, width=60)
     assert max(map(len, text.splitlines())) <= 60
     table = part(text, "ukp: adam")
     rows = [x for x in table if x.startswith("always longer  ")]
     assert all("0.7" in x for x in rows)
     assert 0 < len(rows) < sum(x.startswith("──") for x in table)
-    level = [record(a, s, reward_accuracy=0.5, heldout_reward_accuracy=0.5) for a in ("dpo", "ipo") for s in ("bandit", "travel")]
+    level = [
+        record(a, s, reward_accuracy=0.5, heldout_reward_accuracy=0.5)
+        for a in ("dpo", "ipo")
+        for s in ("bandit", "travel")
+    ]
     assert "always longer" not in printed(print_run, level)
 
 
@@ -358,7 +416,16 @@ def test_costs_of_language_models_stand_apart(record: Make, printed: Printed) ->
     cost = part(text, "ukp: cost")
     for name in ("pairs_per_s", "tokens_per_s", "overhead", "prepare_s", "peak_memory_mb", "total_flops"):
         assert name.removesuffix("mb") in "".join(cost)
-    assert next(x for x in cost if x.startswith("dpo")).split() == ["dpo", "30", "30000", "1.5*", "0.5*", "600", "3.1", "T*"]
+    assert next(x for x in cost if x.startswith("dpo")).split() == [
+        "dpo",
+        "30",
+        "30000",
+        "1.5*",
+        "0.5*",
+        "600",
+        "3.1",
+        "T*",
+    ]
     assert "cost" not in printed(print_run, [record(pairs_per_s=10.0), record("ipo", pairs_per_s=20.0)])
 
 
@@ -427,7 +494,9 @@ def test_forget_and_retain_have_their_own_table(record: Make, printed: Printed) 
 
 
 def test_forget_and_retain_stay_off_the_scoreboard_of_preferences(record: Make, printed: Printed) -> None:
-    pairs = [record(a, "bandit", s, kl=1.0 + s, reward_accuracy=0.9) for a in ("dpo", "npo") for s in range(3)]
+    pairs = [
+        record(a, "bandit", s, kl=1.0 + s, reward_accuracy=0.9) for a in ("dpo", "npo") for s in range(3)
+    ]
     board = printed(print_run, [*pairs, *unlearning_cells(record)]).split("bandit: adam")[0]
     assert "tofu" not in board
     assert "kto" not in board

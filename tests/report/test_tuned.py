@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from xpo_bench.report.tables import without_search
-from xpo_bench.report.tuned import tuned_sheets
+from xpo_bench.report.render.terminal import without_search
+from xpo_bench.report.tables.tuning import tuned_sheets
 
 
 def record(key: str, gap: float, **more: Any) -> dict[str, Any]:
@@ -50,7 +50,9 @@ def test_both_sides_and_the_spread() -> None:
 
 def test_what_ran_its_default_only_is_told_and_markup_stays_text() -> None:
     keys = {"default": ["d"], "tuned": ["d"]}
-    only = document("sft", chosen=0, changes={}, spread={}, trials=[], reason="nothing \x1b[31mto search", keys=keys)
+    only = document(
+        "sft", chosen=0, changes={}, spread={}, trials=[], reason="nothing \x1b[31mto search", keys=keys
+    )
     (beside,) = tuned_sheets([only], [record("d", 0.4)])
     assert cells(beside)["chosen\ntrial"] == ["0: default"]
     assert "sft: default only: nothing" in beside.note
@@ -58,13 +60,17 @@ def test_what_ran_its_default_only_is_told_and_markup_stays_text() -> None:
 
 
 def test_a_missing_or_failed_record_is_no_number() -> None:
-    (beside, _) = tuned_sheets([document("dpo"), document("ipo")], [record("dpo-d", 0.4), record("dpo-t", 0.1, status="failed")])
+    (beside, _) = tuned_sheets(
+        [document("dpo"), document("ipo")], [record("dpo-d", 0.4), record("dpo-t", 0.1, status="failed")]
+    )
     assert cells(beside)["frontier_gap\ntuned"] == ["–", "–"]
     assert cells(beside)["frontier_gap\ndefault"] == ["0.4", "–"]
 
 
 def test_ordinary_tables_leave_out_trials_and_tuned_cells() -> None:
     ordinary = record("a", 0.1)
-    trial = record("b", 0.1, experiment="tuned search", protocol={"name": "tuned", "role": "trial", "trial": 1})
+    trial = record(
+        "b", 0.1, experiment="tuned search", protocol={"name": "tuned", "role": "trial", "trial": 1}
+    )
     tuned = record("c", 0.1, experiment="tuned", protocol={"name": "tuned", "role": "tuned", "trial": 1})
     assert without_search([ordinary, trial, tuned]) == [ordinary]

@@ -11,9 +11,14 @@ import pytest
 import torch
 
 import xpo_bench
-from xpo_bench.runner.api import Result
+from xpo_bench.api import Result
 
-ROWS = [("ask", "yes", "no"), ("ask two?", "yes!!", "no way"), ("tell", "sure", "never"), ("say it", "fine", "nah nah")]
+ROWS = [
+    ("ask", "yes", "no"),
+    ("ask two?", "yes!!", "no way"),
+    ("tell", "sure", "never"),
+    ("say it", "fine", "nah nah"),
+]
 
 
 @pytest.fixture(autouse=True)

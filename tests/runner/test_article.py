@@ -11,8 +11,15 @@ import pytest
 
 import xpo_bench
 from xpo_bench import plugins
-from xpo_bench.report.experiments import EXPERIMENTS, Data, curve_reader, ipo_optimum, measure, reward_margin
-from xpo_bench.runner.api import Result, Session, execute
+from xpo_bench.api import Result, Session, execute
+from xpo_bench.report.experiments.article import (
+    EXPERIMENTS,
+    Data,
+    curve_reader,
+    ipo_optimum,
+    measure,
+    reward_margin,
+)
 from xpo_bench.runner.plan import make_plan
 from xpo_bench.runner.request import requests
 from xpo_bench.runner.store import Store
@@ -56,7 +63,10 @@ def pick(rows: Sequence[dict[str, Any]], **wanted: Any) -> dict[str, Any]:
 def test_every_cell_has_its_experiment_in_the_articles_order() -> None:
     plan = make_plan(requests({"suite": "article"}), plugins.load())
     assert list(dict.fromkeys(cell.experiment for cell in plan.cells)) == ORDER == list(EXPERIMENTS)
-    assert {cell.setup.budget.loss_over for cell in plan.cells if cell.experiment == "overfit"} == {"token", "sequence"}
+    assert {cell.setup.budget.loss_over for cell in plan.cells if cell.experiment == "overfit"} == {
+        "token",
+        "sequence",
+    }
     for cell in plan.cells:
         assert cell.experiment
         assert cell.setup.name in EXPERIMENTS[cell.experiment].tasks
@@ -72,7 +82,11 @@ def test_every_declared_regulariser_is_swept_under_clean_and_flipped_labels() ->
             assert cell.algorithm.regulariser
             place = (cell.algorithm.name, cell.setup.budget.label_noise)
             swept.setdefault(place, set()).add(cell.config[cell.algorithm.regulariser[0]])
-    declared = {name for name, (cls, info) in registry.algorithms.items() if cls.regulariser and info.distribution == "xpo-bench"}
+    declared = {
+        name
+        for name, (cls, info) in registry.algorithms.items()
+        if cls.regulariser and info.distribution == "xpo-bench"
+    }
     assert set(swept) == {(name, noise) for name in declared for noise in (0.0, 0.2)}
     assert {len(values) for values in swept.values()} == {4}
 
@@ -88,13 +102,21 @@ def test_algos_picks_from_a_suite_that_names_its_own() -> None:
 
 
 def test_flags_override_the_suite() -> None:
-    plan = make_plan(requests({"suite": "article", "algos": "dpo", "steps": 3, "seeds": "7,"}), plugins.load())
+    plan = make_plan(
+        requests({"suite": "article", "algos": "dpo", "steps": 3, "seeds": "7,"}), plugins.load()
+    )
     assert {cell.seed for cell in plan.cells} == {7}
     assert {cell.setup.budget.steps for cell in plan.cells} == {3}
 
 
 def test_tasks_on_one_world_train_as_one_computation_with_the_numbers_of_each_alone(tmp_path: Path) -> None:
-    words: dict[str, Any] = {"algos": "dpo,ipo", "steps": 40, "batch_size": 2, "seeds": 2, "sampling": "replacement"}
+    words: dict[str, Any] = {
+        "algos": "dpo,ipo",
+        "steps": 40,
+        "batch_size": 2,
+        "seeds": 2,
+        "sampling": "replacement",
+    }
     together = xpo_bench.run(tasks="deterministic,cycle,dominated", out=tmp_path / "together", **words)
     assert {c["timing"]["vectorised_runs"] for c in together.cells} == {12}
     for task in ("deterministic", "cycle", "dominated"):
@@ -116,8 +138,8 @@ def test_tasks_on_one_world_train_as_one_computation_with_the_numbers_of_each_al
 def test_dpo_overfits_one_pair(measured: Callable[..., Data], over: str) -> None:
     """Gradient flow on one pair: the margin grows as ln(t)/β, so that the loss falls about as 1/t."""
     late = pick(measured("overfit")["overfit_late"], **{"loss over": over})
-    # the chosen token's share of the margin is bounded by −ln π, so the rejected one's slope is −1/β; the squared length of the
-    # gradient, constant in the closed form, still changes on a network
+    # the chosen token's share of the margin is bounded by −ln π, so the rejected one's slope is −1/β; the
+    # squared length of the gradient, constant in the closed form, still changes on a network
     assert late["slope"] == pytest.approx(late["-1/beta"], rel=0.3)
     ratio = late["to step"] / late["from step"]
     assert late["loss falls by"] == pytest.approx(ratio, rel=0.8)
@@ -155,11 +177,16 @@ def test_ipo_on_a_table_obeys_the_exact_law(measured: Callable[..., Data]) -> No
         if r.get("measured") is not None:
             assert r["measured"] == pytest.approx(1 - 4 * r["lr"], rel=1e-9)
     assert {r["course"] for r in law} == {"monotone", "oscillating", "divergent"}
-    assert any(r.get("measured") is None for r in law)  # and one was followed until its numbers were no longer finite
+    assert any(
+        r.get("measured") is None for r in law
+    )  # and one was followed until its numbers were no longer finite
 
 
 def test_ipo_on_a_language_model_spikes_and_diverges_as_its_rate_grows(measured: Callable[..., Data]) -> None:
-    runs = {(r["algorithm"], r["optimizer"], r["lr"]): r for r in measured("learning_rates")["learning_rates_runs"]}
+    runs = {
+        (r["algorithm"], r["optimizer"], r["lr"]): r
+        for r in measured("learning_rates")["learning_rates_runs"]
+    }
     assert runs["ipo", "sgd", 1e-4]["spike"] == runs["ipo", "sgd", 1e-3]["spike"] == 1
     assert 100 <= runs["ipo", "sgd", 1e-2]["spike"] <= 1000
     assert runs["ipo", "sgd", 1e-2]["last loss"] < 1e-3 * runs["ipo", "sgd", 1e-2]["first loss"]
@@ -205,7 +232,9 @@ def test_closed_forms_of_the_bandit_are_stationary_points() -> None:
 def test_without_weight_decay_rlhf_and_ppo_collapse_as_dpo_does(measured: Callable[..., Data]) -> None:
     rows = measured("robustness", algos="dpo,ipo,rlhf,ppo,kto")["robustness"]
     for name in ("rlhf", "ppo"):
-        by_decay = {r["reward_weight_decay"]: r["rejected probability"] for r in rows if r["algorithm"] == name}
+        by_decay = {
+            r["reward_weight_decay"]: r["rejected probability"] for r in rows if r["algorithm"] == name
+        }
         assert list(by_decay.values()) == sorted(by_decay.values())
         for decay, p in by_decay.items():
             margin = reward_margin(decay)
@@ -214,7 +243,9 @@ def test_without_weight_decay_rlhf_and_ppo_collapse_as_dpo_does(measured: Callab
         # every regularised policy keeps more than DPO does, and the unregularised one goes where DPO goes
         dpo = pick(rows, algorithm="dpo")["rejected probability"]
         assert by_decay[0.0] < 2 * dpo < 5e-4 < by_decay[0.01]
-    assert pick(rows, algorithm="ipo")["rejected probability"] == pytest.approx(1 / (1 + math.exp(5)), rel=1e-3)
+    assert pick(rows, algorithm="ipo")["rejected probability"] == pytest.approx(
+        1 / (1 + math.exp(5)), rel=1e-3
+    )
 
 
 def test_more_votes_bring_every_algorithm_nearer_to_the_frontier(measured: Callable[..., Data]) -> None:
@@ -231,14 +262,17 @@ def test_more_votes_bring_every_algorithm_nearer_to_the_frontier(measured: Calla
 # --------------------------------------------------------------------------- 6. choosing_tau
 
 
-def test_control_of_ipo_exceeds_that_of_slic_and_nothing_lies_above_the_frontier(measured: Callable[..., Data]) -> None:
+def test_control_of_ipo_exceeds_that_of_slic_and_nothing_lies_above_the_frontier(
+    measured: Callable[..., Data],
+) -> None:
     data = measured("choosing_tau", algos="dpo,ipo,rlhf,slic,npo")
     rows = {(r["algorithm"], r["labels"]): r for r in data["choosing_tau_control"]}
     for labels in ("clean", "20 % flipped"):
         ipo = rows["ipo", labels]["control"]
         assert 1.5 < ipo < 2.2  # small tilts are proportional to 1/τ, so KL is to 1/τ²: 2 less what saturates
         assert abs(rows["slic", labels]["control"]) < 0.2 < ipo
-    # certain preferences leave DPO without an optimum at small β, so its KL is that of the step budget, and unsettled
+    # certain preferences leave DPO without an optimum at small β, so its KL is that of the step budget, and
+    # unsettled
     assert rows["dpo", "clean"]["control"] is None
     assert rows["dpo", "20 % flipped"]["control"] > 0.5
     for p in data["choosing_tau"]:

@@ -1,4 +1,6 @@
-"""A failure is put down to a plugin only where its own code was running, or where the suite says what is wrong with it."""
+"""A failure is put down to a plugin only where its own code was running, or where the suite says what is
+wrong with it.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +12,10 @@ import torch
 from torch import Tensor
 
 from xpo_bench import Step
-from xpo_bench.algorithm import Algorithm
+from xpo_bench.contract.algorithm import Algorithm
 from xpo_bench.errors import CapacityError
 from xpo_bench.runner.executors.blame import described
-from xpo_bench.runner.executors.children import portable, rebuilt
+from xpo_bench.runner.executors.subprocesses import portable, rebuilt
 from xpo_bench_plugins.algorithms.dpo import DPO
 
 
@@ -27,7 +29,9 @@ class Odd(Algorithm):
 
 def cell(algorithm: Algorithm) -> Any:
     info = SimpleNamespace(name="site", origin="site 1.0")
-    return SimpleNamespace(algorithm=algorithm, info=info, setup=SimpleNamespace(model=SimpleNamespace(name="some-model")))
+    return SimpleNamespace(
+        algorithm=algorithm, info=info, setup=SimpleNamespace(model=SimpleNamespace(name="some-model"))
+    )
 
 
 def raised(work: Any, *args: Any) -> BaseException:
@@ -39,7 +43,7 @@ def raised(work: Any, *args: Any) -> BaseException:
 
 
 def embedding() -> None:
-    from xpo_bench.policy.layout import lay_out
+    from xpo_bench.policy.language.layout import lay_out
 
     lay_out([], [], torch.device("cpu"))
 
@@ -59,14 +63,19 @@ def test_a_fault_of_the_suite_names_no_plugin() -> None:
 def test_so_it_is_in_another_process() -> None:
     import traceback
 
-    for algorithm, work, words in ((Odd(), (Odd().loss, None), "plugin site"), (DPO(), (embedding,), "xpo-bench (layout.py")):
+    for algorithm, work, words in (
+        (Odd(), (Odd().loss, None), "plugin site"),
+        (DPO(), (embedding,), "xpo-bench (layout.py"),
+    ):
         error = raised(*work)
         sent = rebuilt(portable(error), "".join(traceback.format_exception(error)))
         assert described(cell(algorithm), sent).startswith(words)
 
 
 def test_what_the_suite_says_of_a_plugin_names_it() -> None:
-    assert described(cell(Odd()), ValueError("odd: loss() returned shape ()")).startswith("plugin site (site 1.0): odd: loss()")
+    assert described(cell(Odd()), ValueError("odd: loss() returned shape ()")).startswith(
+        "plugin site (site 1.0): odd: loss()"
+    )
     assert described(cell(Odd()), CapacityError("generate is not declared")).startswith("plugin site")
     assert described(cell(Odd()), ChildProcessError("ended by SIGKILL"), ended=True).startswith("plugin site")
     assert described(cell(DPO()), KeyError("a")) == "xpo-bench with model some-model: KeyError: 'a'"

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from xpo_bench import plugins
+from xpo_bench.contract.settings import Budget
 from xpo_bench.errors import UsageError
-from xpo_bench.runner.config import docs, dump, grid, parse_set, validate
 from xpo_bench.runner.plan import make_plan
 from xpo_bench.runner.request import parse_seeds, read_file, requests, suites
-from xpo_bench.types import Budget
+from xpo_bench.runner.settings import docs, dump, grid, parse_set, validate
 from xpo_bench_plugins.algorithms.dpo import DPO
 from xpo_bench_plugins.algorithms.rso import RSO
 from xpo_bench_plugins.algorithms.sdpo import SDPO
@@ -22,7 +22,8 @@ from xpo_bench_plugins.algorithms.sdpo import SDPO
 
 
 @pytest.mark.parametrize(
-    ("text", "seeds"), [("3", (0, 1, 2)), ("1", (0,)), ("0,7", (0, 7)), ("42,", (42,)), ("5,3,4", (5, 3, 4)), (" 2 ", (0, 1))]
+    ("text", "seeds"),
+    [("3", (0, 1, 2)), ("1", (0,)), ("0,7", (0, 7)), ("42,", (42,)), ("5,3,4", (5, 3, 4)), (" 2 ", (0, 1))],
 )
 def test_seeds(text: str, seeds: tuple[int, ...]) -> None:
     assert parse_seeds(text) == seeds
@@ -30,7 +31,9 @@ def test_seeds(text: str, seeds: tuple[int, ...]) -> None:
 
 @pytest.mark.parametrize("text", ["0", "-1", "", ",", "1.5", "a", "3,3", "1,-2", "nan"])
 def test_seeds_that_are_none(text: str) -> None:
-    with pytest.raises(UsageError, match=r"--seeds .*: expected a count such as 3, or distinct seeds such as 0,7 or 42,"):
+    with pytest.raises(
+        UsageError, match=r"--seeds .*: expected a count such as 3, or distinct seeds such as 0,7 or 42,"
+    ):
         parse_seeds(text)
 
 
@@ -54,7 +57,9 @@ def test_several_words_form_a_grid() -> None:
     assert grid({}) == [{}]
 
 
-@pytest.mark.parametrize("word", ["beta=1", "dpo.beta", "dpo.beta=", "dpo.=1", ".beta=1", "dpo.beta=1,,2", "=", ""])
+@pytest.mark.parametrize(
+    "word", ["beta=1", "dpo.beta", "dpo.beta=", "dpo.=1", ".beta=1", "dpo.beta=1,,2", "=", ""]
+)
 def test_words_that_set_nothing(word: str) -> None:
     with pytest.raises(UsageError, match=r"^--set .*: expected ALGORITHM.FIELD=VALUE"):
         parse_set([word])
@@ -94,7 +99,11 @@ def test_names_are_those_that_users_write() -> None:
 
 def test_every_option_has_a_sentence() -> None:
     registry = plugins.load()
-    for cls in (Budget, *(cls for cls, _ in registry.algorithms.values()), *(cls for cls, _ in registry.tasks.values())):
+    for cls in (
+        Budget,
+        *(cls for cls, _ in registry.algorithms.values()),
+        *(cls for cls, _ in registry.tasks.values()),
+    ):
         assert all(docs(cls).values()), cls
 
 
@@ -119,17 +128,32 @@ def write(folder: Path, text: str) -> Path:
 def test_a_file_holds_a_run_and_flags_override_it(tmp_path: Path) -> None:
     path = write(tmp_path, PLAN)
     (own,) = requests({}, path)
-    assert (own.algos, own.tasks, own.seeds, own.budget) == (("dpo",), ("deterministic",), (0, 1), {"steps": 30})
+    assert (own.algos, own.tasks, own.seeds, own.budget) == (
+        ("dpo",),
+        ("deterministic",),
+        (0, 1),
+        {"steps": 30},
+    )
     assert own.settings == {"dpo": {"beta": [0.1, 0.2]}, "task": {"lr": [0.01]}}
-    (over,) = requests({"steps": 7, "seeds": [4], "algos": ("ipo", "dpo"), "set": parse_set(["dpo.beta=0.3"])}, path)
+    (over,) = requests(
+        {"steps": 7, "seeds": [4], "algos": ("ipo", "dpo"), "set": parse_set(["dpo.beta=0.3"])}, path
+    )
     assert (over.algos, over.seeds, over.budget) == (("ipo", "dpo"), (4,), {"steps": 7})
     assert over.settings == {"dpo": {"beta": ["0.3"]}, "task": {"lr": [0.01]}}  # field by field
 
 
 def test_a_file_and_flags_give_the_same_cells(tmp_path: Path) -> None:
     registry = plugins.load()
-    flags = {"algos": "dpo", "tasks": "deterministic", "seeds": "2", "steps": 30, "set": ["dpo.beta=0.10,.2", "task.lr=1e-2"]}
-    from_file, from_flags = (make_plan(asked, registry) for asked in (requests({}, write(tmp_path, PLAN)), requests(flags)))
+    flags = {
+        "algos": "dpo",
+        "tasks": "deterministic",
+        "seeds": "2",
+        "steps": 30,
+        "set": ["dpo.beta=0.10,.2", "task.lr=1e-2"],
+    }
+    from_file, from_flags = (
+        make_plan(asked, registry) for asked in (requests({}, write(tmp_path, PLAN)), requests(flags))
+    )
     assert [c.key for c in from_file.cells] == [c.key for c in from_flags.cells]
     assert len(from_file.cells) == 4
 
@@ -141,7 +165,12 @@ def test_blocks_inherit_the_top_level(tmp_path: Path) -> None:
         '[[runs]]\ntasks = "cycle"\nbatch-size = 3\nalgos = ["kto"]\nexperiment = "second"\n',
     )
     first, second = requests({}, path)
-    assert (first.algos, first.tasks, first.seeds, first.experiment) == (("dpo", "ipo"), ("bandit",), (7,), "both")
+    assert (first.algos, first.tasks, first.seeds, first.experiment) == (
+        ("dpo", "ipo"),
+        ("bandit",),
+        (7,),
+        "both",
+    )
     assert (second.algos, second.budget, second.experiment) == (("kto",), {"batch_size": 3}, "second")
 
 
@@ -162,7 +191,13 @@ def test_files_that_are_no_plan(tmp_path: Path, text: str, message: str) -> None
 
 
 @pytest.mark.parametrize(
-    "value", ['{ "dpo.beta" = [0.1] }', '{ "dpo.beta" = 0.1 }', "{ dpo = { beta = 0.1 } }", "{ dpo = { beta = [0.1] } }"]
+    "value",
+    [
+        '{ "dpo.beta" = [0.1] }',
+        '{ "dpo.beta" = 0.1 }',
+        "{ dpo = { beta = 0.1 } }",
+        "{ dpo = { beta = [0.1] } }",
+    ],
 )
 def test_settings_of_a_file_are_a_table_flat_or_nested(tmp_path: Path, value: str) -> None:
     (request,) = requests({}, write(tmp_path, f"set = {value}"))

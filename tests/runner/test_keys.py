@@ -30,7 +30,9 @@ def key(**words: Any) -> str:
 
 
 def test_equal_numbers_have_equal_keys() -> None:
-    assert key(set=["dpo.beta=0.10"]) == key(set=["dpo.beta=.1"]) == key(set={"dpo.beta": 0.1}) == key()  # .1 is the default
+    assert (
+        key(set=["dpo.beta=0.10"]) == key(set=["dpo.beta=.1"]) == key(set={"dpo.beta": 0.1}) == key()
+    )  # .1 is the default
     assert key(set=["task.steps=2000"]) == key(steps=2000) == key()
     assert key(set=["dpo.train.lr=5e-2"]) == key(lr=0.05)
     assert key(algos=[DPO()]).startswith(key(algos=[DPO(beta=0.1)]))
@@ -111,7 +113,10 @@ def test_the_default_directory_is_the_plan_s_hash(tmp_path: Path) -> None:
 def test_cells_that_are_asked_for_twice_run_once() -> None:
     assert len(plan(algos="dpo,dpo").cells) == 1
     assert len(plan(set=["dpo.beta=0.1,0.10,.1"]).cells) == 1
-    assert len(plan(algos="dpo,ipo", tasks="deterministic,cycle", seeds=[0, 1], set=["dpo.beta=1,2"]).cells) == 2 * 2 * 3
+    assert (
+        len(plan(algos="dpo,ipo", tasks="deterministic,cycle", seeds=[0, 1], set=["dpo.beta=1,2"]).cells)
+        == 2 * 2 * 3
+    )
 
 
 def test_canonical_json() -> None:

@@ -13,19 +13,26 @@ from xpo_bench.runner.merge import computed
 from xpo_bench.runner.store import Store
 
 KILLS = 50
-WORDS: dict[str, Any] = {"algos": ["dpo"], "tasks": ["one_pair"], "seeds": 1, "set": {"task.steps": list(range(3, 123))}}
+WORDS: dict[str, Any] = {
+    "algos": ["dpo"],
+    "tasks": ["one_pair"],
+    "seeds": 1,
+    "set": {"task.steps": list(range(3, 123))},
+}
 """As many computations as settings, of one cell each."""
 
 
 def test_kills_at_random_moments(tmp_path: Path) -> None:
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["xpo_bench.runner.executors.local", "xpo_bench.runner.api"])
+    context.set_forkserver_preload(["xpo_bench.runner.executors.in_process", "xpo_bench.api"])
     rng = random.Random(0)
     run = tmp_path / "r"
     finished: dict[str, bytes] = {}
     killed = 0
     while True:
-        process = context.Process(target=xpo_bench.run, kwargs={**WORDS, "out": run})  # the package's: a child knows no tests
+        process = context.Process(
+            target=xpo_bench.run, kwargs={**WORDS, "out": run}
+        )  # the package's: a child knows no tests
         process.start()
         if killed < KILLS:
             if killed % 5:  # while it writes cells; else while it starts
@@ -49,6 +56,8 @@ def test_kills_at_random_moments(tmp_path: Path) -> None:
         assert process.exitcode == -9
     assert killed == KILLS  # the run was not over before
     xpo_bench.run(**WORDS, out=tmp_path / "calm")
-    found, calm = ({r["key"]: computed(r) for r in Store(tmp_path / name).records()} for name in ("r", "calm"))
+    found, calm = (
+        {r["key"]: computed(r) for r in Store(tmp_path / name).records()} for name in ("r", "calm")
+    )
     assert len(found) == 120
     assert found == calm

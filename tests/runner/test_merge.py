@@ -1,4 +1,6 @@
-"""Parts of a plan that ran apart are joined into the run of one machine, and nothing is joined that contradicts itself."""
+"""Parts of a plan that ran apart are joined into the run of one machine, and nothing is joined that
+contradicts itself.
+"""
 
 from __future__ import annotations
 
@@ -50,7 +52,12 @@ def test_shards_are_the_whole_run(parts: Path, warm: Any) -> None:
     assert curves == {path.name for path in (parts / "whole" / "curves").glob("*.parquet")}
     again = warm(*WORDS, "--out", "all", "--quiet")
     assert again.code == 0
-    assert warm("status", "all", "--json").json == {"run": "all", "planned": 6, "finished": 6, "status": {"ok": 6}}
+    assert warm("status", "all", "--json").json == {
+        "run": "all",
+        "planned": 6,
+        "finished": 6,
+        "status": {"ok": 6},
+    }
     document = json.loads((parts / "all" / "run.json").read_text("utf-8"))
     assert len(document["commands"]) == 4  # the three, and the one that found all done
 

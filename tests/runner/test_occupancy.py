@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from xpo_bench.runner.occupancy import occupied
+from xpo_bench.runner.lock import occupied
 
 WORDS = ["run", "--algos", "dpo", "--tasks", "one_pair", "--seeds", "1", "--steps", "3", "--out", "r"]
-HOLD = "import sys, pathlib\nfrom xpo_bench.runner.occupancy import occupied\n" + (
+HOLD = "import sys, pathlib\nfrom xpo_bench.runner.lock import occupied\n" + (
     "with occupied(pathlib.Path('r'), False, print):\n    print('held', flush=True)\n    sys.stdin.read()\n"
 )
 
@@ -26,7 +26,12 @@ def holder(tmp_path: Path, variables: Callable[..., dict[str, str]]) -> Iterator
     """Another process that holds the run directory until its input ends."""
     (tmp_path / "r").mkdir()
     process = subprocess.Popen(
-        [sys.executable, "-c", HOLD], cwd=tmp_path, env=variables({}), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", HOLD],
+        cwd=tmp_path,
+        env=variables({}),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     )
     assert process.stdout
     assert process.stdout.readline() == "held\n"
@@ -35,11 +40,15 @@ def holder(tmp_path: Path, variables: Callable[..., dict[str, str]]) -> Iterator
     process.wait()
 
 
-def test_a_second_writer_is_refused_with_the_first_one_named(holder: subprocess.Popen[str], warm: Any) -> None:
+def test_a_second_writer_is_refused_with_the_first_one_named(
+    holder: subprocess.Popen[str], warm: Any
+) -> None:
     found = warm(*WORDS)
     assert found.code == 2
     owner = f"process {holder.pid} on {socket.gethostname()}"
-    assert found.lines == [f"xpo-bench: r is being written by {owner}; --wait waits for it, --out DIR writes elsewhere"]
+    assert found.lines == [
+        f"xpo-bench: r is being written by {owner}; --wait waits for it, --out DIR writes elsewhere"
+    ]
 
 
 def test_a_second_writer_may_wait(
@@ -76,7 +85,7 @@ def test_a_file_system_without_locks_is_told_of(tmp_path: Path, monkeypatch: pyt
     def refuse(*_: Any, **__: Any) -> None:
         raise NotImplementedError
 
-    monkeypatch.setattr("xpo_bench.runner.occupancy.FileLock.acquire", refuse)
+    monkeypatch.setattr("xpo_bench.runner.lock.FileLock.acquire", refuse)
     notes: list[str] = []
     with occupied(tmp_path, False, notes.append):
         pass

@@ -1,4 +1,6 @@
-"""Cells that run side by side have the numbers of cells in one process, and what one dies of costs the others nothing."""
+"""Cells that run side by side have the numbers of cells in one process, and what one dies of costs the others
+nothing.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,7 @@ from runs import SMALL, by_name, content, ended, same
 
 import xpo_bench
 from xpo_bench.errors import UsageError
-from xpo_bench.runner.executors.places import Place, places
+from xpo_bench.runner.executors.placement import DevicePlacement, places
 from xpo_bench.runner.executors.preload import EVERY_S
 
 ODD = '''
@@ -144,7 +146,9 @@ def xpo_algorithms():
 '''
 
 
-def test_any_number_of_workers_order_and_resume_give_the_same_bits(xpo: Any, rows: Path, tmp_path: Path) -> None:
+def test_any_number_of_workers_order_and_resume_give_the_same_bits(
+    xpo: Any, rows: Path, tmp_path: Path
+) -> None:
     (tmp_path / "plan.toml").write_text(
         f'seeds = 2\nsteps = 12\n[[runs]]\nalgos = "dpo,ipo,rso"\ntasks = "bandit,cycle,deterministic"\n'
         '[[runs]]\nalgos = "dpo"\ntasks = "bandit"\nset = { "task.coverage" = [0.5, 0.75] }\n'  # one computation, other rows
@@ -153,10 +157,17 @@ def test_any_number_of_workers_order_and_resume_give_the_same_bits(xpo: Any, row
         encoding="utf-8",
     )
     assert xpo("run", "plan.toml", "--out", "one").code == 0
-    (tmp_path / "grp.py").write_text("raise SystemExit('never imported: the standard library has one')\n", encoding="utf-8")
+    (tmp_path / "grp.py").write_text(
+        "raise SystemExit('never imported: the standard library has one')\n", encoding="utf-8"
+    )
     two = xpo("run", "plan.toml", "--out", "two", "--workers", 2)
     assert two.code == 0, two.err
-    assert xpo("run", "--algos", "ipo", "--tasks", "deterministic", "--seeds", 2, "--steps", 12, "--out", "part").code == 0
+    assert (
+        xpo(
+            "run", "--algos", "ipo", "--tasks", "deterministic", "--seeds", 2, "--steps", 12, "--out", "part"
+        ).code
+        == 0
+    )
     words = ["--data", rows, "--model", "tiny", "--batch-size", 2, "--seeds", "1,", "--steps", 12, *SMALL]
     assert xpo("run", "--algos", "dpo", *words, "--out", "part").code == 0
     assert xpo("run", "plan.toml", "--out", "part").code == 0
@@ -164,7 +175,10 @@ def test_any_number_of_workers_order_and_resume_give_the_same_bits(xpo: Any, row
     assert len(one) == 28
     assert same(one, content(tmp_path / "two"))
     assert same(one, content(tmp_path / "part"))
-    told = [json.loads(path.read_text("utf-8"))["environment"] for path in (tmp_path / "two" / "cells").glob("*.json")]
+    told = [
+        json.loads(path.read_text("utf-8"))["environment"]
+        for path in (tmp_path / "two" / "cells").glob("*.json")
+    ]
     assert {(e["workers"], e["threads"]) for e in told} == {(2, 1)}
 
 
@@ -184,7 +198,13 @@ def test_a_plugin_that_misbehaves_costs_its_neighbours_nothing(
     xpo: Any, distribution: Callable[..., Path], rows: Path, tmp_path: Path, where: str, workers: int
 ) -> None:
     site = {"PYTHONPATH": str(distribution("odd", {"odd": ODD}))}
-    words = ["--seeds", 1, "--steps", 4, *(["--tasks", "one_pair"] if where == "table" else ["--data", rows, "--model", "tiny"])]
+    words = [
+        "--seeds",
+        1,
+        "--steps",
+        4,
+        *(["--tasks", "one_pair"] if where == "table" else ["--data", rows, "--model", "tiny"]),
+    ]
     words += SMALL if where == "model" else []
     alone = xpo("run", "--algos", "dpo,ipo", *words, "--out", "alone", **site)
     assert alone.code == 0
@@ -207,11 +227,24 @@ def test_a_plugin_that_misbehaves_costs_its_neighbours_nothing(
         assert same(company[name], expected[name])
 
 
-def test_a_process_that_dies_costs_its_own_cell(xpo: Any, distribution: Callable[..., Path], tmp_path: Path) -> None:
+def test_a_process_that_dies_costs_its_own_cell(
+    xpo: Any, distribution: Callable[..., Path], tmp_path: Path
+) -> None:
     env = {"PYTHONPATH": str(distribution("odd", {"odd": ODD})), "XPO_TEST_MARK": str(tmp_path / "mark")}
     words = ["--tasks", "one_pair", "--seeds", 2, "--steps", 4]
     assert xpo("run", "--algos", "dpo", *words, "--out", "alone", **env).code == 0
-    found = xpo("run", "--algos", "dpo,killed,leaves,unlucky", *words, "--out", "company", "--workers", 2, "--json", **env)
+    found = xpo(
+        "run",
+        "--algos",
+        "dpo,killed,leaves,unlucky",
+        *words,
+        "--out",
+        "company",
+        "--workers",
+        2,
+        "--json",
+        **env,
+    )
     assert found.code == 1, found.err
     cells = {(cell["algorithm"]["name"], cell["seed"]): cell for cell in found.json["cells"]}
     assert {key: cell["status"] for key, cell in cells.items()} == {
@@ -227,7 +260,9 @@ def test_a_process_that_dies_costs_its_own_cell(xpo: Any, distribution: Callable
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_cell_that_does_not_end_is_ended(xpo: Any, distribution: Callable[..., Path], tmp_path: Path, workers: int) -> None:
+def test_a_cell_that_does_not_end_is_ended(
+    xpo: Any, distribution: Callable[..., Path], tmp_path: Path, workers: int
+) -> None:
     env = {"PYTHONPATH": str(distribution("odd", {"odd": ODD}))}
     words = ["--tasks", "one_pair", "--seeds", 1, "--steps", 4, "--cell-timeout", 8, "--workers", workers]
     found = xpo("run", "--algos", "dpo,hangs", *words, "--out", "r", "--json", **env)
@@ -238,7 +273,9 @@ def test_a_cell_that_does_not_end_is_ended(xpo: Any, distribution: Callable[...,
 
 
 @pytest.fixture
-def long_run(rows: Path, tmp_path: Path, variables: Callable[..., dict[str, str]]) -> Iterator[subprocess.Popen[str]]:
+def long_run(
+    rows: Path, tmp_path: Path, variables: Callable[..., dict[str, str]]
+) -> Iterator[subprocess.Popen[str]]:
     """A run of two workers in a process group of its own: one cell is done at once, two take an hour."""
     (tmp_path / "plan.toml").write_text(
         f'algos = "dpo"\nseeds = 1\ndata = "{rows}"\nmodel = "tiny"\n'
@@ -262,7 +299,12 @@ def long_run(rows: Path, tmp_path: Path, variables: Callable[..., dict[str, str]
 
 @pytest.mark.parametrize(
     ("number", "whom", "code"),
-    [(signal.SIGINT, "all", 130), (signal.SIGTERM, "one", 143), (signal.SIGTERM, "all", 143), (signal.SIGKILL, "one", -9)],
+    [
+        (signal.SIGINT, "all", 130),
+        (signal.SIGTERM, "one", 143),
+        (signal.SIGTERM, "all", 143),
+        (signal.SIGKILL, "one", -9),
+    ],
     ids=["Ctrl-C", "SIGTERM", "preempted", "killed"],
 )
 def test_no_process_outlives_the_one_that_asked(
@@ -302,16 +344,42 @@ def test_nor_does_the_server_that_is_still_importing(long_run: subprocess.Popen[
 
 
 def test_workers_that_are_killed_at_random_lose_nothing(xpo: Any, rows: Path, tmp_path: Path) -> None:
-    """Their cells are begun again; a second death of one would be recorded, so two are killed that run at one moment."""
-    words = ["run", "--algos", "dpo,ipo", "--data", rows, "--model", "tiny", "--seeds", 2, "--steps", 60, *SMALL]
+    """Their cells are begun again; a second death of one would be recorded, so two are killed that run at one
+    moment.
+    """
+    words = [
+        "run",
+        "--algos",
+        "dpo,ipo",
+        "--data",
+        rows,
+        "--model",
+        "tiny",
+        "--seeds",
+        2,
+        "--steps",
+        60,
+        *SMALL,
+    ]
     assert xpo(*words, "--out", "calm").code == 0
     rng = random.Random(0)
-    command = [str(Path(sys.executable).parent / "xpo-bench"), *map(str, words), "--out", "r", "--workers", "2"]
-    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    command = [
+        str(Path(sys.executable).parent / "xpo-bench"),
+        *map(str, words),
+        "--out",
+        "r",
+        "--workers",
+        "2",
+    ]
+    process = subprocess.Popen(
+        command, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
+    )
     workers: list[psutil.Process] = []
     while process.poll() is None and len(workers) < 2:
         time.sleep(rng.uniform(0.2, 0.6))
-        workers = [worker for server in psutil.Process(process.pid).children() for worker in server.children()]
+        workers = [
+            worker for server in psutil.Process(process.pid).children() for worker in server.children()
+        ]
     for victim in workers:
         victim.kill()
     process.communicate(timeout=120)
@@ -319,7 +387,9 @@ def test_workers_that_are_killed_at_random_lose_nothing(xpo: Any, rows: Path, tm
     assert same(content(tmp_path / "calm"), content(tmp_path / "r"))
 
 
-def test_a_class_that_other_processes_cannot_import_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_class_that_other_processes_cannot_import_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     class Local(xpo_bench.Algorithm):
         name = "local"
 
@@ -337,9 +407,16 @@ def test_every_worker_has_cores_of_its_own(monkeypatch: pytest.MonkeyPatch) -> N
 def test_every_worker_has_gpus_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.device_count", lambda: 4)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    assert places(2, "cuda:1") == [Place("cuda:0", ("1",)), Place("cuda:0", ("2",))]
-    assert places(2, "cuda:0", 2) == [Place("cuda:0", ("0", "1")), Place("cuda:0", ("2", "3"))]
+    assert places(2, "cuda:1") == [DevicePlacement("cuda:0", ("1",)), DevicePlacement("cuda:0", ("2",))]
+    assert places(2, "cuda:0", 2) == [
+        DevicePlacement("cuda:0", ("0", "1")),
+        DevicePlacement("cuda:0", ("2", "3")),
+    ]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7,5,4,GPU-a")
-    assert places(3, "cuda:1") == [Place("cuda:0", ("5",)), Place("cuda:0", ("4",)), Place("cuda:0", ("GPU-a",))]
+    assert places(3, "cuda:1") == [
+        DevicePlacement("cuda:0", ("5",)),
+        DevicePlacement("cuda:0", ("4",)),
+        DevicePlacement("cuda:0", ("GPU-a",)),
+    ]
     with pytest.raises(UsageError, match="has 4 from cuda:0 on"):
         places(5, "cuda:0")

@@ -1,4 +1,6 @@
-"""Cells that are tasks of a Ray cluster have the numbers of cells in one process, and lose nothing when a worker dies."""
+"""Cells that are tasks of a Ray cluster have the numbers of cells in one process, and lose nothing when a
+worker dies.
+"""
 
 from __future__ import annotations
 
@@ -70,7 +72,14 @@ def free_port() -> int:
 def node(*words: str) -> Iterator[subprocess.Popen[bytes]]:
     """A node of Ray without a GPU, whatever the machine has; its processes end with it."""
     process = subprocess.Popen(
-        [str(Path(sys.executable).parent / "ray"), "start", "--block", "--num-gpus=0", "--disable-usage-stats", *words],
+        [
+            str(Path(sys.executable).parent / "ray"),
+            "start",
+            "--block",
+            "--num-gpus=0",
+            "--disable-usage-stats",
+            *words,
+        ],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
@@ -88,14 +97,22 @@ def node(*words: str) -> Iterator[subprocess.Popen[bytes]]:
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[tuple[str, int]]:
-    """A real cluster of one node with two CPUs: its address and its process. The commands under test have its token."""
+    """A real cluster of one node with two CPUs: its address and its process. The commands under test have its
+    token.
+    """
     pytest.importorskip("ray")
     folder = tempfile.mkdtemp(prefix="r", dir="/tmp")  # its sockets have a path of 107 characters at most
     port = free_port()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_AUTH_MODE", "token")
         patch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
-        head = ["--head", "--num-cpus=2", f"--port={port}", "--include-dashboard=false", f"--temp-dir={folder}"]
+        head = [
+            "--head",
+            "--num-cpus=2",
+            f"--port={port}",
+            "--include-dashboard=false",
+            f"--temp-dir={folder}",
+        ]
         with node(*head) as process:
             wait_for(lambda: list(Path(folder).glob("session_latest/sockets/raylet*")), process)
             yield f"127.0.0.1:{port}", process.pid
@@ -108,7 +125,9 @@ def address(cluster: tuple[str, int]) -> str:
 
 
 @pytest.fixture
-def begin(tmp_path: Path, variables: Callable[..., dict[str, str]]) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+def begin(
+    tmp_path: Path, variables: Callable[..., dict[str, str]]
+) -> Iterator[Callable[..., subprocess.Popen[str]]]:
     """Begins a run, in a process group of its own, which is ended with the test."""
     begun: list[subprocess.Popen[str]] = []
 
@@ -157,23 +176,36 @@ def test_tasks_have_the_numbers_of_this_process(xpo: Any, rows: Path, tmp_path: 
     one = content(tmp_path / "one")
     assert len(one) == 5
     assert same(one, content(tmp_path / "ray"))
-    told = [json.loads(path.read_text("utf-8"))["environment"] for path in (tmp_path / "ray" / "cells").glob("*.json")]
+    told = [
+        json.loads(path.read_text("utf-8"))["environment"]
+        for path in (tmp_path / "ray" / "cells").glob("*.json")
+    ]
     assert {(e["executor"], e["workers"], e["threads"]) for e in told} == {("ray", 2, 1)}
 
 
 def test_a_worker_and_a_node_that_are_killed_in_mid_cell_lose_nothing(
-    xpo: Any, rows: Path, tmp_path: Path, cluster: tuple[str, int], begin: Callable[..., subprocess.Popen[str]]
+    xpo: Any,
+    rows: Path,
+    tmp_path: Path,
+    cluster: tuple[str, int],
+    begin: Callable[..., subprocess.Popen[str]],
 ) -> None:
-    """Three cells on three CPUs, one of them on another node: that node and a worker of the first one are killed."""
+    """Three cells on three CPUs, one of them on another node: that node and a worker of the first one are
+    killed.
+    """
     address, head = cluster
-    (tmp_path / "plan.toml").write_text(f'seeds = 1\nsteps = 100\nalgos = "dpo,ipo,kto"\ndata = "{rows}"\n{MODEL}', "utf-8")
+    (tmp_path / "plan.toml").write_text(
+        f'seeds = 1\nsteps = 100\nalgos = "dpo,ipo,kto"\ndata = "{rows}"\n{MODEL}', "utf-8"
+    )
     with node(f"--address={address}", "--num-cpus=1") as other:
         words = ["--executor", "ray", "--address", address, "--workers", "3"]
         process = begin("plan.toml", "--out", "ray", "--device", "cpu", *words)
         assert process.stderr
         preparing = (line for line in process.stderr if ": preparing" in line)
         assert len(list(itertools.islice(preparing, 3))) == 3
-        working = [p for p in psutil.Process(head).children(recursive=True) if p.name().startswith("ray::xpo-bench")]
+        working = [
+            p for p in psutil.Process(head).children(recursive=True) if p.name().startswith("ray::xpo-bench")
+        ]
         assert len(working) == 2
         working[0].kill()
         (raylet,) = (p for p in psutil.Process(other.pid).children(recursive=True) if p.name() == "raylet")
@@ -194,8 +226,14 @@ def test_a_worker_that_dies_or_hangs_costs_its_own_cell(
     words += ["--executor", "ray", "--address", address, "--cell-timeout", 15]
     found = xpo("run", "--algos", "dpo,killed,hangs", *words, "--out", "company", "--json", **env)
     assert found.code == 1, found.err
-    company = {record["algorithm"]["name"]: record for record in found.json["cells"]}  # whatever Ray says of the dead
-    assert {name: record["status"] for name, record in company.items()} == {"dpo": "ok", "killed": "crashed", "hangs": "timeout"}
+    company = {
+        record["algorithm"]["name"]: record for record in found.json["cells"]
+    }  # whatever Ray says of the dead
+    assert {name: record["status"] for name, record in company.items()} == {
+        "dpo": "ok",
+        "killed": "crashed",
+        "hangs": "timeout",
+    }
     assert "was lost (WorkerCrashedError" in company["killed"]["error"]["message"]
     assert "2 times" in company["killed"]["error"]["message"]
     assert "longer than 15 s (--cell-timeout)" in company["hangs"]["error"]["message"]
@@ -213,7 +251,19 @@ def test_ctrl_c_keeps_what_is_finished_and_ends_the_cluster_of_its_own(
         'set = { "task.kl_prompts" = 1, "task.kl_samples" = 1, "task.steps" = [3, 1000000] }\n',
         encoding="utf-8",
     )
-    process = begin("plan.toml", "--out", "r", "--device", "cpu", "--executor", "ray", "--address", "local", "--workers", "2")
+    process = begin(
+        "plan.toml",
+        "--out",
+        "r",
+        "--device",
+        "cpu",
+        "--executor",
+        "ray",
+        "--address",
+        "local",
+        "--workers",
+        "2",
+    )
     assert process.stderr
     assert any("[1/2]" in line for line in process.stderr)
     family = psutil.Process(process.pid).children(recursive=True)
@@ -227,7 +277,19 @@ def test_ctrl_c_keeps_what_is_finished_and_ends_the_cluster_of_its_own(
 
 
 def test_what_no_node_has_is_not_waited_for(xpo: Any, rows: Path, address: str) -> None:
-    words = ["run", "--algos", "dpo", "--data", rows, "--model", "tiny", "--executor", "ray", "--address", address]
+    words = [
+        "run",
+        "--algos",
+        "dpo",
+        "--data",
+        rows,
+        "--model",
+        "tiny",
+        "--executor",
+        "ray",
+        "--address",
+        address,
+    ]
     found = xpo(*words, "--gpus-per-cell", 3, "--device", "cpu")
     assert found.code == 2
     assert found.lines == [
@@ -245,7 +307,9 @@ def test_room_is_counted_by_node(monkeypatch: pytest.MonkeyPatch) -> None:
     assert cluster.room(need_of("cuda", 1)) == 12
     assert cluster.room(need_of("cuda", 5)) == 1
     assert cluster.room(need_of("cpu", 3)) == 10
-    with pytest.raises(UsageError, match=r"takes 1 CPU and 9 GPUs of one node.* 12 GPUs on 3 nodes.* 8 GPUs$"):
+    with pytest.raises(
+        UsageError, match=r"takes 1 CPU and 9 GPUs of one node.* 12 GPUs on 3 nodes.* 8 GPUs$"
+    ):
         cluster.room(need_of("cuda", 9))
     assert [cluster.device(name) for name in ("auto", "cpu", "cuda")] == ["cuda", "cpu", "cuda"]
     with pytest.raises(UsageError, match="Ray chooses the GPU"):
@@ -257,13 +321,13 @@ def test_room_is_counted_by_node(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_node_without_the_model_or_with_other_code_is_named() -> None:
-    from xpo_bench.runner.executors.ray import compare
+    from xpo_bench.runner.executors.ray_pool import check_fingerprints
 
-    compare({"xpo-bench": "a", "model hub/name": None}, {"xpo-bench": "a", "model hub/name": None})
+    check_fingerprints({"xpo-bench": "a", "model hub/name": None}, {"xpo-bench": "a", "model hub/name": None})
     with pytest.raises(UsageError, match=r"on node \S+ model m is not there; put it where every node has it"):
-        compare({"model m": "a"}, {"model m": None})
+        check_fingerprints({"model m": "a"}, {"model m": None})
     with pytest.raises(UsageError, match="xpo-bench is not the one that the run was planned with"):
-        compare({"xpo-bench": "a"}, {"xpo-bench": "b"})
+        check_fingerprints({"xpo-bench": "a"}, {"xpo-bench": "b"})
 
 
 @pytest.mark.parametrize(

@@ -16,10 +16,10 @@ from torch import Tensor
 
 import xpo_bench
 from xpo_bench import Algorithm, Step
+from xpo_bench.api import Result
+from xpo_bench.contract.examples import World
 from xpo_bench.policy.tabular import TabularPolicy
-from xpo_bench.runner.api import Result
 from xpo_bench.train.budget import evaluation_steps
-from xpo_bench.types import World
 from xpo_bench_plugins.algorithms.dpo import DPO
 
 Run = Callable[..., Result]
@@ -35,13 +35,26 @@ SCHEMA: Mapping[str, Any] = {
         "version": str,
         "data": {"source": str, "fingerprint": str, "rows": int, "dropped": dict},
         "model": {"name": str},
-        "budget": {"steps": int, "batch_size": int, "optimizer": str, "lr": float, "label_noise": float, "dtype": str},
+        "budget": {
+            "steps": int,
+            "batch_size": int,
+            "optimizer": str,
+            "lr": float,
+            "label_noise": float,
+            "dtype": str,
+        },
     },
     "seed": int,
     "experiment": None,
     "metrics": dict,
     "final_policy": dict,
-    "timing": {"prepare_s": float, "train_s": float, "evaluate_s": float, "steps": int, "step_ms_median": float},
+    "timing": {
+        "prepare_s": float,
+        "train_s": float,
+        "evaluate_s": float,
+        "steps": int,
+        "step_ms_median": float,
+    },
     "environment": {"python": str, "packages": dict, "device": str},
     "created": str,
 }
@@ -74,7 +87,9 @@ def failing(name: str, body: Callable[[DPO, Step], Any]) -> type[Algorithm]:
 
 
 @pytest.mark.parametrize(
-    "words", [{"tasks": "deterministic"}, {"tasks": "bandit", "algos": "kto"}, {"tasks": "overfit_pair", "steps": 2}], ids=str
+    "words",
+    [{"tasks": "deterministic"}, {"tasks": "bandit", "algos": "kto"}, {"tasks": "overfit_pair", "steps": 2}],
+    ids=str,
 )
 def test_every_field_of_the_contract(run: Run, words: dict[str, Any]) -> None:
     result = run(**({"algos": "dpo"} | words))
@@ -84,8 +99,12 @@ def test_every_field_of_the_contract(run: Run, words: dict[str, Any]) -> None:
     assert cell["status"] == "ok"
     assert cell["key"] == json.loads((result.out / "cells" / f"{cell['key']}.json").read_text("utf-8"))["key"]
     assert not text or cell["final_policy"] is None
-    assert all(v is None or (isinstance(v, int | float) and math.isfinite(v)) for v in cell["metrics"].values())
-    assert {"kl", "chosen_logp", "rejected_drift", "reward_accuracy", "pairs_per_s", "prepare_s"} <= set(cell["metrics"])
+    assert all(
+        v is None or (isinstance(v, int | float) and math.isfinite(v)) for v in cell["metrics"].values()
+    )
+    assert {"kl", "chosen_logp", "rejected_drift", "reward_accuracy", "pairs_per_s", "prepare_s"} <= set(
+        cell["metrics"]
+    )
 
 
 def test_curves_have_the_step_and_every_metric_that_was_evaluated(run: Run) -> None:
@@ -106,10 +125,14 @@ def test_the_final_policy_is_the_whole_table_up_to_a_limit(run: Run) -> None:
     assert set(cell["final_policy"]["x"]) == set("abc")
     assert sum(cell["final_policy"]["x"].values()) == pytest.approx(1)
     for entries, present in ((4096, True), (4097, False)):
-        world = World(actions={"x": tuple(map(str, range(4000))), "y": tuple(map(str, range(entries - 4000)))})
+        world = World(
+            actions={"x": tuple(map(str, range(4000))), "y": tuple(map(str, range(entries - 4000)))}
+        )
         policy = TabularPolicy(world, 1).final_policy(0)
         assert (policy is not None) is present
-    (large,) = run(tasks="bandit", steps=2, set={"task.prompts": 5, "task.actions": 900, "task.coverage": 0.01}).cells
+    (large,) = run(
+        tasks="bandit", steps=2, set={"task.prompts": 5, "task.actions": 900, "task.coverage": 0.01}
+    ).cells
     assert large["status"] == "ok"
     assert large["final_policy"] is None
 
@@ -117,9 +140,14 @@ def test_the_final_policy_is_the_whole_table_up_to_a_limit(run: Run) -> None:
 def test_dropped_rows_are_counted(run: Run, tmp_path: Path) -> None:
     rows = [("a", "b"), ("c", "c"), ("a", "c")]
     path = tmp_path / "d.jsonl"
-    path.write_text("".join(json.dumps({"prompt": "x", "chosen": a, "rejected": b}) + "\n" for a, b in rows), "utf-8")
+    path.write_text(
+        "".join(json.dumps({"prompt": "x", "chosen": a, "rejected": b}) + "\n" for a, b in rows), "utf-8"
+    )
     (cell,) = run(data=str(path), on_bad_row="skip").cells
-    assert (cell["task"]["data"]["rows"], cell["task"]["data"]["dropped"]) == (3, {"chosen equals rejected": 1})
+    assert (cell["task"]["data"]["rows"], cell["task"]["data"]["dropped"]) == (
+        3,
+        {"chosen equals rejected": 1},
+    )
     assert cell["task"]["data"]["train"] == 2
 
 
@@ -130,7 +158,10 @@ def test_the_label_of_an_experiment(run: Run) -> None:
 
 def test_learning_rates_come_from_the_flag_the_setting_or_the_table(run: Run) -> None:
     result = run("dpo,ipo", lr=0.01, set={"ipo.train.lr": 0.02, "ipo.train.optimizer": "sgd"})
-    assert [c["train"] for c in result.cells] == [{"lr": 0.01, "optimizer": "adam"}, {"lr": 0.02, "optimizer": "sgd"}]
+    assert [c["train"] for c in result.cells] == [
+        {"lr": 0.01, "optimizer": "adam"},
+        {"lr": 0.02, "optimizer": "sgd"},
+    ]
 
 
 # --------------------------------------------------------------------------- algorithms that fail
@@ -143,10 +174,22 @@ def raise_(error: Exception) -> Any:
 @pytest.mark.parametrize(
     ("body", "kind", "message"),
     [
-        (lambda self, step: raise_(RuntimeError("no such luck\nsecond line")), "RuntimeError", "no such luck"),
+        (
+            lambda self, step: raise_(RuntimeError("no such luck\nsecond line")),
+            "RuntimeError",
+            "no such luck",
+        ),
         (lambda self, step: step.log_ratio("chosn"), "KeyError", "KeyError: 'chosn'"),
-        (lambda self, step: DPO.loss(self, step).mean(), "ValueError", "loss() returned shape (), expected per-example (1, 3)"),
-        (lambda self, step: step.log_ratio("chosen").detach() * self.beta, "ValueError", "loss() carries no gradient"),
+        (
+            lambda self, step: DPO.loss(self, step).mean(),
+            "ValueError",
+            "loss() returned shape (), expected per-example (1, 3)",
+        ),
+        (
+            lambda self, step: step.log_ratio("chosen").detach() * self.beta,
+            "ValueError",
+            "loss() carries no gradient",
+        ),
         (lambda self, step: None, "TypeError", "loss() returned NoneType, expected a tensor"),
     ],
     ids=["raises", "unknown group", "reduced", "no gradient", "nothing"],
@@ -169,7 +212,9 @@ def test_a_loss_that_fails_is_a_status_with_the_plugin_named(
         assert cell["final_policy"] is None
     assert not result.ok
     alone = run(["dpo", "ipo"], seeds=2, out="s")
-    assert [c["final_policy"] for c in by_name["dpo"] + by_name["ipo"]] == [c["final_policy"] for c in alone.cells]
+    assert [c["final_policy"] for c in by_name["dpo"] + by_name["ipo"]] == [
+        c["final_policy"] for c in alone.cells
+    ]
     # failed is not done: those cells run again, the others do not
     assert run([failing("bad", body), "dpo", "ipo"], seeds=2, out="r").computed == 2
 
@@ -187,7 +232,9 @@ def test_only_the_configuration_that_fails_fails(run: Run) -> None:
 
 def test_a_loss_that_cannot_be_stacked_still_runs_alone(run: Run) -> None:
     def scalar(self: DPO, step: Step) -> Tensor:
-        return -torch.nn.functional.logsigmoid(float(self.beta) * (step.log_ratio("chosen") - step.log_ratio("rejected")))
+        return -torch.nn.functional.logsigmoid(
+            float(self.beta) * (step.log_ratio("chosen") - step.log_ratio("rejected"))
+        )
 
     result = run([failing("scalar", scalar), "dpo"], set={"scalar.beta": [0.1, 0.5], "dpo.beta": [0.1, 0.5]})
     assert [c["status"] for c in result.cells] == ["ok"] * 4
@@ -195,7 +242,9 @@ def test_a_loss_that_cannot_be_stacked_still_runs_alone(run: Run) -> None:
 
 
 def test_memory_that_runs_out_is_a_status_of_its_own(run: Run) -> None:
-    (cell, fine) = run([failing("hungry", lambda self, step: raise_(MemoryError("much too large"))), "dpo"]).cells
+    (cell, fine) = run(
+        [failing("hungry", lambda self, step: raise_(MemoryError("much too large"))), "dpo"]
+    ).cells
     assert (cell["status"], fine["status"]) == ("oom", "ok")
 
 
@@ -215,7 +264,13 @@ def test_completions_that_do_not_match_the_groups_are_named(run: Run) -> None:
 def test_a_diverging_cell_is_recorded_and_done(run: Run, tmp_path: Path) -> None:
     path = tmp_path / "pair.jsonl"
     path.write_text(json.dumps({"prompt": "x", "chosen": "a", "rejected": "b"}), "utf-8")
-    words = {"data": str(path), "optimizer": "sgd", "steps": 400, "set": {"ipo.train.lr": [0.2, 2.0]}, "out": "r"}
+    words = {
+        "data": str(path),
+        "optimizer": "sgd",
+        "steps": 400,
+        "set": {"ipo.train.lr": [0.2, 2.0]},
+        "out": "r",
+    }
     result = run("ipo", **words)
     assert [c["status"] for c in result.cells] == ["ok", "diverged"]
     assert result.cells[1]["error"] is None
@@ -245,7 +300,17 @@ def test_results_as_a_frame_a_summary_and_tables(run: Run, capsys: pytest.Captur
     result = run(["dpo", "ipo"], seeds=3, set={"dpo.beta": [0.1, 0.5]}, tasks=["bandit"])
     frame = result.to_pandas()
     assert len(frame) == 9
-    assert {"algorithm", "task", "seed", "status", "key", "config.beta", "config.tau", "kl", "frontier_gap"} <= set(frame.columns)
+    assert {
+        "algorithm",
+        "task",
+        "seed",
+        "status",
+        "key",
+        "config.beta",
+        "config.tau",
+        "kl",
+        "frontier_gap",
+    } <= set(frame.columns)
     assert sorted(frame.seed.unique()) == [0, 1, 2]
     assert frame[frame.algorithm == "ipo"]["config.beta"].isna().all()
     summary = result.summary()
@@ -258,12 +323,12 @@ def test_results_as_a_frame_a_summary_and_tables(run: Run, capsys: pytest.Captur
 
 
 def test_arguments_are_the_flags(run: Run) -> None:
-    with pytest.raises(xpo_bench.runner.api.UsageError, match=r"unknown argument 'step'; did you mean 'steps'\?"):
+    with pytest.raises(xpo_bench.api.UsageError, match=r"unknown argument 'step'; did you mean 'steps'\?"):
         xpo_bench.run("dpo", step=3)
     assert {c["seed"] for c in run(seeds=[4, 9]).cells} == {4, 9}
     assert {c["seed"] for c in run(seeds="7,").cells} == {7}
     assert run(disable="kto").cells
-    with pytest.raises(xpo_bench.runner.api.UsageError, match="disabled"):
+    with pytest.raises(xpo_bench.api.UsageError, match="disabled"):
         run("kto", disable="kto")
-    with pytest.raises(xpo_bench.runner.api.UsageError, match="cuda:7: not on this machine"):
+    with pytest.raises(xpo_bench.api.UsageError, match="cuda:7: not on this machine"):
         run(device="cuda:7")

@@ -1,4 +1,6 @@
-"""Reference scores on disk: paid for once in the life of a run directory, and never trusted when they are not whole."""
+"""Reference scores on disk: paid for once in the life of a run directory, and never trusted when they are not
+whole.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +12,9 @@ import pytest
 import torch
 
 from xpo_bench import Completion, ModelSpec
-from xpo_bench.policy.causal_lm import CausalLM
+from xpo_bench.policy.language.causal_lm import CausalLM
 from xpo_bench.runner.references import References, fingerprint
-from xpo_bench.train.language import CachedScore
+from xpo_bench.train.evaluation.on_policy import CachedScore
 
 SPEC = ModelSpec(name="tiny", hidden_size=16, intermediate_size=32, layers=1, heads=2, context=64)
 ITEMS = [Completion("a", "one"), Completion("a", "two"), Completion("b", "")]
@@ -38,7 +40,9 @@ def test_scores_come_back_bit_for_bit(tmp_path: Path, dtype: torch.dtype) -> Non
     path = tmp_path / "references" / "x.parquet"
     known = References(path)
     for i, item in enumerate(ITEMS):
-        known[item] = CachedScore(torch.randn(i, generator=torch.Generator().manual_seed(i), dtype=dtype), i / 3)
+        known[item] = CachedScore(
+            torch.randn(i, generator=torch.Generator().manual_seed(i), dtype=dtype), i / 3
+        )
     known.save()
     again = References(path)
     assert len(again) == len(ITEMS)
@@ -58,7 +62,9 @@ def test_two_writers_of_a_file_lose_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", ["cut", "flipped", "empty", "text"])
-def test_a_damaged_file_is_named_and_set_aside(tmp_path: Path, capsys: pytest.CaptureFixture[str], damage: str) -> None:
+def test_a_damaged_file_is_named_and_set_aside(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], damage: str
+) -> None:
     path = tmp_path / "x.parquet"
     known = References(path)
     for i in range(50):
@@ -95,7 +101,9 @@ def test_a_resumed_run_reads_them_and_charges_for_them(xpo: Any, tmp_path: Path)
     assert xpo(*command("fresh", "ipo")).code == 0
     resumed, fresh = records(tmp_path / "run")["ipo"], records(tmp_path / "fresh")["ipo"]
     measured = ("prepare_s", "peak_memory_mb", "tokens_per_s", "pairs_per_s", "overhead")
-    ours, theirs = ({k: v for k, v in cell["metrics"].items() if k not in measured} for cell in (resumed, fresh))
+    ours, theirs = (
+        {k: v for k, v in cell["metrics"].items() if k not in measured} for cell in (resumed, fresh)
+    )
     assert ours == theirs
     assert ours["total_flops"] > 0
     assert resumed["metrics"]["prepare_s"] > 0
@@ -111,4 +119,7 @@ def test_a_run_over_a_damaged_file_scores_again(xpo: Any, tmp_path: Path) -> Non
     assert done.err.count("is not whole") == 1
     assert file.exists()
     assert file.with_suffix(".damaged").exists()
-    assert {name: record["status"] for name, record in records(tmp_path / "run").items()} == {"dpo": "ok", "ipo": "ok"}
+    assert {name: record["status"] for name, record in records(tmp_path / "run").items()} == {
+        "dpo": "ok",
+        "ipo": "ok",
+    }

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 import xpo_bench
-from xpo_bench.report.stats import group
-from xpo_bench.report.task_table import task_sheets
+from xpo_bench.report.runs import group
+from xpo_bench.report.tables.task import task_sheets
 from xpo_bench.runner.remarks import remarks
 
 ONE_PROMPT = [{"prompt": "Say", "chosen": c, "rejected": r} for c, r in ("ab", "cd", "ac")]
@@ -20,7 +20,9 @@ def test_kto_on_one_prompt_has_no_reference_point(tmp_path: Path, capsys: pytest
     data = tmp_path / "one.jsonl"
     data.write_text("\n".join(map(json.dumps, ONE_PROMPT)), "utf-8")
     small = {"task.kl_prompts": 1, "task.kl_samples": 1, "task.max_new_tokens": 2}
-    result = xpo_bench.run("kto", data=str(data), model="tiny", seeds=2, steps=1, set=small, out=tmp_path / "run")
+    result = xpo_bench.run(
+        "kto", data=str(data), model="tiny", seeds=2, steps=1, set=small, out=tmp_path / "run"
+    )
     said = "kto on one: all rows that are trained on share one prompt, none has a mismatched partner, and z0 is 0 throughout"
     assert capsys.readouterr().err.count(said) == 1
     assert [cell["algorithm"]["z0"] for cell in result.cells] == ["none", "none"]

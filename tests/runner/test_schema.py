@@ -30,7 +30,9 @@ def records(tmp_path: Path) -> list[str]:
 
 
 def test_the_committed_schema_is_that_of_the_models() -> None:
-    assert json.loads(PAGE.read_text("utf-8")) == schema(), "python -m xpo_bench.runner.schema > docs/record.schema.json"
+    assert json.loads(PAGE.read_text("utf-8")) == schema(), (
+        "python -m xpo_bench.runner.schema > docs/record.schema.json"
+    )
 
 
 def test_records_are_as_it_says(tmp_path: Path) -> None:
@@ -44,7 +46,14 @@ def test_records_are_as_it_says(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("status", "fine"), ("seed", "0"), ("metrics", {"kl": float("nan")}), ("more", 1), ("key", "../x"), ("schema", 2)],
+    [
+        ("status", "fine"),
+        ("seed", "0"),
+        ("metrics", {"kl": float("nan")}),
+        ("more", 1),
+        ("key", "../x"),
+        ("schema", 2),
+    ],
 )
 def test_others_are_not(tmp_path: Path, field: str, value: Any) -> None:
     xpo_bench.run("dpo", "one_pair", seeds=1, steps=2, out=tmp_path / "r")

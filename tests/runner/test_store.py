@@ -14,8 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 
 import xpo_bench
+from xpo_bench.api import Result
 from xpo_bench.errors import StoreError, UsageError
-from xpo_bench.runner.api import Result
 from xpo_bench.runner.keys import canonical
 from xpo_bench.runner.store import Store, finite, parquet, write_atomic
 
@@ -87,7 +87,9 @@ class Half:
 
 
 @pytest.mark.parametrize("call", CALLS)
-def test_a_crash_leaves_the_old_content_or_the_new(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
+def test_a_crash_leaves_the_old_content_or_the_new(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
     path = tmp_path / "file"
     write_atomic(path, b"old")
     with monkeypatch.context() as patch:
@@ -101,14 +103,18 @@ def test_a_crash_leaves_the_old_content_or_the_new(tmp_path: Path, monkeypatch: 
 
 @pytest.mark.parametrize("call", CALLS)
 @pytest.mark.parametrize("existing", [True, False])
-def test_a_crash_leaves_no_half_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, existing: bool) -> None:
+def test_a_crash_leaves_no_half_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, existing: bool
+) -> None:
     store = Store(tmp_path)
     store.prepare()
     if existing:
         store.write_cell(record("failed", metrics={"kl": 0.5}), [{"step": 0, "kl": 0.5}])
     with monkeypatch.context() as patch:
         crash_at(patch, call)
-        with pytest.raises(StoreError, match=r"cannot be written \(No space left on device\); finished cells are kept"):
+        with pytest.raises(
+            StoreError, match=r"cannot be written \(No space left on device\); finished cells are kept"
+        ):
             store.write_cell(record(metrics={"kl": 1.0}), [{"step": 0, "kl": 1.0}])
     # the curve comes first: a crash on it leaves the record as it was
     assert store.read_cell(KEY) == (record("failed", metrics={"kl": 0.5}) if existing else None)
@@ -176,7 +182,9 @@ def test_json_is_canonical_and_finite(tmp_path: Path) -> None:
 
 
 def test_curves_are_parquet_with_nulls_for_what_was_not_evaluated() -> None:
-    table = pq.read_table(io.BytesIO(parquet([{"step": 0, "kl": 0.0}, {"step": 5, "kl": math.nan, "loss": 0.25}])))
+    table = pq.read_table(
+        io.BytesIO(parquet([{"step": 0, "kl": 0.0}, {"step": 5, "kl": math.nan, "loss": 0.25}]))
+    )
     assert table.column_names == ["step", "kl", "loss"]
     assert [str(field.type) for field in table.schema] == ["int64", "double", "double"]
     assert table.to_pylist() == [{"step": 0, "kl": 0.0, "loss": None}, {"step": 5, "kl": None, "loss": 0.25}]
@@ -187,7 +195,10 @@ def test_curves_are_parquet_with_nulls_for_what_was_not_evaluated() -> None:
 
 def test_a_directory_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(UsageError, match=r"--out .*file/run: cannot be written \(Not a directory\); name a writable directory"):
+    with pytest.raises(
+        UsageError,
+        match=r"--out .*file/run: cannot be written \(Not a directory\); name a writable directory",
+    ):
         xpo_bench.run("dpo", tasks="deterministic", steps=5, out=tmp_path / "file" / "run")
 
 
@@ -245,12 +256,16 @@ def test_a_half_written_record_is_named_set_aside_and_computed_again(
     path.write_bytes(half)
     capsys.readouterr()
     assert run(out=tmp_path / "r").computed == 1
-    assert f"{path}: not whole; set aside as {path.name}.damaged, and computed again" in capsys.readouterr().err
+    assert (
+        f"{path}: not whole; set aside as {path.name}.damaged, and computed again" in capsys.readouterr().err
+    )
     assert path.with_name(f"{path.name}.damaged").read_bytes() == half
 
 
 @pytest.mark.parametrize("call", CALLS)
-def test_a_disk_that_fills_up_in_mid_run(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
+def test_a_disk_that_fills_up_in_mid_run(
+    tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
     """Whatever is written before is whole, and the same words go on from there."""
     words = {"out": tmp_path / "r", "algos": ["dpo", "ipo"], "seeds": 2, "set": {"task.steps": [5, 6]}}
     expected = run(**words | {"out": tmp_path / "calm"})

@@ -16,7 +16,9 @@ Command = Callable[..., Any]
 @pytest.fixture
 def one_pair(tmp_path: Path) -> list[str]:
     """Two actions, the first of them always preferred, from a uniform reference."""
-    (tmp_path / "d.jsonl").write_text(json.dumps({"prompt": "x", "chosen": "a", "rejected": "b"}) + "\n", "utf-8")
+    (tmp_path / "d.jsonl").write_text(
+        json.dumps({"prompt": "x", "chosen": "a", "rejected": "b"}) + "\n", "utf-8"
+    )
     return ["--data", "d.jsonl", "--model", "tabular", "--seeds", "1", "--steps", "1000", "--out", "r"]
 
 
@@ -55,7 +57,9 @@ def test_what_never_settles_is_said_to_be_out_of_reach(warm: Command, one_pair: 
 
 
 def test_a_distance_that_the_world_does_not_have(warm: Command, one_pair: list[str]) -> None:
-    done = warm("run", "--algos", "ipo", "--target-kl", "0.8", *one_pair, "--json")  # ln 2 = .69 is the farthest
+    done = warm(
+        "run", "--algos", "ipo", "--target-kl", "0.8", *one_pair, "--json"
+    )  # ln 2 = .69 is the farthest
     (found,) = done.json["targets"]
     assert found["value"] is None
     assert found["reason"].startswith("cannot be reached: KL stays between")
@@ -66,7 +70,10 @@ def test_a_distance_that_the_world_does_not_have(warm: Command, one_pair: list[s
     [
         (["--target-kl", "0"], "--target-kl 0: want a KL in nats above 0, such as 1"),
         (["--target-kl", "1", "--set", "ipo.tau=0.1"], "--target-kl chooses ipo.tau; leave it out of --set"),
-        (["--target-kl", "1", "--set", "task.steps=10,20"], "--target-kl searches at one setting: give task.steps one value"),
+        (
+            ["--target-kl", "1", "--set", "task.steps=10,20"],
+            "--target-kl searches at one setting: give task.steps one value",
+        ),
     ],
 )
 def test_bad_words(warm: Command, one_pair: list[str], words: list[str], message: str) -> None:

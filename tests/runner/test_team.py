@@ -22,9 +22,9 @@ import torch
 
 import xpo_bench
 from xpo_bench import Budget, ModelSpec, plugins
+from xpo_bench.api import Result
 from xpo_bench.errors import UsageError
-from xpo_bench.runner.api import Result
-from xpo_bench.runner.models import check_processes, devices_from
+from xpo_bench.runner.model_choice import check_processes, devices_from
 from xpo_bench_plugins.algorithms.kto import KTO
 
 ROWS = [
@@ -36,7 +36,13 @@ ROWS = [
     ("go", "well", "stop"),
     ("come on", "yes yes", "no no no"),
 ]
-EQUAL = [("ask one", "yes", "not"), ("tell me", "aye", "nay"), ("go", "on", "no"), ("say", "sure", "nope"), ("and", "ja", "ne")]
+EQUAL = [
+    ("ask one", "yes", "not"),
+    ("tell me", "aye", "nay"),
+    ("go", "on", "no"),
+    ("say", "sure", "nope"),
+    ("and", "ja", "ne"),
+]
 SMALL = {"kl_prompts": 1, "kl_samples": 1, "max_new_tokens": 3, "eval_pairs": 2}
 KTO_ABOVE_0 = {"kto.undesirable_weight": 0.0}
 """Nothing pushes completions down, so that z0 is above 0, where it matters."""
@@ -125,11 +131,17 @@ class Both:
         # a network in float64 norms in float32, and Adam turns the rounding of a gradient of 0 into a step
         tolerance = 1e-7 if a["train"]["optimizer"] == "sgd" else 1e-5
         assert (a["status"], b["status"], b["error"]) == ("ok", "ok", None)
-        assert b["metrics"]["kl"] == pytest.approx(a["metrics"]["kl"], rel=1e-3), (a["algorithm"]["name"], a["experiment"])
+        assert b["metrics"]["kl"] == pytest.approx(a["metrics"]["kl"], rel=1e-3), (
+            a["algorithm"]["name"],
+            a["experiment"],
+        )
         for column in ("loss", "chosen_logp"):
             first, second = curve(self.one, a, column), curve(self.two, b, column)
             assert len(first) == 5  # steps 0 to 4
-            assert second == pytest.approx(first, rel=tolerance, abs=tolerance), (a["algorithm"]["name"], a["experiment"])
+            assert second == pytest.approx(first, rel=tolerance, abs=tolerance), (
+                a["algorithm"]["name"],
+                a["experiment"],
+            )
 
 
 @pytest.fixture(scope="module")
@@ -162,7 +174,9 @@ def both(plan: Path, one: Result) -> Both:
 def shared(plan: Path, one: Result) -> Both:
     """The second of the two keeps a share of every layer in each of its processes."""
     path = plan.with_name("shared.toml")
-    path.write_text(plan.read_text("utf-8").replace("set = {", 'set = { "task.fsdp" = true, '), encoding="utf-8")
+    path.write_text(
+        plan.read_text("utf-8").replace("set = {", 'set = { "task.fsdp" = true, '), encoding="utf-8"
+    )
     return Both(one, xpo_bench.run(file=path, device="cpu", out=plan.parent / "3", gpus_per_cell=2))
 
 
@@ -186,13 +200,25 @@ def test_a_process_holds_its_share_of_the_layers(shared: Both) -> None:
 
 
 def test_shares_may_be_uneven_recomputed_and_warmed_up(plan: Path) -> None:
-    words: dict[str, Any] = {"data": str(plan.with_name("rows.jsonl")), "model": "tiny", "device": "cpu", "seeds": 1, "steps": 3}
+    words: dict[str, Any] = {
+        "data": str(plan.with_name("rows.jsonl")),
+        "model": "tiny",
+        "device": "cpu",
+        "seeds": 1,
+        "steps": 3,
+    }
     words |= {"batch_size": 4, "dtype": "float64", "optimizer": "sgd", "lr": 0.1}
-    task = {f"task.{k}": v for k, v in SMALL.items()} | {"task.warm_start": 2, "task.micro_batch": 1, "task.clip": 0.01}
+    task = {f"task.{k}": v for k, v in SMALL.items()} | {
+        "task.warm_start": 2,
+        "task.micro_batch": 1,
+        "task.clip": 0.01,
+    }
     words["set"] = task | {"task.checkpointing": True}
     alone = xpo_bench.run("dpo", out=plan.parent / "4", **words)
     words["set"] |= {"task.fsdp": True}
-    three = xpo_bench.run("dpo", out=plan.parent / "5", gpus_per_cell=3, **words)  # 64 rows of a matrix: 22, 22 and 20
+    three = xpo_bench.run(
+        "dpo", out=plan.parent / "5", gpus_per_cell=3, **words
+    )  # 64 rows of a matrix: 22, 22 and 20
     assert (three.cells[0]["status"], three.cells[0]["error"]) == ("ok", None)
     assert curve(three, three.cells[0]) == pytest.approx(curve(alone, alone.cells[0]), rel=1e-7, abs=1e-7)
 
@@ -217,7 +243,9 @@ def test_shares_that_cannot_be_are_refused(words: dict[str, Any], message: str) 
 
 def test_every_experiment_was_run(both: Both) -> None:
     assert {a["experiment"] for a, _ in both.pairs()} == {"odd", "full", "tokens", "single", "float32"}
-    assert {"kto", "sdpo", "ppo", "online_dpo", "rso", "bon"} <= {a["algorithm"]["name"] for a, _ in both.pairs()}
+    assert {"kto", "sdpo", "ppo", "online_dpo", "rso", "bon"} <= {
+        a["algorithm"]["name"] for a, _ in both.pairs()
+    }
 
 
 def test_records_say_how_many_processes_and_have_keys_of_their_own(both: Both) -> None:
@@ -232,9 +260,12 @@ def test_costs_are_those_of_all_processes(both: Both) -> None:
             a["metrics"]["pairs_per_s"] * a["timing"]["train_s"]
         )
         tokens = [cell["metrics"]["tokens_per_s"] * cell["timing"]["train_s"] for cell in (a, b)]
-        # a prompt that completions of both shares have is processed twice, one that finds no partner not at all
+        # a prompt that completions of both shares have is processed twice, one that finds no partner not at
+        # all
         assert tokens[0] * 0.99 < tokens[1] < tokens[0] * 1.5, a["algorithm"]["name"]
-        assert a["metrics"]["total_flops"] * 0.9 < b["metrics"]["total_flops"] < a["metrics"]["total_flops"] * 2
+        assert (
+            a["metrics"]["total_flops"] * 0.9 < b["metrics"]["total_flops"] < a["metrics"]["total_flops"] * 2
+        )
 
 
 def test_processes_take_the_devices_from_the_given_one_on(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -339,13 +370,28 @@ def test_what_goes_wrong_in_one_process_fails_its_cell_alone(
 ) -> None:
     told: list[tuple[str, str]] = []
     monkeypatch.setattr(
-        plugins.Registry, "observe", lambda self, hook, cell, **_: told.append((cell["algorithm"], hook[4:])) or []
+        plugins.Registry,
+        "observe",
+        lambda self, hook, cell, **_: told.append((cell["algorithm"], hook[4:])) or [],
     )
-    words = {"data": str(write(tmp_path / "rows.jsonl", ROWS)), "model": "tiny", "device": "cpu", "seeds": 1, "steps": 3}
+    words = {
+        "data": str(write(tmp_path / "rows.jsonl", ROWS)),
+        "model": "tiny",
+        "device": "cpu",
+        "seeds": 1,
+        "steps": 3,
+    }
     weights = {"kto.undesirable_weight": 0.0, "local-kto.undesirable_weight": 0.0}
-    words |= {"batch_size": 4, "dtype": "float64", "lr": 0.02, "set": weights | {f"task.{k}": v for k, v in SMALL.items()}}
+    words |= {
+        "batch_size": 4,
+        "dtype": "float64",
+        "lr": 0.02,
+        "set": weights | {f"task.{k}": v for k, v in SMALL.items()},
+    }
     start = time.monotonic()
-    team = xpo_bench.run([odd_ones.Raises, odd_ones.Dies, odd_ones.LocalKTO, KTO], gpus_per_cell=2, out="2", **words)
+    team = xpo_bench.run(
+        [odd_ones.Raises, odd_ones.Dies, odd_ones.LocalKTO, KTO], gpus_per_cell=2, out="2", **words
+    )
     assert time.monotonic() - start < 120
     raises, dies, local, whole = team.cells
     assert [cell["status"] for cell in team.cells] == ["failed", "crashed", "ok", "ok"]
@@ -355,7 +401,10 @@ def test_what_goes_wrong_in_one_process_fails_its_cell_alone(
     assert "odd_ones.py" in raises["error"]["traceback"]
     assert "process 2/2 was ended by SIGKILL" in dies["error"]["message"]
     hooks = {name: [hook for algorithm, hook in told if algorithm == name] for name in ("dies", "kto")}
-    assert hooks == {"dies": ["run_start", "step_end", "run_end"], "kto": ["run_start", *["step_end"] * 4, "run_end"]}
+    assert hooks == {
+        "dies": ["run_start", "step_end", "run_end"],
+        "kto": ["run_start", *["step_end"] * 4, "run_end"],
+    }
     # z0 over the rows of one process is another loss: the comparison above can fail
     alone = xpo_bench.run([odd_ones.LocalKTO, KTO], out="1", **words)
     assert curve(alone, alone.cells[0]) == curve(alone, alone.cells[1])
@@ -365,8 +414,18 @@ def test_what_goes_wrong_in_one_process_fails_its_cell_alone(
 
 
 def test_a_share_that_is_lost_ends_its_cell_alone(odd_ones: ModuleType, tmp_path: Path) -> None:
-    words = {"data": str(write(tmp_path / "rows.jsonl", ROWS)), "model": "tiny", "device": "cpu", "seeds": 1, "steps": 3}
-    words |= {"batch_size": 4, "dtype": "float64", "set": {"task.fsdp": True} | {f"task.{k}": v for k, v in SMALL.items()}}
+    words = {
+        "data": str(write(tmp_path / "rows.jsonl", ROWS)),
+        "model": "tiny",
+        "device": "cpu",
+        "seeds": 1,
+        "steps": 3,
+    }
+    words |= {
+        "batch_size": 4,
+        "dtype": "float64",
+        "set": {"task.fsdp": True} | {f"task.{k}": v for k, v in SMALL.items()},
+    }
     found = xpo_bench.run([odd_ones.Dies, odd_ones.Raises, KTO], gpus_per_cell=2, out=tmp_path / "1", **words)
     assert [cell["status"] for cell in found.cells] == ["crashed", "failed", "ok"]
     assert "process 2/2 was ended by SIGKILL" in found.cells[0]["error"]["message"]
@@ -374,8 +433,16 @@ def test_a_share_that_is_lost_ends_its_cell_alone(odd_ones: ModuleType, tmp_path
     assert multiprocessing.active_children() == []
 
 
-def test_what_is_carried_from_step_to_step_is_that_of_all_processes(odd_ones: ModuleType, tmp_path: Path) -> None:
-    words = {"data": str(write(tmp_path / "rows.jsonl", ROWS)), "model": "tiny", "device": "cpu", "seeds": 1, "steps": 4}
+def test_what_is_carried_from_step_to_step_is_that_of_all_processes(
+    odd_ones: ModuleType, tmp_path: Path
+) -> None:
+    words = {
+        "data": str(write(tmp_path / "rows.jsonl", ROWS)),
+        "model": "tiny",
+        "device": "cpu",
+        "seeds": 1,
+        "steps": 4,
+    }
     words |= {
         "batch_size": 3,
         "dtype": "float64",
@@ -384,7 +451,9 @@ def test_what_is_carried_from_step_to_step_is_that_of_all_processes(odd_ones: Mo
         "set": {f"task.{k}": v for k, v in SMALL.items()},
     }
     alone = xpo_bench.run([odd_ones.Remembers], out=tmp_path / "1", **words)
-    team = xpo_bench.run([odd_ones.Remembers, odd_ones.RemembersItsOwn], gpus_per_cell=2, out=tmp_path / "2", **words)
+    team = xpo_bench.run(
+        [odd_ones.Remembers, odd_ones.RemembersItsOwn], gpus_per_cell=2, out=tmp_path / "2", **words
+    )
     words["set"] |= {"task.fsdp": True}
     shares = xpo_bench.run([odd_ones.Remembers], gpus_per_cell=2, out=tmp_path / "3", **words)
     assert curve(shares, shares.cells[0]) == pytest.approx(curve(alone, alone.cells[0]), abs=1e-7)

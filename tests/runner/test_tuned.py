@@ -12,20 +12,24 @@ import pytest
 
 import xpo_bench
 from xpo_bench import plugins
+from xpo_bench.contract.examples import Dataset, Pair
 from xpo_bench.data.validation import SHARE, validation_split
 from xpo_bench.errors import UsageError
-from xpo_bench.runner import tuned
-from xpo_bench.runner.executors.local import groups
+from xpo_bench.runner.executors.in_process import groups
 from xpo_bench.runner.plan import Plan, make_plan
 from xpo_bench.runner.request import requests
-from xpo_bench.types import Dataset, Pair
+from xpo_bench.runner.search import tuned
 
 Command = Callable[..., Any]
 SHORT = ["--tasks", "bandit", "--steps", "30", "--protocol", "tuned", "--trials", "4", "--out", "r"]
 
 
 def test_points_lie_in_their_bounds_and_more_begin_with_the_same() -> None:
-    axes = [tuned.Axis("wide", 0.01, 0.5), tuned.Axis("linear", 0, 10), tuned.Axis("count", 4, 64, whole=True)]
+    axes = [
+        tuned.Axis("wide", 0.01, 0.5),
+        tuned.Axis("linear", 0, 10),
+        tuned.Axis("count", 4, 64, whole=True),
+    ]
     many, few = tuned.draw(axes, 63, "dpo"), tuned.draw(axes, 5, "dpo")
     assert many[:5] == few
     assert many != tuned.draw(axes, 63, "ipo")
@@ -46,7 +50,9 @@ def test_the_validation_split_is_cut_out_of_training_rows() -> None:
         one, two = (validation_split(dataset, np.random.default_rng(seed), whole) for seed in (1, 1))
         assert one is not None
         assert one == two
-        assert sorted([*one.train, *one.heldout], key=str) == sorted(rows, key=str)  # nothing held out is in it
+        assert sorted([*one.train, *one.heldout], key=str) == sorted(
+            rows, key=str
+        )  # nothing held out is in it
         assert len(one.heldout) == SHARE * len(rows)
         shared = {r.prompt for r in one.train} & {r.prompt for r in one.heldout}
         assert bool(shared) is not whole
@@ -103,9 +109,13 @@ def test_the_best_trial_is_run_and_the_command_resumes(warm: Command) -> None:
         for seed, key in enumerate(t["keys"]["tuned"]):
             cell = by_key[key]
             assert cell["seed"] == seed
-            assert cell["task"]["data"] == by_key[t["keys"]["default"][seed]]["task"]["data"]  # all training rows
+            assert (
+                cell["task"]["data"] == by_key[t["keys"]["default"][seed]]["task"]["data"]
+            )  # all training rows
             for name, value in t["changes"].items():
-                assert (cell["train"]["lr"] if name == tuned.LR else cell["algorithm"]["config"][name]) == value
+                assert (
+                    cell["train"]["lr"] if name == tuned.LR else cell["algorithm"]["config"][name]
+                ) == value
     again = warm("run", "--algos", "dpo,sft", *SHORT, "--seeds", "2", "--json")
     assert again.json == done.json  # nothing was computed again
     shown = warm("show", "r")
@@ -126,13 +136,30 @@ def test_the_best_trial_is_run_and_the_command_resumes(warm: Command) -> None:
     for t, before in zip(more.json["tuning"], done.json["tuning"], strict=True):
         assert t["trials"][:4] == before["trials"]
     # the default protocol finds its cells there
-    default = warm("run", "--algos", "dpo,sft", "--tasks", "bandit", "--steps", "30", "--seeds", "2", "--out", "r", "--json")
-    assert {c["key"] for c in default.json["cells"]} == {k for t in done.json["tuning"] for k in t["keys"]["default"]}
+    default = warm(
+        "run",
+        "--algos",
+        "dpo,sft",
+        "--tasks",
+        "bandit",
+        "--steps",
+        "30",
+        "--seeds",
+        "2",
+        "--out",
+        "r",
+        "--json",
+    )
+    assert {c["key"] for c in default.json["cells"]} == {
+        k for t in done.json["tuning"] for k in t["keys"]["default"]
+    }
     assert {c["created"] for c in default.json["cells"]} <= {c["created"] for c in by_key.values()}
 
 
 def test_data_that_cannot_be_divided_runs_the_default(warm: Command, tmp_path: Path) -> None:
-    (tmp_path / "d.jsonl").write_text(json.dumps({"prompt": "x", "chosen": "a", "rejected": "b"}) + "\n", "utf-8")
+    (tmp_path / "d.jsonl").write_text(
+        json.dumps({"prompt": "x", "chosen": "a", "rejected": "b"}) + "\n", "utf-8"
+    )
     words = ["--data", "d.jsonl", "--model", "tabular", "--seeds", "1", "--steps", "5", "--out", "q"]
     done = warm("run", "--algos", "dpo", *words, "--protocol", "tuned", "--json")
     assert done.code == 0, done.err
@@ -153,14 +180,20 @@ def test_an_algorithm_without_anything_to_search_is_named(warm: Command) -> None
         (["--protocol", "tunde"], "unknown protocol 'tunde'; did you mean 'tuned'?"),
         (["--trials", "3"], "--trials: goes with --protocol tuned"),
         (["--select", "heldout_brier"], "--select: goes with --protocol tuned"),
-        (["--protocol", "tuned", "--select", "frontier_gap"], "--select frontier_gap: want a heldout_ metric"),
+        (
+            ["--protocol", "tuned", "--select", "frontier_gap"],
+            "--select frontier_gap: want a heldout_ metric",
+        ),
         (
             ["--protocol", "tuned", "--set", "dpo.beta=0.1,0.2"],
             "--protocol tuned searches at one setting: give dpo.beta one value",
         ),
         (["--protocol", "tuned", "--target-kl", "1"], "--target-kl: not with --protocol tuned"),
         (["--protocol", "tuned", "--shard", "1/2"], "--shard: not with --protocol tuned"),
-        (["--protocol", "tuned", "--seeds", "1000000,"], "--seeds: 1000000 to 1000002 are the seeds of the trials"),
+        (
+            ["--protocol", "tuned", "--seeds", "1000000,"],
+            "--seeds: 1000000 to 1000002 are the seeds of the trials",
+        ),
     ],
 )
 def test_bad_words(warm: Command, words: list[str], message: str) -> None:
@@ -171,7 +204,14 @@ def test_bad_words(warm: Command, words: list[str], message: str) -> None:
 
 def test_the_same_words_in_python(tmp_path: Path) -> None:
     result = xpo_bench.run(
-        algos=["ipo"], tasks=["bandit"], seeds=1, steps=10, protocol="tuned", trials=2, select="heldout_brier", out=tmp_path
+        algos=["ipo"],
+        tasks=["bandit"],
+        seeds=1,
+        steps=10,
+        protocol="tuned",
+        trials=2,
+        select="heldout_brier",
+        out=tmp_path,
     )
     (found,) = result.tuning
     assert found["select"] == "heldout_brier"

@@ -103,7 +103,9 @@ class NaiveOdds(Sound):
     groups: ClassVar[Mapping[str, Group]] = FREE
 
     def margin(self, step: Step) -> Tensor:
-        odds = [p.mean - torch.log(1 - p.mean.exp()) for p in (step.policy["chosen"], step.policy["rejected"])]
+        odds = [
+            p.mean - torch.log(1 - p.mean.exp()) for p in (step.policy["chosen"], step.policy["rejected"])
+        ]
         return odds[0] - odds[1]
 
     def implied_preference(self, step: Step) -> None:
@@ -204,7 +206,9 @@ class UndeclaredZ0(Algorithm):
     def loss(self, step: Step) -> Tensor:
         kl = step.log_ratio("mismatched") if step.exact_kl is None else step.exact_kl
         weight = torch.ones_like(kl) if step.weight is None else step.weight
-        z0 = (torch.where(weight > 0, weight * kl, 0.0).sum(-1, keepdim=True) / weight.sum(-1, keepdim=True)).clamp(min=0)
+        z0 = (
+            torch.where(weight > 0, weight * kl, 0.0).sum(-1, keepdim=True) / weight.sum(-1, keepdim=True)
+        ).clamp(min=0)
         logit = self.beta * (step.log_ratio("completion") - z0.detach())
         return torch.where(step.columns["desirable"] > 0.5, logsigmoid(-logit).exp(), logsigmoid(logit).exp())
 
@@ -244,7 +248,9 @@ class LooksAtOtherRuns(Sound):
 
 
 class Remembering(Sound):
-    """Sound with a moving average of the margin: passes every check; further mutants change one thing about it."""
+    """Sound with a moving average of the margin: passes every check; further mutants change one thing about
+    it.
+    """
 
     spec: ClassVar[int] = 2
 
@@ -253,7 +259,9 @@ class Remembering(Sound):
 
     def next_state(self, step: Step) -> Mapping[str, Tensor]:
         weight = torch.ones_like(self.margin(step)) if step.weight is None else step.weight
-        total = step.all_reduce(torch.where(weight > 0, weight * self.margin(step), 0.0).sum(-1, keepdim=True))
+        total = step.all_reduce(
+            torch.where(weight > 0, weight * self.margin(step), 0.0).sum(-1, keepdim=True)
+        )
         mean = total / step.all_reduce(weight.sum(-1, keepdim=True))
         return {"mean": 0.9 * step.state["mean"] + 0.1 * mean}
 
@@ -314,7 +322,9 @@ class Anchored(Sound):
     groups: ClassVar[Mapping[str, Group]] = KL
 
     def loss(self, step: Step) -> Tensor:
-        return super().loss(step) + 0.01 * (step.policy["chosen"].sequence_kl + step.policy["rejected"].sequence_kl)
+        return super().loss(step) + 0.01 * (
+            step.policy["chosen"].sequence_kl + step.policy["rejected"].sequence_kl
+        )
 
 
 class TokenKLWithoutSpec(Anchored):
@@ -339,4 +349,6 @@ class SumsTokenKLOfPadding(Anchored):
 
 class ClaimsTokenKL(Anchored):
     def implied_preference(self, step: Step) -> Tensor | None:
-        return (self.logit(step) + step.policy["rejected"].sequence_kl - step.policy["chosen"].sequence_kl).sigmoid()
+        return (
+            self.logit(step) + step.policy["rejected"].sequence_kl - step.policy["chosen"].sequence_kl
+        ).sigmoid()

@@ -137,15 +137,22 @@ class Sleepy(Algorithm):
 """
 
 
-def test_a_slow_import_is_caught_and_a_quick_one_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("xpo_bench.testing.declared.IMPORT_BOUND_S", 0.0)  # half of what torch takes, on any machine
+def test_a_slow_import_is_caught_and_a_quick_one_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "xpo_bench.testing.declared.IMPORT_BOUND_S", 0.0
+    )  # half of what torch takes, on any machine
     (check,) = (c for c in CHECKS if c.name == SLOW)
     path = tmp_path / "sleepy.py"
     path.write_text(SLEEPY.replace("{until}", "0"), "utf-8")
     quick = module_of(path).Sleepy()
     check.function(quick)
     path.write_text(
-        SLEEPY.replace("{until}", "2 * began").replace("import time", "import time; began = time.process_time()"), "utf-8"
+        SLEEPY.replace("{until}", "2 * began").replace(
+            "import time", "import time; began = time.process_time()"
+        ),
+        "utf-8",
     )
     with pytest.raises(CheckFailed, match=r"importing sleepy takes .* s beyond torch"):
         check.function(quick)

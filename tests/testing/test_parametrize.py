@@ -48,7 +48,9 @@ def test_expected_failures_are_strict(pytester: pytest.Pytester) -> None:
         "skipped": 1,
     }
     # one that passes, and one that does not apply
-    assert outcomes(pytester, "", {"fields-documented": "later", "learns": "no", "implied-preference": "no"}) == {
+    assert outcomes(
+        pytester, "", {"fields-documented": "later", "learns": "no", "implied-preference": "no"}
+    ) == {
         "xfailed": 1,
         "passed": others,
         "failed": 2,

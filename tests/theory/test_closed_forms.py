@@ -40,7 +40,12 @@ def world(path: Path) -> str:
     names = "abcd"
     path.write_text(
         json.dumps(
-            {"x": {"reference": dict(zip(names, REFERENCE, strict=True)), "reward": dict(zip(names, REWARD, strict=True))}}
+            {
+                "x": {
+                    "reference": dict(zip(names, REFERENCE, strict=True)),
+                    "reward": dict(zip(names, REWARD, strict=True)),
+                }
+            }
         )
     )
     return str(path)
@@ -75,7 +80,9 @@ def test_population_dpo_reaches_the_exact_optimum(tmp_path: Path) -> None:
     for cell in found:
         beta, m = cell["algorithm"]["config"]["beta"], cell["metrics"]
         assert np.abs(policy(cell) - gibbs(beta)).max() < 1e-3
-        assert abs(m["kl"] - known_kl[beta]) < 2e-3  # rounding 600·σ to whole rows moves the optimum by so much
+        assert (
+            abs(m["kl"] - known_kl[beta]) < 2e-3
+        )  # rounding 600·σ to whole rows moves the optimum by so much
         assert m["regret"] < 1e-5
         assert m["frontier_gap"] < 1e-5
         assert cell["notes"]["optimum_kl"] == pytest.approx(known_kl[beta], abs=1e-6)
@@ -121,7 +128,9 @@ def test_ipo_course_under_gradient_descent(tmp_path: Path, rate: float, course: 
     import pyarrow.parquet as pq
 
     words: dict[str, Any] = {"algos": "ipo", "model": "tabular", "optimizer": "sgd", "lr": rate, "steps": 20}
-    result = xpo_bench.run(out=tmp_path / "run", seeds=1, data=write_pairs(tmp_path / "p.jsonl", [("a", "b")]), **words)
+    result = xpo_bench.run(
+        out=tmp_path / "run", seeds=1, data=write_pairs(tmp_path / "p.jsonl", [("a", "b")]), **words
+    )
     curve = pq.read_table(tmp_path / "run" / "curves" / f"{result.cells[0]['key']}.parquet").to_pydict()
     for step, loss in zip(curve["step"], curve["loss"], strict=True):
         assert loss == pytest.approx(25 * (1 - 4 * rate) ** (2 * step), rel=1e-6, abs=1e-12), (course, step)
@@ -129,8 +138,18 @@ def test_ipo_course_under_gradient_descent(tmp_path: Path, rate: float, course: 
 
 def test_sdpo_stages_multiply_the_tilt(tmp_path: Path) -> None:
     """On full population data T stages at β end where one stage at β/T does."""
-    common: dict[str, Any] = {"data": population(tmp_path / "p.jsonl"), "world": world(tmp_path / "w.json"), "model": "tabular"}
-    (staged,) = cells(tmp_path, algos="sdpo", set={"sdpo.stages": 2, "sdpo.beta": 1.0, "sdpo.data": "all"}, steps=4000, **common)
+    common: dict[str, Any] = {
+        "data": population(tmp_path / "p.jsonl"),
+        "world": world(tmp_path / "w.json"),
+        "model": "tabular",
+    }
+    (staged,) = cells(
+        tmp_path,
+        algos="sdpo",
+        set={"sdpo.stages": 2, "sdpo.beta": 1.0, "sdpo.data": "all"},
+        steps=4000,
+        **common,
+    )
     assert np.abs(policy(staged) - gibbs(0.5)).max() < 1e-3
 
 
@@ -157,7 +176,9 @@ def test_regularised_reward_keeps_rlhf_finite_on_a_certain_preference(tmp_path: 
     rejected = {c["algorithm"]["config"]["reward_weight_decay"]: policy(c, "ab")[1] for c in found}
     assert rejected[0.0] < 1e-8 < 1e-3 < rejected[0.1] < rejected[1.0] < 0.5
     for decay, p in rejected.items():
-        if decay:  # stationarity of the penalised Bradley–Terry fit: σ(−d) = decay·d/2, and d is the margin at β = 1
+        if (
+            decay
+        ):  # stationarity of the penalised Bradley–Terry fit: σ(−d) = decay·d/2, and d is the margin at β = 1
             margin = math.log((1 - p) / p)
             assert sigma(-margin) == pytest.approx(decay * margin / 2, rel=1e-4)
 

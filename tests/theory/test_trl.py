@@ -1,4 +1,5 @@
-"""Losses and gradients against another implementation, TRL's: equal where definitions are, and where they differ, how.
+"""Losses and gradients against another implementation, TRL's: equal where definitions are, and where they
+differ, how.
 
 Both start from the same weights, away from the reference, and see the same token ids.
 """
@@ -15,9 +16,9 @@ import torch
 from torch import Tensor
 
 from xpo_bench import Algorithm, Budget, Completion, Dataset, ModelSpec, Pair, Single
-from xpo_bench.policy.causal_lm import CausalLM
+from xpo_bench.policy.language.causal_lm import CausalLM
+from xpo_bench.train.evaluation.on_policy import ReferenceScorer
 from xpo_bench.train.job import Job
-from xpo_bench.train.language import ReferenceScorer
 from xpo_bench.train.optim import ModuleOptimizer
 from xpo_bench.train.trainer import GroupTrainer
 from xpo_bench_plugins.algorithms.dpo import DPO
@@ -25,7 +26,16 @@ from xpo_bench_plugins.algorithms.ipo import IPO
 from xpo_bench_plugins.algorithms.kto import KTO
 from xpo_bench_plugins.algorithms.robust import RobustDPO
 
-SPEC = ModelSpec(name="tiny", tokenizer="ids", vocab_size=24, hidden_size=16, intermediate_size=32, layers=2, heads=2, context=32)
+SPEC = ModelSpec(
+    name="tiny",
+    tokenizer="ids",
+    vocab_size=24,
+    hidden_size=16,
+    intermediate_size=32,
+    layers=2,
+    heads=2,
+    context=32,
+)
 TOLERANCE = 1e-5
 # every completion ends with TRL's end of sequence, which it would append
 PAIRS = (
@@ -35,7 +45,8 @@ PAIRS = (
     Pair("18 3 5 7", "8 8 8 8 8 23", "20 23"),
 )
 SINGLES = tuple(
-    Single(pair.prompt, pair.chosen if i % 2 else pair.rejected, desirable=bool(i % 2)) for i, pair in enumerate(PAIRS)
+    Single(pair.prompt, pair.chosen if i % 2 else pair.rejected, desirable=bool(i % 2))
+    for i, pair in enumerate(PAIRS)
 )
 
 Gradient = dict[str, Tensor]
@@ -54,17 +65,24 @@ def policy() -> CausalLM:
     return lm
 
 
-def ours(policy: CausalLM, algorithm: Algorithm, rows: Sequence[Any], monkeypatch: pytest.MonkeyPatch) -> tuple[float, Gradient]:
+def ours(
+    policy: CausalLM, algorithm: Algorithm, rows: Sequence[Any], monkeypatch: pytest.MonkeyPatch
+) -> tuple[float, Gradient]:
     """The loss of one full batch, and its gradient as the optimizer gets it."""
     seen: list[list[Tensor]] = []
     losses: list[float | None] = []
-    monkeypatch.setattr(ModuleOptimizer, "step", lambda self, grads, scale, alive: seen.append([g.clone() for g in grads]))
+    monkeypatch.setattr(
+        ModuleOptimizer, "step", lambda self, grads, scale, alive: seen.append([g.clone() for g in grads])
+    )
     sizes = {"eval_pairs": 1, "heldout_pairs": 1, "kl_prompts": 1, "kl_samples": 1, "max_new_tokens": 1}
     budget = Budget(steps=1, batch_size=len(rows), dtype="float32", **sizes)
     reference = CausalLM.load(SPEC, init_seed=0).snapshot()
     job = Job(algorithm, "test", 0, 1e-3, "adamw", Dataset(train=tuple(rows)), budget)
     trainer = GroupTrainer(
-        policy, [job], ReferenceScorer(policy, reference, {}), progress=lambda step, steps, loss: losses.append(loss)
+        policy,
+        [job],
+        ReferenceScorer(policy, reference, {}),
+        progress=lambda step, steps, loss: losses.append(loss),
     )
     trainer.bare = None
     trainer.run()
@@ -94,8 +112,19 @@ def theirs(
     from datasets import Dataset as HubDataset
 
     trainer_of, config_of = getattr(trl, f"{kind}Trainer"), getattr(trl, f"{kind}Config")
-    common = {"output_dir": str(folder), "per_device_train_batch_size": len(rows), "report_to": "none", "use_cpu": True}
-    off = {"bf16": False, "gradient_checkpointing": False, "disable_dropout": True, "max_length": None, "disable_tqdm": True}
+    common = {
+        "output_dir": str(folder),
+        "per_device_train_batch_size": len(rows),
+        "report_to": "none",
+        "use_cpu": True,
+    }
+    off = {
+        "bf16": False,
+        "gradient_checkpointing": False,
+        "disable_dropout": True,
+        "max_length": None,
+        "disable_tqdm": True,
+    }
     arguments = config_of(**common, **off, train_sampling_strategy="sequential", **config)
     model = copy.deepcopy(policy.model)
     trainer = trainer_of(
@@ -109,11 +138,17 @@ def theirs(
     loss = trainer.compute_loss(model, batch)
     loss.backward()
     gradient = {name: parameter.grad for name, parameter in model.named_parameters()}
-    return float(loss.detach()), {name: torch.zeros(()) if g is None else g for name, g in gradient.items()}, batch
+    return (
+        float(loss.detach()),
+        {name: torch.zeros(()) if g is None else g for name, g in gradient.items()},
+        batch,
+    )
 
 
 def columns(row: Any) -> dict[str, Any]:
-    """A row as TRL takes it; a blank ends the prompt, whose last word would otherwise run into the completion's first."""
+    """A row as TRL takes it; a blank ends the prompt, whose last word would otherwise run into the
+    completion's first.
+    """
 
     def words(ids: str) -> str:
         return " ".join(word(int(i)) for i in ids.split())
@@ -130,7 +165,9 @@ def assert_equal(one: tuple[float, Gradient], other: tuple[float, Gradient]) -> 
     largest = max(float(g.abs().max()) for g in other[1].values())
     assert largest > 1e-3
     for name, gradient in other[1].items():
-        torch.testing.assert_close(one[1][name], gradient, rtol=0, atol=TOLERANCE * max(1.0, largest), msg=name)
+        torch.testing.assert_close(
+            one[1][name], gradient, rtol=0, atol=TOLERANCE * max(1.0, largest), msg=name
+        )
 
 
 @pytest.mark.parametrize(
@@ -138,16 +175,25 @@ def assert_equal(one: tuple[float, Gradient], other: tuple[float, Gradient]) -> 
     [
         (DPO(beta=0.5), {"loss_type": ["sigmoid"], "beta": 0.5}),
         (IPO(tau=0.3), {"loss_type": ["ipo"], "beta": 0.3}),
-        (RobustDPO(beta=0.5, label_smoothing=0.2), {"loss_type": ["robust"], "beta": 0.5, "label_smoothing": 0.2}),
+        (
+            RobustDPO(beta=0.5, label_smoothing=0.2),
+            {"loss_type": ["robust"], "beta": 0.5, "label_smoothing": 0.2},
+        ),
     ],
     ids=lambda value: getattr(value, "name", ""),
 )
 def test_equal_on_pairs(
-    policy: CausalLM, algorithm: Algorithm, config: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    policy: CausalLM,
+    algorithm: Algorithm,
+    config: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     loss, gradient, batch = theirs(policy, "DPO", PAIRS, tmp_path, **config)
     texts = [pair.chosen for pair in PAIRS] + [pair.rejected for pair in PAIRS]
-    encoded = policy.encode([Completion(pair.prompt, text) for pair, text in zip(2 * PAIRS, texts, strict=True)])
+    encoded = policy.encode(
+        [Completion(pair.prompt, text) for pair, text in zip(2 * PAIRS, texts, strict=True)]
+    )
     for i, (ids, mask) in enumerate(zip(batch["input_ids"], batch["attention_mask"], strict=True)):
         row = encoded.row(i)
         assert row is not None
@@ -155,7 +201,9 @@ def test_equal_on_pairs(
     assert_equal(ours(policy, algorithm, PAIRS, monkeypatch), (loss, gradient))
 
 
-def test_equal_on_singles_whose_prompts_differ(policy: CausalLM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_equal_on_singles_whose_prompts_differ(
+    policy: CausalLM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     weights = {"desirable_weight": 1.5, "undesirable_weight": 0.7}
     loss, gradient, _ = theirs(policy, "KTO", SINGLES, tmp_path, beta=0.3, **weights)
     assert_equal(ours(policy, KTO(beta=0.3, **weights), SINGLES, monkeypatch), (loss, gradient))
@@ -164,7 +212,8 @@ def test_equal_on_singles_whose_prompts_differ(policy: CausalLM, tmp_path: Path,
 def test_kto_of_trl_takes_halves_of_a_pair_for_mismatched(
     policy: CausalLM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its z0 pairs each prompt with the completion of the row before: where pairs are split, that answers this very prompt.
+    """Its z0 pairs each prompt with the completion of the row before: where pairs are split, that answers
+    this very prompt.
 
     Ours takes completions of other prompts, as the paper's z0 wants them (Ethayarajh et al. 2024).
     """
@@ -174,7 +223,10 @@ def test_kto_of_trl_takes_halves_of_a_pair_for_mismatched(
         for text, good in ((pair.chosen, True), (pair.rejected, False))
     ]
     loss, gradient, batch = theirs(policy, "KTO", halves, tmp_path, beta=0.3)
-    known = {tuple(row.ids) for row in policy.encode([Completion(half.prompt, half.completion) for half in halves]).rows}
+    known = {
+        tuple(row.ids)
+        for row in policy.encode([Completion(half.prompt, half.completion) for half in halves]).rows
+    }
     related = [
         tuple(ids[mask.bool()].tolist()) in known
         for ids, mask in zip(batch["KL_input_ids"], batch["KL_attention_mask"], strict=True)
@@ -183,7 +235,9 @@ def test_kto_of_trl_takes_halves_of_a_pair_for_mismatched(
     mine = ours(policy, KTO(beta=0.3), halves, monkeypatch)
     assert abs(mine[0] - loss) > 10 * TOLERANCE
     # with the same z0 the two are the same
-    monkeypatch.setattr("xpo_bench_plugins.algorithms.kto.reference_point", lambda step: trl_reference_point(policy, batch))
+    monkeypatch.setattr(
+        "xpo_bench_plugins.algorithms.kto.reference_point", lambda step: trl_reference_point(policy, batch)
+    )
     assert_equal(ours(policy, KTO(beta=0.3), halves, monkeypatch), (loss, gradient))
 
 
@@ -193,13 +247,17 @@ def trl_reference_point(policy: CausalLM, batch: Any) -> Tensor:
     logps = []
     for model in (policy.model, reference.model):
         with torch.no_grad():
-            logits = model(input_ids=batch["KL_input_ids"], attention_mask=batch["KL_attention_mask"]).logits[:, :-1]
+            logits = model(input_ids=batch["KL_input_ids"], attention_mask=batch["KL_attention_mask"]).logits[
+                :, :-1
+            ]
         tokens = logits.log_softmax(-1).gather(-1, batch["KL_input_ids"][:, 1:, None])[..., 0]
         logps.append((tokens * batch["KL_completion_mask"][:, 1:]).sum(-1))
     return (logps[0] - logps[1]).mean().clamp(min=0).reshape(1, 1)
 
 
-def test_ipo_of_summed_log_ratios_is_neither(policy: CausalLM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ipo_of_summed_log_ratios_is_neither(
+    policy: CausalLM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     loss, _, _ = theirs(policy, "DPO", PAIRS, tmp_path, loss_type=["ipo"], beta=0.3)
     summed, _ = ours(policy, IPO(tau=0.3, normalize="none"), PAIRS, monkeypatch)
     assert abs(summed - loss) > 0.1

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from xpo_bench import Algorithm, Budget, Dataset, Pair, World
-from xpo_bench.data.world import world_of
+from xpo_bench.data.world_file import world_of
 from xpo_bench.policy.tabular import TabularPolicy
 from xpo_bench.train.job import Job, Outcome
 from xpo_bench.train.trainer import GroupTrainer

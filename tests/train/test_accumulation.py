@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from xpo_bench import Algorithm, ModelSpec, Pair
-from xpo_bench.policy.causal_lm import CausalLM
+from xpo_bench.policy.language.causal_lm import CausalLM
+from xpo_bench.train.evaluation.on_policy import ReferenceScorer
 from xpo_bench.train.job import Job, Outcome
-from xpo_bench.train.language import ReferenceScorer
 from xpo_bench.train.trainer import GroupTrainer
 from xpo_bench_plugins.algorithms.cpo import CPO
 from xpo_bench_plugins.algorithms.dpo import DPO
@@ -40,9 +40,28 @@ def fit(job: Job) -> tuple[Tensor, Outcome]:
 
 @pytest.fixture
 def fitted(job: MakeJob) -> Callable[..., tuple[Tensor, Outcome]]:
-    def run(algorithm: Algorithm, rows: tuple[Pair, ...], micro: int, batch: int, **budget: Any) -> tuple[Tensor, Outcome]:
-        settings = {"steps": 3, "dtype": "float64", "kl_prompts": 1, "kl_samples": 1, "max_new_tokens": 1, "eval_pairs": 2}
-        return fit(job(algorithm, rows, lr=0.5, optimizer="sgd", micro_batch=micro, batch_size=batch, **(settings | budget)))
+    def run(
+        algorithm: Algorithm, rows: tuple[Pair, ...], micro: int, batch: int, **budget: Any
+    ) -> tuple[Tensor, Outcome]:
+        settings = {
+            "steps": 3,
+            "dtype": "float64",
+            "kl_prompts": 1,
+            "kl_samples": 1,
+            "max_new_tokens": 1,
+            "eval_pairs": 2,
+        }
+        return fit(
+            job(
+                algorithm,
+                rows,
+                lr=0.5,
+                optimizer="sgd",
+                micro_batch=micro,
+                batch_size=batch,
+                **(settings | budget),
+            )
+        )
 
     return run
 
@@ -57,8 +76,12 @@ def test_micro_batches_change_nothing(fitted: Callable[..., Any], name: str, bat
         assert same.curve[-1]["loss"] == pytest.approx(outcome.curve[-1]["loss"], rel=1e-9)
 
 
-def test_a_budget_of_tokens_gives_every_algorithm_the_same_rows(job: MakeJob, monkeypatch: pytest.MonkeyPatch) -> None:
-    rows = tuple(Pair("ask" + "?" * i, "yes" + "!" * (3 * i % 7), "no" + "." * (5 * i % 11)) for i in range(20))
+def test_a_budget_of_tokens_gives_every_algorithm_the_same_rows(
+    job: MakeJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = tuple(
+        Pair("ask" + "?" * i, "yes" + "!" * (3 * i % 7), "no" + "." * (5 * i % 11)) for i in range(20)
+    )
     taken: dict[str, list[set[str]]] = {}
     tokens: dict[str, list[int]] = {}
     score = CausalLM.score
@@ -67,14 +90,23 @@ def test_a_budget_of_tokens_gives_every_algorithm_the_same_rows(job: MakeJob, mo
     def noted(self: CausalLM, requests: Any, *, grad: bool, **more: Any) -> Any:
         if grad and torch.is_grad_enabled():
             texts = [e.row(i) for e, index in requests.values() for i in index[0].tolist() if i >= 0]
-            taken.setdefault(name, []).append({bytes(row.ids[1 : row.start]).decode() for row in texts if row})
+            taken.setdefault(name, []).append(
+                {bytes(row.ids[1 : row.start]).decode() for row in texts if row}
+            )
             tokens.setdefault(name, []).append(sum(len(row.ids) for row in texts if row))
         return score(self, requests, grad=grad, **more)
 
     monkeypatch.setattr(CausalLM, "score", noted)
     for algorithm in (*ALGORITHMS.values(), KTO()):
         name = algorithm.name
-        settings = {"steps": 9, "dtype": "float64", "kl_prompts": 1, "kl_samples": 1, "max_new_tokens": 1, "eval_pairs": 2}
+        settings = {
+            "steps": 9,
+            "dtype": "float64",
+            "kl_prompts": 1,
+            "kl_samples": 1,
+            "max_new_tokens": 1,
+            "eval_pairs": 2,
+        }
         _, outcome = fit(job(algorithm, rows, lr=0.01, batch_tokens=100, **settings))
         assert outcome.status == "ok"
         assert outcome.metrics["pairs_per_s"]
@@ -109,7 +141,9 @@ def test_kto_takes_tokens_as_rows_whatever_the_lengths(fitted: Callable[..., Any
         assert outcome.status == "ok"
 
 
-def test_halves_of_a_pair_stay_in_one_micro_batch(fitted: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_halves_of_a_pair_stay_in_one_micro_batch(
+    fitted: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     sizes: list[int] = []
     loss = KTO.loss
 

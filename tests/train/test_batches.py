@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xpo_bench import Completion, Pair, Scores, Single, Step
-from xpo_bench.train.batches import mismatch, row_schedule, token_schedule, usable
-from xpo_bench.train.stage import by_token, take
+from xpo_bench.train.batching import mismatch, row_schedule, token_schedule, usable
+from xpo_bench.train.stage_data import by_token, take
 
 
 def rng(seed: int = 0) -> np.random.Generator:
@@ -46,7 +46,12 @@ def test_replacement_draws_independently_at_any_batch_size(rows: int, batch: int
     assert schedule.max() < rows
 
 
-@given(st.lists(st.integers(1, 60), min_size=1, max_size=60), st.integers(1, 200), st.integers(1, 40), st.integers(0, 5))
+@given(
+    st.lists(st.integers(1, 60), min_size=1, max_size=60),
+    st.integers(1, 200),
+    st.integers(1, 40),
+    st.integers(0, 5),
+)
 def test_batches_cut_by_tokens(lengths: list[int], tokens: int, steps: int, seed: int) -> None:
     schedule = token_schedule(lengths, tokens, steps, rng(seed))
     assert len(schedule) == steps
@@ -108,7 +113,9 @@ def test_a_mismatched_completion_never_keeps_its_own_prompt(names: list[str], da
     completions = [Completion(prompt, f"y{i}") for i, prompt in enumerate(names)]
     row = st.integers(-1, len(names) - 1)
     batch = data.draw(st.integers(1, 6))
-    schedule = np.array(data.draw(st.lists(st.lists(row, min_size=batch, max_size=batch), min_size=1, max_size=5)))
+    schedule = np.array(
+        data.draw(st.lists(st.lists(row, min_size=batch, max_size=batch), min_size=1, max_size=5))
+    )
     found, index = mismatch(schedule, completions)
     assert index.shape == schedule.shape
     assert len(found) == len(set(found))
@@ -169,7 +176,11 @@ def test_each_token_becomes_a_row() -> None:
 
 def test_rows_that_are_padding_stay_padding_as_tokens() -> None:
     mask = torch.ones(1, 2, 2, dtype=torch.bool)
-    step = Step({"chosen": scores(mask, 0)}, weight=torch.tensor([[1.0, 0.0]]), totals={"examples": torch.tensor([[1.0]])})
+    step = Step(
+        {"chosen": scores(mask, 0)},
+        weight=torch.tensor([[1.0, 0.0]]),
+        totals={"examples": torch.tensor([[1.0]])},
+    )
     rows = by_token(step)
     assert rows.weight is not None
     assert rows.weight.tolist() == [[1, 1, 0, 0]]
@@ -187,5 +198,7 @@ def test_taking_cached_scores_masks_absent_rows_and_fits_the_width() -> None:
     cached = scores(mask, 0)
     picked = take(cached, torch.tensor([[1, -1, 0]]), 4)
     assert picked.mask.tolist() == [[[True, False, False, False], [False] * 4, [True, True, False, False]]]
-    assert torch.equal(picked.sum[0], torch.stack([cached.sum[0, 1], torch.zeros((), dtype=torch.float64), cached.sum[0, 0]]))
+    assert torch.equal(
+        picked.sum[0], torch.stack([cached.sum[0, 1], torch.zeros((), dtype=torch.float64), cached.sum[0, 0]])
+    )
     assert take(cached, torch.tensor([[1]]), 2).mask.shape == (1, 1, 2)

@@ -20,7 +20,9 @@ def test_stages_share_every_step(weights: list[float], steps: int) -> None:
         assert abs(given_steps - stage.share * steps) <= 1
 
 
-@pytest.mark.parametrize(("n", "steps", "want"), [(3, 10, [3, 4, 3]), (2, 2000, [1000, 1000]), (4, 3, [1, 1, 0, 1])])
+@pytest.mark.parametrize(
+    ("n", "steps", "want"), [(3, 10, [3, 4, 3]), (2, 2000, [1000, 1000]), (4, 3, [1, 1, 0, 1])]
+)
 def test_equal_stages(n: int, steps: int, want: list[int]) -> None:
     assert stage_steps([Stage(share=1 / n)] * n, steps) == want
 

@@ -9,20 +9,23 @@ import pytest
 import torch
 
 from xpo_bench import Budget, Completion, Dataset, ModelSpec, Pair, plugins
-from xpo_bench.policy.causal_lm import CausalLM, State
-from xpo_bench.policy.ensemble import Ensemble
-from xpo_bench.runner.api import run
-from xpo_bench.runner.executors.local import fits_ensemble, groups
+from xpo_bench.api import run
+from xpo_bench.policy.language.causal_lm import CausalLM, State
+from xpo_bench.policy.language.ensemble import Ensemble
+from xpo_bench.runner.executors.in_process import fits_ensemble, groups
 from xpo_bench.runner.plan import make_plan
 from xpo_bench.runner.request import requests
+from xpo_bench.train.evaluation.on_policy import ReferenceScorer
 from xpo_bench.train.job import Job, Outcome
-from xpo_bench.train.language import ReferenceScorer
 from xpo_bench.train.trainer import GroupTrainer
 from xpo_bench_plugins.algorithms.dpo import DPO
 
 SPEC = ModelSpec(name="tiny", hidden_size=16, intermediate_size=32, layers=2, heads=2, context=64)
 # completions of unequal lengths, a repeated prompt, and an epoch that ends inside a batch
-ROWS = tuple(Pair(f"say {x}", x * n, "no" * m) for x, n, m in [("a", 3, 1), ("b", 1, 4), ("c", 7, 2), ("c", 2, 2), ("e", 5, 5)])
+ROWS = tuple(
+    Pair(f"say {x}", x * n, "no" * m)
+    for x, n, m in [("a", 3, 1), ("b", 1, 4), ("c", 7, 2), ("c", 2, 2), ("e", 5, 5)]
+)
 HELDOUT = (Pair("say f", "ff", "nono"), Pair("say g", "g", "n"))
 SEEDS = (0, 1, 5)
 ALGORITHMS = sorted(name for name, (cls, _) in plugins.load().algorithms.items() if not cls.requires)
@@ -31,9 +34,23 @@ TIMED = {"pairs_per_s", "tokens_per_s", "prepare_s", "overhead", "peak_memory_mb
 
 def job(name: str, seed: int, **budget: Any) -> Job:
     cls, _ = plugins.load().algorithm(name)
-    settings: dict[str, Any] = {"steps": 8, "batch_size": 2, "dtype": "float64", "clip": 1.0, "optimizer": "adamw"}
+    settings: dict[str, Any] = {
+        "steps": 8,
+        "batch_size": 2,
+        "dtype": "float64",
+        "clip": 1.0,
+        "optimizer": "adamw",
+    }
     settings |= {"kl_prompts": 2, "kl_samples": 2, "max_new_tokens": 4} | budget
-    return Job(cls(), "test", seed, 3e-3, settings["optimizer"], Dataset(train=ROWS, heldout=HELDOUT), Budget(**settings))
+    return Job(
+        cls(),
+        "test",
+        seed,
+        3e-3,
+        settings["optimizer"],
+        Dataset(train=ROWS, heldout=HELDOUT),
+        Budget(**settings),
+    )
 
 
 def single(seed: int = 0) -> CausalLM:
@@ -57,7 +74,11 @@ def by_itself(j: Job) -> Outcome:
 def numbers(outcome: Outcome) -> dict[str, Any]:
     return {
         "status": outcome.status,
-        "metrics": {k: v for k, v in outcome.metrics.items() if v is not None and k.removeprefix("heldout_") not in TIMED},
+        "metrics": {
+            k: v
+            for k, v in outcome.metrics.items()
+            if v is not None and k.removeprefix("heldout_") not in TIMED
+        },
         "curve": [{k: v for k, v in row.items() if k not in TIMED} for row in outcome.curve],
     }
 
@@ -91,7 +112,9 @@ def test_who_else_trains_changes_no_bit(name: str) -> None:
     assert numbers(together([first, second, third])[0]) == numbers(together([second, fast, first])[2])
 
 
-@pytest.mark.parametrize("words", [{"optimizer": "sgd"}, {"batch_size": 8}, {"micro_batch": 1}, {"label_noise": 0.4}])
+@pytest.mark.parametrize(
+    "words", [{"optimizer": "sgd"}, {"batch_size": 8}, {"micro_batch": 1}, {"label_noise": 0.4}]
+)
 def test_other_budgets(words: dict[str, Any]) -> None:
     jobs = [job("dpo", seed, **words) for seed in SEEDS[:2]]
     for j, outcome in zip(jobs, together(jobs), strict=True):
@@ -133,9 +156,13 @@ def test_scores_are_those_of_each_copy() -> None:
                 torch.testing.assert_close(scores["chosen"].sum[r, n], expected[0, 0], rtol=1e-12, atol=1e-12)
         torch.testing.assert_close(scores["again"].sum[r, 0], scores["chosen"].sum[r, 0])
     ensemble.single.tokens_per_forward = 8  # a row at a time
-    torch.testing.assert_close(ensemble.score({"chosen": (encoded, index)}, grad=False)["chosen"].sum, scores["chosen"].sum)
+    torch.testing.assert_close(
+        ensemble.score({"chosen": (encoded, index)}, grad=False)["chosen"].sum, scores["chosen"].sum
+    )
     with ensemble.member(1) as model:
-        torch.testing.assert_close(model.score_all(model.encode(long)).sum, single(4).score_all(model.encode(long)).sum)
+        torch.testing.assert_close(
+            model.score_all(model.encode(long)).sum, single(4).score_all(model.encode(long)).sum
+        )
     assert torch.equal(ensemble.lengths(encoded), torch.tensor([[2, 4, 6], [2, 0, 0]]))
 
 
@@ -145,7 +172,10 @@ def cells(**words: Any) -> Any:
 
 
 def test_which_cells_are_copies_of_one_model() -> None:
-    sizes = [len(g.cells) for g in groups(cells(algos=["dpo", "ipo"], set={"task.ensemble": 4, "dpo.beta": [0.1, 0.5]}))]
+    sizes = [
+        len(g.cells)
+        for g in groups(cells(algos=["dpo", "ipo"], set={"task.ensemble": 4, "dpo.beta": [0.1, 0.5]}))
+    ]
     assert sorted(sizes) == [2, 3, 4]  # six of dpo in groups of four at most, three of ipo
     assert {len(g.cells) for g in groups(cells(algos=["dpo"]))} == {1}
     sampling = cells(algos=["rso", "ppo", "dpo"], set={"task.ensemble": 4})

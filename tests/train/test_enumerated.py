@@ -1,4 +1,6 @@
-"""Language models whose whole distribution is listed: exact numbers, and the estimators that have to agree with them."""
+"""Language models whose whole distribution is listed: exact numbers, and the estimators that have to agree
+with them.
+"""
 
 from __future__ import annotations
 
@@ -10,14 +12,14 @@ import pytest
 import torch
 
 from xpo_bench import Budget, Completion, Dataset, ModelSpec
+from xpo_bench.contract.metric import Evaluation
 from xpo_bench.errors import DataError
-from xpo_bench.evaluation import Evaluation
-from xpo_bench.metrics.base import evaluate_point
 from xpo_bench.metrics.kl import kl_from_samples
-from xpo_bench.policy.causal_lm import CausalLM
-from xpo_bench.train.enumerate import Enumerated
+from xpo_bench.metrics.registry import evaluate_point
+from xpo_bench.policy.language.causal_lm import CausalLM
+from xpo_bench.train.evaluation.exact import Enumerated
+from xpo_bench.train.evaluation.on_policy import ReferenceScorer
 from xpo_bench.train.job import Job, Outcome
-from xpo_bench.train.language import ReferenceScorer
 from xpo_bench.train.trainer import GroupTrainer
 from xpo_bench_plugins.algorithms.dpo import DPO
 from xpo_bench_plugins.algorithms.online_dpo import OnlineDPO
@@ -46,7 +48,8 @@ def exact(policy: CausalLM, start: dict[str, torch.Tensor], **more: Any) -> dict
     policy.restore(now)
     one = np.full((1, 1), -1.0)
     fields = dict.fromkeys(
-        ("chosen_logp", "rejected_logp", "chosen_length", "rejected_length", "chosen_ref", "rejected_ref"), one
+        ("chosen_logp", "rejected_logp", "chosen_length", "rejected_length", "chosen_ref", "rejected_ref"),
+        one,
     )
     ev = Evaluation(step=0, p_chosen=one, valid=one < 0, world=listed.evaluation(), **fields, **more)
     return {name: float(values[0]) for name, values in evaluate_point(ev).items()}
@@ -87,7 +90,8 @@ def test_monte_carlo_agrees_with_the_sum_over_all_completions(run: tuple[Any, An
     assert kl == pytest.approx(found.per_sample_kl.mean().item())
     within(found.per_sample_kl.numpy(), known["kl"])
     within(
-        np.array([DATA.world.reward[str(i)][text] for i, text in zip(which, sampled.texts, strict=True)]), known["gold_reward"]
+        np.array([DATA.world.reward[str(i)][text] for i, text in zip(which, sampled.texts, strict=True)]),
+        known["gold_reward"],
     )
     within(-sampled.scores.sum[0].double().numpy(), known["entropy"])
     # log-ratios estimate the same KL, with more noise
@@ -100,7 +104,8 @@ def test_monte_carlo_agrees_with_the_sum_over_all_completions(run: tuple[Any, An
 
 def test_a_list_that_is_not_whole_is_refused() -> None:
     policy = CausalLM.load(
-        ModelSpec(name="tiny", tokenizer="ids", vocab_size=9, hidden_size=16, heads=2, context=16, eos=False), init_seed=0
+        ModelSpec(name="tiny", tokenizer="ids", vocab_size=9, hidden_size=16, heads=2, context=16, eos=False),
+        init_seed=0,
     )
     assert DATA.world is not None
     with pytest.raises(DataError, match="not 1"):
@@ -110,7 +115,7 @@ def test_a_list_that_is_not_whole_is_refused() -> None:
 def test_without_such_a_world_nothing_is_listed() -> None:
     from dataclasses import replace
 
-    from xpo_bench.train.enumerate import exhaustive
+    from xpo_bench.train.evaluation.exact import exhaustive
 
     assert exhaustive(DATA) is DATA.world
     assert DATA.world is not None

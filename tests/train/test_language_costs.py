@@ -11,11 +11,11 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from xpo_bench import Budget, Completion, Dataset, ModelSpec, Pair, Single
-from xpo_bench.policy.causal_lm import CausalLM
+from xpo_bench.policy.language.causal_lm import CausalLM
+from xpo_bench.train.evaluation.on_policy import GOLD_POINTS, ReferenceScorer
 from xpo_bench.train.job import Job, Outcome
-from xpo_bench.train.language import GOLD_POINTS, ReferenceScorer
 from xpo_bench.train.memory import RESET
-from xpo_bench.train.overhead import BareStep
+from xpo_bench.train.sft_overhead import BareStep
 from xpo_bench.train.trainer import GroupTrainer
 from xpo_bench_plugins.algorithms.dpo import DPO
 from xpo_bench_plugins.algorithms.ipo import IPO
@@ -37,7 +37,9 @@ def policy() -> CausalLM:
     return CausalLM.load(SPEC, init_seed=0)
 
 
-def trained(policy: CausalLM, algorithm: Any, cache: dict[Any, Any], dataset: Dataset | None = None) -> Outcome:
+def trained(
+    policy: CausalLM, algorithm: Any, cache: dict[Any, Any], dataset: Dataset | None = None
+) -> Outcome:
     start = CausalLM.load(SPEC, init_seed=0).snapshot()
     policy.restore(start)
     job = Job(algorithm, "test", 0, 1e-3, "adamw", dataset or Dataset(train=ROWS), budget())
@@ -46,11 +48,14 @@ def trained(policy: CausalLM, algorithm: Any, cache: dict[Any, Any], dataset: Da
 
 
 def test_operations_are_those_that_torch_counts(policy: CausalLM) -> None:
-    encoded = policy.encode([Completion("exactly sixteen!", "fifteen letters")])  # with BOS and EOS nothing is filled up
+    encoded = policy.encode(
+        [Completion("exactly sixteen!", "fifteen letters")]
+    )  # with BOS and EOS nothing is filled up
     with FlopCounterMode(display=False) as counted, sdpa_kernel(SDPBackend.MATH):
         loss = policy.score({"chosen": (encoded, None)}, grad=True)["chosen"].sum.sum()
         torch.autograd.grad(loss, policy.parameters())
-    # torch counts the squares of attention, prompt and completion apart, of which a causal model needs the lower triangle
+    # torch counts the squares of attention, prompt and completion apart, of which a causal model needs the
+    # lower triangle
     row = encoded.rows[0]
     fed = len(row.ids) - 1
     upper = row.start**2 + (fed - row.start) * fed - fed * (fed + 1) // 2
@@ -58,7 +63,9 @@ def test_operations_are_those_that_torch_counts(policy: CausalLM) -> None:
 
 
 def test_a_sample_costs_what_scoring_it_costs(policy: CausalLM) -> None:
-    sampled = policy.sample(["a", "longer prompt"], 2, max_new_tokens=6, generator=torch.Generator().manual_seed(0))
+    sampled = policy.sample(
+        ["a", "longer prompt"], 2, max_new_tokens=6, generator=torch.Generator().manual_seed(0)
+    )
     sampling, policy.flops = policy.flops, 0.0
     # every sample feeds its prompt through all layers, and so does every row that shares none
     policy.reach, policy.trims = 0, False
@@ -88,7 +95,9 @@ def test_shared_reference_scores_are_charged_to_everyone(policy: CausalLM) -> No
     assert free < alone  # reads no reference
 
 
-def test_comparing_with_a_bare_step_leaves_the_run_as_it_is(policy: CausalLM, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_comparing_with_a_bare_step_leaves_the_run_as_it_is(
+    policy: CausalLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with_it = trained(policy, DPO(), {})
     assert with_it.metrics["overhead"] is not None
     assert with_it.metrics["overhead"] > 0
@@ -128,7 +137,7 @@ def test_a_gold_reward_is_followed_along_the_run(policy: CausalLM) -> None:
 
 
 def test_the_warm_start_trains_on_the_corpus(tmp_path: Path) -> None:
-    from xpo_bench.train.language import prepare_initial
+    from xpo_bench.train.evaluation.on_policy import prepare_initial
 
     text = Completion("say q", "qqqq")
     likelier = {}

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from xpo_bench import Algorithm, Completion, ModelSpec, Pair
 from xpo_bench.errors import UsageError
-from xpo_bench.policy.causal_lm import CausalLM
-from xpo_bench.policy.tokenizers import IdTokenizer
+from xpo_bench.policy.language.causal_lm import CausalLM
+from xpo_bench.policy.language.tokenizers import IdTokenizer
+from xpo_bench.train.evaluation.on_policy import ReferenceScorer
 from xpo_bench.train.job import Job, Outcome
-from xpo_bench.train.language import ReferenceScorer
 from xpo_bench.train.memory import is_out_of_memory
 from xpo_bench.train.trainer import GroupTrainer
 from xpo_bench_plugins.algorithms.dpo import DPO
@@ -23,7 +23,15 @@ from xpo_bench_plugins.algorithms.npo import NPO
 
 SPEC = ModelSpec(name="tiny", hidden_size=16, intermediate_size=32, layers=2, heads=2, context=48)
 ROWS = tuple(Pair("ask" + "?" * i, "yes" + "!" * (i % 3), "no" + "." * (i % 4)) for i in range(9))
-SMALL = {"steps": 4, "batch_size": 8, "dtype": "float64", "kl_prompts": 1, "kl_samples": 1, "max_new_tokens": 1, "eval_pairs": 2}
+SMALL = {
+    "steps": 4,
+    "batch_size": 8,
+    "dtype": "float64",
+    "kl_prompts": 1,
+    "kl_samples": 1,
+    "max_new_tokens": 1,
+    "eval_pairs": 2,
+}
 
 
 class Scarce(CausalLM):
@@ -53,7 +61,9 @@ def fit(job: Job, room: int) -> tuple[Tensor, Outcome, list[int]]:
 
 @pytest.mark.parametrize("algorithm", [DPO(), NPO(retain_weight=1.0)], ids=lambda a: a.name)
 @pytest.mark.parametrize("batch_size", [8, 100])
-def test_the_same_numbers_in_smaller_pieces(job: Callable[..., Job], algorithm: Algorithm, batch_size: int) -> None:
+def test_the_same_numbers_in_smaller_pieces(
+    job: Callable[..., Job], algorithm: Algorithm, batch_size: int
+) -> None:
     cell = job(algorithm, ROWS, lr=0.5, optimizer="sgd", **(SMALL | {"batch_size": batch_size}))
     whole, plenty, _ = fit(cell, 100)
     cut, scarce, asked = fit(cell, 3)
@@ -62,7 +72,9 @@ def test_the_same_numbers_in_smaller_pieces(job: Callable[..., Job], algorithm: 
     # 8, 4, 2 pairs, or 9, 5, 3; of singles there are twice as many
     expected = {("dpo", 8): (2, 2), ("dpo", 100): (3, 2), ("npo", 8): (1, 3), ("npo", 100): (1, 4)}
     attempts = sum(rows > 3 for rows in asked)
-    assert (scarce.notes["micro_batch"], attempts) == expected[algorithm.name, batch_size], "a size is tried once, and kept"
+    assert (scarce.notes["micro_batch"], attempts) == expected[algorithm.name, batch_size], (
+        "a size is tried once, and kept"
+    )
     assert scarce.timing["steps"] == plenty.timing["steps"] == SMALL["steps"]
     assert scarce.metrics["pairs_per_s"] is not None
     assert (scarce.metrics["pairs_per_s"] or 0) > 0
@@ -78,7 +90,9 @@ def test_a_loss_that_reads_its_whole_batch_is_not_cut(job: Callable[..., Job]) -
         fit(job(KTO(), ROWS, **SMALL), 5)
 
 
-def test_an_update_that_has_begun_is_not_made_twice(job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_update_that_has_begun_is_not_made_twice(
+    job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch
+) -> None:
     from xpo_bench.train.optim import ModuleOptimizer
 
     calls = []
@@ -98,7 +112,12 @@ def test_an_update_that_has_begun_is_not_made_twice(job: Callable[..., Job], mon
     [
         (MemoryError(), True),
         (torch.OutOfMemoryError("CUDA out of memory"), True),
-        (RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory: you tried ..."), True),
+        (
+            RuntimeError(
+                "[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory: you tried ..."
+            ),
+            True,
+        ),
         (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
         (ValueError("allocate memory"), False),
     ],
@@ -142,9 +161,18 @@ def test_dropout_stays_off() -> None:
 
     common = {"vocab_size": 32, "bos_token_id": None, "eos_token_id": None}
     config = t.GPT2Config(
-        **common, n_embd=16, n_layer=2, n_head=2, n_positions=64, resid_pdrop=0.5, attn_pdrop=0.5, embd_pdrop=0.5
+        **common,
+        n_embd=16,
+        n_layer=2,
+        n_head=2,
+        n_positions=64,
+        resid_pdrop=0.5,
+        attn_pdrop=0.5,
+        embd_pdrop=0.5,
     )
-    policy = CausalLM(t.GPT2LMHeadModel(config), IdTokenizer(32), ModelSpec(name="tiny", tokenizer="ids", eos=False))
+    policy = CausalLM(
+        t.GPT2LMHeadModel(config), IdTokenizer(32), ModelSpec(name="tiny", tokenizer="ids", eos=False)
+    )
     policy.recompute_layers()
     encoded = policy.encode([Completion("1 2", "3 4 5")])
     first, second = (policy.score({"all": (encoded, None)}, grad=True)["all"].sum for _ in range(2))

@@ -1,4 +1,6 @@
-"""The reference of a stage: of exact KL, of implied preferences and of data drawn anew, whatever other metrics are against."""
+"""The reference of a stage: of exact KL, of implied preferences and of data drawn anew, whatever other
+metrics are against.
+"""
 
 from __future__ import annotations
 
@@ -13,17 +15,26 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from xpo_bench import Algorithm, ModelSpec, Pair, Single, Stage, Step, World
-from xpo_bench.policy.causal_lm import CausalLM
-from xpo_bench.policy.ensemble import Ensemble
+from xpo_bench.policy.language.causal_lm import CausalLM
+from xpo_bench.policy.language.ensemble import Ensemble
+from xpo_bench.train.evaluation.on_policy import ReferenceScorer
 from xpo_bench.train.job import Job, Outcome
-from xpo_bench.train.language import ReferenceScorer
 from xpo_bench.train.trainer import GroupTrainer
 from xpo_bench_plugins.algorithms.kto import KTO, reference_point
 from xpo_bench_plugins.algorithms.rlhf import RLHF
 
 ROWS = tuple(Pair(f"x{i % 3}", "abc"[i % 3], "abc"[(i + 1) % 3], p_chosen=0.8) for i in range(6))
-SPEC = ModelSpec(name="tiny", tokenizer="bytes", hidden_size=16, intermediate_size=32, layers=1, heads=2, context=48)
-SMALL = {"kl_prompts": 1, "kl_samples": 1, "max_new_tokens": 1, "dtype": "float64", "optimizer": "sgd", "lr": 0.5}
+SPEC = ModelSpec(
+    name="tiny", tokenizer="bytes", hidden_size=16, intermediate_size=32, layers=1, heads=2, context=48
+)
+SMALL = {
+    "kl_prompts": 1,
+    "kl_samples": 1,
+    "max_new_tokens": 1,
+    "dtype": "float64",
+    "optimizer": "sgd",
+    "lr": 0.5,
+}
 
 seen: list[tuple[str, Tensor, Tensor]] = []
 """(where, log-ratio or exact KL, z0 or claim) in the order of the calls."""
@@ -61,7 +72,9 @@ def test_exact_kl_is_from_the_reference_of_the_stage(
         assert not moved[first][2].any()
         assert z0[first] == 0.0
     assert all(value > 0 for t, value in enumerate(z0[:8]) if t not in (0, 4))
-    for _, ratio, kl in moved[:8]:  # one prompt of uniform weight on what was compared: KL is what the log-ratios say of it
+    for _, ratio, kl in moved[
+        :8
+    ]:  # one prompt of uniform weight on what was compared: KL is what the log-ratios say of it
         assert bool((kl >= 0).all())
         assert bool(ratio.any()) == bool(kl.any())
 
@@ -79,7 +92,9 @@ class StagedDPO(Algorithm):
         return self.beta * (step.log_ratio("chosen") - step.log_ratio("rejected"))
 
     def loss(self, step: Step) -> Tensor:
-        seen.append(("loss", (step.log_ratio("chosen") - step.log_ratio("rejected")).detach(), torch.zeros(0)))
+        seen.append(
+            ("loss", (step.log_ratio("chosen") - step.log_ratio("rejected")).detach(), torch.zeros(0))
+        )
         return -logsigmoid(self._logit(step))
 
     def implied_preference(self, step: Step) -> Tensor:
@@ -100,15 +115,20 @@ def ensemble(jobs: Sequence[Job]) -> list[Outcome]:
 
 
 @pytest.mark.parametrize("kind", ["table", "tables", "network", "ensemble"])
-def test_a_claim_is_judged_as_the_loss_sees_it(job: Callable[..., Job], train: Callable[..., list[Outcome]], kind: str) -> None:
+def test_a_claim_is_judged_as_the_loss_sees_it(
+    job: Callable[..., Job], train: Callable[..., list[Outcome]], kind: str
+) -> None:
     runs = 2 if kind in ("tables", "ensemble") else 1
     fit = {"network": language, "ensemble": ensemble}.get(kind, train)
     outcomes = fit([job(StagedDPO(beta=0.5 + i), ROWS, **SMALL | {"steps": 4}) for i in range(runs)])
     claimed = [margin for where, margin, _ in seen if where == "claim"]
     trained = [margin for where, margin, _ in seen if where == "loss"]
-    # evaluations at 0, 1, 2, 3, 4: before step t the loss sees the policy of evaluation t, unless a stage begins there
+    # evaluations at 0, 1, 2, 3, 4: before step t the loss sees the policy of evaluation t, unless a stage
+    # begins there
     at_the_end = claimed[-1][..., : len(ROWS)]
-    assert float((at_the_end - trained[-1]).abs().max()) < 1e-12  # the last call is the loss after the last update
+    assert (
+        float((at_the_end - trained[-1]).abs().max()) < 1e-12
+    )  # the last call is the loss after the last update
     assert float((claimed[1][..., : len(ROWS)] - trained[1]).abs().max()) < 1e-12
     for i, outcome in enumerate(outcomes):
         q = torch.sigmoid((0.5 + i) * at_the_end[i if runs > 1 else 0])
@@ -166,12 +186,19 @@ def test_z0_on_a_set_of_one_prompt_says_that_there_is_none(job: Callable[..., Jo
     """Every completion belongs to the only prompt: no row has a mismatched partner."""
     one = tuple(Pair("x", a, b) for a, b in ("ab", "bc", "cd"))
     two = (*one, Pair("y", "a", "b"))
-    for rows, batch, z0 in ((one, 4096, "none"), (one, 1, "none"), (two, 4096, "mismatched"), (two, 1, "mismatched")):
+    for rows, batch, z0 in (
+        (one, 4096, "none"),
+        (one, 1, "none"),
+        (two, 4096, "mismatched"),
+        (two, 1, "mismatched"),
+    ):
         (outcome,) = language([job(KTO(), rows, **SMALL | {"steps": 4, "batch_size": batch})])
         assert outcome.notes["z0"] == z0, (len(rows), batch)
 
 
-def test_z0_of_a_table_is_exact_also_on_one_prompt(job: Callable[..., Job], train: Callable[..., list[Outcome]]) -> None:
+def test_z0_of_a_table_is_exact_also_on_one_prompt(
+    job: Callable[..., Job], train: Callable[..., list[Outcome]]
+) -> None:
     (outcome,) = train([job(KTO(), (Pair("x", "a", "b"),), steps=2)])
     assert outcome.notes["z0"] == "exact"
 
@@ -192,14 +219,18 @@ def test_a_reference_that_sums_to_one_within_rounding_is_one(
     assert outcome.curve[0]["frontier_gap"] == pytest.approx(0.0, abs=1e-12)
 
 
-def test_a_float32_table_is_judged_as_a_distribution(job: Callable[..., Job], train: Callable[..., list[Outcome]]) -> None:
+def test_a_float32_table_is_judged_as_a_distribution(
+    job: Callable[..., Job], train: Callable[..., list[Outcome]]
+) -> None:
     """Rounded log-probabilities sum to 1 ± 1e-7, which would put policies above the frontier, or in error."""
     rows = (Pair("x", "c", "a"),) * 2
     outcomes = train([job(RLHF(beta=0.1 + seed), rows, world=WORLD, dtype="float32") for seed in range(5)])
     for outcome in outcomes:
         assert 0 <= outcome.metrics["frontier_gap"] < 2
         assert sum(outcome.final_policy["x"].values()) == pytest.approx(1, abs=1e-6)  # type: ignore[index]
-    gibbs = [job(RLHF(beta=0.5), tuple(Pair("x", *p) for p in ("ca", "cb", "ba")), world=WORLD, dtype="float32")]
+    gibbs = [
+        job(RLHF(beta=0.5), tuple(Pair("x", *p) for p in ("ca", "cb", "ba")), world=WORLD, dtype="float32")
+    ]
     fitted = train(gibbs)[0].metrics
     exact = train([replace(gibbs[0], budget=replace(gibbs[0].budget, dtype="float64"))])[0].metrics
     assert fitted["frontier_gap"] == pytest.approx(exact["frontier_gap"], abs=2e-6)

@@ -12,14 +12,16 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from xpo_bench import Algorithm, ModelSpec, Pair, Stage, Step
-from xpo_bench.policy.causal_lm import CausalLM
+from xpo_bench.policy.language.causal_lm import CausalLM
+from xpo_bench.train.data_parallel import Processes
+from xpo_bench.train.evaluation.on_policy import ReferenceScorer
 from xpo_bench.train.job import Job, Outcome
-from xpo_bench.train.language import ReferenceScorer
-from xpo_bench.train.processes import Processes
 from xpo_bench.train.trainer import GroupTrainer
 
 ROWS = tuple(Pair(f"x{i}", "a" * (1 + i % 3), "b" * (1 + i % 2)) for i in range(6))
-SPEC = ModelSpec(name="tiny", tokenizer="bytes", hidden_size=16, intermediate_size=32, layers=1, heads=2, context=48)
+SPEC = ModelSpec(
+    name="tiny", tokenizer="bytes", hidden_size=16, intermediate_size=32, layers=1, heads=2, context=48
+)
 SMALL = {"kl_prompts": 1, "kl_samples": 1, "max_new_tokens": 1, "dtype": "float64"}
 
 seen: list[tuple[Tensor, Tensor]] = []
@@ -83,7 +85,9 @@ def course(outcome: Outcome) -> list[Any]:
     return [[{k: v for k, v in row.items() if k not in timed} for row in outcome.curve], outcome.final_policy]
 
 
-def test_the_state_follows_its_recursion(job: Callable[..., Job], train: Callable[..., list[Outcome]]) -> None:
+def test_the_state_follows_its_recursion(
+    job: Callable[..., Job], train: Callable[..., list[Outcome]]
+) -> None:
     train([job(Smoothed(), ROWS, steps=5, batch_size=4)])
     assert len(seen) == 5
     expected = 1.5
@@ -95,7 +99,9 @@ def test_the_state_follows_its_recursion(job: Callable[..., Job], train: Callabl
     assert not any(value.requires_grad for pair in seen for value in pair)
 
 
-def test_one_run_alone_is_bit_for_bit_one_of_many(job: Callable[..., Job], train: Callable[..., list[Outcome]]) -> None:
+def test_one_run_alone_is_bit_for_bit_one_of_many(
+    job: Callable[..., Job], train: Callable[..., list[Outcome]]
+) -> None:
     words: dict[str, Any] = {"steps": 12, "batch_size": 4}
     settings = [(0.75, 0), (0.75, 1), (0.5, 0), (0.9, 4), (0.1, 2)]
     jobs = [job(Smoothed(momentum=m), ROWS, seed=seed, **words) for m, seed in settings]
@@ -105,7 +111,9 @@ def test_one_run_alone_is_bit_for_bit_one_of_many(job: Callable[..., Job], train
         assert course(train([j])[0]) == course(outcome)
 
 
-def test_without_state_nothing_is_kept_or_called(job: Callable[..., Job], train: Callable[..., list[Outcome]]) -> None:
+def test_without_state_nothing_is_kept_or_called(
+    job: Callable[..., Job], train: Callable[..., list[Outcome]]
+) -> None:
     (outcome,) = train([job(Stateless(), ROWS, steps=3)])
     assert outcome.status == "ok"
 
@@ -148,7 +156,9 @@ class Echo(Processes):
 
 
 @pytest.mark.parametrize("other", [0.0, 0.25])
-def test_processes_have_one_state(job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch, other: float) -> None:
+def test_processes_have_one_state(
+    job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch, other: float
+) -> None:
     monkeypatch.setattr(Echo, "other", other)
     policy = CausalLM.load(SPEC, init_seed=0, dtype="float64")
     trainer = GroupTrainer(
@@ -158,7 +168,9 @@ def test_processes_have_one_state(job: Callable[..., Job], monkeypatch: pytest.M
         processes=Echo(0, 2),
     )
     if other:
-        with pytest.raises(ValueError, match=r"smoothed: the state 'mean' differs between processes: next_state\(\) sums"):
+        with pytest.raises(
+            ValueError, match=r"smoothed: the state 'mean' differs between processes: next_state\(\) sums"
+        ):
             trainer.run()
     else:
         assert [outcome.status for outcome in trainer.run()] == ["ok"]
@@ -191,7 +203,10 @@ class Words(Smoothed):
 @pytest.mark.parametrize(
     ("algorithm", "message"),
     [
-        (OneNameMore(), r"one-name-more: next_state\(\) returned \['mean', 'other'\], the state is \['mean'\]"),
+        (
+            OneNameMore(),
+            r"one-name-more: next_state\(\) returned \['mean', 'other'\], the state is \['mean'\]",
+        ),
         (PerRow(), r"per-row: the state 'mean' has shape \(1, 6\), expected \(1, 1\)"),
         (Words(), r"words: the state 'mean' is str, expected a number or a tensor"),
     ],
@@ -211,7 +226,9 @@ class Claims(Smoothed):
         return (step.log_ratio("chosen") - step.log_ratio("rejected") - step.state["mean"]).sigmoid()
 
 
-def test_what_an_algorithm_claims_may_read_its_state(job: Callable[..., Job], train: Callable[..., list[Outcome]]) -> None:
+def test_what_an_algorithm_claims_may_read_its_state(
+    job: Callable[..., Job], train: Callable[..., list[Outcome]]
+) -> None:
     rows = tuple(replace(row, p_chosen=0.9) for row in ROWS)
     (outcome,) = train([job(Claims(), rows, steps=2)])
     # at step 0 the margin is 0 and the state 1.5

@@ -12,17 +12,26 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from xpo_bench import Algorithm, Group, ModelSpec, Pair, Scores, Stage, Step
-from xpo_bench.policy.causal_lm import CausalLM
-from xpo_bench.policy.ensemble import Ensemble
+from xpo_bench.policy.language.causal_lm import CausalLM
+from xpo_bench.policy.language.ensemble import Ensemble
+from xpo_bench.train.evaluation.on_policy import ReferenceScorer
 from xpo_bench.train.job import Job, Outcome
-from xpo_bench.train.language import ReferenceScorer
-from xpo_bench.train.stage import by_token
+from xpo_bench.train.stage_data import by_token
 from xpo_bench.train.trainer import GroupTrainer
 
 ROWS = tuple(Pair(f"x{i % 4}", "ab"[: 1 + i % 2] * 2, "cd"[i % 2 :]) for i in range(6))
 EQUAL = tuple(Pair(f"x{i % 4}", "aabb"[i % 3 :][:2], "cd") for i in range(6))
-SPEC = ModelSpec(name="tiny", tokenizer="bytes", hidden_size=16, intermediate_size=32, layers=1, heads=2, context=48)
-SMALL = {"kl_prompts": 1, "kl_samples": 1, "max_new_tokens": 1, "dtype": "float64", "optimizer": "sgd", "lr": 0.3}
+SPEC = ModelSpec(
+    name="tiny", tokenizer="bytes", hidden_size=16, intermediate_size=32, layers=1, heads=2, context=48
+)
+SMALL = {
+    "kl_prompts": 1,
+    "kl_samples": 1,
+    "max_new_tokens": 1,
+    "dtype": "float64",
+    "optimizer": "sgd",
+    "lr": 0.3,
+}
 
 seen: list[Mapping[str, Scores]] = []
 
@@ -90,7 +99,10 @@ def test_who_does_not_ask_pays_nothing(job: Callable[..., Job]) -> None:
     @dataclass(frozen=True)
     class Free(Anchored):
         name: ClassVar[str] = "free"
-        groups: ClassVar[Mapping[str, Group]] = {"chosen": Group(reference=True), "rejected": Group(reference=True)}
+        groups: ClassVar[Mapping[str, Group]] = {
+            "chosen": Group(reference=True),
+            "rejected": Group(reference=True),
+        }
 
         def loss(self, step: Step) -> Tensor:
             return -logsigmoid(self.beta * (step.log_ratio("chosen") - step.log_ratio("rejected")))
@@ -98,7 +110,9 @@ def test_who_does_not_ask_pays_nothing(job: Callable[..., Job]) -> None:
     @dataclass(frozen=True)
     class Both(Anchored):
         name: ClassVar[str] = "both"
-        groups: ClassVar[Mapping[str, Group]] = dict.fromkeys(("chosen", "rejected"), Group(reference=True, token_kl=True))
+        groups: ClassVar[Mapping[str, Group]] = dict.fromkeys(
+            ("chosen", "rejected"), Group(reference=True, token_kl=True)
+        )
 
     tokens = {}
     for algorithm in (Free(), Anchored(), Both()):
@@ -112,13 +126,21 @@ def test_who_does_not_ask_pays_nothing(job: Callable[..., Job]) -> None:
     assert tokens["free"] < tokens["anchored"] < tokens["both"]
 
 
-def test_runs_side_by_side_are_each_alone(job: Callable[..., Job], train: Callable[..., list[Outcome]]) -> None:
+def test_runs_side_by_side_are_each_alone(
+    job: Callable[..., Job], train: Callable[..., list[Outcome]]
+) -> None:
     settings = [(0.1, 0), (0.1, 1), (3.0, 0), (0.7, 2), (0.0, 0)]
-    jobs = [job(Anchored(weight=w), ROWS, seed=s, steps=8, batch_size=4, label_noise=0.2) for w, s in settings]
+    jobs = [
+        job(Anchored(weight=w), ROWS, seed=s, steps=8, batch_size=4, label_noise=0.2) for w, s in settings
+    ]
     together = train(jobs)
     for j, outcome in zip(jobs, together, strict=True):
         assert train([j])[0].final_policy == outcome.final_policy
-    assert float(together[2].metrics["kl"] or 0) < float(together[0].metrics["kl"] or 0) < float(together[4].metrics["kl"] or 0)
+    assert (
+        float(together[2].metrics["kl"] or 0)
+        < float(together[0].metrics["kl"] or 0)
+        < float(together[4].metrics["kl"] or 0)
+    )
 
 
 def test_copies_of_a_model_are_each_alone(job: Callable[..., Job]) -> None:

@@ -29,12 +29,17 @@ WORLD = World(
 
 
 def spies() -> tuple[type[Algorithm], type[Algorithm], dict[str, list[Any]]]:
-    """An algorithm of pairs and one of singles that write down the rows and labels that they see at each step."""
+    """An algorithm of pairs and one of singles that write down the rows and labels that they see at each
+    step.
+    """
     seen: dict[str, list[Any]] = {"pairs": [], "singles": []}
 
     def look(name: str, step: Step) -> Tensor:
         seen[name].append(
-            [(step.columns["id"][r].tolist(), step.columns["flipped"][r].tolist()) for r in range(len(step.columns["id"]))]
+            [
+                (step.columns["id"][r].tolist(), step.columns["flipped"][r].tolist())
+                for r in range(len(step.columns["id"]))
+            ]
         )
         return step.log_ratio(next(iter(step.policy))) * 0.0
 
@@ -43,7 +48,10 @@ def spies() -> tuple[type[Algorithm], type[Algorithm], dict[str, list[Any]]]:
         name: ClassVar[str] = "of-pairs"
 
         def columns(self, examples: Sequence[Any]) -> Mapping[str, Sequence[float]]:
-            return {"id": [float(e.source) for e in examples], "flipped": [float(e.chosen == "bad") for e in examples]}
+            return {
+                "id": [float(e.source) for e in examples],
+                "flipped": [float(e.chosen == "bad") for e in examples],
+            }
 
         def loss(self, step: Step) -> Tensor:
             return look("pairs", step)
@@ -67,10 +75,16 @@ def spies() -> tuple[type[Algorithm], type[Algorithm], dict[str, list[Any]]]:
 # --------------------------------------------------------------------------- rows and labels
 
 
-@pytest.mark.parametrize("budget", [{"batch_size": 7}, {"batch_size": 4096}, {"batch_size": 7, "sampling": "replacement"}])
+@pytest.mark.parametrize(
+    "budget", [{"batch_size": 7}, {"batch_size": 4096}, {"batch_size": 7, "sampling": "replacement"}]
+)
 def test_pairs_and_singles_see_the_same_rows(job: MakeJob, train: Train, budget: dict[str, Any]) -> None:
     of_pairs, of_singles, seen = spies()
-    jobs = [job(cls(), ROWS, seed=seed, steps=30, label_noise=0.2, **budget) for cls in (of_pairs, of_singles) for seed in (0, 3)]
+    jobs = [
+        job(cls(), ROWS, seed=seed, steps=30, label_noise=0.2, **budget)
+        for cls in (of_pairs, of_singles)
+        for seed in (0, 3)
+    ]
     train(jobs)
     assert len(seen["pairs"]) == len(seen["singles"]) >= 30
     for pairs, singles in zip(seen["pairs"], seen["singles"], strict=True):
@@ -193,7 +207,9 @@ def test_kl_is_against_the_initial_policy_whatever_the_stages_do(job: MakeJob, t
     (outcome,) = train([job(cls(), steps=40)])
     assert outcome.final_policy is not None
     p = outcome.final_policy["x"]["a"]
-    assert outcome.metrics["kl"] == pytest.approx(p * math.log(2 * p) + (1 - p) * math.log(2 - 2 * p), rel=1e-9)
+    assert outcome.metrics["kl"] == pytest.approx(
+        p * math.log(2 * p) + (1 - p) * math.log(2 - 2 * p), rel=1e-9
+    )
 
 
 def test_refreshing_shapes_the_data_again(job: MakeJob, train: Train) -> None:
@@ -226,7 +242,10 @@ def test_the_rate_warms_up(job: MakeJob, train: Train) -> None:
 
 def test_a_diverging_run_freezes_alone(job: MakeJob, train: Train) -> None:
     # on one pair gradient descent multiplies Δ − 1/(2τ) by 1 − 4·lr
-    jobs = [job(IPO(tau=tau), optimizer="sgd", lr=lr, steps=400) for tau, lr in ((0.1, 0.2), (0.1, 2.0), (0.5, 0.1))]
+    jobs = [
+        job(IPO(tau=tau), optimizer="sgd", lr=lr, steps=400)
+        for tau, lr in ((0.1, 0.2), (0.1, 2.0), (0.5, 0.1))
+    ]
     together = train(jobs)
     assert [outcome.status for outcome in together] == ["ok", "diverged", "ok"]
     for single, outcome in zip(jobs, together, strict=True):
@@ -271,8 +290,12 @@ def test_a_loss_that_is_not_finite_is_a_divergence(job: MakeJob, train: Train) -
 # --------------------------------------------------------------------------- what a loss may return
 
 
-@pytest.mark.parametrize("reduce", [Tensor.mean, lambda v: v.mean(-1), lambda v: v[..., :1], lambda v: v.unsqueeze(-1)])
-def test_a_loss_of_the_wrong_shape_is_named(job: MakeJob, train: Train, reduce: Callable[[Tensor], Tensor]) -> None:
+@pytest.mark.parametrize(
+    "reduce", [Tensor.mean, lambda v: v.mean(-1), lambda v: v[..., :1], lambda v: v.unsqueeze(-1)]
+)
+def test_a_loss_of_the_wrong_shape_is_named(
+    job: MakeJob, train: Train, reduce: Callable[[Tensor], Tensor]
+) -> None:
     @dataclass(frozen=True)
     class Reduced(DPO):
         name: ClassVar[str] = "reduced"
@@ -280,7 +303,9 @@ def test_a_loss_of_the_wrong_shape_is_named(job: MakeJob, train: Train, reduce: 
         def loss(self, step: Step) -> Tensor:
             return reduce(super().loss(step))
 
-    with pytest.raises(ValueError, match=r"^reduced: loss\(\) returned shape \(.*\), expected per-example \(2, 3\)"):
+    with pytest.raises(
+        ValueError, match=r"^reduced: loss\(\) returned shape \(.*\), expected per-example \(2, 3\)"
+    ):
         train([job(Reduced(), ROWS[:3]), job(Reduced(), ROWS[:3], seed=1)])
 
 
@@ -311,7 +336,9 @@ def test_gradients_reach_no_other_run(job: MakeJob, train: Train) -> None:
 
 
 def test_mass_on_actions_without_a_preference_is_followed(job: MakeJob, train: Train) -> None:
-    """DPO leaves the ratio of unseen actions alone: what it moves between the seen ones, normalisation takes from all."""
+    """DPO leaves the ratio of unseen actions alone: what it moves between the seen ones, normalisation takes
+    from all.
+    """
     (outcome,) = train([job(DPO(), world=World(actions={"x": ("a", "b", "c", "d")}), steps=50)])
     unseen = [row["unseen_mass"] for row in outcome.curve]
     assert unseen[0] == pytest.approx(0.5)

@@ -1,4 +1,6 @@
-"""A group of configurations and seeds that runs as one computation is, bit for bit, each of its cells run alone."""
+"""A group of configurations and seeds that runs as one computation is, bit for bit, each of its cells run
+alone.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +11,9 @@ from typing import Any
 import pytest
 
 from xpo_bench import plugins
-from xpo_bench.metrics.base import describe
-from xpo_bench.runner.api import Result, Session, execute
-from xpo_bench.runner.executors.local import LocalExecutor, groups
+from xpo_bench.api import Result, Session, execute
+from xpo_bench.metrics.registry import describe
+from xpo_bench.runner.executors.in_process import LocalExecutor, groups
 from xpo_bench.runner.plan import TABLE_ABILITIES, Cell, Plan, make_plan
 from xpo_bench.runner.request import requests
 
@@ -25,14 +27,20 @@ WORDS: dict[str, Any] = {
 """A bandit-like world whose epochs end inside a batch."""
 VALUES: dict[str, list[Any]] = {"tau": [0.1, 0.7], "margin": [0.5, 2.0], "retain_weight": [0.0, 1.0]}
 TIMED = {"pairs_per_s", "tokens_per_s", "prepare_s", "overhead"}
-ALGORITHMS = sorted(name for name, (cls, _) in plugins.load().algorithms.items() if cls.requires <= TABLE_ABILITIES)
+ALGORITHMS = sorted(
+    name for name, (cls, _) in plugins.load().algorithms.items() if cls.requires <= TABLE_ABILITIES
+)
 
 
 def settings(name: str) -> dict[str, list[Any]]:
     """Two values of the algorithm's regulariser, or of its first float field."""
     cls, _ = plugins.load().algorithm(name)
     fields = {f: getattr(cls(), f) for f in cls.__dataclass_fields__}
-    swept = cls.regulariser[0] if cls.regulariser else next((f for f, v in fields.items() if isinstance(v, float)), None)
+    swept = (
+        cls.regulariser[0]
+        if cls.regulariser
+        else next((f for f, v in fields.items() if isinstance(v, float)), None)
+    )
     if swept is None:
         return {}
     default = fields[swept]
@@ -49,7 +57,9 @@ def plan(algos: Sequence[str], **words: Any) -> Plan:
 def run(cells: Sequence[Cell]) -> dict[str, dict[str, Any]]:
     """Records by key, without the store."""
     records: dict[str, dict[str, Any]] = {}
-    executor = LocalExecutor(lambda cell, record, curve: records.__setitem__(cell.key, record | {"curve": curve}))
+    executor = LocalExecutor(
+        lambda cell, record, curve: records.__setitem__(cell.key, record | {"curve": curve})
+    )
     for group in groups(cells):
         executor.run(group)
     return records
@@ -108,7 +118,9 @@ def test_algorithms_share_a_computation_and_do_not_notice() -> None:
 
 
 def test_fields_that_are_no_floats_share_a_computation_in_slices_of_their_own() -> None:
-    cells = plan(["ipo", "dpo"], seeds=[0, 1], set={"ipo.normalize": ["tokens", "none"], "ipo.tau": [0.1, 0.3]}).cells
+    cells = plan(
+        ["ipo", "dpo"], seeds=[0, 1], set={"ipo.normalize": ["tokens", "none"], "ipo.tau": [0.1, 0.3]}
+    ).cells
     assert len(groups(cells)) == 1
     assert_equal_to_alone(cells, run(cells))
 
@@ -127,7 +139,8 @@ def test_order_of_the_plan_changes_nothing(tmp_path: Path) -> None:
 
     forwards, backwards = plan(["dpo", "ipo"], seeds=[0, 1]), plan(["ipo", "dpo"], seeds=[1, 0])
     results: list[Result] = [
-        execute(p, Store(tmp_path / str(i)), Session(plugins.load())) for i, p in enumerate((forwards, backwards))
+        execute(p, Store(tmp_path / str(i)), Session(plugins.load()))
+        for i, p in enumerate((forwards, backwards))
     ]
     policies = [{cell["key"]: cell["final_policy"] for cell in result.cells} for result in results]
     assert policies[0] == policies[1]

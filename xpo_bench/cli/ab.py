@@ -34,8 +34,10 @@ def run_ab(
     """Measure, print, and return the exit status: 0, 3 for a regression, 4 where nothing could be decided.
 
     Args:
-        old, new: directories of virtual environments, or git revisions of the repository around the current directory.
-        algos: known to both sides. workloads: some of `WORKLOADS`. pairs: fresh process pairs. blocks: per side and pair.
+        old, new: directories of virtual environments, or git revisions of the repository around the current
+            directory.
+        algos: known to both sides. workloads: some of `WORKLOADS`. pairs: fresh process pairs. blocks: per
+            side and pair.
         md: file for Markdown; - is stdout.
 
     Raises:
@@ -48,13 +50,17 @@ def run_ab(
         raise UsageError("nothing to compare: name an algorithm and a workload")
     if as_json and md == "-":
         raise UsageError("--json and --md - both write to stdout; give --md a file")
-    if md is not None and md != "-" and (not md or Path(md).is_dir() or not Path(md).absolute().parent.is_dir()):
+    if (
+        md is not None
+        and md != "-"
+        and (not md or Path(md).is_dir() or not Path(md).absolute().parent.is_dir())
+    ):
         raise UsageError(f"--md {md}: cannot be written; name a file in a directory that exists")
     signal.signal(signal.SIGTERM, _terminated)
     try:
-        from xpo_bench.measure.ab import compare
-        from xpo_bench.measure.pairs import Protocol, Undecided
-        from xpo_bench.measure.sides import look, prepare
+        from xpo_bench.compare.speed.installations import look, prepare
+        from xpo_bench.compare.speed.pairs import Protocol, Undecided
+        from xpo_bench.compare.speed.rule import measure_ratios
         from xpo_bench.runner.environment import resolve_device
 
         asked = {"old": look(old), "new": look(new)}
@@ -63,7 +69,9 @@ def run_ab(
         with tempfile.TemporaryDirectory(prefix="xpo-bench-ab-") as folder:
             try:
                 sides = {name: prepare(found, Path(folder, name), note) for name, found in asked.items()}
-                document = compare(sides, list(dict.fromkeys(algos)), list(dict.fromkeys(workloads)), protocol, seed, note)
+                document = measure_ratios(
+                    sides, list(dict.fromkeys(algos)), list(dict.fromkeys(workloads)), protocol, seed, note
+                )
             except Undecided as error:
                 say(str(error))
                 return 4
@@ -78,7 +86,7 @@ def _show(document: Mapping[str, Any], as_json: bool, md: str | None) -> None:
     """Print the document, and write its Markdown."""
     from rich.console import Console
 
-    from xpo_bench.report.paired import markdown, print_paired
+    from xpo_bench.compare.speed.tables import markdown, print_paired
     from xpo_bench.runner.store import write_atomic
 
     if md is not None and md != "-":

@@ -104,7 +104,9 @@ def _verdict(error: BaseException) -> tuple[int, str]:
     if isinstance(error, StoreError):
         return 1, str(error)
     if isinstance(error, KeyboardInterrupt):
-        return 143 if isinstance(error, Terminated) else 130, "interrupted; finished cells are kept, the same command resumes"
+        return 143 if isinstance(
+            error, Terminated
+        ) else 130, "interrupted; finished cells are kept, the same command resumes"
     return 1, f"{type(error).__name__}: {error} (--debug before the command shows the traceback)"
 
 

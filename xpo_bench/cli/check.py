@@ -26,7 +26,8 @@ PATIENCE_S = 2.0
 def check(target: str, as_json: bool) -> int:
     """Run the conformance kit on an algorithm: what every loss, field and stage has to satisfy.
 
-    NAME is an installed algorithm; MODULE is a dotted module or a path to a .py file, of which every algorithm is checked.
+    NAME is an installed algorithm; MODULE is a dotted module or a path to a .py file, of which every
+    algorithm is checked.
 
     \b
     Exit status: 0 every check passed or does not apply, 1 some check failed, 2 there is no such algorithm.
@@ -56,13 +57,15 @@ def check(target: str, as_json: bool) -> int:
                     "remedy": found.remedy,
                 }
             )
-        algorithms.append({"name": algorithm.name, "passed": all(r["verdict"] != "failed" for r in rows), "checks": rows})
+        algorithms.append(
+            {"name": algorithm.name, "passed": all(r["verdict"] != "failed" for r in rows), "checks": rows}
+        )
     if as_json:
         print_json({"schema": 1, "algorithms": algorithms})
     else:
         from rich.console import Console
 
-        from xpo_bench.report.checks import print_checks
+        from xpo_bench.report.tables.conformance import print_checks
 
         print_checks(Console(), algorithms)
     return 0 if all(a["passed"] for a in algorithms) else 1

@@ -39,21 +39,42 @@ def _names(_: click.Context, __: click.Parameter, value: str | None) -> tuple[st
 @main.command(epilog=COMPARE_EXAMPLES)
 @click.argument("old", metavar="BASE|OLD")
 @click.argument("new", metavar="NEW")
-@click.option("--margin", multiple=True, metavar="METRIC=VALUE", help="How far a metric may move; docs/compare.md has the table.")
-@click.option("--ab", is_flag=True, help="Measure the time of a training step of both on this machine, in turns.")
-@click.option("--algos", callback=_names, help="With --ab: algorithms, separated by commas.  [default: dpo,ipo]")
+@click.option(
+    "--margin",
+    multiple=True,
+    metavar="METRIC=VALUE",
+    help="How far a metric may move; docs/compare.md has the table.",
+)
+@click.option(
+    "--ab", is_flag=True, help="Measure the time of a training step of both on this machine, in turns."
+)
+@click.option(
+    "--algos", callback=_names, help="With --ab: algorithms, separated by commas.  [default: dpo,ipo]"
+)
 @click.option("--workloads", callback=_names, help="With --ab: what they train.  [default: table,language]")
-@click.option("--pairs", type=click.IntRange(3), help="With --ab: fresh process pairs; as many again for suspects.  [default: 8]")
-@click.option("--blocks", type=click.IntRange(12), help="With --ab: alternating blocks per side and pair.  [default: 12]")
+@click.option(
+    "--pairs",
+    type=click.IntRange(3),
+    help="With --ab: fresh process pairs; as many again for suspects.  [default: 8]",
+)
+@click.option(
+    "--blocks",
+    type=click.IntRange(12),
+    help="With --ab: alternating blocks per side and pair.  [default: 12]",
+)
 @click.option("--seed", type=int, help="With --ab: of the random order of everything.  [default: 0]")
 @click.option("--device", help="With --ab: auto, cpu, cuda or cuda:1.  [default: auto]")
 @click.option("--quiet", is_flag=True, default=None, help="With --ab: no progress on stderr.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout, with every test or every block.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="One JSON document on stdout, with every test or every block."
+)
 @click.option("--md", metavar="F", help="Write Markdown for a pull request; - is stdout.")
 @guarded
-def compare(old: str, new: str, margin: tuple[str, ...], ab: bool, as_json: bool, md: str | None, **options: Any) -> int:
-    """Tell whether NEW is worse than BASE: run directories, or baselines; with --ab, whether training has become slower,
-    of virtual environments or git revisions.
+def compare(
+    old: str, new: str, margin: tuple[str, ...], ab: bool, as_json: bool, md: str | None, **options: Any
+) -> int:
+    """Tell whether NEW is worse than BASE: run directories, or baselines; with --ab, whether training has
+    become slower, of virtual environments or git revisions.
 
     \b
     Exit status: 0 no regression, 2 something in the command or a side is wrong, 3 a regression,
@@ -75,10 +96,10 @@ def compare(old: str, new: str, margin: tuple[str, ...], ab: bool, as_json: bool
 
 
 def _records(old: Path, new: Path, margin: tuple[str, ...], as_json: bool, md: str | None) -> int:
-    from xpo_bench.report.compare import compare as judge
-    from xpo_bench.report.compared import markdown, print_compared
-    from xpo_bench.report.margins import with_changes
-    from xpo_bench.report.sides import read_side
+    from xpo_bench.compare.baselines import read_side
+    from xpo_bench.compare.margins import with_changes
+    from xpo_bench.compare.regressions import compare as judge
+    from xpo_bench.compare.tables import markdown, print_compared
 
     margins = with_changes(margin)
     base, other = read_side(old), read_side(new)
@@ -122,9 +143,11 @@ Examples:
 @click.option("-o", "--out", required=True, metavar="F", help="Where to.")
 @guarded
 def baseline(run_dir: Path, out: str) -> int:
-    """Write what later runs are compared with: the finished cells of a run in one small file, to be committed."""
-    from xpo_bench.report.sides import baseline as document
-    from xpo_bench.report.sides import read_side
+    """Write what later runs are compared with: the finished cells of a run in one small file, to be
+    committed.
+    """
+    from xpo_bench.compare.baselines import baseline as document
+    from xpo_bench.compare.baselines import read_side
     from xpo_bench.runner.keys import canonical
     from xpo_bench.runner.store import finite
 

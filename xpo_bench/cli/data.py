@@ -93,13 +93,13 @@ def data(
 ) -> int:
     """Say what a preference set holds, and what each property means for which algorithms.
 
-    FILE_OR_HUB_ID is a .jsonl, .json, .csv or .parquet file, a name under XPO_BENCH_DATA, or a hub id. Bad rows are
-    reported and never end the command.
+    FILE_OR_HUB_ID is a .jsonl, .json, .csv or .parquet file, a name under XPO_BENCH_DATA, or a hub id. Bad
+    rows are reported and never end the command.
     """
+    from xpo_bench.contract.settings import DataSpec
     from xpo_bench.data.layouts import check_columns
-    from xpo_bench.report.dataset.assemble import PAIRS, dataset_report
-    from xpo_bench.runner.models import model_spec
-    from xpo_bench.types import DataSpec
+    from xpo_bench.report.preference_set.assemble import PAIRS, dataset_report
+    from xpo_bench.runner.model_choice import model_spec
 
     spec = DataSpec(source=file, columns=None if columns is None else check_columns(columns), **words)
     with Progress(quiet) as progress:
@@ -114,7 +114,7 @@ def data(
     else:
         from rich.console import Console
 
-        from xpo_bench.report.dataset.table import print_dataset
+        from xpo_bench.report.preference_set.table import print_dataset
 
         print_dataset(Console(), report)
     return 0

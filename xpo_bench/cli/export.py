@@ -19,13 +19,17 @@ Examples:
 @main.command(epilog=EXAMPLES)
 @click.argument("run_dir", metavar="RUN", type=click.Path(path_type=Path))
 @click.option(
-    "--to", required=True, metavar="DIR", type=click.Path(path_type=Path), help="Where to; created where it is not there."
+    "--to",
+    required=True,
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    help="Where to; created where it is not there.",
 )
 @guarded
 def export(run_dir: Path, to: Path) -> int:
     """Write a run as a data set to publish: a row per cell, a row per point of a curve, and a card."""
-    from xpo_bench.report.experiments import curve_reader
-    from xpo_bench.report.publish import export as write
+    from xpo_bench.report.experiments.article import curve_reader
+    from xpo_bench.report.render.dataset import export as write
     from xpo_bench.runner.store import Store
 
     store = Store.existing(run_dir)

@@ -30,7 +30,7 @@ def list_(what: str, as_json: bool, disable: tuple[str, ...]) -> int:
     else:
         from rich.console import Console
 
-        from xpo_bench.report.tables import print_list
+        from xpo_bench.report.render.terminal import print_list
 
         print_list(Console(), what, rows)
     return 0
@@ -46,12 +46,15 @@ Examples:
 @main.command(epilog=SHOW_EXAMPLES)
 @click.argument("run_dir", metavar="RUN", type=click.Path(path_type=Path))
 @click.option("--baseline", metavar="ALGO", help="Test every other algorithm against this one.")
-@click.option("--metric", metavar="NAME", help="With --baseline: by what.  [default: the headline of each task]")
+@click.option(
+    "--metric", metavar="NAME", help="With --baseline: by what.  [default: the headline of each task]"
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 @guarded
 def show(run_dir: Path, baseline: str | None, metric: str | None, as_json: bool) -> int:
     """Print the tables of a run directory again, from its records alone, with the courses of its curves."""
-    from xpo_bench.report.stats import group, summarise
+    from xpo_bench.report.runs import group
+    from xpo_bench.report.summary import summarise
     from xpo_bench.runner.store import SCHEMA, Store
 
     store = Store.existing(run_dir)
@@ -61,10 +64,10 @@ def show(run_dir: Path, baseline: str | None, metric: str | None, as_json: bool)
         raise UsageError(f"{run_dir}: holds no finished cell yet")
     if metric is not None and baseline is None:
         raise UsageError("--metric: goes with --baseline, it says by what algorithms are tested against it")
-    from xpo_bench.report.against import against, documents, print_against
-    from xpo_bench.report.experiments import curve_reader
-    from xpo_bench.report.readouts import print_read_outs, read_outs
-    from xpo_bench.report.tables import without_search
+    from xpo_bench.report.experiments.article import curve_reader
+    from xpo_bench.report.render.terminal import without_search
+    from xpo_bench.report.tables.equal_cost import print_read_outs, read_outs
+    from xpo_bench.report.tables.versus import against, documents, print_against
 
     curves = curve_reader(run_dir)
 
@@ -79,10 +82,10 @@ def show(run_dir: Path, baseline: str | None, metric: str | None, as_json: bool)
         return 0
     from rich.console import Console
 
-    from xpo_bench.report.curves import print_sparks
-    from xpo_bench.report.drawing import ROWS, say
-    from xpo_bench.report.experiments import print_experiments
-    from xpo_bench.report.tables import print_run
+    from xpo_bench.report.experiments.article import print_experiments
+    from xpo_bench.report.render.terminal import print_run
+    from xpo_bench.report.table import ROWS, say
+    from xpo_bench.report.tables.sparklines import print_sparks
 
     gc.disable()  # the records stay until the end, and a collector would go through all of them again and again
     console, run = Console(), store.read_run()
@@ -93,7 +96,11 @@ def show(run_dir: Path, baseline: str | None, metric: str | None, as_json: bool)
     print_read_outs(console, read_outs(shown, curves))
     print_sparks(console, shown, curves)
     if len(shown) < len(groups):
-        say(console, f"Of {len(groups)} rows the curves of the first {len(shown)} were read; --json and report read all.", "dim")
+        say(
+            console,
+            f"Of {len(groups)} rows the curves of the first {len(shown)} were read; --json and report read all.",
+            "dim",
+        )
     if baseline is not None:
         print_against(console, group(without_search(records)), baseline, metric)
     return 0
@@ -117,12 +124,17 @@ def status(run_dir: Path, as_json: bool) -> int:
         counts[state] = counts.get(state, 0) + 1
     if as_json:
         print_json(
-            {"run": str(run_dir), "planned": len(planned), "finished": sum(k in records for k in planned), "status": counts}
+            {
+                "run": str(run_dir),
+                "planned": len(planned),
+                "finished": sum(k in records for k in planned),
+                "status": counts,
+            }
         )
     else:
         from rich.console import Console
 
-        from xpo_bench.report.tables import print_status
+        from xpo_bench.report.render.terminal import print_status
 
         print_status(Console(), len(planned), counts)
     return 0
@@ -141,7 +153,7 @@ def doctor(as_json: bool) -> int:
     else:
         from rich.console import Console
 
-        from xpo_bench.report.tables import print_doctor
+        from xpo_bench.report.render.terminal import print_doctor
 
         print_doctor(Console(), findings)
     return 0 if all(finding["status"] != "wrong" for finding in findings) else 1

@@ -21,14 +21,19 @@ Examples:
 @main.command(epilog=EXAMPLES)
 @click.argument("runs", nargs=-1, required=True, metavar="RUN...", type=click.Path(path_type=Path))
 @click.option(
-    "-o", "--out", required=True, metavar="DIR", type=click.Path(path_type=Path), help="Where to; may hold cells already."
+    "-o",
+    "--out",
+    required=True,
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    help="Where to; may hold cells already.",
 )
 @click.option("--wait", is_flag=True, help="Wait for another process that writes DIR, in place of an error.")
 @guarded
 def merge(runs: tuple[Path, ...], out: Path, wait: bool) -> int:
     """Join run directories: the union of their cells, refused where two contradict each other."""
+    from xpo_bench.runner.lock import occupied
     from xpo_bench.runner.merge import merge as join
-    from xpo_bench.runner.occupancy import occupied
     from xpo_bench.runner.store import Store
 
     sources = [Store.existing(run) for run in runs]

@@ -18,14 +18,18 @@ Examples:
 @main.command("new-plugin", epilog=NEW_PLUGIN_EXAMPLES)
 @click.argument("name")
 @click.option(
-    "--dir", "folder", type=click.Path(path_type=Path), metavar="D", help="Directory to write.  [default: xpo-bench-NAME]"
+    "--dir",
+    "folder",
+    type=click.Path(path_type=Path),
+    metavar="D",
+    help="Directory to write.  [default: xpo-bench-NAME]",
 )
 @guarded
 def new_plugin(name: str, folder: Path | None) -> int:
     """Write a publishable package that offers the algorithm NAME.
 
-    It holds a pyproject.toml with the entry point, one algorithm (DPO's equation, to be replaced), one test file that
-    runs the conformance kit, a README and a CI workflow. Nothing that exists is overwritten.
+    It holds a pyproject.toml with the entry point, one algorithm (DPO's equation, to be replaced), one test
+    file that runs the conformance kit, a README and a CI workflow. Nothing that exists is overwritten.
     """
     from xpo_bench.testing.scaffold import scaffold
 

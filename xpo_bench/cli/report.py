@@ -26,7 +26,9 @@ Examples:
     help="Write a page: one file, offline, light and dark.  [default: RUN/report.html, without --md and --json]",
 )
 @click.option("--md", metavar="F", help="Write Markdown for a pull request; - is stdout.")
-@click.option("--json", "as_json", metavar="F", help="Write what the page says as one JSON document; - is stdout.")
+@click.option(
+    "--json", "as_json", metavar="F", help="Write what the page says as one JSON document; - is stdout."
+)
 @guarded
 def report(run_dir: Path, html: str | None, md: str | None, as_json: str | None) -> int:
     """Write a run's report: tables, findings, curves, and the command of every cell."""
@@ -40,7 +42,11 @@ def report(run_dir: Path, html: str | None, md: str | None, as_json: str | None)
     if html is None and md is None and as_json is None:
         html = str(run_dir / "report.html")
     for option, name in (("--html", html), ("--md", md), ("--json", as_json)):
-        if name is not None and name != "-" and (not name or Path(name).is_dir() or not Path(name).absolute().parent.is_dir()):
+        if (
+            name is not None
+            and name != "-"
+            and (not name or Path(name).is_dir() or not Path(name).absolute().parent.is_dir())
+        ):
             raise UsageError(f"{option} {name}: cannot be written; name a file in a directory that exists")
     if html == "-":
         raise UsageError("--html -: a page goes to a file; --md - and --json - write to stdout")
@@ -49,15 +55,15 @@ def report(run_dir: Path, html: str | None, md: str | None, as_json: str | None)
     document = store.read_run()
     written: dict[str, str] = {}
     if html is not None:
-        from xpo_bench.report.page import page
+        from xpo_bench.report.render.html import page
 
         written[html] = page(run_dir, records, document)
     if md is not None:
-        from xpo_bench.report.markdown import markdown
+        from xpo_bench.report.render.markdown import markdown
 
         written[md] = markdown(run_dir, records, document)
     if as_json is not None:
-        from xpo_bench.report.document import report_document
+        from xpo_bench.report.render.json import report_document
         from xpo_bench.runner.keys import canonical
         from xpo_bench.runner.store import finite
 

@@ -39,16 +39,22 @@ BUDGET = "Budget (defaults come from the task)"
 @click.option("--algos", help="Algorithms, separated by commas, or all.")
 @click.option("--tasks", help="Tasks, separated by commas.")
 @click.option(
-    "--suite", help="A built-in set of tasks: quick, exact or full; or article, six experiments with figures.  [default: quick]"
+    "--suite",
+    help="A built-in set of tasks: quick, exact or full; or article, six experiments with figures.  [default: quick]",
 )
 @click.option(
     "--data",
     metavar="FILE_OR_HUB_ID",
     help="Make a task of any preference set: .jsonl, .json, .csv, .tsv, .parquet, a name under XPO_BENCH_DATA, or a hub id.",
 )
-@click.option("--world", metavar="FILE.json", help="With --data: reference probabilities and rewards per prompt.")
 @click.option(
-    "--rows", type=int, metavar="N", help="Read only the first N rows of a data set, of each split if it has any.  [default: all]"
+    "--world", metavar="FILE.json", help="With --data: reference probabilities and rewards per prompt."
+)
+@click.option(
+    "--rows",
+    type=int,
+    metavar="N",
+    help="Read only the first N rows of a data set, of each split if it has any.  [default: all]",
 )
 @click.option(
     "--on-bad-row",
@@ -70,14 +76,22 @@ BUDGET = "Budget (defaults come from the task)"
     type=click.Choice(["prompt", "completion", "drop"]),
     help="What is truncated in rows longer than the context; drop leaves them out.  [default: prompt]",
 )
-@click.option("--model", metavar="tabular|linear[:RANK]|tiny|HUB_ID|PATH", help="The policy; by default the task's own.")
-@click.option("--lora", metavar="r=R[,alpha=A]", help="Train adapters of rank R on a frozen language model (needs peft).")
+@click.option(
+    "--model", metavar="tabular|linear[:RANK]|tiny|HUB_ID|PATH", help="The policy; by default the task's own."
+)
+@click.option(
+    "--lora",
+    metavar="r=R[,alpha=A]",
+    help="Train adapters of rank R on a frozen language model (needs peft).",
+)
 @click.option(
     "--template-date",
     metavar="YYYY-MM-DD",
     help="The day that a chat template is told, where it writes today's date.  [default: 2024-07-26, so that keys do not change]",
 )
-@click.option("--trust-remote-code", is_flag=True, default=None, help="Run code that the model's hub repository ships.")
+@click.option(
+    "--trust-remote-code", is_flag=True, default=None, help="Run code that the model's hub repository ships."
+)
 @click.option(
     "--set",
     "settings",
@@ -89,12 +103,27 @@ BUDGET = "Budget (defaults come from the task)"
 @click.option("--seeds", metavar="N|LIST", help="3 is seeds 0, 1, 2; 0,7 or 42, names seeds.  [default: 3]")
 @click.option("--steps", type=int, help="Optimizer steps.")
 @click.option("--batch-size", type=int, help="Data rows per step; a pair counts once.")
-@click.option("--sampling", type=click.Choice(["epochs", "replacement"]), help="Seeded permutations, or independent draws.")
-@click.option("--heldout", type=float, metavar="F", help="With --data: share of rows held out when there is no split column.")
-@click.option("--optimizer", type=click.Choice(["sgd", "adam", "adamw", "rmsprop"]), help="Update rule.")
-@click.option("--lr", type=float, help="Learning rate of all algorithms; by default each has its own from the task's table.")
 @click.option(
-    "--loss-over", type=click.Choice(["sequence", "token"]), help="A completion, or each of its tokens, is a row of the loss."
+    "--sampling",
+    type=click.Choice(["epochs", "replacement"]),
+    help="Seeded permutations, or independent draws.",
+)
+@click.option(
+    "--heldout",
+    type=float,
+    metavar="F",
+    help="With --data: share of rows held out when there is no split column.",
+)
+@click.option("--optimizer", type=click.Choice(["sgd", "adam", "adamw", "rmsprop"]), help="Update rule.")
+@click.option(
+    "--lr",
+    type=float,
+    help="Learning rate of all algorithms; by default each has its own from the task's table.",
+)
+@click.option(
+    "--loss-over",
+    type=click.Choice(["sequence", "token"]),
+    help="A completion, or each of its tokens, is a row of the loss.",
 )
 @click.option(
     "--target-kl",
@@ -107,13 +136,23 @@ BUDGET = "Budget (defaults come from the task)"
     metavar="default|tuned",
     help="tuned: also run each algorithm at the best of its trials, chosen on a validation split.  [default: default]",
 )
-@click.option("--trials", type=int, metavar="N", help="With --protocol tuned: configurations per algorithm.  [default: 16]")
+@click.option(
+    "--trials",
+    type=int,
+    metavar="N",
+    help="With --protocol tuned: configurations per algorithm.  [default: 16]",
+)
 @click.option(
     "--select",
     metavar="METRIC",
     help="With --protocol tuned: what trials are chosen by.  [default: heldout_reward_accuracy]",
 )
-@click.option("--label-noise", type=float, metavar="P", help="Probability that a training row is flipped, once per seed.")
+@click.option(
+    "--label-noise",
+    type=float,
+    metavar="P",
+    help="Probability that a training row is flipped, once per seed.",
+)
 @click.option("--dtype", type=click.Choice(["float32", "bfloat16", "float64"]), help="Dtype of the policy.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:1.")
 @click.option(
@@ -137,10 +176,15 @@ BUDGET = "Budget (defaults come from the task)"
     "[default: 1; with --executor ray all that the cluster has room for]",
 )
 @click.option(
-    "--cell-timeout", type=click.FloatRange(min=0, min_open=True), metavar="S", help="End a cell after S seconds, as a timeout."
+    "--cell-timeout",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="S",
+    help="End a cell after S seconds, as a timeout.",
 )
 @click.option(
-    "--deterministic", is_flag=True, help="Let torch take deterministic algorithms alone: the same bits on the same GPU, slower."
+    "--deterministic",
+    is_flag=True,
+    help="Let torch take deterministic algorithms alone: the same bits on the same GPU, slower.",
 )
 @click.option(
     "--gpus-per-cell",
@@ -160,14 +204,29 @@ BUDGET = "Budget (defaults come from the task)"
     metavar="NAME[,NAME]",
     help="Follow every cell live in RUN/tracking: csv, tensorboard, wandb (offline), or a tracker of a plugin.",
 )
-@click.option("--shard", metavar="I/N", help="Run the I-th of N parts of the plan; `xpo-bench merge` joins their directories.")
-@click.option("--wait", is_flag=True, help="Wait for another process that writes the run directory, in place of an error.")
+@click.option(
+    "--shard",
+    metavar="I/N",
+    help="Run the I-th of N parts of the plan; `xpo-bench merge` joins their directories.",
+)
+@click.option(
+    "--wait",
+    is_flag=True,
+    help="Wait for another process that writes the run directory, in place of an error.",
+)
 @click.option("--fresh", is_flag=True, help="Compute cells again that are already there.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout, and nothing else.")
 @click.option("--quiet", is_flag=True, help="No progress on stderr.")
 @click.option("--disable", multiple=True, metavar="NAME", help="Leave a plugin out.")
 @guarded
-def run(file: Path | None, settings: tuple[str, ...], as_json: bool, quiet: bool, disable: tuple[str, ...], **words: Any) -> int:
+def run(
+    file: Path | None,
+    settings: tuple[str, ...],
+    as_json: bool,
+    quiet: bool,
+    disable: tuple[str, ...],
+    **words: Any,
+) -> int:
     """Run algorithms on tasks and print the tables.
 
     Cells that are already in the run directory are not computed again: the same command resumes.
@@ -177,10 +236,10 @@ def run(file: Path | None, settings: tuple[str, ...], as_json: bool, quiet: bool
     Exit status: 0 all cells ok, 1 some cell failed, 2 something in the command or the data is wrong,
     130 interrupted.
     """
-    from xpo_bench.runner import api
-    from xpo_bench.runner.config import parse_set
+    from xpo_bench import api
     from xpo_bench.runner.progress import Reporter
     from xpo_bench.runner.request import parse_seeds
+    from xpo_bench.runner.settings import parse_set
 
     words = {k: v for k, v in words.items() if v is not None}
     if settings:

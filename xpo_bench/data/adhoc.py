@@ -11,14 +11,23 @@ from typing import Annotated, ClassVar, Literal
 from annotated_types import Gt
 from typing_extensions import Doc
 
+from xpo_bench.contract.examples import Dataset
+from xpo_bench.contract.settings import Budget, DataSpec, ModelSpec
+from xpo_bench.contract.task import Task
 from xpo_bench.data.dataset import load_dataset
-from xpo_bench.streams import stream
-from xpo_bench.task import Task
-from xpo_bench.types import Budget, Dataset, DataSpec, ModelSpec
+from xpo_bench.random_streams import stream
 
 TABULAR_BUDGET = Budget()
 LM_BUDGET = Budget(
-    steps=200, batch_size=8, optimizer="adamw", lr=1e-4, warmup=0.1, clip=1.0, dtype="float32", eval_pairs=32, heldout_pairs=64
+    steps=200,
+    batch_size=8,
+    optimizer="adamw",
+    lr=1e-4,
+    warmup=0.1,
+    clip=1.0,
+    dtype="float32",
+    eval_pairs=32,
+    heldout_pairs=64,
 )
 
 
@@ -32,12 +41,17 @@ class AdHoc(Task):
 
     source: Annotated[str, Doc("file, name under XPO_BENCH_DATA, or hub id")] = ""
     world: Annotated[str | None, Doc("side file with reference and reward per prompt")] = None
-    rows: Annotated[int | None, Gt(0), Doc("first rows that are read, of each split if there are any; all by default")] = None
-    on_bad_row: Annotated[Literal["error", "skip"], Doc("refuse the set, or skip and count bad rows")] = "error"
+    rows: Annotated[
+        int | None, Gt(0), Doc("first rows that are read, of each split if there are any; all by default")
+    ] = None
+    on_bad_row: Annotated[Literal["error", "skip"], Doc("refuse the set, or skip and count bad rows")] = (
+        "error"
+    )
     heldout: Annotated[float, Doc("share of rows held out when the data has no split column")] = 0.0
     columns: Annotated[Mapping[str, str] | None, Doc("name that a layout reads -> column of the set")] = None
     rankings: Annotated[
-        Literal["all", "best"] | None, Doc("all pairs of a ranking (the default), or its best answer against each other one")
+        Literal["all", "best"] | None,
+        Doc("all pairs of a ranking (the default), or its best answer against each other one"),
     ] = None
 
     def data(self, seed: int, model: ModelSpec) -> Dataset:

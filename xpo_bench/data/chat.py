@@ -1,13 +1,14 @@
 """Conversational rows to text: messages rendered with the model's chat template.
 
 A message is `{"role": "user", "content": "..."}`. Rows hold lists of them in `prompt, chosen, rejected` or
-`prompt, completion`; without a prompt column, `chosen` and `rejected` are whole conversations and the prompt is
-the messages that they share. The text of prompt and completion together is what the template makes of the whole
-conversation, nothing added and nothing cut off; `templates.answer_start` says where the completion begins. A prompt that ends
-in a message of the assistant is continued. Of a completion of several messages the assistant's are scored.
+`prompt, completion`; without a prompt column, `chosen` and `rejected` are whole conversations and the prompt
+is the messages that they share. The text of prompt and completion together is what the template makes of the
+whole conversation, nothing added and nothing cut off; `templates.answer_start` says where the completion
+begins. A prompt that ends in a message of the assistant is continued. Of a completion of several messages the
+assistant's are scored.
 
-`tools` (a list of schemas, or JSON), `chat_template_kwargs` and `system` are given to the template. Models without a
-template, `tiny` and `tabular` get
+`tools` (a list of schemas, or JSON), `chat_template_kwargs` and `system` are given to the template. Models
+without a template, `tiny` and `tabular` get
 
     User: How are you?
 
@@ -22,11 +23,12 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any, Literal
 
+from xpo_bench.contract.examples import Text
+from xpo_bench.contract.settings import ModelSpec
 from xpo_bench.data.cells import structure
 from xpo_bench.data.formats import BadRow, LeftOut, Row, shown
 from xpo_bench.data.shown import REASONING, left_out, require_shown, require_shown_if_short, said, spoken_in
 from xpo_bench.data.templates import Message, Template, answer_start, template_of
-from xpo_bench.types import ModelSpec, Text
 
 COMPLETIONS = ("chosen", "rejected", "completion")
 OPTIONS = ("tools", "chat_template_kwargs")
@@ -35,7 +37,9 @@ NOT_TEXT = ("image", "images", "video", "videos", "audio", "audios", "documents"
 
 
 class Chat:
-    """Renders the conversational rows of one data set for one model; the template is looked up at the first of them."""
+    """Renders the conversational rows of one data set for one model; the template is looked up at the first
+    of them.
+    """
 
     def __init__(self, model: ModelSpec) -> None:
         self.model = model
@@ -43,7 +47,9 @@ class Chat:
 
     @property
     def kind(self) -> Literal["model", "plain"] | None:
-        """What rendered the rows so far: the model's chat template or the plain one; None where all were text."""
+        """What rendered the rows so far: the model's chat template or the plain one; None where all were
+        text.
+        """
         if not self._used:
             return None
         return "model" if self._template.rendered else "plain"
@@ -58,7 +64,8 @@ class Chat:
 
         Raises:
             BadRow: something is no message, is not rendered, or the template refuses the conversation.
-            LeftOut: chosen and rejected differ in their messages alone, not in what the template makes of them.
+            LeftOut: chosen and rejected differ in their messages alone, not in what the template makes of
+            them.
         """
         _refuse_media(row)
         row = _with_system(row)
@@ -66,12 +73,18 @@ class Chat:
         if not lists:
             told = next((name for name in OPTIONS if _given(row.get(name))), None)
             if told:
-                raise BadRow("column not understood", f"column {told} goes with messages, and prompt and completions are text")
+                raise BadRow(
+                    "column not understood",
+                    f"column {told} goes with messages, and prompt and completions are text",
+                )
             return row
         present = [c for c in ("prompt", *COMPLETIONS) if row.get(c) is not None]
         if lists != present:
             text = next(c for c in present if c not in lists)
-            raise BadRow("not text", f"{lists[0]} is a list of messages but {text} is not; give both as text or both as messages")
+            raise BadRow(
+                "not text",
+                f"{lists[0]} is a list of messages but {text} is not; give both as text or both as messages",
+            )
         found = {c: _messages(row[c], c) for c in lists}
         if "prompt" not in found and "chosen" in found and "rejected" in found:
             found = _implicit(found["chosen"], found["rejected"])
@@ -79,16 +92,24 @@ class Chat:
             return row  # to be refused for its missing columns
         found["prompt"] = _under_system(found["prompt"], row.get("system"))
         if found.get("chosen") is not None and found.get("chosen") == found.get("rejected"):
-            raise BadRow("chosen equals rejected", "chosen == rejected; a pair needs two different completions")
+            raise BadRow(
+                "chosen equals rejected", "chosen == rejected; a pair needs two different completions"
+            )
         prompt = found.pop("prompt")
         self._used = True
         texts = self._texts(prompt, found, _options(row))
         if "chosen" in texts and texts["chosen"] == texts.get("rejected"):
-            raise LeftOut("equal once rendered", "chosen and rejected are the same text once rendered; nothing is preferred")
+            raise LeftOut(
+                "equal once rendered",
+                "chosen and rejected are the same text once rendered; nothing is preferred",
+            )
         return {**row, **texts}
 
     def _texts(
-        self, prompt: Sequence[Message], completions: Mapping[str, Sequence[Message]], options: Mapping[str, Any]
+        self,
+        prompt: Sequence[Message],
+        completions: Mapping[str, Sequence[Message]],
+        options: Mapping[str, Any],
     ) -> dict[str, str]:
         if not prompt or not any(_visible(m) for m in prompt[-1:]):
             raise BadRow("empty prompt", "empty prompt; give a message with at least one visible character")
@@ -138,7 +159,8 @@ def _refuse_media(row: Row) -> None:
     column = next((c for c in NOT_TEXT if _given(row.get(c))), None)
     if column:
         raise BadRow(
-            "column not understood", f"column {column} would change the prompt, and only text can be rendered; leave it out"
+            "column not understood",
+            f"column {column} would change the prompt, and only text can be rendered; leave it out",
         )
 
 
@@ -162,14 +184,19 @@ def _under_system(prompt: list[Message], system: Any) -> list[Message]:
     if prompt and prompt[0]["role"] == "system":
         if said(prompt[0]) == system:
             return prompt
-        raise BadRow("two system prompts", "column system differs from the prompt's system message; give one of them")
+        raise BadRow(
+            "two system prompts", "column system differs from the prompt's system message; give one of them"
+        )
     return [{"role": "system", "content": system}, *prompt]
 
 
 def _options(row: Row) -> dict[str, Any]:
     """What `tools` and `chat_template_kwargs` tell the template."""
     out: dict[str, Any] = {}
-    wanted = (("tools", list, "a list of tool schemas"), ("chat_template_kwargs", dict, "an object of settings"))
+    wanted = (
+        ("tools", list, "a list of tool schemas"),
+        ("chat_template_kwargs", dict, "an object of settings"),
+    )
     for column, kind, want in wanted:
         value = row.get(column)
         if not _given(value):
@@ -215,12 +242,19 @@ def _messages(value: Any, column: str) -> list[Message]:
 def _content(content: Any, where: str) -> str:
     """The text of a message; parts of type text are joined."""
     if isinstance(content, list):
-        parts = [p.get("text") if isinstance(p, dict) and p.get("type", "text") == "text" else p for p in content]
+        parts = [
+            p.get("text") if isinstance(p, dict) and p.get("type", "text") == "text" else p for p in content
+        ]
         if parts and all(isinstance(part, str) for part in parts):
             return "".join(map(str, parts))
-        raise BadRow("not text", f"content of {where} is not text but list {shown(content)}; give a string or parts of text")
+        raise BadRow(
+            "not text",
+            f"content of {where} is not text but list {shown(content)}; give a string or parts of text",
+        )
     if not isinstance(content, str):
-        raise BadRow("not text", f"content of {where} is not text but {type(content).__name__}; give a string")
+        raise BadRow(
+            "not text", f"content of {where} is not text but {type(content).__name__}; give a string"
+        )
     return content
 
 
@@ -232,24 +266,36 @@ def _implicit(chosen: list[Message], rejected: list[Message]) -> dict[str, list[
     while shared < min(len(chosen), len(rejected)) - 1 and chosen[shared] == rejected[shared]:
         shared += 1
     if not shared:
-        raise BadRow("missing column", "missing column prompt, and chosen and rejected share no first message; want a prompt")
+        raise BadRow(
+            "missing column",
+            "missing column prompt, and chosen and rejected share no first message; want a prompt",
+        )
     return {"prompt": chosen[:shared], "chosen": chosen[shared:], "rejected": rejected[shared:]}
 
 
 def _check_completion(column: str, messages: Sequence[Message]) -> None:
     if not messages or not _visible(messages[-1]):
-        raise BadRow("empty completion", f"empty {column}; give a message with at least one visible character")
+        raise BadRow(
+            "empty completion", f"empty {column}; give a message with at least one visible character"
+        )
     for which, message in (("begins", messages[0]), ("ends", messages[-1])):
         if message["role"] != "assistant":
-            raise BadRow("bad message", f"{column} {which} with a message of {shown(message['role'])}; want role 'assistant'")
+            raise BadRow(
+                "bad message",
+                f"{column} {which} with a message of {shown(message['role'])}; want role 'assistant'",
+            )
 
 
 def _visible(message: Message) -> bool:
-    return bool(said(message).strip() or message.get("tool_calls") or any(message.get(key) for key in REASONING))
+    return bool(
+        said(message).strip() or message.get("tool_calls") or any(message.get(key) for key in REASONING)
+    )
 
 
 def _conversation(prompt: Sequence[Message], completion: Sequence[Message]) -> list[Message]:
-    """The whole conversation; a message of the assistant at the prompt's end goes on in the completion's first."""
+    """The whole conversation; a message of the assistant at the prompt's end goes on in the completion's
+    first.
+    """
     if prompt[-1]["role"] != "assistant":
         return [*prompt, *completion]
     first = {**prompt[-1], **completion[0], "content": said(prompt[-1]) + said(completion[0])}

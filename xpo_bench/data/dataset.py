@@ -11,24 +11,27 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from xpo_bench.contract.examples import Dataset, Example, Pair, Text
+from xpo_bench.contract.settings import DataSpec, ModelSpec
 from xpo_bench.data import sources
 from xpo_bench.data.chat import Chat
 from xpo_bench.data.formats import Bad, Parsed, parse
 from xpo_bench.data.layouts import TRL, advice, arrange, count
 from xpo_bench.data.sources import Loaded
-from xpo_bench.data.world import world_of
+from xpo_bench.data.world_file import world_of
 from xpo_bench.errors import DataError
-from xpo_bench.types import Dataset, DataSpec, Example, ModelSpec, Pair, Text
 
 TABULAR = ModelSpec()
 
 
-def load_dataset(spec: DataSpec, heldout: float, rng: np.random.Generator, model: ModelSpec = TABULAR) -> Dataset:
+def load_dataset(
+    spec: DataSpec, heldout: float, rng: np.random.Generator, model: ModelSpec = TABULAR
+) -> Dataset:
     """Read, check and split a preference set.
 
-    The `split` column decides where it holds anything out; otherwise `heldout` of the rows, drawn by `rng`, are held
-    out. Rows with p_chosen = 1/2 are kept: the runner leaves them out of training. The actions of the
-    world come from all rows.
+    The `split` column decides where it holds anything out; otherwise `heldout` of the rows, drawn by `rng`,
+    are held out. Rows with p_chosen = 1/2 are kept: the runner leaves them out of training. The actions of
+    the world come from all rows.
 
     Args:
         heldout: share of rows in [0, 1).
@@ -50,7 +53,9 @@ def dataset_of(
     """Check and split raw rows: what `load_dataset` does once it has read them."""
     dataset = examine(loaded, spec, heldout, rng, model).dataset
     if not dataset.train:
-        raise DataError(f"{loaded.source}: every row is held out by its split column; want rows with split train")
+        raise DataError(
+            f"{loaded.source}: every row is held out by its split column; want rows with split train"
+        )
     return dataset
 
 
@@ -75,13 +80,17 @@ def examine(
     rng: np.random.Generator,
     model: ModelSpec = TABULAR,
 ) -> Examined:
-    """The data set of raw rows, with the rows' numbers and the bad ones among them; it may hold out all of them."""
+    """The data set of raw rows, with the rows' numbers and the bad ones among them; it may hold out all of
+    them.
+    """
     source = loaded.source
     chat = Chat(model)
     arranged = arrange(loaded.rows, source, spec.columns, spec.rankings)
     parsed = parse(arranged.rows, source, spec.on_bad_row, chat.row, advice)
     out = _held_out(parsed, heldout, rng, source)
-    train, held = (tuple(e for e, o in zip(parsed.examples, out, strict=True) if o == side) for side in (False, True))
+    train, held = (
+        tuple(e for e, o in zip(parsed.examples, out, strict=True) if o == side) for side in (False, True)
+    )
     dataset = Dataset(
         train=train,
         heldout=held,
@@ -102,7 +111,9 @@ def examine(
 
 
 def about(dataset: Dataset) -> str | None:
-    """One line on how the rows of a set were read, where that is not plain: its layout, what was dropped, what is odd."""
+    """One line on how the rows of a set were read, where that is not plain: its layout, what was dropped,
+    what is odd.
+    """
     told = []
     if dataset.layout and (dataset.layout != TRL or dataset.columns):
         names = ", ".join(f"{new} from {old}" for new, old in dataset.columns.items())
@@ -129,8 +140,8 @@ def _held_out(parsed: Parsed, share: float, rng: np.random.Generator, source: st
 def flip_labels(examples: Sequence[Example], p: float, rng: np.random.Generator) -> list[Example]:
     """Flip each row's label with probability `p`, one draw per row.
 
-    A pair swaps chosen and rejected, and p_chosen becomes 1 − p_chosen; a single toggles `desirable`. From one
-    stream, the rows flipped at a smaller `p` are among those flipped at a larger one.
+    A pair swaps chosen and rejected, and p_chosen becomes 1 − p_chosen; a single toggles `desirable`. From
+    one stream, the rows flipped at a smaller `p` are among those flipped at a larger one.
     """
     flips = rng.random(len(examples)) < p
     return [_flipped(e) if flip else e for e, flip in zip(examples, flips, strict=True)]
@@ -138,7 +149,9 @@ def flip_labels(examples: Sequence[Example], p: float, rng: np.random.Generator)
 
 def _flipped(e: Example) -> Example:
     if isinstance(e, Pair):
-        return replace(e, chosen=e.rejected, rejected=e.chosen, p_chosen=None if e.p_chosen is None else 1 - e.p_chosen)
+        return replace(
+            e, chosen=e.rejected, rejected=e.chosen, p_chosen=None if e.p_chosen is None else 1 - e.p_chosen
+        )
     return replace(e, desirable=not e.desirable)
 
 
@@ -147,7 +160,9 @@ def _texts(e: Example) -> tuple[str, ...]:
 
 
 def fingerprint(dataset: Dataset) -> str:
-    """blake2b (32 hex digits) of what can change results: rows in order, their split, kind, and the world in table order."""
+    """blake2b (32 hex digits) of what can change results: rows in order, their split, kind, and the world in
+    table order.
+    """
     digest = blake2b(digest_size=16)
 
     encode = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode

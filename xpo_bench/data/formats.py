@@ -14,9 +14,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
+from xpo_bench.contract.examples import Example, Pair, Single
 from xpo_bench.data.values import VOTES, BadRow, Row, absent, finite, label_of, numeric, p_chosen_of, shown
 from xpo_bench.errors import DataError
-from xpo_bench.types import Example, Pair, Single
 
 __all__ = ["Bad", "BadRow", "LeftOut", "Parsed", "Row", "finite", "numeric", "parse", "shown", "to_singles"]
 
@@ -100,11 +100,13 @@ def parse(
         rows: (row number, columns, or what is wrong with the row) in order.
         where: the file or set, for messages.
         on_bad_row: refuse the set for its bad rows, or leave them out and count them by reason.
-        render: turns conversational columns of a row into text; a `BadRow` that it raises counts as the row's.
+        render: turns conversational columns of a row into text; a `BadRow` that it raises counts as the
+            row's.
         advice: what may help with a row that lacks columns.
 
     Raises:
-        DataError: bad rows, the first five with their number, the reason and what would be right, and how many
+        DataError: bad rows, the first five with their number, the reason and what would be right, and how
+        many
             there are for each reason; or no good row at all.
     """
     if not rows:
@@ -129,7 +131,11 @@ def parse(
             example = _pair(text) if kind == "pairs" else _single(text)
             split = _split(row)
         except BadRow as bad:
-            hint = advice(row) if bad.reason == "missing column" and not isinstance(row, BadRow) and not named else ""
+            hint = (
+                advice(row)
+                if bad.reason == "missing column" and not isinstance(row, BadRow) and not named
+                else ""
+            )
             advised = advised or hint
             message = f"{bad}; {hint}" if hint else str(bad)
             if len(named) < NAMED:
@@ -152,7 +158,9 @@ def parse(
         raise DataError(f"{where} {told(refused, wrong, len(rows))}{hint}{remedy}")
     if not examples or kind is None:
         first = named[0]
-        raise DataError(f"{where}: no usable row among {len(rows)}; the first: {where} row {first.row}: {first.message}")
+        raise DataError(
+            f"{where}: no usable row among {len(rows)}; the first: {where} row {first.row}: {first.message}"
+        )
     return Parsed(
         tuple(examples),
         tuple(splits),

@@ -80,8 +80,7 @@ def _load(asked: Asked, name: str) -> HubRows:
                 f"hub data set {name!r} has several configurations ({names}); name one: {asked.repository}:NAME"
             ) from None
         raise UnreachableError(
-            f"hub data set {name!r} cannot be reached or read ({first_line(error)}); want an existing id, or a "
-            "local file"
+            f"hub data set {name!r} cannot be reached or read ({first_line(error)}); want an existing id, or a local file"
         ) from None
 
 

@@ -1,4 +1,6 @@
-"""What of a conversation its rendering shows: what a template leaves out of it, and which stretches are the assistant's."""
+"""What of a conversation its rendering shows: what a template leaves out of it, and which stretches are the
+assistant's.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ def said(message: Message) -> str:
 
 
 def require_shown(messages: Sequence[Message], text: str, where: str, *, history: bool) -> None:
-    """Refuse a row of which the template leaves something out: its score would be the same whatever that says."""
+    """Refuse a row of which the template leaves something out: its score would be the same whatever that
+    says.
+    """
     found = left_out(messages, text, history=history)
     if found:
         raise _left_out(messages, *found, where)
@@ -37,14 +41,20 @@ def _left_out(messages: Sequence[Message], number: int, part: str, where: str) -
 
 
 def require_shown_if_short(
-    template: Template, messages: Sequence[Message], own: Sequence[Message], whole: str, where: str, options: Mapping[str, Any]
+    template: Template,
+    messages: Sequence[Message],
+    own: Sequence[Message],
+    whole: str,
+    where: str,
+    options: Mapping[str, Any],
 ) -> None:
     """Refuse a row of which a text so short that it stands in the rendering by chance is left out.
 
     Such a text is changed: the rendering has to change with it.
 
     Args:
-        messages: the whole conversation. own: the completion's, the last of them. whole: the rendering of all.
+        messages: the whole conversation. own: the completion's, the last of them. whole: the rendering of
+            all.
         where: the completion's column.
     """
     first = len(messages) - len(own)
@@ -64,7 +74,9 @@ def require_shown_if_short(
 def _changed(message: Message, *, history: bool) -> Iterator[tuple[str, str]]:
     """Short texts of a message, and the message's content with each changed."""
     content = said(message)
-    reasoning, closed, answer = content.rpartition("</think>") if message["role"] == "assistant" else ("", "", content)
+    reasoning, closed, answer = (
+        content.rpartition("</think>") if message["role"] == "assistant" else ("", "", content)
+    )
     thought = reasoning.rpartition("<think>")[2]
     if 0 < len(_squeezed(answer)) < SHORT:
         yield answer, content + "~"
@@ -73,10 +85,12 @@ def _changed(message: Message, *, history: bool) -> Iterator[tuple[str, str]]:
 
 
 def left_out(messages: Sequence[Message], text: str, *, history: bool) -> tuple[int, str] | None:
-    """Number and text of the first part of a message that a rendering does not hold, in the order of the messages.
+    """Number and text of the first part of a message that a rendering does not hold, in the order of the
+    messages.
 
-    Spaces do not count, since templates strip and indent, nor how a template of tools escapes text. From earlier answers
-    (`history`) templates drop the reasoning, on purpose: a model reads none either when it answers.
+    Spaces do not count, since templates strip and indent, nor how a template of tools escapes text. From
+    earlier answers (`history`) templates drop the reasoning, on purpose: a model reads none either when it
+    answers.
     """
     found, place = _squeezed(text), 0
     for number, message in enumerate(messages, 1):
@@ -89,7 +103,9 @@ def left_out(messages: Sequence[Message], text: str, *, history: bool) -> tuple[
 
 
 def _parts(message: Message, history: bool) -> list[str]:
-    """What has to stand in a rendering, in this order. Templates write the marks of reasoning themselves, or read them."""
+    """What has to stand in a rendering, in this order. Templates write the marks of reasoning themselves, or
+    read them.
+    """
     content, thoughts = said(message), []
     if message["role"] == "assistant":
         reasoning, closed, content = content.rpartition("</think>")
@@ -97,18 +113,25 @@ def _parts(message: Message, history: bool) -> list[str]:
         if not history and content.lstrip().startswith("<think>"):  # reasoning that does not end
             content = content.partition("<think>")[2]
     told = [str(message[key]) for key in REASONING if message.get(key)][:1]
-    made = [call.get("function") or call for call in message.get("tool_calls") or [] if isinstance(call, dict)]
+    made = [
+        call.get("function") or call for call in message.get("tool_calls") or [] if isinstance(call, dict)
+    ]
     calls = [str(call.get("name", "")) for call in made]
     return [content, *calls] if history else [*told, *thoughts, content, *calls]
 
 
 def _forms(part: str) -> list[str]:
-    return [_squeezed(part), _squeezed(json.dumps(part, ensure_ascii=False)[1:-1]), _squeezed(json.dumps(part)[1:-1])]
+    return [
+        _squeezed(part),
+        _squeezed(json.dumps(part, ensure_ascii=False)[1:-1]),
+        _squeezed(json.dumps(part)[1:-1]),
+    ]
 
 
 def _answer_end(part: str, whole: str, begin: int) -> int:
-    """Where an answer ends before which the template leaves something out once another turn follows it, such as an empty
-    `<think>`: behind the longest end of `part`, in which the answer is the last, with which `whole` goes on at `begin`."""
+    """Where an answer ends before which the template leaves something out once another turn follows it, such
+    as an empty `<think>`: behind the longest end of `part`, in which the answer is the last, with which
+    `whole` goes on at `begin`."""
     place = next(place for place in range(begin, len(part) + 1) if whole.startswith(part[place:], begin))
     return begin + len(part) - place
 
@@ -118,16 +141,24 @@ def _squeezed(text: str) -> str:
 
 
 def spoken_in(
-    template: Template, messages: Sequence[Message], own: Sequence[Message], whole: str, start: int, options: Mapping[str, Any]
+    template: Template,
+    messages: Sequence[Message],
+    own: Sequence[Message],
+    whole: str,
+    start: int,
+    options: Mapping[str, Any],
 ) -> list[tuple[int, int]] | None:
-    """Stretches of a completion that are the assistant's, counted from the completion's start; None where all of it is.
+    """Stretches of a completion that are the assistant's, counted from the completion's start; None where all
+    of it is.
 
     Args:
-        messages: the whole conversation. own: the completion's, the last of them; the first may begin in the prompt.
+        messages: the whole conversation. own: the completion's, the last of them; the first may begin in the
+            prompt.
         start: where the completion begins in `whole`.
 
     Raises:
-        BadRow: the template rewrites an earlier turn once another follows it, so the turns cannot be told apart.
+        BadRow: the template rewrites an earlier turn once another follows it, so the turns cannot be told
+        apart.
     """
     first = len(messages) - len(own)
     if all(message["role"] == "assistant" for message in own):

@@ -10,12 +10,12 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+from xpo_bench.contract.settings import DataSpec
 from xpo_bench.data import hub
 from xpo_bench.data.formats import Row
 from xpo_bench.data.layouts import wanted
 from xpo_bench.data.readers import COMPRESSED, READERS, NumberedRows, Reading, kind_of, rows_of
 from xpo_bench.errors import DataError
-from xpo_bench.types import DataSpec
 
 __all__ = ["VARIABLE", "Loaded", "NumberedRows", "find", "first", "load", "read_file"]
 
@@ -75,16 +75,25 @@ def read_file(path: Path, limit: int | None = None, columns: Mapping[str, str] |
         DataError: the file is missing, unreadable, of another format, or malformed (with the line number).
     """
     if kind_of(path.name) is None:
-        raise DataError(f"{path}: unknown kind of file; want {', '.join(READERS)}, or one of them with {', '.join(COMPRESSED)}")
+        raise DataError(
+            f"{path}: unknown kind of file; want {', '.join(READERS)}, or one of them with {', '.join(COMPRESSED)}"
+        )
     try:
         with path.open("rb") as file:
-            return list(first(rows_of(path.name, file, Reading(str(path), limit, partial(wanted, columns=columns))), limit))
+            return list(
+                first(
+                    rows_of(path.name, file, Reading(str(path), limit, partial(wanted, columns=columns))),
+                    limit,
+                )
+            )
     except FileNotFoundError:
         raise DataError(f"{path}: no such file; {_not_found()}") from None
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: not UTF-8 text (byte {error.start}); save it as UTF-8") from None
     except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror or type(error).__name__}); want a readable file") from None
+        raise DataError(
+            f"{path}: cannot be read ({error.strerror or type(error).__name__}); want a readable file"
+        ) from None
 
 
 def first(rows: Iterable[tuple[int, Row]], limit: int | None) -> Iterator[tuple[int, Row]]:

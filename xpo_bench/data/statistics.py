@@ -1,4 +1,5 @@
-"""What the rows of a preference set say about each other: repetitions, contradictions, cycles, lengths, edit distances.
+"""What the rows of a preference set say about each other: repetitions, contradictions, cycles, lengths, edit
+distances.
 
 Pure functions of examples. Nothing here knows a model or a tokenizer: completions are compared as texts.
 """
@@ -13,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from xpo_bench.types import Example, Pair, Single
+from xpo_bench.contract.examples import Example, Pair, Single
 
 Numbers = npt.NDArray[np.float64]
 TIE = 0.5
@@ -24,7 +25,8 @@ class Overlap(NamedTuple):
     """What stands on both sides of a split.
 
     Args:
-        prompts, completions: distinct texts on both sides. prompt_rows, completion_rows: held-out rows that hold one.
+        prompts, completions: distinct texts on both sides. prompt_rows, completion_rows: held-out rows that
+            hold one.
     """
 
     prompts: int
@@ -41,9 +43,11 @@ class Shared(NamedTuple):
 
 
 class Contradictions(NamedTuple):
-    """Comparisons (two completions of one prompt), those of them that rows decide both ways, and the rows of these.
+    """Comparisons (two completions of one prompt), those of them that rows decide both ways, and the rows of
+    these.
 
-    For unpaired rows a comparison is one completion of one prompt, and it is contradictory where both labels occur.
+    For unpaired rows a comparison is one completion of one prompt, and it is contradictory where both labels
+    occur.
     """
 
     comparisons: int
@@ -52,7 +56,9 @@ class Contradictions(NamedTuple):
 
 
 class Triples(NamedTuple):
-    """Triples of completions of one prompt whose three comparisons are all decided, and those that are cycles."""
+    """Triples of completions of one prompt whose three comparisons are all decided, and those that are
+    cycles.
+    """
 
     compared: int
     cyclic: int
@@ -113,7 +119,9 @@ def decided(pairs: Sequence[Pair]) -> Counter[tuple[str, str, str]]:
 
 
 def contradictions(examples: Sequence[Example]) -> Contradictions:
-    """Comparisons that are decided both ways: a > b and b > a for one prompt, or one completion with both labels."""
+    """Comparisons that are decided both ways: a > b and b > a for one prompt, or one completion with both
+    labels.
+    """
     sides: dict[Hashable, Counter[bool]] = {}
     for e in examples:
         if isinstance(e, Single):
@@ -135,8 +143,8 @@ def unanimity(pairs: Sequence[Pair]) -> tuple[int, int]:
 def intransitive(pairs: Sequence[Pair]) -> Triples:
     """Cycles a > b > c > a among the completions of one prompt.
 
-    A comparison is decided by the majority of its rows, and counts only where there is one. Neighbours are bits of an
-    integer, so that a prompt with n completions and m comparisons takes m·n/64 operations.
+    A comparison is decided by the majority of its rows, and counts only where there is one. Neighbours are
+    bits of an integer, so that a prompt with n completions and m comparisons takes m·n/64 operations.
     """
     won = decided(pairs)
     edges: dict[str, list[tuple[str, str]]] = {}
@@ -177,7 +185,8 @@ def edit_distances(
     pairs: Sequence[tuple[Sequence[Hashable], Sequence[Hashable]]],
     tell: Callable[[int], None] = lambda done: None,
 ) -> Numbers:
-    """Levenshtein distance over the length of the longer side, 0 (equal) to 1, of texts or of token ids; shape (n,).
+    """Levenshtein distance over the length of the longer side, 0 (equal) to 1, of texts or of token ids;
+    shape (n,).
 
     Args:
         tell: is called with the number of pairs that are done, now and then.

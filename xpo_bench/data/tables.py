@@ -55,8 +55,8 @@ def _check_separator(names: list[str], where: str, separator: str) -> None:
 
 
 def _unread(names: Sequence[str], kept: Collection[str], number: int) -> dict[str, None]:
-    """Columns that are not read, as missing: in the first row, for errors that name every column, and in all rows
-    where nothing of what is read is a preference set by itself."""
+    """Columns that are not read, as missing: in the first row, for errors that name every column, and in all
+    rows where nothing of what is read is a preference set by itself."""
     whole = set(PAIRED) <= set(kept) or set(UNPAIRED) <= set(kept)
     return {} if whole and number > 1 else dict.fromkeys(name for name in names if name not in kept)
 

@@ -1,4 +1,6 @@
-"""What makes text of conversations: the chat template of a model, or the suite's plain one for models without."""
+"""What makes text of conversations: the chat template of a model, or the suite's plain one for models
+without.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +11,14 @@ from functools import cached_property
 from typing import Any, Protocol
 
 from xpo_bench.checkpoints import locate
+from xpo_bench.contract.settings import ModelSpec
 from xpo_bench.data.formats import BadRow
 from xpo_bench.errors import DataError, UnreachableError
-from xpo_bench.types import ModelSpec
 
 Message = Mapping[str, Any]
-"""`role`, and `content` as text (missing where a message has tool calls alone), and what else a template may read."""
+"""`role`, and `content` as text (missing where a message has tool calls alone), and what else a template may
+read.
+"""
 CLOCK = "strftime_now"
 """What templates call for today's date."""
 
@@ -23,7 +27,8 @@ class Template(Protocol):
     """Conversations to text.
 
     Attributes:
-        rendered: whether the text holds every token: the tokenizer then adds none, and no end-of-sequence token follows.
+        rendered: whether the text holds every token: the tokenizer then adds none, and no end-of-sequence
+            token follows.
         date: the day that it was told, where it asked for today's.
     """
 
@@ -31,13 +36,19 @@ class Template(Protocol):
     date: str | None
 
     def text(
-        self, messages: Sequence[Message], options: Mapping[str, Any], *, generate: bool = False, continued: bool = False
+        self,
+        messages: Sequence[Message],
+        options: Mapping[str, Any],
+        *,
+        generate: bool = False,
+        continued: bool = False,
     ) -> str:
         """Messages as one text.
 
         Args:
             options: further variables of the template, such as `tools`.
-            generate: end where the assistant is to answer. continued: end inside the last message, which is to be continued.
+            generate: end where the assistant is to answer. continued: end inside the last message, which is
+                to be continued.
 
         Raises:
             BadRow: the template refuses the conversation.
@@ -57,14 +68,25 @@ class PlainTemplate:
     date: str | None = None
 
     def text(
-        self, messages: Sequence[Message], options: Mapping[str, Any], *, generate: bool = False, continued: bool = False
+        self,
+        messages: Sequence[Message],
+        options: Mapping[str, Any],
+        *,
+        generate: bool = False,
+        continued: bool = False,
     ) -> str:
         told = next((name for name, value in options.items() if value), None)
         if told:
-            raise BadRow("column not understood", f"column {told} takes a chat template, and this model has none; leave it out")
+            raise BadRow(
+                "column not understood",
+                f"column {told} takes a chat template, and this model has none; leave it out",
+            )
         for message in messages:
             if not message.get("content"):
-                raise BadRow("not text", f"a message of {message['role']} has no text, and this model has no chat template")
+                raise BadRow(
+                    "not text",
+                    f"a message of {message['role']} has no text, and this model has no chat template",
+                )
         text = "\n\n".join(f"{m['role'].capitalize()}: {m['content']}" for m in messages)
         return f"{text}\n\nAssistant:" if generate else text
 
@@ -77,7 +99,8 @@ class ModelTemplate:
     """The chat template of a tokenizer.
 
     Args:
-        day: what it is told where it asks for today's date: one day for all runs, or their data would change overnight.
+        day: what it is told where it asks for today's date: one day for all runs, or their data would change
+            overnight.
     """
 
     tokenizer: Any
@@ -86,22 +109,37 @@ class ModelTemplate:
     rendered = True
 
     def text(
-        self, messages: Sequence[Message], options: Mapping[str, Any], *, generate: bool = False, continued: bool = False
+        self,
+        messages: Sequence[Message],
+        options: Mapping[str, Any],
+        *,
+        generate: bool = False,
+        continued: bool = False,
     ) -> str:
         try:
             return self._render(messages, options, generate, continued, in_parts=self._takes_parts)
         except Exception as error:  # templates raise what they like
             reason = " ".join(str(error).split())[:120] or type(error).__name__
-            raise BadRow("refused by the chat template", f"the model's chat template refuses the messages ({reason})") from None
+            raise BadRow(
+                "refused by the chat template", f"the model's chat template refuses the messages ({reason})"
+            ) from None
 
     def token_start(self, text: str, place: int) -> int:
         if not getattr(self.tokenizer, "is_fast", False):
             return place
-        found = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)["offset_mapping"]
+        found = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)[
+            "offset_mapping"
+        ]
         return max((first for first, _ in found if first <= place), default=0)
 
     def _render(
-        self, messages: Sequence[Message], options: Mapping[str, Any], generate: bool, continued: bool, *, in_parts: bool
+        self,
+        messages: Sequence[Message],
+        options: Mapping[str, Any],
+        generate: bool,
+        continued: bool,
+        *,
+        in_parts: bool,
     ) -> str:
         template = self.tokenizer.get_chat_template(None, options.get("tools"))
         if CLOCK in template:
@@ -126,7 +164,9 @@ class ModelTemplate:
             try:
                 if "Yes" in self._render(asked, {}, True, False, in_parts=in_parts):
                     return in_parts
-            except Exception:  # templates raise what they like; rows that one refuses are told of where they are rendered
+            except (
+                Exception
+            ):  # templates raise what they like; rows that one refuses are told of where they are rendered
                 continue
         return False
 
@@ -134,10 +174,13 @@ class ModelTemplate:
 def stopped_clock(day: date) -> str:
     """The head of a template by which `strftime_now` answers with one day, at midnight.
 
-    It is written in the template's own language, since transformers passes no functions to templates (from 5.23 on a function
-    becomes a text).
+    It is written in the template's own language, since transformers passes no functions to templates (from
+    5.23 on a function becomes a text).
     """
-    letters = [*(f"%-{letter}" for letter in "dmHIMSjy"), *(f"%{letter}" for letter in "aAwdbBmyYHIpMSfzZjUWcxXGuVDFeT")]
+    letters = [
+        *(f"%-{letter}" for letter in "dmHIMSjy"),
+        *(f"%{letter}" for letter in "aAwdbBmyYHIpMSfzZjUWcxXGuVDFeT"),
+    ]
     # "%%" stands aside meanwhile
     forms = {"%%": "\0", **{letter: day.strftime(letter) for letter in letters}, "\0": "%"}
     told = "".join(f" | replace({form!r}, {value!r})" for form, value in forms.items())
@@ -162,7 +205,9 @@ def template_of(model: ModelSpec) -> Template:
 
     found = locate(model.name)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(found.place, trust_remote_code=model.trust_remote_code, **found.options())
+        tokenizer = AutoTokenizer.from_pretrained(
+            found.place, trust_remote_code=model.trust_remote_code, **found.options()
+        )
     except Exception as error:  # tokenizers fail in many ways
         reason = " ".join(str(error).split())[:160] or type(error).__name__
         kind = DataError if found.local else UnreachableError
@@ -170,12 +215,14 @@ def template_of(model: ModelSpec) -> Template:
     return ModelTemplate(tokenizer, model.template_date) if tokenizer.chat_template else PlainTemplate()
 
 
-def answer_start(template: Template, prompt: Sequence[Message], wholes: Sequence[str], options: Mapping[str, Any]) -> int:
+def answer_start(
+    template: Template, prompt: Sequence[Message], wholes: Sequence[str], options: Mapping[str, Any]
+) -> int:
     """Where the answers begin in the renderings of conversations that go on from one prompt.
 
-    Behind the generation prompt, where all renderings begin with it. Some templates write a generation prompt that no answer
-    keeps (an opened `<think>`): then where the renderings and the generation prompt part, but not behind the place at which
-    the text of an answer begins, whatever that is; at the beginning of a token.
+    Behind the generation prompt, where all renderings begin with it. Some templates write a generation prompt
+    that no answer keeps (an opened `<think>`): then where the renderings and the generation prompt part, but
+    not behind the place at which the text of an answer begins, whatever that is; at the beginning of a token.
 
     Args:
         prompt: messages; where the last is the assistant's, the answers continue it.
@@ -190,7 +237,10 @@ def answer_start(template: Template, prompt: Sequence[Message], wholes: Sequence
         return len(before)
     parts = [before, *wholes]
     if not continued:
-        parts += [template.text([*prompt, {"role": "assistant", "content": answer}], options) for answer in ("Yes", "no")]
+        parts += [
+            template.text([*prompt, {"role": "assistant", "content": answer}], options)
+            for answer in ("Yes", "no")
+        ]
     place = shared_start(parts)
     return min(template.token_start(whole, place) for whole in wholes)
 
@@ -198,4 +248,6 @@ def answer_start(template: Template, prompt: Sequence[Message], wholes: Sequence
 def shared_start(texts: Sequence[str]) -> int:
     """How many characters all texts begin with in common."""
     low, high = min(texts), max(texts)  # every other text lies between the two
-    return next((k for k, (a, b) in enumerate(zip(low, high, strict=False)) if a != b), min(len(low), len(high)))
+    return next(
+        (k for k, (a, b) in enumerate(zip(low, high, strict=False)) if a != b), min(len(low), len(high))
+    )

@@ -1,4 +1,6 @@
-"""The validation split: part of the training rows, on which configurations are chosen; held-out rows stay unseen."""
+"""The validation split: part of the training rows, on which configurations are chosen; held-out rows stay
+unseen.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +8,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from xpo_bench.data.world import world_of
-from xpo_bench.types import Dataset
+from xpo_bench.contract.examples import Dataset
+from xpo_bench.data.world_file import world_of
 
 SHARE = 0.2
 """Share of the training rows that validate."""
@@ -16,12 +18,13 @@ SHARE = 0.2
 def validation_split(dataset: Dataset, rng: np.random.Generator, whole_prompts: bool) -> Dataset | None:
     """The data set with its training rows divided: `heldout` of the result is the validation split.
 
-    The held-out rows of the given set are in neither part. The world stays that of all rows, so that a table has the same
-    actions with and without a validation split.
+    The held-out rows of the given set are in neither part. The world stays that of all rows, so that a table
+    has the same actions with and without a validation split.
 
     Args:
-        rng: the stream named `validation`. whole_prompts: keep the rows of one prompt on one side, for policies that
-            generalise over prompts; a table learns nothing of prompts that it has not seen, so its rows are drawn singly.
+        rng: the stream named `validation`. whole_prompts: keep the rows of one prompt on one side, for
+            policies that generalise over prompts; a table learns nothing of prompts that it has not seen, so
+            its rows are drawn singly.
 
     Returns:
         the divided set, or None where there is one unit only, which cannot be divided.

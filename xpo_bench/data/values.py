@@ -87,7 +87,9 @@ def p_chosen_of(row: Row) -> float | None:
         p = _number(given, "p_chosen")
         origin = f"p_chosen is {shown(p if isinstance(given, str) else given)}"
     elif len(lacking) == 1:
-        raise BadRow("missing column", f"votes without {lacking[0]}; want votes_chosen and votes_rejected, or neither")
+        raise BadRow(
+            "missing column", f"votes without {lacking[0]}; want votes_chosen and votes_rejected, or neither"
+        )
     elif not lacking:
         votes = (0 if absent(row.get(column)) else row[column] for column in VOTES)
         chosen, rejected, tie = (_number(value, column) for value, column in zip(votes, VOTES, strict=True))

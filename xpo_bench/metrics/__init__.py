@@ -2,8 +2,29 @@
 
 from __future__ import annotations
 
-from xpo_bench.metrics import accuracy, base, calibration, collapse, displacement, gold, kl, regret, throughput, unlearning
+from xpo_bench.metrics import (
+    accuracy,
+    calibration,
+    collapse,
+    displacement,
+    gold,
+    kl,
+    registry,
+    regret,
+    throughput,
+    unlearning,
+)
 
-__all__ = ["accuracy", "calibration", "collapse", "displacement", "gold", "kl", "regret", "throughput", "unlearning"]
+__all__ = [
+    "accuracy",
+    "calibration",
+    "collapse",
+    "displacement",
+    "gold",
+    "kl",
+    "regret",
+    "throughput",
+    "unlearning",
+]
 
-base.take([accuracy, calibration, collapse, displacement, gold, kl, regret, throughput, unlearning])
+registry.take([accuracy, calibration, collapse, displacement, gold, kl, regret, throughput, unlearning])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from xpo_bench.evaluation import Array, Evaluation, masked_mean, metric
+from xpo_bench.contract.metric import Array, Evaluation, masked_mean, metric
 from xpo_bench.metrics.ties import below, margin_tolerance, tolerance, wins
 
 DECIDED = float(np.log(0.999 / 0.001))
@@ -13,7 +13,8 @@ DECIDED = float(np.log(0.999 / 0.001))
 
 @metric("–", better="higher")
 def reward_accuracy(ev: Evaluation) -> Array | None:
-    """Share of pairs with Δ > 0, the log-ratios taken against the initial policy; ties up to rounding count ½.
+    """Share of pairs with Δ > 0, the log-ratios taken against the initial policy; ties up to rounding count
+    ½.
 
     At step 0 it is ½ by construction. Pairs without a preferred side are left out.
     Source: Lambert et al. 2024 (RewardBench, DPO as implicit reward).
@@ -41,13 +42,17 @@ def ranking_accuracy_avg(ev: Evaluation) -> Array | None:
     """
     if not ev.paired:
         return None
-    chosen, rejected = ev.chosen_logp / np.maximum(ev.chosen_length, 1), ev.rejected_logp / np.maximum(ev.rejected_length, 1)
+    chosen, rejected = (
+        ev.chosen_logp / np.maximum(ev.chosen_length, 1),
+        ev.rejected_logp / np.maximum(ev.rejected_length, 1),
+    )
     return masked_mean(wins(chosen - rejected, tolerance(ev, chosen, rejected)), ev.chosen_rows)
 
 
 @metric("–", better="higher")
 def accuracy_lc(ev: Evaluation) -> Array | None:
-    """Length-controlled accuracy: mean of reward_accuracy over the chosen-longer and the chosen-shorter pairs.
+    """Length-controlled accuracy: mean of reward_accuracy over the chosen-longer and the chosen-shorter
+    pairs.
 
     Always preferring the longer completion scores ½. Absent where one of the strata is empty.
     Source: this suite; after Dubois et al. 2024 (length-controlled AlpacaEval) and Park et al. 2024.
@@ -64,9 +69,9 @@ def accuracy_lc(ev: Evaluation) -> Array | None:
 def longer_accuracy(ev: Evaluation) -> Array | None:
     """Share of pairs that the rule "prefer the longer completion, in tokens" ranks right; ties count ½.
 
-    A property of the evaluated pairs, not of the policy: the floor that an accuracy on text has to beat. Absent where all
-    pairs tie in length.
-    Source: this suite; after Park et al. 2024 (length exploitation in direct preference optimization).
+    A property of the evaluated pairs, not of the policy: the floor that an accuracy on text has to beat.
+    Absent where all pairs tie in length. Source: this suite; after Park et al. 2024 (length exploitation in
+    direct preference optimization).
     """
     if not ev.paired:
         return None
@@ -108,7 +113,8 @@ def validation_accuracy(ev: Evaluation) -> Array:
 
 @metric("–", better="higher", kind="run")
 def test_accuracy(ev: Evaluation) -> Array:
-    """reward_accuracy on the held-out pairs that validation_accuracy leaves: what is reported of that evaluation. Curves only.
+    """reward_accuracy on the held-out pairs that validation_accuracy leaves: what is reported of that
+    evaluation. Curves only.
 
     Source: as validation_accuracy.
     """

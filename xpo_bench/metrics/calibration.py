@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from xpo_bench.evaluation import Array, Evaluation, Mask, masked_mean, metric
+from xpo_bench.contract.metric import Array, Evaluation, Mask, masked_mean, metric
 from xpo_bench.metrics.ties import probability_tolerance
 
 BINS = 5
@@ -13,12 +13,14 @@ BINS = 5
 
 @metric("–", better="lower")
 def calibration_error(ev: Evaluation) -> Array | None:
-    """Expected calibration error of implied_preference q against p_chosen p: Σ share of bin · |mean q − mean p|.
+    """Expected calibration error of implied_preference q against p_chosen p: Σ share of bin · |mean q − mean
+    p|.
 
     Which completion comes first is a convention, so every pair enters in both orientations, (q, p) and
     (1 − q, 1 − p), in 10 bins of equal width over [0, 1]. The two halves mirror each other, so it is computed
-    on the confident side alone: q ≥ ½ in 5 bins, p turned along (½ where q is ½ up to rounding, 1e-9 in float64).
-    A constant q = ½ is calibrated; `brier` tells it from a good forecast. Rows at p = ½ count. q is what the algorithm claims
+    on the confident side alone: q ≥ ½ in 5 bins, p turned along (½ where q is ½ up to rounding, 1e-9 in
+    float64). A constant q = ½ is calibrated; `brier` tells it from a good forecast. Rows at p = ½ count. q is
+    what the algorithm claims
     in its loss: its log-ratios are against the reference of the stage at hand.
     Source: Guo et al. 2017, eq. 3.
     """
@@ -41,7 +43,8 @@ def calibration_error(ev: Evaluation) -> Array | None:
 
 @metric("–", better="lower")
 def brier(ev: Evaluation) -> Array | None:
-    """Mean of (implied_preference − p_chosen)² over pairs with a known probability; ¼ is a coin on sure things.
+    """Mean of (implied_preference − p_chosen)² over pairs with a known probability; ¼ is a coin on sure
+    things.
 
     Log-ratios of the claim are against the reference of the stage at hand, as in the loss.
     Source: Brier 1950.

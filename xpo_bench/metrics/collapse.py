@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from xpo_bench.evaluation import TIE, Array, Evaluation, History, masked_mean, metric
+from xpo_bench.contract.metric import TIE, Array, Evaluation, History, masked_mean, metric
 from xpo_bench.metrics.ties import below, tolerance
 
 THRESHOLD = -math.log(1000.0)
@@ -19,7 +19,9 @@ SLOPE_POINTS = 3
 
 @metric("share", kind="series")
 def below_threshold(ev: Evaluation) -> Array:
-    """Share of pairs whose rejected log-ratio per token is below −ln 1000, by more than rounding, at this evaluation."""
+    """Share of pairs whose rejected log-ratio per token is below −ln 1000, by more than rounding, at this
+    evaluation.
+    """
     length = np.maximum(ev.rejected_length, 1.0)
     per_token = (ev.rejected_logp - ev.rejected_ref) / length
     rounding = tolerance(ev, ev.rejected_logp / length, ev.rejected_ref / length)
@@ -28,17 +30,20 @@ def below_threshold(ev: Evaluation) -> Array:
 
 @metric("nats", kind="series")
 def rejected_rounding(ev: Evaluation) -> Array:
-    """Tolerance of the mean rejected log-probability at this evaluation: a drift that differs from −0.1 by less is −0.1."""
+    """Tolerance of the mean rejected log-probability at this evaluation: a drift that differs from −0.1 by
+    less is −0.1.
+    """
     return masked_mean(tolerance(ev, ev.rejected_logp), ev.rejected_rows)
 
 
 @metric("nats", kind="curve")
 def rejected_drift(history: History) -> Array:
-    """Change of the mean rejected_logp over the last fifth of the steps: below −0.1 still falling, near 0 settled.
+    """Change of the mean rejected_logp over the last fifth of the steps: below −0.1 still falling, near 0
+    settled.
 
-    Read between the last evaluation at or before 0.8 of the steps and the last one. Absent where the curve has
-    no evaluation to read it from (a policy that is set in closed form).
-    Source: this suite; after Azar et al. 2023, §4.2 (without a finite optimum the drift never ends).
+    Read between the last evaluation at or before 0.8 of the steps and the last one. Absent where the curve
+    has no evaluation to read it from (a policy that is set in closed form). Source: this suite; after Azar et
+    al. 2023, §4.2 (without a finite optimum the drift never ends).
     """
     before, now = history.last_fifth("rejected_logp")
     return now - before
@@ -46,7 +51,8 @@ def rejected_drift(history: History) -> Array:
 
 @metric("share", better="lower", kind="curve")
 def collapsed(history: History) -> Array:
-    """Share of pairs that are collapsed: final rejected log-ratio per token below −ln 1000, and rejected_drift < −0.1.
+    """Share of pairs that are collapsed: final rejected log-ratio per token below −ln 1000, and
+    rejected_drift < −0.1.
 
     A rejected completion that has become unlikely and stays where it is has not collapsed.
     Absent where pairs are below the threshold and the drift is not known.
@@ -54,7 +60,11 @@ def collapsed(history: History) -> Array:
     """
     share, drift = history.final("below_threshold"), rejected_drift(history)
     rounding = 2 * np.nan_to_num(history.final("rejected_rounding"), nan=TIE)
-    return np.where(np.isnan(drift) & (share > 0), np.nan, np.where(below(drift, FALLING, rounding) > 0, share, share * 0.0))
+    return np.where(
+        np.isnan(drift) & (share > 0),
+        np.nan,
+        np.where(below(drift, FALLING, rounding) > 0, share, share * 0.0),
+    )
 
 
 @metric("step", kind="curve")
@@ -73,11 +83,13 @@ def collapse_step(history: History) -> Array:
 def collapse_slope(history: History) -> Array:
     """Least-squares slope of mean rejected_logp on ln step over the evaluations of the last half of training.
 
-    About −1/β for DPO under SGD at a constant rate in its late phase (per token when the loss is over tokens),
-    about 0 for IPO. Null with fewer than 3 evaluations.
-    Source: the gradient flow of the loss on a single pair, βh + exp(βh) = 1 + 2ηβ²t.
+    About −1/β for DPO under SGD at a constant rate in its late phase (per token when the loss is over
+    tokens), about 0 for IPO. Null with fewer than 3 evaluations. Source: the gradient flow of the loss on a
+    single pair, βh + exp(βh) = 1 + 2ηβ²t.
     """
-    use = history.recorded & (history.steps[:, None] >= 0.5 * history.final_step) & (history.steps[:, None] > 0)
+    use = (
+        history.recorded & (history.steps[:, None] >= 0.5 * history.final_step) & (history.steps[:, None] > 0)
+    )
     x = np.where(use, np.log(np.maximum(history.steps, 1.0))[:, None], 0.0)
     y = np.where(use, history.series["rejected_logp"], 0.0)
     n = use.sum(0)
@@ -89,6 +101,8 @@ def collapse_slope(history: History) -> Array:
 
 
 def _total(values: Array) -> Array:
-    """Sum over evaluations (points, runs) -> (runs,), each run as if it were alone: order of summation included."""
+    """Sum over evaluations (points, runs) -> (runs,), each run as if it were alone: order of summation
+    included.
+    """
     total: Array = np.ascontiguousarray(values.T).sum(-1)
     return total

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from xpo_bench.evaluation import Array, Evaluation, masked_mean, metric
+from xpo_bench.contract.metric import Array, Evaluation, masked_mean, metric
 from xpo_bench.metrics.ties import below, tolerance
 
 

@@ -5,15 +5,17 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from xpo_bench.evaluation import Array, metric
+from xpo_bench.contract.metric import Array, metric
 from xpo_bench.metrics.ties import reward_tolerance, wins
 
 
 @metric("–", better="higher", kind="run")
 def win_rate(policy: npt.ArrayLike, reference: npt.ArrayLike) -> float:
-    """Probability that a sample of the policy has a higher gold reward than one of the initial policy; ties count ½.
+    """Probability that a sample of the policy has a higher gold reward than one of the initial policy; ties
+    count ½.
 
-    Rewards that differ by less than 1e-12 of the largest are a tie. All pairs of samples of one prompt are compared,
+    Rewards that differ by less than 1e-12 of the largest are a tie. All pairs of samples of one prompt are
+    compared,
     then prompts are averaged: ½ at the initial policy.
 
     Args:
@@ -41,7 +43,8 @@ def gold_gain(policy: npt.ArrayLike, reference: npt.ArrayLike) -> float:
 
 @metric("tokens", kind="run")
 def sample_length(lengths: npt.ArrayLike) -> float:
-    """Mean length of on-policy samples in tokens, the end-of-sequence token included, up to the budget's length limit.
+    """Mean length of on-policy samples in tokens, the end-of-sequence token included, up to the budget's
+    length limit.
 
     Source: the usual definition.
     """

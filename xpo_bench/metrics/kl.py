@@ -5,12 +5,14 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from xpo_bench.evaluation import Array, Evaluation, History, Mask, WorldEvaluation, metric
+from xpo_bench.contract.metric import Array, Evaluation, History, Mask, WorldEvaluation, metric
 
 SETTLED = 0.02
 """Relative change of kl over the last fifth of the steps below which a run is settled."""
 STILL = 1e-12
-"""Nats: a kl below it is that of a policy which has not moved, up to the rounding of its log-probabilities in float32."""
+"""Nats: a kl below it is that of a policy which has not moved, up to the rounding of its log-probabilities in
+float32.
+"""
 
 
 def divergence(logp: Array, logq: Array, mask: Mask) -> Array:
@@ -46,7 +48,8 @@ def weighted(world: WorldEvaluation, values: Array) -> Array:
 
 @metric("nats")
 def kl(ev: Evaluation) -> Array | None:
-    """KL(π‖π_ref) per prompt against the task's INITIAL policy, averaged over the prompts of the training data.
+    """KL(π‖π_ref) per prompt against the task's INITIAL policy, averaged over the prompts of the training
+    data.
 
     Exact on enumerable worlds. Elsewhere the per-step full-vocabulary KL summed along on-policy samples
     (temperature 1, full support), with its standard error `kl_se` clustered by prompt.
@@ -57,7 +60,8 @@ def kl(ev: Evaluation) -> Array | None:
 
 @metric("nats")
 def kl_forward(ev: Evaluation) -> Array | None:
-    """KL(π_ref‖π) per prompt against the task's initial policy; grows without bound where π gives up a completion.
+    """KL(π_ref‖π) per prompt against the task's initial policy; grows without bound where π gives up a
+    completion.
 
     Source: the usual definition.
     """
@@ -68,7 +72,8 @@ def kl_forward(ev: Evaluation) -> Array | None:
 
 @metric("nats")
 def entropy(ev: Evaluation) -> Array | None:
-    """Entropy of π over completions, −Σ π ln π, averaged over the prompts of the training data; exact worlds only.
+    """Entropy of π over completions, −Σ π ln π, averaged over the prompts of the training data; exact worlds
+    only.
 
     Where completions are too many to enumerate, `token_entropy` stands in its place.
     Source: Shannon 1948.
@@ -81,21 +86,27 @@ def entropy(ev: Evaluation) -> Array | None:
 
 @metric("nats", kind="run")
 def token_entropy(entropies: npt.ArrayLike, lengths: npt.ArrayLike) -> float:
-    """Mean over the tokens of on-policy samples of the full-vocabulary entropy of the next token, in nats per token.
+    """Mean over the tokens of on-policy samples of the full-vocabulary entropy of the next token, in nats per
+    token.
 
-    Language models only, where the Monte Carlo kl is measured. Not comparable with `entropy`, which is that of whole completions.
+    Language models only, where the Monte Carlo kl is measured. Not comparable with `entropy`, which is that
+    of whole completions.
 
     Args:
-        entropies: summed over the tokens of each sample, shape (N,). lengths: tokens of each sample, shape (N,).
+        entropies: summed over the tokens of each sample, shape (N,). lengths: tokens of each sample, shape
+            (N,).
 
     Source: Shannon 1948 (the entropy rate of the source that writes the samples).
     """
-    return float(np.sum(np.asarray(entropies, dtype=np.float64)) / np.sum(np.asarray(lengths, dtype=np.float64)))
+    return float(
+        np.sum(np.asarray(entropies, dtype=np.float64)) / np.sum(np.asarray(lengths, dtype=np.float64))
+    )
 
 
 @metric("nats", kind="run")
 def kl_se(per_sample_kl: npt.ArrayLike, prompt_index: npt.ArrayLike) -> float:
-    """Standard error of the Monte Carlo kl, clustered by prompt: samples of one prompt are not independent evidence.
+    """Standard error of the Monte Carlo kl, clustered by prompt: samples of one prompt are not independent
+    evidence.
 
     With one prompt it is the standard error over its samples; NaN from a single sample.
     Source: Liang & Zeger 1986 (cluster-robust variance), with the n/(n−1) correction.
@@ -123,7 +134,9 @@ def kl_from_samples(per_sample_kl: npt.ArrayLike, prompt_index: npt.ArrayLike) -
 
 @metric("–", kind="note")
 def kl_settled(history: History) -> Array:
-    """1 where kl changed by at most 2 % of its final value (or 1e-12 nats) over the last fifth of the steps, else 0."""
+    """1 where kl changed by at most 2 % of its final value (or 1e-12 nats) over the last fifth of the steps,
+    else 0.
+    """
     before, now = history.last_fifth("kl")
     with np.errstate(invalid="ignore"):
         settled = np.abs(now - before) <= SETTLED * np.abs(now) + STILL
@@ -132,7 +145,8 @@ def kl_settled(history: History) -> Array:
 
 @metric("–", kind="run")
 def control(kl: npt.ArrayLike, regulariser: npt.ArrayLike, direction: int = 1) -> tuple[float, float]:
-    """Minus the least-squares slope of ln kl(final) on ln(regulariser), over a sweep; 0 = the knob does nothing.
+    """Minus the least-squares slope of ln kl(final) on ln(regulariser), over a sweep; 0 = the knob does
+    nothing.
 
     Multiplied by the declared direction (−1 where a larger value loosens), so that above 0 the knob works as
     declared. Null unless every run of the sweep is settled. The exact optimum's own slope stands beside it.

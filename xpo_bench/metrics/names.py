@@ -6,10 +6,11 @@ from typing import Any
 
 
 def current(values: dict[str, Any]) -> dict[str, Any]:
-    """The metrics of a record, or a row of a curve, under today's names; the given dictionary where nothing changed.
+    """The metrics of a record, or a row of a curve, under today's names; the given dictionary where nothing
+    changed.
 
-    Until `token_entropy` had a name of its own, `entropy` held it for sampled policies, in nats per token. Those are told by
-    `sample_length`, which is measured on samples alone.
+    Until `token_entropy` had a name of its own, `entropy` held it for sampled policies, in nats per token.
+    Those are told by `sample_length`, which is measured on samples alone.
     """
     for prefix in ("", "heldout_"):
         old, new = f"{prefix}entropy", f"{prefix}token_entropy"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from xpo_bench.evaluation import Array, Evaluation, WorldEvaluation, metric
+from xpo_bench.contract.metric import Array, Evaluation, WorldEvaluation, metric
 from xpo_bench.metrics.frontier import ROUNDING, deficits_of, frontier_deficit, frontier_reward, log_total
 from xpo_bench.metrics.kl import divergence, weighted, world_kl
 
@@ -15,21 +15,21 @@ __all__ = ["frontier_gap", "frontier_reward", "gold_reward", "optimum_kl", "regr
 def gold_reward(ev: Evaluation) -> Array | None:
     """E_π r under the true reward, averaged over the prompts of the training data.
 
-    Exact on enumerable worlds; on text with a known reward the mean over on-policy samples (temperature 1, full
-    support, up to the budget's length limit).
-    Source: Gao et al. 2022, §2 (the gold reward).
+    Exact on enumerable worlds; on text with a known reward the mean over on-policy samples (temperature 1,
+    full support, up to the budget's length limit). Source: Gao et al. 2022, §2 (the gold reward).
     """
     return None if ev.world is None or ev.world.reward is None else _expected(ev.world, ev.world.reward)
 
 
 @metric("reward", better="lower")
 def frontier_gap(ev: Evaluation) -> Array | None:
-    """How far below the exact reward–KL frontier the policy lies: max{E_ρ r : KL(ρ‖π_ref) ≤ kl} − E_π r at its own kl.
+    """How far below the exact reward–KL frontier the policy lies: max{E_ρ r : KL(ρ‖π_ref) ≤ kl} − E_π r at
+    its own kl.
 
-    Both are averages over the prompts of the training data, so that ρ may spend its KL where it pays; the maximum
-    is at ρ ∝ π_ref·exp(r/b) with one b for all prompts. 0 for a policy of that form at any b: needs no β. A gap below 0 is
-    rounding up to 1e-10 of the range of rewards and reads 0; beyond that it is an error.
-    Source: Gao et al. 2022, Fig. 1 (reward against KL); the Gibbs form is Rafailov et al. 2023, eq. 4.
+    Both are averages over the prompts of the training data, so that ρ may spend its KL where it pays; the
+    maximum is at ρ ∝ π_ref·exp(r/b) with one b for all prompts. 0 for a policy of that form at any b: needs
+    no β. A gap below 0 is rounding up to 1e-10 of the range of rewards and reads 0; beyond that it is an
+    error. Source: Gao et al. 2022, Fig. 1 (reward against KL); the Gibbs form is Rafailov et al. 2023, eq. 4.
     """
     world = ev.world
     if world is None or world.reward is None:
@@ -37,7 +37,9 @@ def frontier_gap(ev: Evaluation) -> Array | None:
     # both are counted from the best action, so that an offset of the rewards costs no digits
     reachable = world.mask & np.isfinite(world.ref_logp)
     deficit = deficits_of(world.reward, reachable).value
-    gap = _expected(world, deficit) - frontier_deficit(world_kl(world), world.ref_logp, reachable, deficit, world.prompt_weight)
+    gap = _expected(world, deficit) - frontier_deficit(
+        world_kl(world), world.ref_logp, reachable, deficit, world.prompt_weight
+    )
     tolerance = ROUNDING * np.where(world.prompt_weight > 0, deficit.max(-1), 0.0).max(-1)
     if bool((gap < -tolerance).any()):
         raise ArithmeticError(
@@ -51,22 +53,25 @@ def frontier_gap(ev: Evaluation) -> Array | None:
 def regret(ev: Evaluation) -> Array | None:
     """J* − J(π) with J = E r − β·KL(π‖π_ref), for algorithms whose hyperparameter is that β.
 
-    Computed as β·KL(π‖π*) with π* ∝ π_ref·exp(r/β), which it equals, so that it is never negative by rounding.
-    Source: Rafailov et al. 2023, eq. 3, 4 and appendix A.1.
+    Computed as β·KL(π‖π*) with π* ∝ π_ref·exp(r/β), which it equals, so that it is never negative by
+    rounding. Source: Rafailov et al. 2023, eq. 3, 4 and appendix A.1.
     """
     if ev.world is None or ev.world.reward is None or ev.kl_strength is None:
         return None
     beta = np.where(ev.kl_strength > 0, ev.kl_strength, np.nan)
-    return beta * weighted(ev.world, divergence(ev.world.logp, _optimum(ev.world, ev.world.reward, beta), ev.world.mask))
+    return beta * weighted(
+        ev.world, divergence(ev.world.logp, _optimum(ev.world, ev.world.reward, beta), ev.world.mask)
+    )
 
 
 @metric("–", better="lower")
 def unseen_mass(ev: Evaluation) -> Array | None:
-    """Probability that π gives to actions which occur nowhere in the training data, averaged over its prompts.
+    """Probability that π gives to actions which occur nowhere in the training data, averaged over its
+    prompts.
 
-    What a policy holds there was earned by no preference: a loss of the margin alone may move mass to them. Absent where the
-    data contain every action.
-    Source: this suite; after Xu et al. 2024 ("Is DPO superior to PPO?": out-of-distribution actions).
+    What a policy holds there was earned by no preference: a loss of the margin alone may move mass to them.
+    Absent where the data contain every action. Source: this suite; after Xu et al. 2024 ("Is DPO superior to
+    PPO?": out-of-distribution actions).
     """
     world = ev.world
     if world is None or world.seen is None:
@@ -89,7 +94,8 @@ def optimum_kl(world: WorldEvaluation, kl_strength: Array) -> Array:
 def _optimum(world: WorldEvaluation, reward: Array, beta: Array) -> Array:
     """log π* of every run, shape (R, P, A); runs without β are computed at β = 1 and left out by the caller.
 
-    Rewards are counted from the best action of their prompt: r/β itself would swallow log π_ref at a large offset or small β.
+    Rewards are counted from the best action of their prompt: r/β itself would swallow log π_ref at a large
+    offset or small β.
     """
     reachable = world.mask & np.isfinite(world.ref_logp)
     deficit = deficits_of(reward, reachable).value / np.where(np.isnan(beta), 1.0, beta)[:, None, None]

@@ -1,17 +1,20 @@
-"""What the trainer asks of a policy: a table (`tabular`, `linear`), a language model (`causal_lm`) or an `ensemble` of them."""
+"""What the trainer asks of a policy: a table (`tabular`, `linear`), a language model (`causal_lm`) or an
+`ensemble` of them.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
-from xpo_bench.types import Completion, Example, Scores
+from xpo_bench.contract.examples import Completion, Example
+from xpo_bench.contract.scoring import Scores
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from xpo_bench.policy.fit import Fitted
+    from xpo_bench.policy.language.fit import Fitted
 
 Request = tuple[Any, "Tensor | None"]
 """(stacked completions, index): `index` has shape (runs, N) and picks completions, None takes all of
@@ -54,8 +57,12 @@ class Policy(Protocol):
         """Start a step: whatever all algorithms of the step share is computed here, with a graph."""
         ...
 
-    def score(self, requests: Mapping[str, Request], *, grad: bool, runs: slice = ..., against: Any = None) -> dict[str, Scores]:
-        """Score several groups in one forward pass; shapes (runs, N, T). With `against`, a snapshot, also `token_kl` from it."""
+    def score(
+        self, requests: Mapping[str, Request], *, grad: bool, runs: slice = ..., against: Any = None
+    ) -> dict[str, Scores]:
+        """Score several groups in one forward pass; shapes (runs, N, T). With `against`, a snapshot, also
+        `token_kl` from it.
+        """
         ...
 
     def score_all(self, stacked: Any, rows: Tensor | None = None, *, runs: slice = ...) -> Scores:
@@ -63,7 +70,9 @@ class Policy(Protocol):
         ...
 
     def score_sets(self, sets: Sequence[Any]) -> list[Scores]:
-        """Score all completions of several stacked sets without a graph; a model computes the prompts that they share once."""
+        """Score all completions of several stacked sets without a graph; a model computes the prompts that
+        they share once.
+        """
         ...
 
     def parameters(self) -> list[Tensor]:

@@ -1,10 +1,12 @@
-"""The linear policy: an action's score is linear in its features, so what is learnt of one prompt carries over to others.
+"""The linear policy: an action's score is linear in its features, so what is learnt of one prompt carries
+over to others.
 
     π(y|x) ∝ π_ref(y|x)·exp(θ·φ(x, y))
 
-It shares everything with the table but the parameter: exact distributions, the runs axis, one code path. Trained by
-likelihood from a uniform reference it is McFadden's conditional logit (McFadden 1974). With a limited rank R it sees only the
-R directions in which the actions of a prompt differ most, so it cannot express every preference of the full features.
+It shares everything with the table but the parameter: exact distributions, the runs axis, one code path.
+Trained by likelihood from a uniform reference it is McFadden's conditional logit (McFadden 1974). With a
+limited rank R it sees only the R directions in which the actions of a prompt differ most, so it cannot
+express every preference of the full features.
 """
 
 from __future__ import annotations
@@ -14,9 +16,9 @@ import math
 import torch
 from torch import Tensor
 
+from xpo_bench.contract.examples import World
 from xpo_bench.errors import UsageError
 from xpo_bench.policy.tabular import TabularPolicy
-from xpo_bench.types import World
 
 
 class LinearPolicy(TabularPolicy):
@@ -34,8 +36,12 @@ class LinearPolicy(TabularPolicy):
     name = "linear"
     abilities = frozenset({"generate", "reward"})
 
-    def __init__(self, world: World, runs: int, dtype: str = "float64", device: str = "cpu", rank: int = 0) -> None:
-        """Raises UsageError when the world has no features, some of another length or not finite, or fewer than `rank`."""
+    def __init__(
+        self, world: World, runs: int, dtype: str = "float64", device: str = "cpu", rank: int = 0
+    ) -> None:
+        """Raises UsageError when the world has no features, some of another length or not finite, or fewer
+        than `rank`.
+        """
         self.world_features, self.rank = world.features, rank
         super().__init__(world, runs, dtype, device)
 
@@ -51,7 +57,9 @@ class LinearPolicy(TabularPolicy):
                 f"--model linear: features must be finite and of one length everywhere, found lengths {sorted(sizes)}"
             )
         (size,) = sizes
-        self.features = torch.zeros(*self.log_reference.shape, size, dtype=self.value_dtype, device=self.device)
+        self.features = torch.zeros(
+            *self.log_reference.shape, size, dtype=self.value_dtype, device=self.device
+        )
         for place, values in known.items():
             self.features[place] = torch.tensor(values, dtype=self.value_dtype)
         if self.rank:
@@ -64,7 +72,9 @@ class LinearPolicy(TabularPolicy):
         return torch.zeros(self.runs, size, dtype=self.value_dtype, device=self.device, requires_grad=True)
 
     def _principal(self, features: Tensor, rank: int) -> Tensor:
-        """Coordinates along the leading principal directions of standardised features, centred within each prompt."""
+        """Coordinates along the leading principal directions of standardised features, centred within each
+        prompt.
+        """
         there = torch.from_numpy(self.layout.mask).to(self.device)[..., None]
         mean = features.sum(1, keepdim=True) / there.sum(1, keepdim=True)
         centred = torch.where(there, features - mean, 0.0)
@@ -92,4 +102,8 @@ class LinearPolicy(TabularPolicy):
 
     def describe(self) -> dict[str, object]:
         """Facts for the record."""
-        return super().describe() | {"features": self.features.shape[-1]} | ({"rank": self.rank} if self.rank else {})
+        return (
+            super().describe()
+            | {"features": self.features.shape[-1]}
+            | ({"rank": self.rank} if self.rank else {})
+        )

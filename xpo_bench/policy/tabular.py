@@ -14,11 +14,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from xpo_bench.contract.examples import Completion, Example, World
+from xpo_bench.contract.scoring import Scores
 from xpo_bench.errors import DataError
 from xpo_bench.policy.base import Request
-from xpo_bench.policy.fit import Fitted
-from xpo_bench.policy.token_kl import forward_kl
-from xpo_bench.types import Completion, Example, Scores, World
+from xpo_bench.policy.language.divergence import forward_kl
+from xpo_bench.policy.language.fit import Fitted
 
 ALL = slice(None)
 
@@ -61,10 +62,14 @@ class TableLayout:
     def encode(self, completions: Sequence[Completion]) -> np.ndarray:
         """Flat table positions of completions, shape (E,); DataError for one that the world lacks."""
         try:
-            return np.fromiter((self.position[c.prompt, c.text] for c in completions), dtype=np.int64, count=len(completions))
+            return np.fromiter(
+                (self.position[c.prompt, c.text] for c in completions), dtype=np.int64, count=len(completions)
+            )
         except KeyError as error:
             prompt, text = error.args[0]
-            raise DataError(f"completion {text!r} of prompt {prompt!r} is not an action of this world") from None
+            raise DataError(
+                f"completion {text!r} of prompt {prompt!r} is not an action of this world"
+            ) from None
 
 
 class TabularPolicy:
@@ -86,7 +91,9 @@ class TabularPolicy:
             dtype = "float32"
         self.value_dtype = getattr(torch, dtype)
         self.device = torch.device(device)
-        self.log_reference = torch.tensor(self.layout.log_reference, dtype=self.value_dtype, device=self.device)
+        self.log_reference = torch.tensor(
+            self.layout.log_reference, dtype=self.value_dtype, device=self.device
+        )
         self._flat: Tensor | None = None
         self.parameter = self._start()
 
@@ -95,7 +102,9 @@ class TabularPolicy:
         return self.log_reference.expand(self.runs, -1, -1).clone().requires_grad_(True)
 
     def _logits(self, parameter: Tensor | None = None) -> Tensor:
-        """Logits of all actions, shape (runs, P, A), −inf on absent ones; of another parameter where one is given."""
+        """Logits of all actions, shape (runs, P, A), −inf on absent ones; of another parameter where one is
+        given.
+        """
         return self.parameter if parameter is None else parameter
 
     # ---------------------------------------------------------------- completions
@@ -126,7 +135,8 @@ class TabularPolicy:
     ) -> dict[str, Scores]:
         """Gather from the log-probabilities of `begin`; shapes (runs, N, 1).
 
-        With `against`, a snapshot, the KL of the whole distribution of each completion's prompt is its one token's.
+        With `against`, a snapshot, the KL of the whole distribution of each completion's prompt is its one
+        token's.
         """
         assert self._flat is not None, "begin() comes before score()"
         flat = self._flat[runs] if runs != ALL else self._flat
@@ -136,11 +146,15 @@ class TabularPolicy:
         out = {}
         for group, (stacked, index) in requests.items():
             at = stacked if index is None else stacked.gather(1, index.clamp(min=0))
-            out[group] = one_token(flat.gather(1, at), None if kl is None else kl.gather(1, at // self.layout.width))
+            out[group] = one_token(
+                flat.gather(1, at), None if kl is None else kl.gather(1, at // self.layout.width)
+            )
         return out
 
     def _kl_from(self, parameter: Tensor, flat: Tensor) -> Tensor:
-        """KL(π' ‖ π) of every prompt, π' the tables of another parameter and π those of `flat`, nats, shape (runs, P)."""
+        """KL(π' ‖ π) of every prompt, π' the tables of another parameter and π those of `flat`, nats, shape
+        (runs, P).
+        """
         with torch.no_grad():
             there = torch.log_softmax(self._logits(parameter), -1)
         return forward_kl(there, flat.reshape(there.shape))
@@ -161,11 +175,14 @@ class TabularPolicy:
         return torch.log_softmax(self._logits(), -1)
 
     @torch.no_grad()
-    def exact_kl(self, stacked: Tensor, index: Tensor | None, runs: slice = ALL, reference: Tensor | None = None) -> Tensor:
+    def exact_kl(
+        self, stacked: Tensor, index: Tensor | None, runs: slice = ALL, reference: Tensor | None = None
+    ) -> Tensor:
         """KL(π(.|x) ‖ π_ref(.|x)) of the prompt of each picked completion, nats, shape (runs, N).
 
         Args:
-            reference: log π_ref of these runs, shape (runs, P, A), as `log_probs` returned it; the initial policy by default.
+            reference: log π_ref of these runs, shape (runs, P, A), as `log_probs` returned it; the initial
+                policy by default.
         """
         assert self._flat is not None
         logp = self._flat[runs].detach().reshape(-1, *self.log_reference.shape)
@@ -181,7 +198,9 @@ class TabularPolicy:
         probabilities = self.log_probs()[run].exp().tolist()
         return {
             prompt: dict(zip(actions, row, strict=False))
-            for prompt, actions, row in zip(self.layout.prompts, self.layout.actions, probabilities, strict=True)
+            for prompt, actions, row in zip(
+                self.layout.prompts, self.layout.actions, probabilities, strict=True
+            )
         }
 
     def generate(
@@ -249,7 +268,9 @@ class TabularPolicy:
 
 
 def one_token(logps: Tensor, kl: Tensor | None = None) -> Scores:
-    """Scores of one-token completions, and their `token_kl`; the derived quantities are known without arithmetic."""
+    """Scores of one-token completions, and their `token_kl`; the derived quantities are known without
+    arithmetic.
+    """
     ones = torch.ones((), dtype=logps.dtype, device=logps.device).expand(logps.shape)
     scores = Scores(logps.unsqueeze(-1), ones.bool().unsqueeze(-1), None if kl is None else kl.unsqueeze(-1))
     scores.__dict__.update(sum=logps, mean=logps, length=ones)

@@ -6,13 +6,15 @@ import math
 import re
 import unicodedata
 
-from xpo_bench.report.stats import Estimate
+from xpo_bench.statistics import Estimate
 
 ABSENT = "–"
 AGREE = 1e-9
 """Half intervals below this share of the mean are rounding."""
 PREFIXES = ("", "k", "M", "G", "T", "P", "E", "Z")
-_ESCAPES = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)?|\x1b[@-_]?|\x9b[0-?]*[ -/]*[@-~]")
+_ESCAPES = re.compile(
+    r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)?|\x1b[@-_]?|\x9b[0-?]*[ -/]*[@-~]"
+)
 
 
 def clean(text: object) -> str:
@@ -40,7 +42,9 @@ def number(value: float | None, digits: int = 3) -> str:
 
 
 def narrow(value: float | None) -> str:
-    """The same in at most seven characters, with two digits where three do not fit in six: 0.0123, 0.0098, -1e-17."""
+    """The same in at most seven characters, with two digits where three do not fit in six: 0.0123, 0.0098,
+    -1e-17.
+    """
     text = number(value)
     if len(text) <= 6 or value is None:
         return text
@@ -64,7 +68,9 @@ def si_pm(found: Estimate | None) -> str:
     power = min(max(0, math.floor(math.log10(abs(found.mean)) / 3)), len(PREFIXES) - 1) if found.mean else 0
     if abs(found.mean) >= 999.5 * 1000.0**power and power < len(PREFIXES) - 1:
         power += 1  # three digits round it up
-    scaled = Estimate(found.mean / 1000.0**power, None if found.half is None else found.half / 1000.0**power, found.n)
+    scaled = Estimate(
+        found.mean / 1000.0**power, None if found.half is None else found.half / 1000.0**power, found.n
+    )
     return f"{mean_pm(scaled)} {PREFIXES[power]}".rstrip()
 
 

@@ -6,23 +6,25 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
+from xpo_bench.contract.settings import TEMPLATE_DATE
+from xpo_bench.contract.task import Task
 from xpo_bench.errors import UsageError
 from xpo_bench.plugins import Registry
 from xpo_bench.report.format import clean
-from xpo_bench.report.stats import Record
-from xpo_bench.runner.config import dump
-from xpo_bench.runner.models import policy_and_budget
+from xpo_bench.report.runs import Record
+from xpo_bench.runner.model_choice import policy_and_budget
 from xpo_bench.runner.request import Request
-from xpo_bench.task import Task
-from xpo_bench.types import TEMPLATE_DATE
+from xpo_bench.runner.settings import dump
 
 IN_MEMORY = "in-memory"
 
 
 def command(record: Record, registry: Registry) -> str:
-    """`xpo-bench run ...` for one cell, quoted for a shell; of classes that are not packaged, a line that says so.
+    """`xpo-bench run ...` for one cell, quoted for a shell; of classes that are not packaged, a line that
+    says so.
 
-    The hyperparameters and the learning rate are all spelt out; of the task, what differs from its own choice.
+    The hyperparameters and the learning rate are all spelt out; of the task, what differs from its own
+    choice.
     """
     algorithm, task = record["algorithm"], record["task"]
     if algorithm.get("plugin") == IN_MEMORY:
@@ -93,10 +95,18 @@ def _usual(cls: type[Task] | None, model: str, adhoc: bool) -> Mapping[str, Any]
 
 
 def _set(target: str, fields: Mapping[str, Any]) -> list[str]:
-    """`--set` words; a value that they cannot spell (none at all, or a text with commas) is left to its default."""
+    """`--set` words; a value that they cannot spell (none at all, or a text with commas) is left to its
+    default.
+    """
     words = []
     for name, value in fields.items():
-        text = repr(value) if isinstance(value, float) else str(value).lower() if isinstance(value, bool) else str(value)
+        text = (
+            repr(value)
+            if isinstance(value, float)
+            else str(value).lower()
+            if isinstance(value, bool)
+            else str(value)
+        )
         if value is not None and text and "," not in text:
             words += ["--set", f"{target}.{name}={text}"]
     return words

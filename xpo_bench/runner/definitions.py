@@ -1,12 +1,14 @@
-"""What records say of the metrics of plugins, so that they are printed and compared where the plugin is not installed."""
+"""What records say of the metrics of plugins, so that they are printed and compared where the plugin is not
+installed.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from xpo_bench.evaluation import Definition, Metric
-from xpo_bench.metrics.base import learn
+from xpo_bench.contract.metric import Definition, Metric
+from xpo_bench.metrics.registry import learn
 from xpo_bench.plugins import PluginInfo
 
 
@@ -23,7 +25,9 @@ def entry(metric: Metric, info: PluginInfo) -> dict[str, Any]:
 
 
 def learn_from(record: Mapping[str, Any]) -> None:
-    """Learn of the metrics that a record defines, to print and compare them; what is no definition is passed over."""
+    """Learn of the metrics that a record defines, to print and compare them; what is no definition is passed
+    over.
+    """
     found = record.get("metric_definitions")
     if isinstance(found, dict):
         learn(

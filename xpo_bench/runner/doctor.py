@@ -23,7 +23,11 @@ def examine() -> list[dict[str, Any]]:
     facts = environment.describe("cpu")
     add("python", "fine", f"{facts['python']} on {facts['platform']}")
     add("packages", "fine", ", ".join(f"{k} {v}" for k, v in facts["packages"].items()))
-    add("processor", "fine", f"{facts['processor']}, {facts['cores']} cores, torch uses {facts['threads']} threads")
+    add(
+        "processor",
+        "fine",
+        f"{facts['processor']}, {facts['cores']} cores, torch uses {facts['threads']} threads",
+    )
     if torch.cuda.is_available():
         for i in range(torch.cuda.device_count()):
             memory = torch.cuda.get_device_properties(i).total_memory / 2**30
@@ -32,7 +36,11 @@ def examine() -> list[dict[str, Any]]:
         add("accelerator", "note", "none; everything runs on the CPU")
     data = os.environ.get("XPO_BENCH_DATA")
     if not data:
-        add("XPO_BENCH_DATA", "note", "not set; tasks on real text sets (ukp) need a directory with NAME.parquet or NAME.jsonl")
+        add(
+            "XPO_BENCH_DATA",
+            "note",
+            "not set; tasks on real text sets (ukp) need a directory with NAME.parquet or NAME.jsonl",
+        )
     elif not Path(data).is_dir():
         add("XPO_BENCH_DATA", "wrong", f"{data} is not a directory")
     else:
@@ -47,7 +55,11 @@ def examine() -> list[dict[str, Any]]:
     )
     registry = plugins.load()
     usable = sum(p.status == "ok" for p in registry.plugins)
-    add("plugins", "fine", f"{usable} usable, {len(registry.algorithms)} algorithms, {len(registry.tasks)} tasks")
+    add(
+        "plugins",
+        "fine",
+        f"{usable} usable, {len(registry.algorithms)} algorithms, {len(registry.tasks)} tasks",
+    )
     for p in registry.plugins:
         if p.status in ("broken", "refused"):
             add(f"plugin {p.name}", "wrong", f"{p.origin}: {p.status}: {p.error}")

@@ -53,7 +53,9 @@ def describe(device: str) -> dict[str, Any]:
         "packages": package_versions(),
         "variables": {name: os.environ[name] for name in VARIABLES if name in os.environ},
     }
-    if device.startswith("cuda") and torch.cuda.is_available():  # the machine that plans for a cluster may have none
+    if (
+        device.startswith("cuda") and torch.cuda.is_available()
+    ):  # the machine that plans for a cluster may have none
         out["accelerator"] = torch.cuda.get_device_name(device)
         out["cuda"] = torch.version.cuda
     return out
@@ -61,9 +63,11 @@ def describe(device: str) -> dict[str, Any]:
 
 @contextmanager
 def deterministic(on: bool = True) -> Iterator[None]:
-    """Meanwhile torch uses deterministic algorithms alone, and raises where it has none; without effect when not `on`.
+    """Meanwhile torch uses deterministic algorithms alone, and raises where it has none; without effect when
+    not `on`.
 
-    cuBLAS reads its workspace from the environment when the first CUDA context is made: afterwards it is too late.
+    cuBLAS reads its workspace from the environment when the first CUDA context is made: afterwards it is too
+        late.
     """
     import torch
 

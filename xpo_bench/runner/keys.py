@@ -35,7 +35,7 @@ def _hash_files(paths: Iterable[Path], root: Path) -> str:
 def host_source() -> str:
     """Hash of the host's sources that can change numbers: not those that print, compare or test."""
     root = Path(__file__).resolve().parents[1]
-    without = ("report", "cli", "measure", "testing", "__init__.py")
+    without = ("report", "compare", "cli", "testing", "statistics.py", "__init__.py")
     paths = [p for p in root.rglob("*.py") if p.relative_to(root).parts[0] not in without]
     return _hash_files(paths, root)
 
@@ -44,7 +44,8 @@ _SOURCES: dict[Any, str] = {}
 
 
 def source(thing: type | Callable[..., Any]) -> str:
-    """Hash of the source of a plugin class's module and of its bases' modules outside the host, or of a function's module.
+    """Hash of the source of a plugin class's module and of its bases' modules outside the host, or of a
+    function's module.
 
     What was typed at a prompt has no file: its own source is hashed where it can be had, its name otherwise.
     """
@@ -68,7 +69,9 @@ def source(thing: type | Callable[..., Any]) -> str:
 
 @lru_cache(maxsize=32)
 def model_fingerprint(name: str) -> str | None:
-    """Hash of the files of a local or packaged model (large ones by size and both ends), None for other names."""
+    """Hash of the files of a local or packaged model (large ones by size and both ends), None for other
+    names.
+    """
     root = Path(locate(name).place)
     if not root.is_dir():
         return None

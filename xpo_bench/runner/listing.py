@@ -10,11 +10,13 @@ from xpo_bench import __version__, plugins
 def rows(what: str, disable: frozenset[str] = frozenset()) -> list[dict[str, Any]]:
     """One dictionary per algorithm, task, metric, tracker or plugin."""
     if what == "metrics":
-        from xpo_bench.metrics import base
+        from xpo_bench.metrics.registry import describe, row_of
 
         here: dict[str, Any] = {"plugin": None, "distribution": "xpo-bench", "version": __version__}
         others = sorted(plugins.load(disable).metrics.items())
-        return [{**row, **here} for row in base.describe()] + [{**base.row_of(m), **_origin(info)} for _, (m, info) in others]
+        return [{**row, **here} for row in describe()] + [
+            {**row_of(m), **_origin(info)} for _, (m, info) in others
+        ]
     registry = plugins.load(disable)
     if what == "plugins":
         return [
@@ -35,14 +37,16 @@ def rows(what: str, disable: frozenset[str] = frozenset()) -> list[dict[str, Any
         ]
     if what == "trackers":
         found = sorted(registry.trackers.items())
-        return [{"name": name, "about": plugins.summary_line(cls), **_origin(info)} for name, (cls, info) in found]
+        return [
+            {"name": name, "about": plugins.summary_line(cls), **_origin(info)} for name, (cls, info) in found
+        ]
     if what == "algos":
         return [_algorithm(cls, info) for _, (cls, info) in sorted(registry.algorithms.items())]
     return [_task(cls, info) for _, (cls, info) in sorted(registry.tasks.items())]
 
 
 def _algorithm(cls: Any, info: plugins.PluginInfo) -> dict[str, Any]:
-    from xpo_bench.runner.config import docs, dump
+    from xpo_bench.runner.settings import docs, dump
 
     try:
         defaults = dump(cls())
@@ -62,7 +66,7 @@ def _algorithm(cls: Any, info: plugins.PluginInfo) -> dict[str, Any]:
 
 
 def _task(cls: Any, info: plugins.PluginInfo) -> dict[str, Any]:
-    from xpo_bench.runner.config import docs, dump
+    from xpo_bench.runner.settings import docs, dump
 
     return {
         "name": cls.name,

@@ -9,7 +9,9 @@ from xpo_bench.errors import UsageError
 from xpo_bench.runner.store import DONE, SCHEMA, Store
 
 MEASURED = frozenset({"pairs_per_s", "tokens_per_s", "overhead", "prepare_s", "peak_memory_mb", "mfu"})
-"""Metrics that a second run of a cell measures anew; all others it computes again, bit for bit on the same machine."""
+"""Metrics that a second run of a cell measures anew; all others it computes again, bit for bit on the same
+machine.
+"""
 ABOUT = ("timing", "created", "environment")
 """What a record says of when and where."""
 
@@ -17,20 +19,23 @@ ABOUT = ("timing", "created", "environment")
 def computed(record: Mapping[str, Any]) -> dict[str, Any]:
     """What of a record is the same at every run of its cell."""
     out = {name: value for name, value in record.items() if name not in ABOUT}
-    return out | {"metrics": {name: value for name, value in record["metrics"].items() if name not in MEASURED}}
+    return out | {
+        "metrics": {name: value for name, value in record["metrics"].items() if name not in MEASURED}
+    }
 
 
 def merge(sources: Sequence[Store], target: Store) -> tuple[int, list[str]]:
     """Copy the records of several run directories, and their curves, into one, which may hold some already.
 
-    A cell that is done in one directory and failed in another is taken from where it is done; nothing is written before all
-    have been compared.
+    A cell that is done in one directory and failed in another is taken from where it is done; nothing is
+    written before all have been compared.
 
     Returns:
         How many cells the target holds then, and what is left out: records that are not whole.
 
     Raises:
-        UsageError: two directories contradict each other over a cell, or there is none. StoreError: the target cannot be written.
+        UsageError: two directories contradict each other over a cell, or there is none. StoreError: the
+        target cannot be written.
     """
     chosen: dict[str, tuple[dict[str, Any], Store]] = {}
     for store in (target, *sources):
@@ -54,7 +59,9 @@ def merge(sources: Sequence[Store], target: Store) -> tuple[int, list[str]]:
 
 
 def _cell(record: Mapping[str, Any]) -> str:
-    return f"{record['algorithm']['name']} on {record['task']['name']}, seed {record['seed']} ({record['key']})"
+    return (
+        f"{record['algorithm']['name']} on {record['task']['name']}, seed {record['seed']} ({record['key']})"
+    )
 
 
 def _difference(a: Any, b: Any, at: str = "") -> str | None:
@@ -75,7 +82,8 @@ def _document(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     plan = {entry["key"]: entry for run in known for entry in run.get("plan", [])}
     skipped = {tuple(sorted(entry.items())): entry for run in known for entry in run.get("skipped", [])}
     commands = sorted(
-        (command for run in known for command in run.get("commands", [])), key=lambda command: str(command.get("at"))
+        (command for run in known for command in run.get("commands", [])),
+        key=lambda command: str(command.get("at")),
     )
     return {
         "schema": SCHEMA,

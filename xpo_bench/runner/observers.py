@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from xpo_bench.contract.tracker import Tracker
 from xpo_bench.plugins import Registry
-from xpo_bench.tracker import Tracker
 
 
 def facts(cell: Any) -> dict[str, Any]:

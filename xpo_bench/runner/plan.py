@@ -7,23 +7,24 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
-from xpo_bench.algorithm import Algorithm
+from xpo_bench.contract.algorithm import Algorithm
+from xpo_bench.contract.examples import Dataset, Pair
+from xpo_bench.contract.metric import Metric
+from xpo_bench.contract.settings import Budget, ModelSpec, Optimizer
+from xpo_bench.contract.task import Task
 from xpo_bench.data.adhoc import AdHoc, task_name
 from xpo_bench.data.dataset import about, fingerprint
 from xpo_bench.data.validation import validation_split
 from xpo_bench.errors import UsageError, unknown
-from xpo_bench.evaluation import Metric
 from xpo_bench.plugins import NAME, PluginInfo, Registry, check_spec
+from xpo_bench.random_streams import stream
 from xpo_bench.runner import keys
-from xpo_bench.runner.config import Settings, TrainOverrides, dump, grid, names, validate
-from xpo_bench.runner.models import check_processes, model_and_budget
+from xpo_bench.runner.model_choice import check_processes, model_and_budget
 from xpo_bench.runner.request import Request
-from xpo_bench.streams import stream
-from xpo_bench.task import Task
-from xpo_bench.train.batches import usable
-from xpo_bench.types import Budget, Dataset, ModelSpec, Optimizer, Pair
+from xpo_bench.runner.settings import Settings, TrainOverrides, dump, grid, names, validate
+from xpo_bench.train.batching import usable
 
-HERE = PluginInfo("in-memory", "in-memory", "0", "__main__")
+IN_MEMORY = PluginInfo("in-memory", "in-memory", "0", "__main__")
 TABLE_ABILITIES = frozenset({"enumerable", "generate", "reward"})
 ABILITIES = frozenset({"generate", "reward"})
 """What the tabular policy and all others offer to algorithms."""
@@ -34,7 +35,7 @@ class TaskSetup:
     """A task with its options, model and budget settled; data is loaded once per seed.
 
     Args:
-        brought: its rows were brought to this machine, which may be unable to read them.
+        rows_shipped: its rows were sent to this machine, which may be unable to read them.
         validation: hold out a part of the training rows in place of the held-out rows, for trials.
         metrics: of plugins, by name, which are measured beside the suite's own.
     """
@@ -48,14 +49,14 @@ class TaskSetup:
     truncate: str
     device: str
     processes: int = 1
-    brought: bool = False
+    rows_shipped: bool = False
     validation: bool = False
     metrics: Mapping[str, tuple[Metric, PluginInfo]] = field(default_factory=dict)
     _data: dict[int, tuple[Dataset, str]] = field(default_factory=dict)
 
     def __getstate__(self) -> dict[str, Any]:
         """Rows stay behind where they can be read: a process that is sent a setup does that itself."""
-        return vars(self) | ({} if self.brought else {"_data": {}})
+        return vars(self) | ({} if self.rows_shipped else {"_data": {}})
 
     def take(self, seed: int, dataset: Dataset, print_: str) -> None:
         """Use rows that another process has read, with the fingerprint that they had there."""
@@ -72,9 +73,13 @@ class TaskSetup:
         if seed not in self._data:
             dataset = self.task.data(seed, self.model)
             if self.validation:
-                divided = validation_split(dataset, stream(seed, self.name, "validation"), not self.model.tabular)
+                divided = validation_split(
+                    dataset, stream(seed, self.name, "validation"), not self.model.tabular
+                )
                 if divided is None:
-                    raise UsageError(f"task {self.name}: its training data cannot be divided into training and validation")
+                    raise UsageError(
+                        f"task {self.name}: its training data cannot be divided into training and validation"
+                    )
                 dataset = divided
             if not dataset.train:
                 raise UsageError(f"task {self.name}: no training rows in {dataset.source}")
@@ -101,7 +106,11 @@ class TaskSetup:
             "device": self.device.split(":")[0],
             "processes": self.processes,
             "source": keys.source(type(self.task)),
-            **({"metrics": {name: keys.source(m.function) for name, (m, _) in self.metrics.items()}} if self.metrics else {}),
+            **(
+                {"metrics": {name: keys.source(m.function) for name, (m, _) in self.metrics.items()}}
+                if self.metrics
+                else {}
+            ),
         }
 
     def learning_rate(self, algorithm: str, optimizer: Optimizer, asked: float | None) -> float:
@@ -120,7 +129,8 @@ class Cell:
     """One algorithm configuration on one task at one seed.
 
     Args:
-        protocol: {name, role, trial} of cells of the tuned protocol; it does not change numbers and is not in the key.
+        protocol: {name, role, trial} of cells of the tuned protocol; it does not change numbers and is not in
+            the key.
     """
 
     key: str
@@ -152,12 +162,16 @@ class Plan:
         return keys.digest(sorted(cell.key for cell in self.cells), 12)
 
     def part(self, number: int, count: int) -> Plan:
-        """Every `count`-th cell from the `number`-th on: parts that differ by one cell at most and have some of everything."""
+        """Every `count`-th cell from the `number`-th on: parts that differ by one cell at most and have some
+        of everything.
+        """
         return Plan(self.cells[number - 1 :: count], self.skipped, self.unreachable)
 
 
 def make_plan(
-    asked: Sequence[Request], registry: Registry, progress: Callable[[str, str | None], None] = lambda *_: None
+    asked: Sequence[Request],
+    registry: Registry,
+    progress: Callable[[str, str | None], None] = lambda *_: None,
 ) -> Plan:
     """Cross algorithms, tasks, hyperparameters and seeds.
 
@@ -189,9 +203,9 @@ def _algorithms(request: Request, registry: Registry) -> list[Chosen]:
     out: list[Chosen] = []
     for item in request.algos:
         if isinstance(item, Algorithm):
-            out.append((type(item), HERE, dump(item), True))
+            out.append((type(item), IN_MEMORY, dump(item), True))
         elif isinstance(item, type) and issubclass(item, Algorithm):
-            out.append((item, HERE, {}, True))
+            out.append((item, IN_MEMORY, {}, True))
         elif item == "all":
             out += [(cls, info, {}, False) for _, (cls, info) in sorted(registry.algorithms.items())]
         elif str(item).endswith(".py"):
@@ -202,7 +216,7 @@ def _algorithms(request: Request, registry: Registry) -> list[Chosen]:
         else:
             out.append((*registry.algorithm(str(item)), {}, True))
     for cls, info, *_ in out:
-        if info is HERE:
+        if info is IN_MEMORY:
             try:
                 check_spec(cls)
             except (TypeError, ValueError) as error:
@@ -222,7 +236,9 @@ def _check_targets(settings: Settings, algorithms: Sequence[Chosen], registry: R
         if target == "task" or name in asked:
             continue
         if name in registry.algorithms:
-            raise UsageError(f"--set {target}: {name} is not among the algorithms of this run ({', '.join(sorted(asked))})")
+            raise UsageError(
+                f"--set {target}: {name} is not among the algorithms of this run ({', '.join(sorted(asked))})"
+            )
         raise UsageError(unknown("target of --set", name, asked | {"task"}))
 
 
@@ -240,7 +256,7 @@ def _setups(request: Request, registry: Registry, plan: Plan) -> list[TaskSetup]
             "columns": request.columns,
             "rankings": request.rankings,
         }
-        entries.append((AdHoc, HERE, task_name(request.data), adhoc))
+        entries.append((AdHoc, IN_MEMORY, task_name(request.data), adhoc))
     elif request.world:
         raise UsageError("--world goes with --data: it describes the prompts of an ad-hoc preference set")
     elif request.columns or request.rankings:
@@ -248,9 +264,9 @@ def _setups(request: Request, registry: Registry, plan: Plan) -> list[TaskSetup]
         raise UsageError(f"{option} goes with --data: the tasks know the columns of their sets")
     for item in request.tasks:
         if isinstance(item, Task):
-            entries.append((type(item), HERE, None, dump(item)))
+            entries.append((type(item), IN_MEMORY, None, dump(item)))
         elif isinstance(item, type):
-            entries.append((item, HERE, None, {}))
+            entries.append((item, IN_MEMORY, None, {}))
         else:
             entries.append((*registry.task(str(item)), None, {}))
     if not entries:
@@ -259,10 +275,14 @@ def _setups(request: Request, registry: Registry, plan: Plan) -> list[TaskSetup]
     for cls, info, name, values in entries:
         if request.rows is not None:
             if "rows" not in names(cls):
-                raise UsageError(f"--rows goes with --data and the tasks on text sets: task {cls.name} makes its own rows")
+                raise UsageError(
+                    f"--rows goes with --data and the tasks on text sets: task {cls.name} makes its own rows"
+                )
             values = {**values, "rows": request.rows}
         for setting in grid(request.settings.get("task", {})):
-            setup = replace(_setup(request, cls, info, name or cls.name, values, setting), metrics=registry.metrics)
+            setup = replace(
+                _setup(request, cls, info, name or cls.name, values, setting), metrics=registry.metrics
+            )
             try:
                 setup.dataset(request.seeds[0])
             except UnreachableError as error:
@@ -273,7 +293,12 @@ def _setups(request: Request, registry: Registry, plan: Plan) -> list[TaskSetup]
 
 
 def _setup(
-    request: Request, cls: type[Task], info: PluginInfo, name: str, values: Mapping[str, Any], setting: Mapping[str, Any]
+    request: Request,
+    cls: type[Task],
+    info: PluginInfo,
+    name: str,
+    values: Mapping[str, Any],
+    setting: Mapping[str, Any],
 ) -> TaskSetup:
     option_names, budget_names = set(names(cls)), set(names(Budget))
     for key in setting:
@@ -284,18 +309,24 @@ def _setup(
     if not NAME.fullmatch(name):
         raise UsageError(f"task name {name!r} must match {NAME.pattern}")
     model, budget = model_and_budget(request, task)
-    changes = dict(request.budget) | {k: v for k, v in setting.items() if k in budget_names and k not in option_names}
+    changes = dict(request.budget) | {
+        k: v for k, v in setting.items() if k in budget_names and k not in option_names
+    }
     unused = [k for k in ("heldout",) if k in changes and not request.data]
     if unused:
         raise UsageError("--heldout goes with --data: the built-in tasks have a held-out split of their own")
     budget = validate(Budget, dump(budget) | changes, "task")
     field = next((name for name in ("batch_tokens", "checkpointing", "fsdp") if getattr(budget, name)), None)
     if model.tabular and field:
-        raise UsageError(f"task.{field}: the policy of task {name} is {model.name}; it needs a language model (--model)")
+        raise UsageError(
+            f"task.{field}: the policy of task {name} is {model.name}; it needs a language model (--model)"
+        )
     if budget.batch_tokens and budget.sampling == "replacement":
         raise UsageError("task.batch_tokens: batches cut by tokens are taken from epochs (--sampling epochs)")
     check_processes(request.gpus_per_cell, request.device, name, model, budget)
-    return TaskSetup(task, name, info, model, budget, dump(task), request.truncate, request.device, request.gpus_per_cell)
+    return TaskSetup(
+        task, name, info, model, budget, dump(task), request.truncate, request.device, request.gpus_per_cell
+    )
 
 
 def _cells(request: Request, setup: TaskSetup, algorithms: Sequence[Chosen], plan: Plan) -> list[Cell]:
@@ -326,7 +357,14 @@ def misfit(cls: type[Algorithm], setup: TaskSetup, dataset: Dataset) -> str | No
     return None
 
 
-def _cell(request: Request, setup: TaskSetup, algorithm: Algorithm, info: PluginInfo, train: TrainOverrides, seed: int) -> Cell:
+def _cell(
+    request: Request,
+    setup: TaskSetup,
+    algorithm: Algorithm,
+    info: PluginInfo,
+    train: TrainOverrides,
+    seed: int,
+) -> Cell:
     asked = float(request.budget["lr"]) if "lr" in request.budget else None
     optimizer = train.optimizer or setup.budget.optimizer
     lr = train.lr or setup.learning_rate(algorithm.name, optimizer, asked)
@@ -355,4 +393,6 @@ def make_cell(
         "experiment": experiment,
         "host": keys.host_source(),
     }
-    return Cell(keys.digest(identity), setup, algorithm, config, info, seed, lr, optimizer, experiment, protocol)
+    return Cell(
+        keys.digest(identity), setup, algorithm, config, info, seed, lr, optimizer, experiment, protocol
+    )

@@ -8,7 +8,14 @@ from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 LINE_EVERY_S = 10.0
 """Seconds between plain progress lines."""
@@ -80,7 +87,11 @@ class Reporter:
         elif not self.quiet and now - self._last_line > LINE_EVERY_S:
             self._last_line = now
             shown = f", loss {loss:.3g}" if loss is not None else ""
-            eta = f", about {self._eta(self.group_cells * step / steps):.0f} s left" if self.done or step else ""
+            eta = (
+                f", about {self._eta(self.group_cells * step / steps):.0f} s left"
+                if self.done or step
+                else ""
+            )
             self._line(f"{self.label}: step {step}/{steps}{shown} ({self.done}/{self.todo} cells{eta})")
 
     def _eta(self, part: float) -> float:

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from xpo_bench.runner.config import dump
 from xpo_bench.runner.definitions import entry
 from xpo_bench.runner.plan import Cell
+from xpo_bench.runner.settings import dump
 from xpo_bench.runner.store import SCHEMA
 from xpo_bench.train.job import Outcome
 
@@ -72,7 +72,8 @@ def cell_record(
             "budget": dump(setup.budget),
             "expected_divergence": cell.algorithm.name in setup.task.expects_divergence,
         },
-        "train": {"lr": cell.lr, "optimizer": cell.optimizer} | ({"processes": setup.processes} if setup.processes > 1 else {}),
+        "train": {"lr": cell.lr, "optimizer": cell.optimizer}
+        | ({"processes": setup.processes} if setup.processes > 1 else {}),
         "seed": cell.seed,
         "experiment": cell.experiment,
         **({"protocol": dict(cell.protocol)} if cell.protocol else {}),

@@ -1,8 +1,10 @@
-"""Reference log-probabilities beside the records: what one run has scored, a resumed one does not score again.
+"""Reference log-probabilities beside the records: what one run has scored, a resumed one does not score
+again.
 
-`RUN/references/FINGERPRINT.parquet` holds the scores of fixed completions under one initial policy, each with what it cost. The
-fingerprint hashes the weights themselves, how text becomes tokens, and the suite's source, so a file can only be read by a
-policy that would write the same. A file that is not whole is set aside under another name and scored again.
+`RUN/references/FINGERPRINT.parquet` holds the scores of fixed completions under one initial policy, each with
+what it cost. The fingerprint hashes the weights themselves, how text becomes tokens, and the suite's source,
+so a file can only be read by a policy that would write the same. A file that is not whole is set aside under
+another name and scored again.
 """
 
 from __future__ import annotations
@@ -15,11 +17,11 @@ from typing import Any
 
 import torch
 
-from xpo_bench.policy.sharding import full
+from xpo_bench.contract.examples import Completion
+from xpo_bench.policy.language.sharding import full
 from xpo_bench.runner.keys import host_source
 from xpo_bench.runner.store import write_atomic
-from xpo_bench.train.language import CachedScore
-from xpo_bench.types import Completion
+from xpo_bench.train.evaluation.on_policy import CachedScore
 
 SCHEMA = 1
 COLUMNS = ("completion", "token_logps", "seconds")
@@ -65,8 +67,12 @@ class References:
             try:
                 self.path.parent.mkdir(exist_ok=True)
                 write_atomic(self.path, _parquet(self._known))
-            except OSError as error:  # they can be computed again; a record that cannot be written is told of by itself
-                print(f"xpo-bench: {self.path}: cannot be written ({error.strerror or error})", file=sys.stderr)
+            except (
+                OSError
+            ) as error:  # they can be computed again; a record that cannot be written is told of by itself
+                print(
+                    f"xpo-bench: {self.path}: cannot be written ({error.strerror or error})", file=sys.stderr
+                )
         self._unsaved = False
 
     def _load(self) -> dict[bytes, CachedScore]:
@@ -77,7 +83,10 @@ class References:
         except Exception as error:  # whatever a damaged file makes its reader raise
             aside = self.path.with_suffix(".damaged")
             self.path.replace(aside)
-            print(f"xpo-bench: {self.path} is not whole ({type(error).__name__}); set aside as {aside.name}", file=sys.stderr)
+            print(
+                f"xpo-bench: {self.path} is not whole ({type(error).__name__}); set aside as {aside.name}",
+                file=sys.stderr,
+            )
             return {}
 
     def __getitem__(self, item: Completion) -> CachedScore:
@@ -108,7 +117,8 @@ def _parquet(known: dict[bytes, CachedScore]) -> bytes:
     columns = {
         "completion": pa.array(list(known), pa.binary(16)),
         "token_logps": pa.array(
-            [score.token_logps.tolist() for score in scores], pa.list_(pa.float64() if double else pa.float32())
+            [score.token_logps.tolist() for score in scores],
+            pa.list_(pa.float64() if double else pa.float32()),
         ),
         "seconds": pa.array([score.seconds for score in scores], pa.float64()),
     }
@@ -125,6 +135,8 @@ def _read(path: Path) -> dict[bytes, CachedScore]:
         table = file.read()
     if tuple(table.column_names) != COLUMNS:
         raise ValueError(f"columns {table.column_names}")
-    dtype = torch.float64 if table.schema.field("token_logps").type.value_type == pa.float64() else torch.float32
+    dtype = (
+        torch.float64 if table.schema.field("token_logps").type.value_type == pa.float64() else torch.float32
+    )
     rows = zip(*(table.column(name).to_pylist() for name in COLUMNS), strict=True)
     return {key: CachedScore(torch.tensor(logps, dtype=dtype), seconds) for key, logps, seconds in rows}

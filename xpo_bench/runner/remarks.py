@@ -10,5 +10,7 @@ def remarks(record: Mapping[str, Any]) -> list[str]:
     """The remarks on a record; equal ones of several records are to be told once."""
     who = f"{record['algorithm']['name']} on {record['task']['name']}"
     if record["algorithm"].get("z0") == "none":
-        return [f"{who}: all rows that are trained on share one prompt, none has a mismatched partner, and z0 is 0 throughout"]
+        return [
+            f"{who}: all rows that are trained on share one prompt, none has a mismatched partner, and z0 is 0 throughout"
+        ]
     return []

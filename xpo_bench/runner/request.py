@@ -9,11 +9,11 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from xpo_bench.algorithm import Algorithm
+from xpo_bench.contract.algorithm import Algorithm
+from xpo_bench.contract.task import Task
 from xpo_bench.data.layouts import check_columns
 from xpo_bench.errors import UsageError, unknown
-from xpo_bench.runner.config import Settings, add_setting, parse_set
-from xpo_bench.task import Task
+from xpo_bench.runner.settings import Settings, add_setting, parse_set
 
 
 @dataclass(frozen=True)
@@ -55,9 +55,13 @@ def parse_seeds(asked: Any) -> tuple[int, ...]:
     if numbers and "," not in text:
         numbers = list(range(min(numbers[0], MOST_SEEDS + 1)))
     if not numbers or min(numbers) < 0 or max(numbers) >= 2**63 or len(set(numbers)) < len(numbers):
-        raise UsageError(f"--seeds {text[:80]}: expected a count such as 3, or distinct seeds such as 0,7 or 42,")
+        raise UsageError(
+            f"--seeds {text[:80]}: expected a count such as 3, or distinct seeds such as 0,7 or 42,"
+        )
     if len(numbers) > MOST_SEEDS:
-        raise UsageError(f"--seeds {text[:80]}: more than {MOST_SEEDS:,} seeds; name them in parts, such as 0,1,2")
+        raise UsageError(
+            f"--seeds {text[:80]}: more than {MOST_SEEDS:,} seeds; name them in parts, such as 0,1,2"
+        )
     return tuple(numbers)
 
 
@@ -74,7 +78,17 @@ FILE_KEYS = (
     "optimizer", "lr", "loss_over", "label_noise", "dtype", "experiment", "rows", "on_bad_row", "truncate",
     "lora", "gpus_per_cell", "template_date", "columns", "rankings",
 )  # fmt: skip
-BUDGET_KEYS = ("steps", "sampling", "heldout", "batch_size", "optimizer", "lr", "loss_over", "label_noise", "dtype")
+BUDGET_KEYS = (
+    "steps",
+    "sampling",
+    "heldout",
+    "batch_size",
+    "optimizer",
+    "lr",
+    "loss_over",
+    "label_noise",
+    "dtype",
+)
 
 
 def read_file(path: Path) -> list[dict[str, Any]]:
@@ -105,7 +119,11 @@ def read_file(path: Path) -> list[dict[str, Any]]:
 def suites() -> dict[str, Path]:
     """The built-in suites, by name."""
     root = resources.files("xpo_bench.runner") / "suites"
-    return {entry.name.removesuffix(".toml"): Path(str(entry)) for entry in root.iterdir() if entry.name.endswith(".toml")}
+    return {
+        entry.name.removesuffix(".toml"): Path(str(entry))
+        for entry in root.iterdir()
+        if entry.name.endswith(".toml")
+    }
 
 
 def _words(value: Any, where: str) -> tuple[Any, ...]:
@@ -121,7 +139,9 @@ def _words(value: Any, where: str) -> tuple[Any, ...]:
 
 
 def requests(words: Mapping[str, Any], file: Path | None = None, device: str = "cpu") -> list[Request]:
-    """Requests from flags or keyword arguments, a plan file and a suite: flags override the file, both the suite."""
+    """Requests from flags or keyword arguments, a plan file and a suite: flags override the file, both the
+    suite.
+    """
     words = {k: v for k, v in words.items() if v is not None and v != ()}
     blocks = [_override(block, words) for block in read_file(file)] if file else [dict(words)]
     out = []
@@ -155,12 +175,20 @@ def _override(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, A
 
 
 def _narrow(part: dict[str, Any], above: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """A suite's block, the words above it; where a block names its algorithms, only those asked for stay, with their settings."""
+    """A suite's block, the words above it; where a block names its algorithms, only those asked for stay,
+    with their settings.
+    """
     own, asked = _words(part.get("algos"), "--algos"), _words(above.get("algos"), "--algos")
     if not own or not asked:
         return part, above
     called = [getattr(item, "name", item) for item in asked]
-    kept = own if "all" in called else asked if own == ("all",) else tuple(name for name in own if name in called)
+    kept = (
+        own
+        if "all" in called
+        else asked
+        if own == ("all",)
+        else tuple(name for name in own if name in called)
+    )
     settings = _settings(part.get("set"))
     if kept != ("all",):
         names = [getattr(item, "name", item) for item in kept]
@@ -179,10 +207,16 @@ def _settings(value: Any) -> Settings:
     if isinstance(value, str | list | tuple):
         return parse_set([value] if isinstance(value, str) else value)
     if not isinstance(value, Mapping):
-        raise UsageError(f'set = {value}: expected a table such as {{ "dpo.beta" = [0.1, 0.5] }}, or words ALGORITHM.FIELD=VALUE')
+        raise UsageError(
+            f'set = {value}: expected a table such as {{ "dpo.beta" = [0.1, 0.5] }}, or words ALGORITHM.FIELD=VALUE'
+        )
     settings: Settings = {}
     for left, values in value.items():
-        nested = {f"{left}.{field}": v for field, v in values.items()} if isinstance(values, Mapping) else {left: values}
+        nested = (
+            {f"{left}.{field}": v for field, v in values.items()}
+            if isinstance(values, Mapping)
+            else {left: values}
+        )
         for name, found in nested.items():
             add_setting(settings, name, found if isinstance(found, list | tuple) else [found])
     return settings

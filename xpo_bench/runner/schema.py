@@ -41,8 +41,8 @@ class AlgorithmOf(Model):
     regulariser: tuple[str, Literal[-1, 1]] | None = Field(strict=False)
     """The field that is meant to hold the policy near the reference, and the direction in which it does."""
     z0: Literal["exact", "mismatched", "none"] | None = None
-    """KTO's reference point: the exact KL of a table, or scores of mismatched rows; "none" where all rows that are
-    trained on share one prompt, so that none has a mismatched partner and z0 is 0 throughout."""
+    """KTO's reference point: the exact KL of a table, or scores of mismatched rows; "none" where all rows
+    that are trained on share one prompt, so that none has a mismatched partner and z0 is 0 throughout."""
 
 
 class Data(Model):
@@ -66,7 +66,9 @@ class Data(Model):
     train: Count
     heldout: Count
     template: Literal["model", "plain"] | None = None
-    """What made text of conversational rows: the model's chat template, or the suite's plain one; null where rows are text."""
+    """What made text of conversational rows: the model's chat template, or the suite's plain one; null where
+    rows are text.
+    """
     template_date: str | None = None
     """The day that the chat template was told, where it asked for today's."""
     truncated: Count | None = None

@@ -71,13 +71,17 @@ class Store:
             probe.touch()
             probe.unlink()
         except OSError as error:
-            raise UsageError(f"--out {self.root}: cannot be written ({error.strerror}); name a writable directory") from None
+            raise UsageError(
+                f"--out {self.root}: cannot be written ({error.strerror}); name a writable directory"
+            ) from None
 
     @classmethod
     def existing(cls, root: Path) -> Store:
         """A run directory that is there; UsageError otherwise."""
         if not (root / "cells").is_dir():
-            raise UsageError(f"{root}: not a run directory (no cells/ in it); `xpo-bench run` prints where it wrote")
+            raise UsageError(
+                f"{root}: not a run directory (no cells/ in it); `xpo-bench run` prints where it wrote"
+            )
         return cls(root)
 
     def write_run(self, document: Mapping[str, Any]) -> None:
@@ -124,11 +128,15 @@ class Store:
     def records(self) -> list[dict[str, Any]]:
         """Every whole record of the run directory, in the order of the keys."""
         folder = self.root / "cells"
-        keys = sorted(name[:-5] for name in os.listdir(folder) if name.endswith(".json") and KEY.fullmatch(name[:-5]))
+        keys = sorted(
+            name[:-5] for name in os.listdir(folder) if name.endswith(".json") and KEY.fullmatch(name[:-5])
+        )
         collecting = gc.isenabled()
         gc.disable()  # nothing that is read here is garbage, and looking for it would take half of the time
         try:
-            return [record for key in keys if (record := self._read(f"{folder}{os.sep}{key}.json")) is not None]
+            return [
+                record for key in keys if (record := self._read(f"{folder}{os.sep}{key}.json")) is not None
+            ]
         finally:
             if collecting:
                 gc.enable()
@@ -155,7 +163,9 @@ class Store:
         return record  # type: ignore[no-any-return]
 
     def set_aside(self) -> list[tuple[Path, str]]:
-        """Rename the damaged files that have been looked at, so that they are computed again; their new names, and why."""
+        """Rename the damaged files that have been looked at, so that they are computed again; their new
+        names, and why.
+        """
         out = []
         for path, reason in self.damaged.items():
             aside = path.with_name(f"{path.name}.damaged")

@@ -1,4 +1,6 @@
-"""Checks of what an algorithm declares: its class variables, its fields, its stages, its examples and its module."""
+"""Checks of what an algorithm declares: its class variables, its fields, its stages, its examples and its
+module.
+"""
 
 from __future__ import annotations
 
@@ -14,20 +16,24 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 from pydantic import ValidationError
 from typing_extensions import Doc
 
-from xpo_bench.algorithm import Algorithm
+from xpo_bench.contract.algorithm import Algorithm
+from xpo_bench.contract.examples import Completion, Pair, Single
+from xpo_bench.contract.scoring import Group
+from xpo_bench.contract.settings import Stage
 from xpo_bench.plugins import check_class
-from xpo_bench.runner.config import adapter, dump, names
+from xpo_bench.runner.settings import adapter, dump, names
 from xpo_bench.testing.steps import View, make_step, rows, shaped, views
 from xpo_bench.testing.variations import variations
 from xpo_bench.testing.verdicts import CheckFailed, NotApplicable, require
 from xpo_bench.testing.world import Drifted
-from xpo_bench.types import Completion, Group, Pair, Single, Stage
 
 ABILITIES = frozenset({"enumerable", "generate", "reward"})
 UNITS = ("nats", "dimensionless", "probability", "share", "ratio", "tokens", "steps", "reward")
 """Words, one of which stands in the sentence of a field that is a float."""
 IMPORT_BOUND_S = 1.0
-"""Seconds of processor time that a plugin's import may take beyond torch; half of torch's own where that is more."""
+"""Seconds of processor time that a plugin's import may take beyond torch; half of torch's own where that is
+more.
+"""
 
 
 def declaration(algorithm: Algorithm) -> None:
@@ -39,15 +45,23 @@ def declaration(algorithm: Algorithm) -> None:
         raise CheckFailed(str(error)) from None
     known = {f.name for f in fields(algorithm)}
     require(cls.accepts in (Pair, Single), f"accepts is {cls.accepts!r}")
-    require(bool(cls.groups) and all(isinstance(g, Group) for g in cls.groups.values()), "groups holds no Group")
+    require(
+        bool(cls.groups) and all(isinstance(g, Group) for g in cls.groups.values()), "groups holds no Group"
+    )
     needed, why = _needed_spec(cls)
     require(cls.spec >= needed, f"declares spec {cls.spec}, but {why} is of version {needed} of the contract")
     require(cls.requires <= ABILITIES, f"requires names {sorted(cls.requires - ABILITIES)}")
     require(bool(cls.source.strip()), "source is empty")
     if cls.regulariser is not None:
-        require(cls.regulariser[0] in known, f"regulariser names the field {cls.regulariser[0]!r}, which there is not")
+        require(
+            cls.regulariser[0] in known,
+            f"regulariser names the field {cls.regulariser[0]!r}, which there is not",
+        )
         require(cls.regulariser[1] in (-1, 1), f"the direction of regulariser is {cls.regulariser[1]!r}")
-    require(cls.kl_strength is None or cls.kl_strength in known, f"kl_strength names the field {cls.kl_strength!r}")
+    require(
+        cls.kl_strength is None or cls.kl_strength in known,
+        f"kl_strength names the field {cls.kl_strength!r}",
+    )
     written = dict(zip([f.name for f in fields(algorithm)], names(cls), strict=False))
     for field, ends in cls.search_space.items():
         require(field in known, f"search_space names the field {field!r}, which there is not")
@@ -55,7 +69,9 @@ def declaration(algorithm: Algorithm) -> None:
             try:
                 adapter(cls).validate_python({written[field]: end})
             except ValidationError:
-                raise CheckFailed(f"search_space: {field} = {end} is refused by the field's own bounds") from None
+                raise CheckFailed(
+                    f"search_space: {field} = {end} is refused by the field's own bounds"
+                ) from None
 
 
 def _needed_spec(cls: type[Algorithm]) -> tuple[int, str]:
@@ -78,7 +94,9 @@ def config_round_trip(algorithm: Algorithm) -> None:
             again = validated.validate_python(json.loads(text))
         except (ValidationError, ValueError, TypeError) as error:
             message = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
-            raise CheckFailed(f"the configuration {dump(one)} cannot be written as JSON and read again: {message}") from None
+            raise CheckFailed(
+                f"the configuration {dump(one)} cannot be written as JSON and read again: {message}"
+            ) from None
         require(again == one, f"the configuration {text} comes back as {again!r}")
     _refused(algorithm, {"a_field_that_is_not_there": 1})
     for field, name in zip(fields(algorithm), names(cls), strict=False):
@@ -109,12 +127,18 @@ def fields_documented(algorithm: Algorithm) -> None:
 def options_matter(algorithm: Algorithm) -> None:
     """Every field changes something: the loss, the stages, the data or the solution."""
     base = _outcome(algorithm)
-    ignored = [name for name, others in variations(algorithm) if others and all(_outcome(other) == base for other in others)]
+    ignored = [
+        name
+        for name, others in variations(algorithm)
+        if others and all(_outcome(other) == base for other in others)
+    ]
     require(not ignored, f"fields that change nothing: {', '.join(ignored)}")
 
 
 def _outcome(algorithm: Algorithm) -> Any:
-    """All that an algorithm decides, in a form that compares: losses near and far, stages, shaped data, solution."""
+    """All that an algorithm decides, in a form that compares: losses near and far, stages, shaped data,
+    solution.
+    """
     try:
         examples, tools = shaped(algorithm, View(visits=10**6))
     except Exception as error:  # also an outcome: rso with too few candidates says so
@@ -136,8 +160,12 @@ def stage_shares(algorithm: Algorithm) -> None:
         require(bool(plan) and all(isinstance(stage, Stage) for stage in plan), "stages() returns no stages")
         require(all(stage.share > 0 for stage in plan), "a stage's share is not positive")
         total = math.fsum(stage.share for stage in plan)
-        require(math.isclose(total, 1.0, abs_tol=1e-9), f"the shares of {len(plan)} stages sum to {total:.6g}")
-        require(all(stage.refresh is None or stage.refresh >= 1 for stage in plan), "a stage's refresh is below 1")
+        require(
+            math.isclose(total, 1.0, abs_tol=1e-9), f"the shares of {len(plan)} stages sum to {total:.6g}"
+        )
+        require(
+            all(stage.refresh is None or stage.refresh >= 1 for stage in plan), "a stage's refresh is below 1"
+        )
 
 
 def completions_match(algorithm: Algorithm) -> None:
@@ -149,12 +177,19 @@ def completions_match(algorithm: Algorithm) -> None:
             f"the group {name!r} is {'returned by completions() only' if name in made else 'not returned by completions()'}"
         )
     for name, items in made.items():
-        require(len(items) == len(examples), f"completions() has {len(items)} of group {name!r} for {len(examples)} examples")
         require(
-            all(isinstance(item, Completion) and item.text for item in items), f"{name!r} holds what is no Completion with a text"
+            len(items) == len(examples),
+            f"completions() has {len(items)} of group {name!r} for {len(examples)} examples",
+        )
+        require(
+            all(isinstance(item, Completion) and item.text for item in items),
+            f"{name!r} holds what is no Completion with a text",
         )
     for name, values in algorithm.columns(examples).items():
-        require(len(values) == len(examples), f"columns() has {len(values)} of {name!r} for {len(examples)} examples")
+        require(
+            len(values) == len(examples),
+            f"columns() has {len(values)} of {name!r} for {len(examples)} examples",
+        )
         require(all(math.isfinite(v) for v in values), f"the column {name!r} holds what is not finite")
 
 
@@ -162,7 +197,7 @@ PROBE = """
 import importlib.util, json, sys, time
 import torch
 torch_s = time.process_time()
-import xpo_bench, xpo_bench.algorithm
+import xpo_bench, xpo_bench.contract.algorithm
 name, file, path = json.loads(sys.argv[1])
 sys.path[:0] = path
 before = set(sys.modules)
@@ -189,7 +224,9 @@ def import_time(algorithm: Algorithm) -> None:
     if file is None or not Path(file).is_file():
         raise NotApplicable("the class stands in no file")
     place = json.dumps([name, file, [p for p in sys.path if p]])
-    done = subprocess.run([sys.executable, "-c", PROBE, place], capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", PROBE, place], capture_output=True, text=True, timeout=300, check=False
+    )
     last = done.stderr.strip().splitlines()[-1:] or ["no message"]
     require(done.returncode == 0, f"{name} cannot be imported in a fresh interpreter: {last[0]}")
     torch_s, own_s, heavy = json.loads(done.stdout.strip().splitlines()[-1])

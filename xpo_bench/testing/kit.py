@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from xpo_bench.algorithm import Algorithm
+from xpo_bench.contract.algorithm import Algorithm
 from xpo_bench.errors import UsageError
+from xpo_bench.plugins import first_paragraph
 from xpo_bench.testing import declared, loss, state, training
 from xpo_bench.testing.verdicts import CheckFailed, NotApplicable, Raised
 
@@ -34,7 +35,7 @@ class Check:
     @property
     def statement(self) -> str:
         """What the check states, one sentence."""
-        return (self.function.__doc__ or "").strip().splitlines()[0]
+        return first_paragraph(self.function.__doc__ or "")
 
 
 CHECKS: tuple[Check, ...] = (
@@ -49,15 +50,25 @@ CHECKS: tuple[Check, ...] = (
         declared.fields_documented,
         'Annotate the field: Annotated[float, Gt(0), Doc("KL strength, 1/nats")].',
     ),
-    Check("options-matter", declared.options_matter, "Use the field in loss(), stages() or shape_data(), or remove it."),
-    Check("stage-shares", declared.stage_shares, "Let the shares of stages() sum to 1, e.g. 1/n for each of n."),
+    Check(
+        "options-matter",
+        declared.options_matter,
+        "Use the field in loss(), stages() or shape_data(), or remove it.",
+    ),
+    Check(
+        "stage-shares", declared.stage_shares, "Let the shares of stages() sum to 1, e.g. 1/n for each of n."
+    ),
     Check(
         "completions-match-groups",
         declared.completions_match,
         "Return one Completion(prompt, text) per example for every group, and one number per example for every column.",
     ),
-    Check("loss-shape", loss.shape, "Return per-example values and reduce nothing: the runner takes the mean."),
-    Check("loss-finite", loss.finite, "Look for a logarithm, root or quotient of what can be zero or negative."),
+    Check(
+        "loss-shape", loss.shape, "Return per-example values and reduce nothing: the runner takes the mean."
+    ),
+    Check(
+        "loss-finite", loss.finite, "Look for a logarithm, root or quotient of what can be zero or negative."
+    ),
     Check(
         "finite-at-reference",
         loss.finite_at_reference,
@@ -68,32 +79,58 @@ CHECKS: tuple[Check, ...] = (
         loss.extremes,
         "Use logsigmoid(x) for log(sigmoid(x)), softplus, log1p, and sigmoid(−x) for 1 − sigmoid(x).",
     ),
-    Check("bfloat16-finite", loss.bfloat16, "Compute 1 − exp(x) as −expm1(x), and give small differences float32."),
     Check(
-        "declared-is-read", loss.declared_is_read, "Remove the group or the reference from groups: it is computed for nothing."
+        "bfloat16-finite",
+        loss.bfloat16,
+        "Compute 1 − exp(x) as −expm1(x), and give small differences float32.",
     ),
     Check(
-        "undeclared-is-not-read", loss.undeclared_is_not_read, "Declare it in groups: the runner scores only what is declared."
+        "declared-is-read",
+        loss.declared_is_read,
+        "Remove the group or the reference from groups: it is computed for nothing.",
+    ),
+    Check(
+        "undeclared-is-not-read",
+        loss.undeclared_is_not_read,
+        "Declare it in groups: the runner scores only what is declared.",
     ),
     Check(
         "gradient-reaches-policy",
         loss.gradient,
         "Detach nothing that is to train; declare grad=False on groups that are read only.",
     ),
-    Check("off-mask-invariant", loss.off_mask, "Use scores.sum, scores.mean and scores.length, or masked_fill before every sum."),
-    Check("absent-rows-invariant", loss.absent_rows, "Weigh sums over the batch by step.weight, and divide by step.totals."),
+    Check(
+        "off-mask-invariant",
+        loss.off_mask,
+        "Use scores.sum, scores.mean and scores.length, or masked_fill before every sum.",
+    ),
+    Check(
+        "absent-rows-invariant",
+        loss.absent_rows,
+        "Weigh sums over the batch by step.weight, and divide by step.totals.",
+    ),
     Check("deterministic", loss.deterministic, "Draw nothing and keep no state in loss()."),
     Check(
-        "inputs-not-mutated", loss.inputs_kept, "Use x + y and torch.where; no method that ends in _, no assignment to an index."
+        "inputs-not-mutated",
+        loss.inputs_kept,
+        "Use x + y and torch.where; no method that ends in _, no assignment to an index.",
     ),
-    Check("runs-broadcast", loss.runs_axis, "Reduce along the last axis only; no float(), .item(), or branch on a value."),
+    Check(
+        "runs-broadcast",
+        loss.runs_axis,
+        "Reduce along the last axis only; no float(), .item(), or branch on a value.",
+    ),
     Check("row-order-invariant", loss.row_order, "Let no value depend on an example's place in the batch."),
     Check(
         "batch-coupling-declared",
         loss.batch_coupling,
         "Set batch_coupled = True if examples are meant to depend on one another, else divide by step.totals only.",
     ),
-    Check("future-fields-ignored", loss.future_fields, "Read fields, groups and columns of the step by name, never all of them."),
+    Check(
+        "future-fields-ignored",
+        loss.future_fields,
+        "Read fields, groups and columns of the step by name, never all of them.",
+    ),
     Check(
         "state-well-formed",
         state.well_formed,
@@ -101,7 +138,9 @@ CHECKS: tuple[Check, ...] = (
     ),
     Check("state-is-read", state.is_read, "Make what never changes a field, and remove what nothing reads."),
     Check(
-        "state-pure", state.pure, "Compute the next state from the step alone: x + y, no method that ends in _, no self.x = y."
+        "state-pure",
+        state.pure,
+        "Compute the next state from the step alone: x + y, no method that ends in _, no self.x = y.",
     ),
     Check("state-runs-broadcast", state.runs_axis, "Reduce along the last axis only, with keepdim=True."),
     Check(
@@ -109,25 +148,39 @@ CHECKS: tuple[Check, ...] = (
         state.whole_step,
         "Weigh sums over the rows by step.weight, and take each of them through step.all_reduce.",
     ),
-    Check("implied-preference", loss.implied_preference, "Return σ of the margin between chosen and rejected, or None."),
+    Check(
+        "implied-preference",
+        loss.implied_preference,
+        "Return σ of the margin between chosen and rejected, or None.",
+    ),
     Check(
         "learns",
         training.learns,
         "Look for a sign: the loss has to fall when the chosen completion rises against the rejected one.",
     ),
-    Check("same-seed-same-curve", training.same_seed, "Draw from tools.rng only, and keep no state between runs."),
+    Check(
+        "same-seed-same-curve",
+        training.same_seed,
+        "Draw from tools.rng only, and keep no state between runs.",
+    ),
     Check(
         "resume-equals-uninterrupted",
         training.resume,
         "Keep no state between runs, and depend on nothing but the step and the fields.",
     ),
-    Check("import-time", declared.import_time, "Import heavy packages other than torch inside the functions that need them."),
+    Check(
+        "import-time",
+        declared.import_time,
+        "Import heavy packages other than torch inside the functions that need them.",
+    ),
 )
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What a check found: a verdict, in one line why it is not ok, and whether an exception of the algorithm was the reason."""
+    """What a check found: a verdict, in one line why it is not ok, and whether an exception of the algorithm
+    was the reason.
+    """
 
     check: Check
     verdict: Verdict
@@ -155,7 +208,8 @@ class BoundCheck:
         """Run the check.
 
         Raises:
-            CheckFailed: the algorithm breaks it, or raised something itself. NotApplicable: it says nothing here.
+            CheckFailed: the algorithm breaks it, or raised something itself. NotApplicable: it says nothing
+            here.
         """
         try:
             self.check.function(self.algorithm)
@@ -179,7 +233,9 @@ def _told(error: Exception) -> str:
     """An exception in one line, with the last place in it that is not the suite's own."""
     own = str(Path(__file__).parents[1])
     frames = [
-        f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(own) and "torch" not in f.filename
+        f
+        for f in traceback.extract_tb(error.__traceback__)
+        if not f.filename.startswith(own) and "torch" not in f.filename
     ]
     where = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
     said = " ".join(str(error).split())

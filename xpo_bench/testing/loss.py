@@ -1,4 +1,6 @@
-"""Checks of the loss alone, on steps whose scores are known in advance. The first line of each docstring is what it states."""
+"""Checks of the loss alone, on steps whose scores are known in advance. The first line of each docstring is
+what it states.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from xpo_bench.algorithm import Algorithm
+from xpo_bench.contract.algorithm import Algorithm
+from xpo_bench.contract.scoring import Group, Scores, Step
 from xpo_bench.testing.steps import (
     AT_REFERENCE,
     PLAIN,
@@ -31,7 +34,6 @@ from xpo_bench.testing.steps import (
 from xpo_bench.testing.variations import float_fields, three_runs
 from xpo_bench.testing.verdicts import CheckFailed, NotApplicable, require, require_close
 from xpo_bench.testing.world import Drifted, Level, TextPolicy
-from xpo_bench.types import Group, Scores, Step
 
 FAR = 3000.0
 """Nats between policy and reference in `extremes`."""
@@ -47,9 +49,14 @@ def shape(algorithm: Algorithm) -> None:
         require(isinstance(values, Tensor), f"loss() returns {type(values).__name__}")
         require(values.is_floating_point(), f"loss() returns {values.dtype}")
         expected = (size(step),)
-        require(values.shape == expected, f"loss() returns shape {tuple(values.shape)} for {size(step)} examples")
+        require(
+            values.shape == expected, f"loss() returns shape {tuple(values.shape)} for {size(step)} examples"
+        )
         both = algorithm.loss(side_by_side([step, make_step(algorithm, view)]))
-        require(both.shape == (2, *expected), f"loss() returns shape {tuple(both.shape)} for 2 runs of {size(step)} examples")
+        require(
+            both.shape == (2, *expected),
+            f"loss() returns shape {tuple(both.shape)} for 2 runs of {size(step)} examples",
+        )
 
 
 def finite(algorithm: Algorithm) -> None:
@@ -81,7 +88,9 @@ def _corners(algorithm: Algorithm) -> Iterator[tuple[str, View]]:
         reference: dict[str, TextPolicy] = {
             g: Level(SURE - FAR if sign > 0 else SURE) for g, sign in zip(groups, signs, strict=True)
         }
-        where = ", ".join(f"log-ratio {'+' if sign > 0 else '-'}3000 of {g}" for g, sign in zip(groups, signs, strict=True))
+        where = ", ".join(
+            f"log-ratio {'+' if sign > 0 else '-'}3000 of {g}" for g, sign in zip(groups, signs, strict=True)
+        )
         yield where, View(policy, reference, sampler=policy[groups[0]], dtype=torch.float32, kl=FAR)
 
 
@@ -125,7 +134,9 @@ class Recorder(Mapping[str, Scores]):
 
 
 def _reads(algorithm: Algorithm) -> tuple[set[str], set[str], bool]:
-    """(groups whose policy scores the loss reads, groups whose reference it reads, whether a key was missing)."""
+    """(groups whose policy scores the loss reads, groups whose reference it reads, whether a key was
+    missing).
+    """
     step = make_step(algorithm)
     policy, reference = Recorder(step.policy), Recorder(step.reference)
     try:
@@ -142,8 +153,14 @@ def declared_is_read(algorithm: Algorithm) -> None:
         raise NotApplicable("the loss reads what it does not declare")
     for name, group in algorithm.groups.items():
         require(name in policy, f"declares the group {name!r} and does not read it")
-        require(not group.reference or name in reference, f"declares the reference of {name!r} and does not read it")
-        require(not group.token_kl or _reads_kl(algorithm, name), f"declares token_kl of {name!r} and does not read it")
+        require(
+            not group.reference or name in reference,
+            f"declares the reference of {name!r} and does not read it",
+        )
+        require(
+            not group.token_kl or _reads_kl(algorithm, name),
+            f"declares token_kl of {name!r} and does not read it",
+        )
 
 
 def _reads_kl(algorithm: Algorithm, group: str) -> bool:
@@ -170,7 +187,9 @@ def undeclared_is_not_read(algorithm: Algorithm) -> None:
         try:
             algorithm.loss(without_kl(step, [name]))
         except (TypeError, AttributeError):
-            raise CheckFailed(f"reads token_kl of {name!r}, for which groups declares no token_kl=True") from None
+            raise CheckFailed(
+                f"reads token_kl of {name!r}, for which groups declares no token_kl=True"
+            ) from None
 
 
 def gradient(algorithm: Algorithm) -> None:
@@ -181,7 +200,9 @@ def gradient(algorithm: Algorithm) -> None:
     require(values.requires_grad, "the loss carries no gradient: something detaches the policy's scores")
     found = gradients(values, step)
     graphed = [name for name, scores in step.policy.items() if scores.token_logps.requires_grad]
-    for name, reached in zip(graphed, found, strict=False):  # whether the KLs behind them train is the loss's own matter
+    for name, reached in zip(
+        graphed, found, strict=False
+    ):  # whether the KLs behind them train is the loss's own matter
         require(
             reached is not None,
             f"no gradient reaches {name!r}, which is scored with a graph; if that is meant, declare Group(grad=False)",
@@ -247,7 +268,8 @@ def runs_axis(algorithm: Algorithm) -> None:
         runs = three_runs(algorithm)
         steps = [make_step(algorithm, replace(view, policy=Drifted(0.9, seed))) for seed in range(3)]
         columns = {
-            name: torch.tensor([[getattr(run, name)] for run in runs], dtype=torch.float64) for name in float_fields(algorithm)
+            name: torch.tensor([[getattr(run, name)] for run in runs], dtype=torch.float64)
+            for name in float_fields(algorithm)
         }
         stacked: Any = replace(algorithm, **columns)
         if algorithm.state():
@@ -282,7 +304,10 @@ def batch_coupling(algorithm: Algorithm) -> None:
         if not algorithm.batch_coupled:
             require_close(parts, whole, "a step in micro-batches gives other values than the whole step")
         differs = differs or not torch.allclose(parts, whole, equal_nan=True)
-    require(differs or not algorithm.batch_coupled, "declares batch_coupled, yet no value depends on the other examples")
+    require(
+        differs or not algorithm.batch_coupled,
+        "declares batch_coupled, yet no value depends on the other examples",
+    )
 
 
 @dataclass(frozen=True)
@@ -308,7 +333,11 @@ def future_fields(algorithm: Algorithm) -> None:
             columns={"a_later_column": more, **step.columns},
             totals={"a_later_column": more.sum(-1, keepdim=True), **step.totals},
         )
-        require_close(algorithm.loss(later), algorithm.loss(step), "what a later version adds to the step changes the loss")
+        require_close(
+            algorithm.loss(later),
+            algorithm.loss(step),
+            "what a later version adds to the step changes the loss",
+        )
 
 
 def implied_preference(algorithm: Algorithm) -> None:
@@ -319,10 +348,16 @@ def implied_preference(algorithm: Algorithm) -> None:
     claimed = algorithm.implied_preference(step)
     if claimed is None:
         raise NotApplicable("it implies no preference probability")
-    require(claimed.shape == (size(step),), f"implied_preference() returns shape {tuple(claimed.shape)} for {size(step)} pairs")
+    require(
+        claimed.shape == (size(step),),
+        f"implied_preference() returns shape {tuple(claimed.shape)} for {size(step)} pairs",
+    )
     claimed = claimed.detach()
     inside = bool(((claimed >= 0) & (claimed <= 1)).all())
-    require(inside, f"implied_preference() returns values from {float(claimed.min()):.3g} to {float(claimed.max()):.3g}")
+    require(
+        inside,
+        f"implied_preference() returns values from {float(claimed.min()):.3g} to {float(claimed.max()):.3g}",
+    )
     swapped = replace(
         step,
         policy={"chosen": step.policy["rejected"], "rejected": step.policy["chosen"]},
@@ -332,7 +367,9 @@ def implied_preference(algorithm: Algorithm) -> None:
     require(other is not None, "implied_preference() is None for some pairs only")
     assert other is not None
     require_close(
-        claimed + other.detach(), torch.ones_like(claimed), "the probabilities of a pair and of the pair swapped do not sum to 1"
+        claimed + other.detach(),
+        torch.ones_like(claimed),
+        "the probabilities of a pair and of the pair swapped do not sum to 1",
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from xpo_bench.algorithm import Algorithm
+from xpo_bench.contract.algorithm import Algorithm
 from xpo_bench.errors import UsageError, unknown
 from xpo_bench.testing.kit import CHECKS, BoundCheck, checks_for, instance
 from xpo_bench.testing.verdicts import CheckFailed, NotApplicable
@@ -31,7 +31,9 @@ class PytestCheck:
                 raise
             pytest.skip(str(reason))
         except CheckFailed as failed:
-            raise CheckFailed(f"{failed}\n{self.bound.check.statement}\n{self.bound.check.remedy}") from failed.__cause__
+            raise CheckFailed(
+                f"{failed}\n{self.bound.check.statement}\n{self.bound.check.remedy}"
+            ) from failed.__cause__
 
 
 def parametrize_with_checks(
@@ -43,8 +45,9 @@ def parametrize_with_checks(
 
     Args:
         algorithms: instances, or classes, which stand for their defaults.
-        expected_failed_checks: check -> why it fails, for all algorithms, or a function of the algorithm that returns it. It is
-            strict: a check that is expected to fail and passes, or does not apply, fails the test.
+        expected_failed_checks: check -> why it fails, for all algorithms, or a function of the algorithm that
+            returns it. It is strict: a check that is expected to fail and passes, or does not apply, fails
+            the test.
 
     Raises:
         UsageError: a name that is no check's.
@@ -58,7 +61,9 @@ def parametrize_with_checks(
 
     cases = []
     for number, algorithm in enumerate(made := [instance(a) for a in algorithms]):
-        expected = (expected_failed_checks(algorithm) if callable(expected_failed_checks) else expected_failed_checks) or {}
+        expected = (
+            expected_failed_checks(algorithm) if callable(expected_failed_checks) else expected_failed_checks
+        ) or {}
         for name in expected:
             if name not in {check.name for check in CHECKS}:
                 raise UsageError(unknown("check", name, (check.name for check in CHECKS)))

@@ -75,7 +75,9 @@ def _check_name(name: str) -> None:
     if not plugins.NAME.fullmatch(name):
         raise UsageError(f"the name {name!r} does not match {plugins.NAME.pattern}; apo-zero would")
     if not name[-1].isalnum():
-        raise UsageError(f"the name {name!r} ends in {name[-1]!r}: names of packages end in a letter or a digit")
+        raise UsageError(
+            f"the name {name!r} ends in {name[-1]!r}: names of packages end in a letter or a digit"
+        )
     if keyword.iskeyword(name) or keyword.issoftkeyword(name):
         raise UsageError(f"the name {name!r} is a keyword of Python")
     if name in plugins.RESERVED:

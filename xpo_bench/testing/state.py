@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from xpo_bench.algorithm import Algorithm
+from xpo_bench.contract.algorithm import Algorithm
+from xpo_bench.contract.scoring import Step
 from xpo_bench.testing.steps import (
     make_step,
     pick,
@@ -26,7 +27,6 @@ from xpo_bench.testing.steps import (
 from xpo_bench.testing.variations import float_fields, three_runs
 from xpo_bench.testing.verdicts import CheckFailed, NotApplicable, require, require_close
 from xpo_bench.testing.world import Drifted
-from xpo_bench.types import Step
 
 State = Mapping[str, Tensor]
 
@@ -37,22 +37,33 @@ def _needs_state(algorithm: Algorithm) -> None:
 
 
 def well_formed(algorithm: Algorithm) -> None:
-    """The initial state is a finite number per name, which JSON holds; the next one has its names, a number per run."""
+    """The initial state is a finite number per name, which JSON holds; the next one has its names, a number
+    per run.
+    """
     _needs_state(algorithm)
     initial = algorithm.state()
     for name, value in initial.items():
         number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        require(isinstance(name, str) and number, f"state() gives {name!r}: {type(value).__name__}, not a name and a number")
+        require(
+            isinstance(name, str) and number,
+            f"state() gives {name!r}: {type(value).__name__}, not a name and a number",
+        )
         require(math.isfinite(float(value)), f"the initial state {name!r} is {value}")
     require(json.loads(json.dumps(dict(initial))) == dict(algorithm.state()), "two calls of state() differ")
     for view in views(algorithm):
         step = make_step(algorithm, view)
         found = algorithm.next_state(step)
         require(isinstance(found, Mapping), f"next_state() returns {type(found).__name__}")
-        require(set(found) == set(initial), f"next_state() returns {sorted(found)}, the state is {sorted(initial)}")
+        require(
+            set(found) == set(initial),
+            f"next_state() returns {sorted(found)}, the state is {sorted(initial)}",
+        )
         for name, values in found.items():
             require(isinstance(values, Tensor), f"next_state() gives {name!r} as {type(values).__name__}")
-            require(values.shape == (1,), f"the next state {name!r} has shape {tuple(values.shape)} without runs, expected (1,)")
+            require(
+                values.shape == (1,),
+                f"the next state {name!r} has shape {tuple(values.shape)} without runs, expected (1,)",
+            )
             require(bool(torch.isfinite(values).all()), f"the next state {name!r} is {values.tolist()}")
 
 
@@ -90,7 +101,9 @@ def pure(algorithm: Algorithm) -> None:
         for name, tensor in tensors_of(step).items():
             require(torch.equal(before[name], tensor.detach()), f"next_state() changes {name} in place")
         for name, values in algorithm.next_state(step).items():
-            require(torch.equal(first[name], values.detach()), f"two calls of next_state() differ in {name!r}")
+            require(
+                torch.equal(first[name], values.detach()), f"two calls of next_state() differ in {name!r}"
+            )
 
 
 def runs_axis(algorithm: Algorithm) -> None:
@@ -103,16 +116,21 @@ def runs_axis(algorithm: Algorithm) -> None:
             for seed, run in enumerate(runs)
         ]
         columns = {
-            name: torch.tensor([[getattr(run, name)] for run in runs], dtype=torch.float64) for name in float_fields(algorithm)
+            name: torch.tensor([[getattr(run, name)] for run in runs], dtype=torch.float64)
+            for name in float_fields(algorithm)
         }
         stacked: Any = replace(algorithm, **columns)
         for name, got in stacked.next_state(side_by_side(steps)).items():
             alone = torch.stack([_next(run, step)[name] for run, step in zip(runs, steps, strict=True)])
-            require_close(got, alone, f"the state {name!r} of runs side by side differs from that of each alone")
+            require_close(
+                got, alone, f"the state {name!r} of runs side by side differs from that of each alone"
+            )
 
 
 def whole_step(algorithm: Algorithm) -> None:
-    """Order, absent rows and what stands off the mask change no state, nor do rows that lie in several processes."""
+    """Order, absent rows and what stands off the mask change no state, nor do rows that lie in several
+    processes.
+    """
     _needs_state(algorithm)
     for view in views(algorithm):
         step = make_step(algorithm, view)
@@ -121,7 +139,9 @@ def whole_step(algorithm: Algorithm) -> None:
         expected = _next(algorithm, step)
         _require_same(_next(algorithm, pick(step, order)), expected, "the order of the examples changes")
         _require_same(_next(algorithm, with_absent_rows(step)), expected, "rows of weight 0 change")
-        _require_same(_next(algorithm, with_junk_off_mask(step, -torch.inf)), expected, "-inf off the mask changes")
+        _require_same(
+            _next(algorithm, with_junk_off_mask(step, -torch.inf)), expected, "-inf off the mask changes"
+        )
         shares = [pick(step, slice(0, n // 3)), with_absent_rows(pick(step, slice(n // 3, n)))]
         for found in _in_processes(algorithm, shares):
             _require_same(found, expected, "rows that lie in two processes change")

@@ -1,4 +1,6 @@
-"""Steps for a loss to be checked on: the algorithm's own examples, completions and columns, and scores known in advance."""
+"""Steps for a loss to be checked on: the algorithm's own examples, completions and columns, and scores known
+in advance.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +13,13 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from xpo_bench.algorithm import Algorithm
+from xpo_bench.contract.algorithm import Algorithm
+from xpo_bench.contract.examples import Completion, Example, Single
+from xpo_bench.contract.scoring import Scores, Step
 from xpo_bench.testing.verdicts import require
 from xpo_bench.testing.world import PAIRS, REFERENCE, Drifted, KitTools, TextPolicy
-from xpo_bench.train.batches import mismatch
+from xpo_bench.train.batching import mismatch
 from xpo_bench.train.job import as_accepted
-from xpo_bench.types import Completion, Example, Scores, Single, Step
 
 MOVED, MOVED_LESS = Drifted(0.9), Drifted(0.6)
 EXACT_KL = 0.7
@@ -29,7 +32,8 @@ class View:
 
     Args:
         policy: the one that trains, or one per group. reference: the reference, or one per group.
-        sampler: what `shape_data` samples from when the algorithm refreshes its data; the initial policy otherwise.
+        sampler: what `shape_data` samples from when the algorithm refreshes its data; the initial policy
+            otherwise.
         exact: give `exact_kl` in place of the mismatched groups, as tables do.
         visits: `Tools.rows`, the rows that training can visit. kl: the exact KL, nats.
         later: the algorithm's state is that after an equal step, and not the initial one.
@@ -50,13 +54,19 @@ AT_REFERENCE = View(policy=REFERENCE, sampler=REFERENCE, kl=0.0)
 
 
 def views(algorithm: Algorithm, view: View = PLAIN) -> list[View]:
-    """The view, where a group is mismatched also the one with the exact KL, and where there is a state also later ones."""
-    out = [view, replace(view, exact=True)] if any(g.mismatched for g in algorithm.groups.values()) else [view]
+    """The view, where a group is mismatched also the one with the exact KL, and where there is a state also
+    later ones.
+    """
+    out = (
+        [view, replace(view, exact=True)] if any(g.mismatched for g in algorithm.groups.values()) else [view]
+    )
     return out + [replace(one, later=True) for one in out] if algorithm.state() else out
 
 
 def rows(algorithm: Algorithm) -> list[Example]:
-    """The rows that the algorithm is given: pairs, or singles of which not as many are desirable as undesirable."""
+    """The rows that the algorithm is given: pairs, or singles of which not as many are desirable as
+    undesirable.
+    """
     given = as_accepted(PAIRS, algorithm.accepts)
     return given[:-3] if algorithm.accepts is Single else given
 
@@ -76,7 +86,9 @@ def shaped(algorithm: Algorithm, view: View = PLAIN) -> tuple[list[Example], Kit
 
 
 def make_step(algorithm: Algorithm, view: View = PLAIN) -> Step:
-    """A step as the runner makes it; policy scores of groups with `grad=True` are leaves that ask for their gradient."""
+    """A step as the runner makes it; policy scores of groups with `grad=True` are leaves that ask for their
+    gradient.
+    """
     examples, _ = shaped(algorithm, view)
     policy, reference = {}, {}
     for name, completions in algorithm.completions(examples).items():
@@ -87,7 +99,8 @@ def make_step(algorithm: Algorithm, view: View = PLAIN) -> Step:
             found, index = mismatch(np.arange(len(completions))[None, :], completions)
             completions = [found[i] for i in index[0]]
         policy[name] = _scores(completions, _of(view.policy, name), view.dtype, rising=group.mismatched)
-        # every group, also those that do not ask for it: reading what is not declared is one check's matter, not every one's
+        # every group, also those that do not ask for it: reading what is not declared is one check's matter,
+        # not every one's
         reference[name] = _scores(completions, _of(view.reference, name), view.dtype)
         policy[name] = _with_kl(policy[name], reference[name])
         if group.grad:
@@ -95,7 +108,8 @@ def make_step(algorithm: Algorithm, view: View = PLAIN) -> Step:
             if group.token_kl:
                 policy[name].token_kl.requires_grad_(True)  # type: ignore[union-attr]
     columns = {
-        name: torch.tensor([float(v) for v in values], dtype=view.dtype) for name, values in algorithm.columns(examples).items()
+        name: torch.tensor([float(v) for v in values], dtype=view.dtype)
+        for name, values in algorithm.columns(examples).items()
     }
     kl = torch.full((len(examples),), view.kl, dtype=view.dtype) if view.exact else None
     step = with_totals(Step(policy, reference, columns, exact_kl=kl))
@@ -106,16 +120,22 @@ def with_state(algorithm: Algorithm, step: Step, later: bool = False) -> Step:
     """The step with the algorithm's initial state, or with the one after it."""
     dtype = next(iter(step.policy.values())).token_logps.dtype
     dtype = torch.float32 if dtype == torch.bfloat16 else dtype  # a policy's scores are at least float32
-    state = {name: torch.as_tensor(value, dtype=dtype).reshape(1) for name, value in algorithm.state().items()}
+    state = {
+        name: torch.as_tensor(value, dtype=dtype).reshape(1) for name, value in algorithm.state().items()
+    }
     step = replace(step, state=state)
-    return replace(step, state={k: v.detach() for k, v in algorithm.next_state(step).items()}) if later else step
+    return (
+        replace(step, state={k: v.detach() for k, v in algorithm.next_state(step).items()}) if later else step
+    )
 
 
 def _of(policy: TextPolicy | Mapping[str, TextPolicy], group: str) -> TextPolicy:
     return policy[group] if isinstance(policy, Mapping) else policy
 
 
-def _scores(completions: Sequence[Completion], policy: TextPolicy, dtype: torch.dtype, rising: bool = False) -> Scores:
+def _scores(
+    completions: Sequence[Completion], policy: TextPolicy, dtype: torch.dtype, rising: bool = False
+) -> Scores:
     tokens = [torch.from_numpy(policy.tokens(c, rising=rising)).to(dtype) for c in completions]
     width = max(map(len, tokens))
     mask = torch.arange(width) < torch.tensor([[len(t)] for t in tokens])
@@ -129,12 +149,16 @@ def _with_kl(policy: Scores, reference: Scores) -> Scores:
 
 def without_kl(step: Step, groups: Collection[str]) -> Step:
     """The step without the KL at every token of these groups."""
-    return replace(step, policy={g: replace(s, token_kl=None) if g in groups else s for g, s in step.policy.items()})
+    return replace(
+        step, policy={g: replace(s, token_kl=None) if g in groups else s for g, s in step.policy.items()}
+    )
 
 
 def changed(scores: Scores, change: Callable[[Tensor], Tensor], mask: Tensor) -> Scores:
     """Scores with another mask, whose numbers per token went through `change`."""
-    return Scores(change(scores.token_logps), mask, None if scores.token_kl is None else change(scores.token_kl))
+    return Scores(
+        change(scores.token_logps), mask, None if scores.token_kl is None else change(scores.token_kl)
+    )
 
 
 def with_totals(step: Step) -> Step:
@@ -174,7 +198,10 @@ def with_absent_rows(step: Step, more: int = 2) -> Step:
     """The step with rows of weight 0 behind its own, as the runner pads ragged batches."""
 
     def scores(groups: Mapping[str, Scores]) -> dict[str, Scores]:
-        return {g: changed(s, lambda v: longer(v, more, -9.0), longer(s.mask, more, False)) for g, s in groups.items()}
+        return {
+            g: changed(s, lambda v: longer(v, more, -9.0), longer(s.mask, more, False))
+            for g, s in groups.items()
+        }
 
     return replace(
         step,
@@ -207,7 +234,10 @@ def side_by_side(steps: Sequence[Step]) -> Step:
         out = {}
         for g in groups[0]:
             kls = [kl for s in groups if (kl := s[g].token_kl) is not None]
-            stacked = (torch.stack([s[g].token_logps for s in groups]), torch.stack([s[g].mask for s in groups]))
+            stacked = (
+                torch.stack([s[g].token_logps for s in groups]),
+                torch.stack([s[g].mask for s in groups]),
+            )
             out[g] = Scores(*stacked, torch.stack(kls) if kls else None)
         return out
 
@@ -219,7 +249,9 @@ def side_by_side(steps: Sequence[Step]) -> Step:
         scores([s.reference for s in steps]),
         tensors([s.columns for s in steps]),
         totals=tensors([s.totals for s in steps]),
-        exact_kl=None if first.exact_kl is None else torch.stack([s.exact_kl for s in steps if s.exact_kl is not None]),
+        exact_kl=None
+        if first.exact_kl is None
+        else torch.stack([s.exact_kl for s in steps if s.exact_kl is not None]),
         state=tensors([s.state for s in steps]),
     )
 
@@ -243,7 +275,10 @@ def tensors_of(step: Step) -> dict[str, Tensor]:
     out: dict[str, Tensor] = {}
     for side in ("policy", "reference"):
         for group, scores in getattr(step, side).items():
-            out[f"step.{side}[{group!r}].token_logps"], out[f"step.{side}[{group!r}].mask"] = scores.token_logps, scores.mask
+            out[f"step.{side}[{group!r}].token_logps"], out[f"step.{side}[{group!r}].mask"] = (
+                scores.token_logps,
+                scores.mask,
+            )
             if scores.token_kl is not None:
                 out[f"step.{side}[{group!r}].token_kl"] = scores.token_kl
     for side in ("columns", "totals", "state"):

@@ -8,8 +8,9 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
-from xpo_bench import hookspecs, plugins
-from xpo_bench.algorithm import Algorithm
+from xpo_bench import plugins
+from xpo_bench.contract import hooks
+from xpo_bench.contract.algorithm import Algorithm
 from xpo_bench.errors import UsageError, unknown
 from xpo_bench.testing.kit import instance
 
@@ -17,7 +18,8 @@ from xpo_bench.testing.kit import instance
 def find(target: str) -> list[Algorithm]:
     """The algorithms that a name, a dotted module or a path to a .py file stands for, at their defaults.
 
-    A module offers what its hook `xpo_algorithms` returns, or without one the subclasses of `Algorithm` that it defines.
+    A module offers what its hook `xpo_algorithms` returns, or without one the subclasses of `Algorithm` that
+    it defines.
 
     Raises:
         UsageError: there is no such algorithm or module, it cannot be imported, or it offers no algorithm.
@@ -31,7 +33,9 @@ def find(target: str) -> list[Algorithm]:
         return _offered(module, target)
     if target in registry.lost:
         registry.algorithm(target)  # says why it cannot be used
-    raise UsageError(f"{unknown('algorithm', target, registry.algorithms)}; nor is it a module, or the path of a .py file")
+    raise UsageError(
+        f"{unknown('algorithm', target, registry.algorithms)}; nor is it a module, or the path of a .py file"
+    )
 
 
 def _from_file(path: Path) -> ModuleType:
@@ -71,9 +75,9 @@ def _line(error: BaseException) -> str:
 
 
 def _offered(module: ModuleType, target: str) -> list[Algorithm]:
-    known = {name for name in vars(hookspecs) if name.startswith("xpo_")}
+    known = {name for name in vars(hooks) if name.startswith("xpo_")}
     for name, value in vars(module).items():
-        if name.startswith("xpo_") and hasattr(value, f"{hookspecs.PROJECT}_impl") and name not in known:
+        if name.startswith("xpo_") and hasattr(value, f"{hooks.PROJECT}_impl") and name not in known:
             raise UsageError(f"{target}: {unknown('hook', name, known)}")
     hook = getattr(module, "xpo_algorithms", None)
     try:
@@ -81,7 +85,9 @@ def _offered(module: ModuleType, target: str) -> list[Algorithm]:
     except Exception as error:
         raise UsageError(f"{target}: xpo_algorithms() raises {_line(error)}") from error
     if not found:
-        raise UsageError(f"{target}: offers no algorithm: define xpo_algorithms(), or a subclass of xpo_bench.Algorithm")
+        raise UsageError(
+            f"{target}: offers no algorithm: define xpo_algorithms(), or a subclass of xpo_bench.Algorithm"
+        )
     for cls in found:
         try:
             plugins.check_class(cls, "algorithm", "xpo_algorithms", Algorithm)

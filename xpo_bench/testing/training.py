@@ -13,14 +13,15 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
-from xpo_bench.algorithm import Algorithm
+from xpo_bench.contract.algorithm import Algorithm
+from xpo_bench.contract.examples import Dataset
+from xpo_bench.contract.settings import Budget, ModelSpec
+from xpo_bench.contract.task import Task
 from xpo_bench.policy.tabular import TabularPolicy
-from xpo_bench.task import Task
 from xpo_bench.testing.verdicts import require
 from xpo_bench.testing.world import NAME, PAIRS, WORLD
 from xpo_bench.train.job import Job, Outcome
 from xpo_bench.train.trainer import GroupTrainer
-from xpo_bench.types import Budget, Dataset, ModelSpec
 
 STEPS = 30
 BUDGET = Budget(steps=STEPS, lr=0.05, batch_size=5)
@@ -59,9 +60,14 @@ def learns(algorithm: Algorithm) -> None:
     moved = 0.0
     for pair in PAIRS:
         now, then = final[pair.prompt], WORLD.reference[pair.prompt]
-        moved += float(np.log(now[pair.chosen] / now[pair.rejected]) - np.log(then[pair.chosen] / then[pair.rejected]))
+        moved += float(
+            np.log(now[pair.chosen] / now[pair.rejected]) - np.log(then[pair.chosen] / then[pair.rejected])
+        )
     mean = moved / len(PAIRS)
-    require(mean > 1e-3, f"after {STEPS} steps the log-ratio of chosen to rejected has changed by {mean:+.3g} nats on average")
+    require(
+        mean > 1e-3,
+        f"after {STEPS} steps the log-ratio of chosen to rejected has changed by {mean:+.3g} nats on average",
+    )
 
 
 def same_seed(algorithm: Algorithm) -> None:
@@ -74,7 +80,8 @@ def same_seed(algorithm: Algorithm) -> None:
             curves[-1].append(outcome.final_policy)  # type: ignore[arg-type]
     for one, other in zip(*curves, strict=True):
         require(
-            repr(one) == repr(other), "two trainings with one seed differ: draw from tools.rng, and keep no state between runs"
+            repr(one) == repr(other),
+            "two trainings with one seed differ: draw from tools.rng, and keep no state between runs",
         )
 
 
@@ -102,16 +109,21 @@ def resume(algorithm: Algorithm) -> None:
     for seed in (0, 1):
         status, message = whole[seed]["status"], (whole[seed]["error"] or {}).get("message", "")
         require(status == "ok", f"seed {seed} ends {status}{': ' if message else ''}{message}")
-        require(repr(parts[seed]) == repr(whole[seed]), f"seed {seed} differs between a resumed and an uninterrupted run")
+        require(
+            repr(parts[seed]) == repr(whole[seed]),
+            f"seed {seed} differs between a resumed and an uninterrupted run",
+        )
 
 
 def _records(algorithm: Algorithm, out: Path, seeds: tuple[int, ...]) -> dict[int, Mapping[str, Any]]:
     """What a run's records say about its numbers, by seed."""
-    from xpo_bench.runner.api import run
+    from xpo_bench.api import run
 
     result = run(algos=[algorithm], tasks=[SmallWorld()], seeds=list(seeds), out=out)
     kept: dict[int, Mapping[str, Any]] = {}
     for cell in result.cells:
         metrics = {name: value for name, value in cell["metrics"].items() if name not in TIMED}
-        kept[cell["seed"]] = {"metrics": metrics} | {key: cell.get(key) for key in ("status", "error", "final_policy")}
+        kept[cell["seed"]] = {"metrics": metrics} | {
+            key: cell.get(key) for key in ("status", "error", "final_policy")
+        }
     return kept

@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from pydantic import ValidationError
 
-from xpo_bench.algorithm import Algorithm
-from xpo_bench.runner.config import adapter, names
+from xpo_bench.contract.algorithm import Algorithm
+from xpo_bench.runner.settings import adapter, names
 
 
 def float_fields(algorithm: Algorithm) -> list[str]:
@@ -18,7 +18,9 @@ def float_fields(algorithm: Algorithm) -> list[str]:
 
 
 def other_values(algorithm: Algorithm, name: str) -> list[Any]:
-    """Valid values of a field other than its own, nearest kind first; none for kinds that cannot be varied blindly."""
+    """Valid values of a field other than its own, nearest kind first; none for kinds that cannot be varied
+    blindly.
+    """
     value = getattr(algorithm, name)
     if isinstance(value, bool):
         candidates: list[Any] = [not value]
@@ -29,7 +31,9 @@ def other_values(algorithm: Algorithm, name: str) -> list[Any]:
     else:
         hint = get_type_hints(type(algorithm), include_extras=True)[name]
         bare = get_args(hint)[0] if get_origin(hint) is Annotated else hint
-        candidates = [choice for choice in get_args(bare) if choice != value] if get_origin(bare) is Literal else []
+        candidates = (
+            [choice for choice in get_args(bare) if choice != value] if get_origin(bare) is Literal else []
+        )
     return [candidate for candidate in candidates if _valid(algorithm, name, candidate)]
 
 

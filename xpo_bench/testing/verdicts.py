@@ -25,11 +25,15 @@ def require(condition: bool, message: str) -> None:
 
 
 def require_close(got: Tensor, expected: Tensor, message: str) -> None:
-    """Fail unless two tensors agree up to rounding; what is not a number twice agrees, it is another check's matter."""
+    """Fail unless two tensors agree up to rounding; what is not a number twice agrees, it is another check's
+    matter.
+    """
     try:
         assert_close(got, expected, equal_nan=True)
     except AssertionError:
         if got.shape != expected.shape:
-            raise CheckFailed(f"{message}: shape {tuple(got.shape)} instead of {tuple(expected.shape)}") from None
+            raise CheckFailed(
+                f"{message}: shape {tuple(got.shape)} instead of {tuple(expected.shape)}"
+            ) from None
         distance = (got.detach() - expected.detach()).abs().nan_to_num().max()
         raise CheckFailed(f"{message}, by up to {float(distance):.3g}") from None

@@ -1,6 +1,7 @@
 """The small world on which algorithms are checked, and policies whose scores are known in advance.
 
-Eight prompts with four completions each, of one to five tokens; twelve pairs that a reward decides. Nothing here comes
+Eight prompts with four completions each, of one to five tokens; twelve pairs that a reward decides. Nothing
+here comes
 from global random state: a policy's log-probabilities are drawn from a stream that the completion names.
 """
 
@@ -13,9 +14,10 @@ from typing import Protocol
 
 import numpy as np
 
-from xpo_bench.policy.reward import fit_ranker, fit_table
-from xpo_bench.streams import stream
-from xpo_bench.types import Completion, Example, Pair, Ranker, RewardModel, World
+from xpo_bench.contract.algorithm import Ranker, RewardModel
+from xpo_bench.contract.examples import Completion, Example, Pair, World
+from xpo_bench.policy.reward_model import fit_ranker, fit_table
+from xpo_bench.random_streams import stream
 
 NAME = "conformance"
 LENGTHS = (1, 2, 3, 5)
@@ -23,10 +25,15 @@ LENGTHS = (1, 2, 3, 5)
 
 
 def _world() -> World:
-    actions = {f"p{i}": tuple(" ".join([letter] * LENGTHS[(k + i) % 4]) for k, letter in enumerate("abcd")) for i in range(8)}
+    actions = {
+        f"p{i}": tuple(" ".join([letter] * LENGTHS[(k + i) % 4]) for k, letter in enumerate("abcd"))
+        for i in range(8)
+    }
     return World(
         actions=actions,
-        reference={prompt: dict(zip(texts, (0.4, 0.3, 0.2, 0.1), strict=True)) for prompt, texts in actions.items()},
+        reference={
+            prompt: dict(zip(texts, (0.4, 0.3, 0.2, 0.1), strict=True)) for prompt, texts in actions.items()
+        },
         reward={prompt: {text: 0.5 * k for k, text in enumerate(texts)} for prompt, texts in actions.items()},
     )
 
@@ -86,16 +93,20 @@ class Level:
 
 
 class KitTools:
-    """`xpo_bench.types.Tools` over a current and a reference policy of the small world."""
+    """`xpo_bench.contract.examples.Tools` over a current and a reference policy of the small world."""
 
-    def __init__(self, current: TextPolicy, reference: TextPolicy, examples: Sequence[Example], rows: int) -> None:
+    def __init__(
+        self, current: TextPolicy, reference: TextPolicy, examples: Sequence[Example], rows: int
+    ) -> None:
         self.current, self.reference = current, reference
         self.rng = np.random.default_rng(0)
         self.examples = examples
         self.rows = rows
         self.notes: dict[str, float] = {}
 
-    def generate(self, prompts: Sequence[str], samples: int, temperature: float = 1.0, top_k: int = 0) -> list[list[Completion]]:
+    def generate(
+        self, prompts: Sequence[str], samples: int, temperature: float = 1.0, top_k: int = 0
+    ) -> list[list[Completion]]:
         drawn = []
         for prompt in prompts:
             actions = self.actions(prompt)
@@ -106,7 +117,9 @@ class KitTools:
             drawn.append([actions[i] for i in self.rng.choice(len(actions), samples, p=p / p.sum())])
         return drawn
 
-    def logps(self, completions: Sequence[Completion], *, reference: bool = False, average: bool = False) -> list[float]:
+    def logps(
+        self, completions: Sequence[Completion], *, reference: bool = False, average: bool = False
+    ) -> list[float]:
         policy = self.reference if reference else self.current
         tokens = [policy.tokens(c) for c in completions]
         return [float(t.mean() if average else t.sum()) for t in tokens]

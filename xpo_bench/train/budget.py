@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 
-from xpo_bench.types import Stage
+from xpo_bench.contract.settings import Stage
 
 
 def stage_steps(stages: Sequence[Stage], steps: int) -> list[int]:

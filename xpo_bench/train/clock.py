@@ -19,7 +19,8 @@ class Clock:
     """Seconds per phase, from a monotonic clock, with the device synchronised at both ends.
 
     Args:
-        meter: running count of the floating-point operations of a policy; what is spent outside of evaluation is charged.
+        meter: running count of the floating-point operations of a policy; what is spent outside of evaluation
+            is charged.
     """
 
     device: str = "cpu"

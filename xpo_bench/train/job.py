@@ -8,10 +8,11 @@ from typing import Any
 
 import torch
 
-from xpo_bench.algorithm import Algorithm
+from xpo_bench.contract.algorithm import Algorithm
+from xpo_bench.contract.examples import Dataset, Example, Single
+from xpo_bench.contract.metric import Metric
+from xpo_bench.contract.settings import Budget, Optimizer
 from xpo_bench.data.formats import to_singles
-from xpo_bench.evaluation import Metric
-from xpo_bench.types import Budget, Dataset, Example, Optimizer, Single
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,8 @@ class Job:
     Args:
         algorithm: the validated configuration. task: the task's name, for the random streams.
         lr, optimizer: this algorithm's own learning rate and update rule.
-        dataset: clean rows. budget: the same for every algorithm of the task. metrics: of plugins, the same for all jobs.
+        dataset: clean rows. budget: the same for every algorithm of the task. metrics: of plugins, the same
+            for all jobs.
     """
 
     algorithm: Algorithm
@@ -36,7 +38,9 @@ class Job:
     def group(self) -> tuple[Any, ...]:
         """Jobs with equal groups may share one vectorised slice: only float fields may differ."""
         alg = self.algorithm
-        rigid = tuple((f.name, getattr(alg, f.name)) for f in fields(alg) if not isinstance(getattr(alg, f.name), float))
+        rigid = tuple(
+            (f.name, getattr(alg, f.name)) for f in fields(alg) if not isinstance(getattr(alg, f.name), float)
+        )
         return (type(alg), rigid, tuple(alg.stages()), self.optimizer)
 
 

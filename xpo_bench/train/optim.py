@@ -1,4 +1,6 @@
-"""Optimizers. Runs side by side need one learning rate and one divergence flag PER RUN, which torch.optim has not."""
+"""Optimizers. Runs side by side need one learning rate and one divergence flag PER RUN, which torch.optim has
+not.
+"""
 
 from __future__ import annotations
 
@@ -8,15 +10,17 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from xpo_bench.policy.sharding import Sharding
-from xpo_bench.types import Optimizer
+from xpo_bench.contract.settings import Optimizer
+from xpo_bench.policy.language.sharding import Sharding
 
 
 class Stepper(Protocol):
     """One update from gradients."""
 
     def step(self, grads: Sequence[Tensor], scale: float, alive: Tensor | None) -> None:
-        """Apply gradients. `scale` multiplies every learning rate; runs that are not `alive` stay as they are."""
+        """Apply gradients. `scale` multiplies every learning rate; runs that are not `alive` stay as they
+        are.
+        """
         ...
 
 
@@ -45,7 +49,9 @@ class StackedOptimizer:
         self.count += 1
         if self.clip > 0:
             grads = self._clipped(grads)
-        for parameter, grad, first, second in zip(self.parameters, grads, self.first, self.second, strict=True):
+        for parameter, grad, first, second in zip(
+            self.parameters, grads, self.first, self.second, strict=True
+        ):
             update = self.rule(grad, first, second).mul_(_per_run(self.lr, parameter) * scale)
             if alive is None:
                 parameter.sub_(update)
@@ -61,14 +67,22 @@ class StackedOptimizer:
         return grad.clone()
 
     def _adam(
-        self, grad: Tensor, first: Tensor, second: Tensor, beta1: float = 0.9, beta2: float = 0.999, eps: float = 1e-8
+        self,
+        grad: Tensor,
+        first: Tensor,
+        second: Tensor,
+        beta1: float = 0.9,
+        beta2: float = 0.999,
+        eps: float = 1e-8,
     ) -> Tensor:
         first.lerp_(grad, 1 - beta1)
         second.mul_(beta2).addcmul_(grad, grad, value=1 - beta2)
         denominator = second.sqrt().div_((1 - beta2**self.count) ** 0.5).add_(eps)
         return first.div(denominator).div_(1 - beta1**self.count)
 
-    def _rmsprop(self, grad: Tensor, first: Tensor, second: Tensor, alpha: float = 0.99, eps: float = 1e-8) -> Tensor:
+    def _rmsprop(
+        self, grad: Tensor, first: Tensor, second: Tensor, alpha: float = 0.99, eps: float = 1e-8
+    ) -> Tensor:
         second.mul_(alpha).addcmul_(grad, grad, value=1 - alpha)
         return grad / second.sqrt().add_(eps)
 
@@ -86,11 +100,23 @@ class ModuleOptimizer:
     """
 
     def __init__(
-        self, name: Optimizer, parameters: list[Tensor], lr: float, clip: float = 0.0, sharding: Sharding | None = None
+        self,
+        name: Optimizer,
+        parameters: list[Tensor],
+        lr: float,
+        clip: float = 0.0,
+        sharding: Sharding | None = None,
     ) -> None:
         self.parameters, self.lr, self.clip = parameters, lr, clip
-        self.norm: Callable[[list[Tensor]], Tensor] = sharding.norm if sharding else torch.nn.utils.get_total_norm
-        make = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "rmsprop": torch.optim.RMSprop}
+        self.norm: Callable[[list[Tensor]], Tensor] = (
+            sharding.norm if sharding else torch.nn.utils.get_total_norm
+        )
+        make = {
+            "sgd": torch.optim.SGD,
+            "adam": torch.optim.Adam,
+            "adamw": torch.optim.AdamW,
+            "rmsprop": torch.optim.RMSprop,
+        }
         fused = {} if name == "rmsprop" else {"fused": True}  # one pass over the parameters
         self.optimizer: torch.optim.Optimizer = make[name](parameters, lr=lr, weight_decay=0.0, **fused)
 

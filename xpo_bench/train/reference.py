@@ -8,9 +8,11 @@ from typing import Any
 
 from torch import Tensor
 
-from xpo_bench.algorithm import Algorithm
+from xpo_bench.contract.algorithm import Algorithm
+from xpo_bench.contract.examples import Completion
+from xpo_bench.contract.scoring import Scores
+from xpo_bench.contract.settings import Stage
 from xpo_bench.policy.base import Policy
-from xpo_bench.types import Completion, Scores, Stage
 
 ReferenceScorer = Callable[[Sequence[Sequence[Completion]], Any, "Tensor | None"], Scores]
 
@@ -25,7 +27,8 @@ class StageReference:
 
     Attributes:
         moved: whether it is another policy than the task's initial one.
-        state: a snapshot of it where the stage comes back to it after steps (new data at a refresh, `token_kl`), else None.
+        state: a snapshot of it where the stage comes back to it after steps (new data at a refresh,
+            `token_kl`), else None.
         table: its log-probabilities, shape (runs, P, A), where losses are given `Step.exact_kl`, else None.
     """
 
@@ -45,7 +48,9 @@ class StageReference:
             self.table = self.policy.log_probs()  # type: ignore[attr-defined]
 
     def scorer(self, runs: slice, first: bool) -> ReferenceScorer:
-        """Scores under a reference that has moved; `first`: no step of the stage has been made, the policy stands there."""
+        """Scores under a reference that has moved; `first`: no step of the stage has been made, the policy
+        stands there.
+        """
 
         def score(completions: Sequence[Sequence[Completion]], stacked: Any, used: Tensor | None) -> Scores:
             if first:

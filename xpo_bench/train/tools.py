@@ -7,15 +7,16 @@ from typing import Any
 
 import numpy as np
 
+from xpo_bench.contract.examples import Completion, Example, Pair
+from xpo_bench.contract.settings import Budget
 from xpo_bench.errors import CapacityError, DataError
 from xpo_bench.policy.base import Policy
-from xpo_bench.types import Budget, Completion, Example, Pair
 
 Fit = Callable[[Sequence[Pair], float], Any]
 
 
 class CellTools:
-    """`xpo_bench.types.Tools` for run number `run` of a policy."""
+    """`xpo_bench.contract.examples.Tools` for run number `run` of a policy."""
 
     def __init__(
         self,
@@ -36,7 +37,9 @@ class CellTools:
         self.noted: dict[str, float] = {}
         self._fits: dict[tuple[Fit, int, float], tuple[Sequence[Pair], Any]] = {}
 
-    def generate(self, prompts: Sequence[str], samples: int, temperature: float = 1.0, top_k: int = 0) -> list[list[Completion]]:
+    def generate(
+        self, prompts: Sequence[str], samples: int, temperature: float = 1.0, top_k: int = 0
+    ) -> list[list[Completion]]:
         """Independent completions from the current policy."""
         self._need("generate")
         drawn: list[list[Completion]] = self.policy.generate(  # type: ignore[attr-defined]
@@ -44,7 +47,9 @@ class CellTools:
         )
         return drawn
 
-    def logps(self, completions: Sequence[Completion], *, reference: bool = False, average: bool = False) -> list[float]:
+    def logps(
+        self, completions: Sequence[Completion], *, reference: bool = False, average: bool = False
+    ) -> list[float]:
         """Log-probabilities under the current policy, or under the task's initial one."""
         encoded = self.policy.stack([self.policy.encode(completions, self.truncate)])
         if reference:
@@ -58,22 +63,28 @@ class CellTools:
             raise DataError(f"{empty} of {len(completions)} completions have no token within the context")
         return [float(v) for v in (scores.mean if average else scores.sum)[0].tolist()]
 
-    def fit_reward(self, pairs: Sequence[Pair], weight_decay: float) -> Callable[[Sequence[Completion]], list[float]]:
+    def fit_reward(
+        self, pairs: Sequence[Pair], weight_decay: float
+    ) -> Callable[[Sequence[Completion]], list[float]]:
         """The Bradley–Terry reward model of these pairs; fitted once per data set and decay."""
-        from xpo_bench.policy.reward import fit_table
+        from xpo_bench.policy.reward_model import fit_table
 
         fitted: Callable[[Sequence[Completion]], list[float]]
         fitted = self._fit(fit_table if self.policy.enumerable else self._fit_head, pairs, weight_decay)
         return fitted
 
-    def _fit_head(self, pairs: Sequence[Pair], weight_decay: float) -> Callable[[Sequence[Completion]], list[float]]:
+    def _fit_head(
+        self, pairs: Sequence[Pair], weight_decay: float
+    ) -> Callable[[Sequence[Completion]], list[float]]:
         """A reward head on the initial policy; its accuracy on training and held-out pairs is noted."""
-        from xpo_bench.policy.reward import accuracy, fit_head
+        from xpo_bench.policy.reward_model import accuracy, fit_head
 
         describe = self.policy.describe_completions  # type: ignore[attr-defined]
         reward = fit_head(lambda items: describe(items, self.initial, self.truncate), pairs, weight_decay)
         self.note("reward_accuracy_train", accuracy(reward, pairs[: self.budget.heldout_pairs]))
-        heldout = [e for e in self.heldout if isinstance(e, Pair) and e.p_chosen != 0.5][: self.budget.heldout_pairs]
+        heldout = [e for e in self.heldout if isinstance(e, Pair) and e.p_chosen != 0.5][
+            : self.budget.heldout_pairs
+        ]
         if heldout:
             self.note("reward_accuracy_heldout", accuracy(reward, heldout))
         return reward
@@ -82,10 +93,12 @@ class CellTools:
         self, pairs: Sequence[Pair], weight_decay: float
     ) -> Callable[[Sequence[Completion], Sequence[Completion]], list[float]]:
         """The pairwise ranker of these pairs; fitted once per data set and decay."""
-        from xpo_bench.policy.reward import fit_ranker
+        from xpo_bench.policy.reward_model import fit_ranker
 
         self._need("enumerable")
-        fitted: Callable[[Sequence[Completion], Sequence[Completion]], list[float]] = self._fit(fit_ranker, pairs, weight_decay)
+        fitted: Callable[[Sequence[Completion], Sequence[Completion]], list[float]] = self._fit(
+            fit_ranker, pairs, weight_decay
+        )
         return fitted
 
     def _fit(self, fit: Fit, pairs: Sequence[Pair], weight_decay: float) -> Any:

@@ -1,8 +1,8 @@
 """The trainer: stages x steps for a group of jobs that share one policy. It knows no algorithm's name.
 
 All runs of a group share the forward pass of a table and one optimizer step; each algorithm computes
-its loss on its own slice of the runs. A language model is a group of one run through the same code, or an ensemble
-of copies.
+its loss on its own slice of the runs. A language model is a group of one run through the same code, or an
+ensemble of copies.
 """
 
 from __future__ import annotations
@@ -16,34 +16,36 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from xpo_bench.algorithm import Algorithm
-from xpo_bench.metrics.base import reported
+from xpo_bench.contract.algorithm import Algorithm
+from xpo_bench.contract.examples import Completion, Example
+from xpo_bench.contract.scoring import Scores, Step
+from xpo_bench.contract.settings import Stage
+from xpo_bench.metrics.registry import reported
 from xpo_bench.policy.base import Policy
-from xpo_bench.policy.sharding import Sharding
+from xpo_bench.policy.language.sharding import Sharding
+from xpo_bench.train.algorithm_state import begin, detached, next_state
 from xpo_bench.train.budget import evaluation_steps, stage_steps, warmup_scale
 from xpo_bench.train.clock import Clock
-from xpo_bench.train.enumerate import longest
+from xpo_bench.train.data_parallel import ALONE, WHOLE, Piece, Processes
+from xpo_bench.train.evaluation.evaluator import Evaluator
+from xpo_bench.train.evaluation.exact import longest
 from xpo_bench.train.job import Job, Outcome, Progress, stack_configs
-from xpo_bench.train.losses import per_example
 from xpo_bench.train.memory import PeakMemory, is_out_of_memory
 from xpo_bench.train.optim import ModuleOptimizer, StackedOptimizer, Stepper
-from xpo_bench.train.overhead import BareStep
-from xpo_bench.train.processes import ALONE, WHOLE, Piece, Processes
 from xpo_bench.train.reference import ReferenceScorer, StageReference, claims_preference
-from xpo_bench.train.rows import Rows, generator, halved
-from xpo_bench.train.stage import StageData, bind
-from xpo_bench.train.state import begin, detached, following
+from xpo_bench.train.row_selection import Rows, generator, halved
+from xpo_bench.train.sft_overhead import BareStep
+from xpo_bench.train.stage_data import StageData, bind
 from xpo_bench.train.tools import CellTools
-from xpo_bench.train.watch import Watch
-from xpo_bench.types import Completion, Example, Scores, Stage, Step
+from xpo_bench.train.update import per_example
 
 
 @dataclass
-class Slice:
+class RunBlock:
     """Consecutive runs of one algorithm whose configurations differ in float fields only.
 
-    `state` is what the algorithm carries from step to step, empty for most. `seen` holds what a step has scored so far, and
-    nothing where there is no state.
+    `state` is what the algorithm carries from step to step, empty for most. `seen` holds what a step has
+    scored so far, and nothing where there is no state.
     """
 
     jobs: Sequence[Job]
@@ -69,8 +71,9 @@ class GroupTrainer:
         truncate: what gives way in rows longer than the context.
         progress: called now and then. on_evaluation: called with (run, step, metrics) at every evaluation
             point; both off the training clock.
-        processes: those that train the policy together, a single model. All build a trainer of their own from equal
-            arguments. The first one alone samples and evaluates, unless they share the layers of the model: then all do, alike.
+        processes: those that train the policy together, a single model. All build a trainer of their own from
+            equal arguments. The first one alone samples and evaluates, unless they share the layers of the
+            model: then all do, alike.
     """
 
     def __init__(
@@ -103,13 +106,15 @@ class GroupTrainer:
         self.micro_batch = self.budget.micro_batch
         self.steps_done = 0
         self.rows = Rows(policy, truncate)
-        self.watch: Watch | None = None
+        self.watch: Evaluator | None = None
         self.reference = StageReference(policy)
 
     # ---------------------------------------------------------------- the whole run
 
     def run(self) -> list[Outcome]:
-        """Train, evaluate at the points of `evaluation_steps`, and return one outcome per job, in the first process."""
+        """Train, evaluate at the points of `evaluation_steps`, and return one outcome per job, in the first
+        process.
+        """
         with self.clock.charge("prepare_s"):
             pools = [self.rows.pool(job) for job in self.jobs]
             self.tools = [
@@ -121,21 +126,30 @@ class GroupTrainer:
                     self.budget,
                     self.rows.unseen(job),
                     self.truncate,
-                    None if self.policy.enumerable else longest(self.policy, job.dataset, self.budget.max_new_tokens),
+                    None
+                    if self.policy.enumerable
+                    else longest(self.policy, job.dataset, self.budget.max_new_tokens),
                 )
                 for r, job in enumerate(self.jobs)
             ]
             self.slices = self._slices([noisy for _, noisy in pools])
         if self.evaluates:
             with self.clock.charge("evaluate_s"):
-                everything = Slice(self.jobs, slice(0, len(self.jobs)), self.jobs[0].algorithm, [])
+                everything = RunBlock(self.jobs, slice(0, len(self.jobs)), self.jobs[0].algorithm, [])
                 initial = self._score_initial(everything)
                 clean = [rows for rows, _ in pools]
-                self.watch = Watch(
-                    self.policy, self.jobs, clean, self.rows, self.truncate, initial, self.initial, self.on_evaluation
+                self.watch = Evaluator(
+                    self.policy,
+                    self.jobs,
+                    clean,
+                    self.rows,
+                    self.truncate,
+                    initial,
+                    self.initial,
+                    self.on_evaluation,
                 )
                 self._evaluate(0)
-                self._owed()  # evaluation is nobody's preparation
+                self._uncharged_cost()  # evaluation is nobody's preparation
         plan = self.slices[0].plain.stages()
         points = set(evaluation_steps(self.budget.steps))
         for number, (stage, steps) in enumerate(zip(plan, stage_steps(plan, self.budget.steps), strict=True)):
@@ -170,8 +184,8 @@ class GroupTrainer:
 
     # ---------------------------------------------------------------- data
 
-    def _slices(self, pools: Sequence[list[Example]]) -> list[Slice]:
-        slices: list[Slice] = []
+    def _slices(self, pools: Sequence[list[Example]]) -> list[RunBlock]:
+        slices: list[RunBlock] = []
         start = 0
         dtype, device = self.policy.value_dtype, self.policy.parameters()[0].device
         while start < len(self.jobs):
@@ -188,7 +202,7 @@ class GroupTrainer:
                 shaped.append(rows if on_policy else self._shape(algorithm, rows, r))
             stacked = stack_configs([j.algorithm for j in jobs], dtype, device)
             state = begin(stacked, end - start, dtype, device)
-            slices.append(Slice(jobs, slice(start, end), stacked, shaped, state=state))
+            slices.append(RunBlock(jobs, slice(start, end), stacked, shaped, state=state))
             start = end
         return slices
 
@@ -200,19 +214,23 @@ class GroupTrainer:
         found: Sequence[Example] = self.processes.from_first(shaped)
         return found
 
-    def _bind(self, part: Slice, number: int, stage: Stage, steps: int, t: int) -> StageData:
+    def _bind(self, part: RunBlock, number: int, stage: Stage, steps: int, t: int) -> StageData:
         """Encode a stage's data and draw its schedule; at every refresh, the data of the next batch of rows."""
         examples, schedules = [], []
         for r, job in zip(range(part.runs.start, part.runs.stop), part.jobs, strict=True):
             rows = part.shaped[r - part.runs.start]
             if stage.refresh is not None:
-                rows = self._shape(job.algorithm, self.rows.next_rows(job, rows, number, steps, t // stage.refresh), r)
+                rows = self._shape(
+                    job.algorithm, self.rows.next_rows(job, rows, number, steps, t // stage.refresh), r
+                )
             rows = job.algorithm.stage_examples(number, rows)
             if not rows:
                 raise ValueError(f"{job.algorithm.name}: stage {number} has no examples")
             examples.append(rows)
             schedule = None if stage.refresh is not None else self.rows.schedule(job, rows, number, steps)
-            if schedule is None and not self.processes.alone:  # a full batch that is shared needs its rows named
+            if (
+                schedule is None and not self.processes.alone
+            ):  # a full batch that is shared needs its rows named
                 schedule = np.arange(len(rows))[None]
             schedules.append(schedule)
         moved = self.reference.moved
@@ -236,7 +254,7 @@ class GroupTrainer:
             None if table is None else table[part.runs],
         )
 
-    def _score_initial(self, part: Slice) -> ReferenceScorer:
+    def _score_initial(self, part: RunBlock) -> ReferenceScorer:
         def score(completions: Sequence[Sequence[Completion]], stacked: Any, used: Tensor | None) -> Scores:
             if not self.policy.stacked:
                 return self.score_initial(completions, stacked, used)
@@ -248,11 +266,13 @@ class GroupTrainer:
 
         return score
 
-    def _owed(self) -> tuple[float, float]:
-        """Seconds and operations that shared reference scores would have cost this cell alone, since the last asking."""
-        seconds, operations = getattr(self.score_initial, "owed", (0.0, 0.0))
+    def _uncharged_cost(self) -> tuple[float, float]:
+        """Seconds and operations that shared reference scores would have cost this cell alone, since the last
+        asking.
+        """
+        seconds, operations = getattr(self.score_initial, "uncharged_cost", (0.0, 0.0))
         if operations:
-            self.score_initial.owed = (0.0, 0.0)  # type: ignore[attr-defined]
+            self.score_initial.uncharged_cost = (0.0, 0.0)  # type: ignore[attr-defined]
         return seconds, operations
 
     # ---------------------------------------------------------------- training
@@ -269,7 +289,9 @@ class GroupTrainer:
         if stage.restart or self.optimizer is None:
             self.optimizer = self._make_optimizer()
             for part in self.slices:
-                part.state = begin(part.stacked, len(part.jobs), self.policy.value_dtype, self.policy.parameters()[0].device)
+                part.state = begin(
+                    part.stacked, len(part.jobs), self.policy.value_dtype, self.policy.parameters()[0].device
+                )
         self._begin_reference(stage)
         sampling_s = 0.0
         self.memory.start()
@@ -279,10 +301,12 @@ class GroupTrainer:
                     for part in self.slices:
                         part.data = self._bind(part, number, stage, steps, t)
                 # scores that another cell has paid for are charged as if this one ran alone
-                seconds, operations = self._owed()
+                seconds, operations = self._uncharged_cost()
                 self.clock.prepare_s += seconds
                 self.clock.flops += operations
-                if stage.refresh is not None:  # sampling belongs to the training clock, not to the step's own time
+                if (
+                    stage.refresh is not None
+                ):  # sampling belongs to the training clock, not to the step's own time
                     sampling_s = self.clock.step_s.pop() / stage.refresh
             losses, bad = self._step_within_memory(t, warmup_scale(t, steps, self.budget.warmup))
             if self.steps_done in points:
@@ -294,12 +318,18 @@ class GroupTrainer:
                     return
             if self.progress:
                 finite = losses[np.isfinite(losses)]
-                self.progress(self.steps_done, self.budget.steps, float(finite.mean()) if len(finite) else None)
+                self.progress(
+                    self.steps_done, self.budget.steps, float(finite.mean()) if len(finite) else None
+                )
             if self.bare and bad is None and self.steps_done in self.bare.points:
                 with self.clock.charge("evaluate_s"):
                     chunks = [chunk.rows for chunk in self._chunks() if self.sharding or not chunk.padding]
-                    requests = [part.data.requests(t, rows)[0] for part in self.slices if part.data for rows in chunks]
-                    self.bare.compare(self.clock.step_s[-1] + sampling_s, self.update_clock.step_s[-1], requests)
+                    requests = [
+                        part.data.requests(t, rows)[0] for part in self.slices if part.data for rows in chunks
+                    ]
+                    self.bare.measure(
+                        self.clock.step_s[-1] + sampling_s, self.update_clock.step_s[-1], requests
+                    )
             if self.steps_done in points:
                 self.memory.stop()
                 with self.clock.charge("evaluate_s"):
@@ -313,7 +343,9 @@ class GroupTrainer:
         algorithms = [part.plain for part in self.slices]
         # before the first step "previous" IS the initial policy, whose scores are shared
         with self.clock.charge("prepare_s"):
-            self.reference.begin(stage, algorithms, moved=stage.reference == "previous" and self.steps_done > 0)
+            self.reference.begin(
+                stage, algorithms, moved=stage.reference == "previous" and self.steps_done > 0
+            )
         if self.watch and any(claims_preference(algorithm) for algorithm in algorithms):
             with self.clock.charge("evaluate_s"):
                 self.watch.refer(to_current=self.reference.moved)
@@ -322,7 +354,9 @@ class GroupTrainer:
         parameters = self.policy.parameters()
         name = self.jobs[0].optimizer
         if self.policy.stacked:
-            lr = torch.tensor([job.lr for job in self.jobs], dtype=self.policy.value_dtype, device=parameters[0].device)
+            lr = torch.tensor(
+                [job.lr for job in self.jobs], dtype=self.policy.value_dtype, device=parameters[0].device
+            )
             return StackedOptimizer(name, parameters, lr, self.budget.clip)
         return ModuleOptimizer(name, parameters, self.jobs[0].lr, self.budget.clip, self.sharding)
 
@@ -343,7 +377,9 @@ class GroupTrainer:
                 torch.cuda.empty_cache()
 
     def _halve(self) -> bool:
-        """Halve the micro-batch of a language model, unless its loss would then be another one, or other processes wait."""
+        """Halve the micro-batch of a language model, unless its loss would then be another one, or other
+        processes wait.
+        """
         part = self.slices[0]
         if part.data is None or part.data.schedule is None or self.policy.stacked or part.plain.batch_coupled:
             return False
@@ -375,11 +411,16 @@ class GroupTrainer:
         exchange_s = 0.0
         if self.sharding:  # gradients are those of all processes
             loss = self.processes.total(loss)
-        elif not self.processes.alone:  # part of the update: a bare supervised step would exchange its gradients as well
+        elif (
+            not self.processes.alone
+        ):  # part of the update: a bare supervised step would exchange its gradients as well
             with self.update_clock.charge("train_s"):
                 loss, *grads = self.processes.sum([loss, *grads])
             exchange_s = self.update_clock.step_s.pop()
-        states = [following(part.stacked, part.seen, self.processes) if part.state else part.state for part in self.slices]
+        states = [
+            next_state(part.stacked, part.seen, self.processes) if part.state else part.state
+            for part in self.slices
+        ]
         ok = torch.isfinite(loss) & self._finite(grads)
         bad = None if bool(ok.all()) else ~ok
         alive = None if bad is None and bool(self.alive.all()) else self.alive & ok
@@ -396,7 +437,9 @@ class GroupTrainer:
 
     def _gradients(self, loss: Tensor) -> list[Tensor]:
         if self.policy.stacked:
-            return list(torch.autograd.grad(loss, self.policy.parameters(), materialize_grads=True))  # rows may all be absent
+            return list(
+                torch.autograd.grad(loss, self.policy.parameters(), materialize_grads=True)
+            )  # rows may all be absent
         return self.policy.gradients(loss)  # type: ignore[attr-defined,no-any-return]
 
     def _finite(self, grads: Sequence[Tensor]) -> Tensor:
@@ -418,7 +461,7 @@ class GroupTrainer:
         part = self.slices[0]
         return 2 if halved(part.jobs[0], part.shaped[0]) else 1
 
-    def _slice_loss(self, part: Slice, t: int, piece: Piece, grad: bool = True) -> Tensor:
+    def _slice_loss(self, part: RunBlock, t: int, piece: Piece, grad: bool = True) -> Tensor:
         """Loss per run of one slice: the weighted sum of per-example values over the step's true total."""
         assert part.data is not None
         step = part.data.step(self.policy, t, piece, grad)
@@ -453,13 +496,15 @@ class GroupTrainer:
         flops = None
         if not self.policy.stacked:
             spent = torch.tensor([self.clock.flops], dtype=torch.float64)
-            of_first = self.processes.alone or (step == 0 and not self.sharding)  # at step 0 the others are not here
+            of_first = self.processes.alone or (
+                step == 0 and not self.sharding
+            )  # at step 0 the others are not here
             flops = float(spent if of_first else self.processes.total(spent))
         if self.watch:
             parts = [(part.stacked, part.runs, part.state) for part in self.slices]
             self.watch.evaluate(step, self.alive.cpu().numpy(), parts, flops)
 
-    def _outcome(self, r: int, final: dict[str, Any], watch: Watch) -> Outcome:
+    def _outcome(self, r: int, final: dict[str, Any], watch: Evaluator) -> Outcome:
         rows = watch.rows(r, self.losses)
         # a parameter that stopped being finite at the very last update shows in the evaluation only
         alive = bool(self.alive[r]) and (not rows or rows[-1]["step"] == self.steps_done)
@@ -469,7 +514,9 @@ class GroupTrainer:
             if self.tokens_seen:
                 final["tokens_per_s"] = self.tokens_seen / clock.train_s
         final["prepare_s"] = clock.prepare_s
-        if not self.policy.stacked:  # copies of one model side by side own neither the operations nor the memory
+        if (
+            not self.policy.stacked
+        ):  # copies of one model side by side own neither the operations nor the memory
             costs = {
                 "total_flops": clock.flops,
                 "peak_memory_mb": self.memory.peak_mb,
@@ -489,7 +536,11 @@ class GroupTrainer:
             notes["micro_batch"] = self.micro_batch
         if any(group.mismatched for group in self.jobs[r].algorithm.groups.values()):
             notes["z0"] = "exact" if self.policy.enumerable else "mismatched"
-            if part.data is not None and part.data.partnerless is not None and part.data.partnerless[r - part.runs.start]:
+            if (
+                part.data is not None
+                and part.data.partnerless is not None
+                and part.data.partnerless[r - part.runs.start]
+            ):
                 notes["z0"] = "none"
         timing = {
             "prepare_s": clock.prepare_s,
@@ -499,4 +550,6 @@ class GroupTrainer:
             "step_ms_median": clock.step_ms_median,
             "vectorised_runs": len(self.jobs),
         }
-        return Outcome("ok" if alive else "diverged", final, rows, timing, notes, watch.final_policy(r), fitted)
+        return Outcome(
+            "ok" if alive else "diverged", final, rows, timing, notes, watch.final_policy(r), fitted
+        )

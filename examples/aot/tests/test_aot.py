@@ -15,7 +15,9 @@ def test_conforms(check):
 
 def step(chosen, rejected):
     def scores(values):
-        return Scores(torch.tensor(values, dtype=torch.float64)[:, None], torch.ones(len(values), 1, dtype=torch.bool))
+        return Scores(
+            torch.tensor(values, dtype=torch.float64)[:, None], torch.ones(len(values), 1, dtype=torch.bool)
+        )
 
     zero = scores([0.0] * len(chosen))
     return Step({"chosen": scores(chosen), "rejected": scores(rejected)}, {"chosen": zero, "rejected": zero})

@@ -27,7 +27,9 @@ def step(margins, usual=0.0):
 
     chosen, zero = numbers(*margins), numbers(*[0.0] * len(margins))
     policy = {"chosen": scores(chosen - 5), "rejected": scores(zero - 5)}
-    return Step(policy, {"chosen": scores(zero - 5), "rejected": scores(zero - 5)}, state={"margin": numbers(usual)})
+    return Step(
+        policy, {"chosen": scores(zero - 5), "rejected": scores(zero - 5)}, state={"margin": numbers(usual)}
+    )
 
 
 def test_without_dynamics_and_filter_it_is_dpo():
@@ -37,7 +39,9 @@ def test_without_dynamics_and_filter_it_is_dpo():
 
 
 def test_at_the_usual_margin_it_is_dpo():
-    value = BetaDPO(beta=0.5, keep=1.0).loss(step([2.0, 4.0], usual=1.5))  # M is 1 and 2, their mean the usual one
+    value = BetaDPO(beta=0.5, keep=1.0).loss(
+        step([2.0, 4.0], usual=1.5)
+    )  # M is 1 and 2, their mean the usual one
     torch.testing.assert_close(value, -logsigmoid(0.5 * numbers(2.0, 4.0)))
 
 
@@ -75,6 +79,8 @@ def test_no_gradient_goes_through_beta():
     margins = numbers(2.0, 6.0).requires_grad_()
     chosen = Scores(margins[:, None], batch.policy["chosen"].mask)
     zero = Scores(torch.zeros_like(chosen.token_logps), chosen.mask)
-    batch = replace(batch, policy={"chosen": chosen, "rejected": zero}, reference={"chosen": zero, "rejected": zero})
+    batch = replace(
+        batch, policy={"chosen": chosen, "rejected": zero}, reference={"chosen": zero, "rejected": zero}
+    )
     (gradient,) = torch.autograd.grad(BetaDPO(beta=0.5, keep=1.0).loss(batch).sum(), margins)
     torch.testing.assert_close(gradient, -1.04 * (-1.04 * margins.detach()).sigmoid())

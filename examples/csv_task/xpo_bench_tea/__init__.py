@@ -27,7 +27,10 @@ class Tea(Task):
         pairs = [_pair(row) for row in rows if int(row["asked"]) >= self.least]
         left_out = len(rows) - len(pairs)
         return Dataset(
-            train=tuple(pairs), source="choices.csv", rows=len(rows), dropped={"asked too seldom": left_out} if left_out else {}
+            train=tuple(pairs),
+            source="choices.csv",
+            rows=len(rows),
+            dropped={"asked too seldom": left_out} if left_out else {},
         )
 
 

@@ -7,8 +7,9 @@ Args:
     label_smoothing: assumed probability ε that a label is flipped.
 
 Pitfalls: the gradient vanishes at β Δ = logit(1−ε), so margins stay finite, but on labels that really are
-flipped with probability ε the estimate is shrunk: unlike robust DPO this does not undo the noise. Where labels are right with
-probability p it ends at σ(β Δ) = (1−2ε) p + ε, nearer to the reference than π ∝ π_ref exp(r/β), on labels with noise or
+flipped with probability ε the estimate is shrunk: unlike robust DPO this does not undo the noise. Where
+labels are right with probability p it ends at σ(β Δ) = (1−2ε) p + ε, nearer to the reference than π ∝ π_ref
+exp(r/β), on labels with noise or
 without: β is no KL strength, and no `regret` is reported.
 
 Source: Mitchell 2023, "A note on DPO with noisy preferences & relationship to IPO".
@@ -32,11 +33,15 @@ from xpo_bench import Algorithm, Step, hookimpl
 class CDPO(Algorithm):
     name: ClassVar[str] = "cdpo"
     regulariser: ClassVar[tuple[str, int] | None] = ("beta", +1)
-    search_space: ClassVar[Mapping[str, tuple[float, float]]] = {"beta": (0.01, 0.5)}  # DPO's: the same constant
+    search_space: ClassVar[Mapping[str, tuple[float, float]]] = {
+        "beta": (0.01, 0.5)
+    }  # DPO's: the same constant
     source: ClassVar[str] = "Mitchell 2023, note on DPO with noisy preferences"
 
     beta: Annotated[float, Gt(0), Doc("scale of the log-ratios, 1/nats")] = 0.1
-    label_smoothing: Annotated[float, Ge(0), Lt(0.5), Doc("assumed probability that a label is flipped")] = 0.1
+    label_smoothing: Annotated[float, Ge(0), Lt(0.5), Doc("assumed probability that a label is flipped")] = (
+        0.1
+    )
 
     def loss(self, step: Step) -> Tensor:
         logit, eps = self._logit(step), self.label_smoothing

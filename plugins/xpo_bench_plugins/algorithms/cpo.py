@@ -29,11 +29,16 @@ from xpo_bench import Algorithm, Group, Step, hookimpl
 class CPO(Algorithm):
     name: ClassVar[str] = "cpo"
     groups: ClassVar[Mapping[str, Group]] = {"chosen": Group(), "rejected": Group()}
-    search_space: ClassVar[Mapping[str, tuple[float, float]]] = {"beta": (0.01, 0.1), "nll_weight": (1.0, 1.0)}
+    search_space: ClassVar[Mapping[str, tuple[float, float]]] = {
+        "beta": (0.01, 0.1),
+        "nll_weight": (1.0, 1.0),
+    }
     source: ClassVar[str] = "Xu et al. 2024"
 
     beta: Annotated[float, Gt(0), Doc("scale of the log-probability margin, 1/nats")] = 0.1
-    nll_weight: Annotated[float, Ge(0), Doc("weight of the supervised loss on the chosen completion, dimensionless")] = 1.0
+    nll_weight: Annotated[
+        float, Ge(0), Doc("weight of the supervised loss on the chosen completion, dimensionless")
+    ] = 1.0
 
     def loss(self, step: Step) -> Tensor:
         return -logsigmoid(self._logit(step)) - self.nll_weight * step.policy["chosen"].mean

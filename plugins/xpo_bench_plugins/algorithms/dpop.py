@@ -30,11 +30,16 @@ from xpo_bench import Algorithm, Step, hookimpl
 class DPOP(Algorithm):
     name: ClassVar[str] = "dpop"
     regulariser: ClassVar[tuple[str, int] | None] = ("beta", +1)
-    search_space: ClassVar[Mapping[str, tuple[float, float]]] = {"beta": (0.1, 1.0), "penalty_weight": (5.0, 500.0)}
+    search_space: ClassVar[Mapping[str, tuple[float, float]]] = {
+        "beta": (0.1, 1.0),
+        "penalty_weight": (5.0, 500.0),
+    }
     source: ClassVar[str] = "Pal et al. 2024"
 
     beta: Annotated[float, Gt(0), Doc("scale of the log-ratios, 1/nats")] = 0.3
-    penalty_weight: Annotated[float, Ge(0), Doc("weight of the penalty on a falling chosen completion, dimensionless")] = 50.0
+    penalty_weight: Annotated[
+        float, Ge(0), Doc("weight of the penalty on a falling chosen completion, dimensionless")
+    ] = 50.0
 
     def loss(self, step: Step) -> Tensor:
         chosen = step.log_ratio("chosen")

@@ -35,7 +35,9 @@ class IPO(Algorithm):
     source: ClassVar[str] = "Azar et al. 2023, eq. 17"
 
     tau: Annotated[float, Gt(0), Doc("regularisation towards the reference, 1/nats")] = 0.1
-    normalize: Annotated[Literal["tokens", "none"], Doc("log-ratios per token, or summed over tokens")] = "tokens"
+    normalize: Annotated[Literal["tokens", "none"], Doc("log-ratios per token, or summed over tokens")] = (
+        "tokens"
+    )
 
     def loss(self, step: Step) -> Tensor:
         return (self._delta(step) - 1 / (2 * self.tau)) ** 2  # eq. 17

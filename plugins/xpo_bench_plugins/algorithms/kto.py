@@ -12,8 +12,8 @@ Args:
     desirable_weight, undesirable_weight: λ_D and λ_U, dimensionless.
 
 Pitfalls: z0 must carry no gradient and must not come from matched rows, nor from the other half of the same
-pair; z0 depends on the whole micro-batch, of all processes, so micro-batch size changes the loss. At policy = reference the
-gradient is β/4 of a log-ratio's, hence learning rates 2 to 10 times those of DPO.
+pair; z0 depends on the whole micro-batch, of all processes, so micro-batch size changes the loss. At policy =
+reference the gradient is β/4 of a log-ratio's, hence learning rates 2 to 10 times those of DPO.
 
 Source: Ethayarajh et al. 2024, eq. 8.
 """
@@ -55,7 +55,8 @@ class KTO(Algorithm):
         return torch.where(
             step.columns["desirable"] > 0.5,
             self.desirable_weight * logsigmoid(-logit).exp(),  # 1 − σ(x) = σ(−x)
-            self.undesirable_weight * logsigmoid(logit).exp(),  # sigmoid() itself rounds by place in the tensor
+            self.undesirable_weight
+            * logsigmoid(logit).exp(),  # sigmoid() itself rounds by place in the tensor
         )
 
 

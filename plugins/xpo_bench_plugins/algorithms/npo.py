@@ -41,7 +41,9 @@ class NPO(Algorithm):
     source: ClassVar[str] = "Zhang et al. 2024, eq. 3"
 
     beta: Annotated[float, Gt(0), Doc("inverse temperature, 1/nats")] = 0.1
-    retain_weight: Annotated[float, Ge(0), Doc("weight of the supervised loss on the retain set, dimensionless")] = 0.0
+    retain_weight: Annotated[
+        float, Ge(0), Doc("weight of the supervised loss on the retain set, dimensionless")
+    ] = 0.0
 
     def loss(self, step: Step) -> Tensor:
         retain = step.columns["desirable"]
@@ -57,7 +59,9 @@ class NPO(Algorithm):
 
 
 def _counts(step: Step) -> tuple[Tensor, Tensor]:
-    """(examples, retain rows) of the full step, shape `(..., 1)`; of the rows at hand when the totals are not given."""
+    """(examples, retain rows) of the full step, shape `(..., 1)`; of the rows at hand when the totals are not
+    given.
+    """
     if "examples" in step.totals and "desirable" in step.totals:
         return step.totals["examples"], step.totals["desirable"]
     retain = step.columns["desirable"]

@@ -3,23 +3,23 @@
     y, y′ ~ π(·|x) drawn anew every `epochs` steps;   w = the one of higher r, l = the other
     loss = −log σ(β Δ),   Δ = lr_w − lr_l against the initial policy
 
-The prompts are the distinct ones of the next batch of rows. The judge r, where the paper asks a language model, is
-the Bradley–Terry reward fitted once to all training pairs. Pairs of identical text are dropped; the note `identical_share` is
-their share at the last refresh.
+The prompts are the distinct ones of the next batch of rows. The judge r, where the paper asks a language
+model, is the Bradley–Terry reward fitted once to all training pairs. Pairs of identical text are dropped; the
+note `identical_share` is their share at the last refresh.
 
 Args:
     beta: scale β of the log-ratios in the loss, 1/nats.
-    labels: `"larger"` prefers the completion of larger fitted reward (the paper's annotator, which names a winner);
-        `"bradley_terry"` draws the winner with probability σ(r − r′).
+    labels: `"larger"` prefers the completion of larger fitted reward (the paper's annotator, which names a
+        winner); `"bradley_terry"` draws the winner with probability σ(r − r′).
     pairs: pairs per prompt and batch, 1 in the paper, from 2 completions each.
     reward_weight_decay: strength of the quadratic penalty on rewards, dimensionless.
     epochs: steps on one batch of pairs; 1 is on-policy.
 
-Pitfalls: the samples are constants, no gradient flows into them. With drawn labels π ∝ π_ref exp(r/β) is the only fixed
-point of full support. Labels by the larger reward are certain, so there is no finite fixed point: the policy moves
-to the best completion at every β and β only sets the pace, which is why no KL strength and no implied preference is
-declared. Such a policy ends by sampling one text only: a pair of it has Δ = 0 and gradient 0, and one is
-kept where all are identical, so that the step is taken and changes nothing.
+Pitfalls: the samples are constants, no gradient flows into them. With drawn labels π ∝ π_ref exp(r/β) is the
+only fixed point of full support. Labels by the larger reward are certain, so there is no finite fixed point:
+the policy moves to the best completion at every β and β only sets the pace, which is why no KL strength and
+no implied preference is declared. Such a policy ends by sampling one text only: a pair of it has Δ = 0 and
+gradient 0, and one is kept where all are identical, so that the step is taken and changes nothing.
 
 Source: Guo et al. 2024, Alg. 1; Rafailov et al. 2023, eq. 7 (the loss).
 """
@@ -37,8 +37,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 from typing_extensions import Doc
 
-from xpo_bench import Algorithm, Pair, Stage, Step, hookimpl
-from xpo_bench.types import Example, Tools
+from xpo_bench import Algorithm, Example, Pair, Stage, Step, Tools, hookimpl
 
 
 @dataclass(frozen=True)
@@ -51,10 +50,13 @@ class OnlineDPO(Algorithm):
 
     beta: Annotated[float, Gt(0), Doc("scale of the log-ratios in the loss, 1/nats")] = 0.1
     labels: Annotated[
-        Literal["larger", "bradley_terry"], Doc("the larger fitted reward wins, or wins with probability σ(r − r′)")
+        Literal["larger", "bradley_terry"],
+        Doc("the larger fitted reward wins, or wins with probability σ(r − r′)"),
     ] = "larger"
     pairs: Annotated[int, Ge(1), Doc("pairs of completions per prompt and batch")] = 1
-    reward_weight_decay: Annotated[float, Ge(0), Doc("quadratic penalty on the fitted rewards, dimensionless")] = 0.01
+    reward_weight_decay: Annotated[
+        float, Ge(0), Doc("quadratic penalty on the fitted rewards, dimensionless")
+    ] = 0.01
     epochs: Annotated[int, Ge(1), Doc("steps on one batch of pairs")] = 1
 
     def stages(self) -> Sequence[Stage]:

@@ -3,9 +3,9 @@
     R = r(x, y) − β lr(y),   A_i = R_i − mean of R_j over the other samples j of the prompt
     loss = −min(ρ A, clip(ρ, 1−c, 1+c) A),   ρ = π(y|x) / π_old(y|x)
 
-Every `epochs` steps fresh completions are sampled from the current policy for the distinct prompts of the next
-batch of rows; the reward is fitted once, to all of them. One
-pass over each sample is RLOO, since ρ is then 1. There is no value network.
+Every `epochs` steps fresh completions are sampled from the current policy for the distinct prompts of the
+next batch of rows; the reward is fitted once, to all of them. One pass over each sample is RLOO, since ρ is
+then 1. There is no value network.
 
 Args:
     beta: KL strength β, 1/nats.
@@ -32,8 +32,7 @@ from annotated_types import Ge, Gt, Lt
 from torch import Tensor
 from typing_extensions import Doc
 
-from xpo_bench import Algorithm, Completion, Group, Single, Stage, Step, hookimpl
-from xpo_bench.types import Example, Tools
+from xpo_bench import Algorithm, Completion, Example, Group, Single, Stage, Step, Tools, hookimpl
 
 
 @dataclass(frozen=True)
@@ -43,13 +42,19 @@ class PPO(Algorithm):
     requires: ClassVar[frozenset[str]] = frozenset({"generate", "reward"})
     regulariser: ClassVar[tuple[str, int] | None] = ("beta", +1)
     kl_strength: ClassVar[str | None] = "beta"
-    search_space: ClassVar[Mapping[str, tuple[float, float]]] = {"beta": (0.01, 0.5)}  # DPO's: the same constant
+    search_space: ClassVar[Mapping[str, tuple[float, float]]] = {
+        "beta": (0.01, 0.5)
+    }  # DPO's: the same constant
     source: ClassVar[str] = "Schulman et al. 2017, eq. 7; Ahmadian et al. 2024"
 
     beta: Annotated[float, Gt(0), Doc("KL strength, 1/nats")] = 0.1
-    reward_weight_decay: Annotated[float, Ge(0), Doc("quadratic penalty on the fitted rewards, dimensionless")] = 0.01
+    reward_weight_decay: Annotated[
+        float, Ge(0), Doc("quadratic penalty on the fitted rewards, dimensionless")
+    ] = 0.01
     samples: Annotated[int, Ge(2), Doc("completions per prompt and batch")] = 4
-    clip: Annotated[float, Gt(0), Lt(1), Doc("half-width of the interval of the probability ratio, dimensionless")] = 0.2
+    clip: Annotated[
+        float, Gt(0), Lt(1), Doc("half-width of the interval of the probability ratio, dimensionless")
+    ] = 0.2
     epochs: Annotated[int, Ge(1), Doc("steps on one batch of samples")] = 1
 
     def stages(self) -> Sequence[Stage]:
@@ -62,9 +67,13 @@ class PPO(Algorithm):
         log_ratio = old_logp - np.array(tools.logps(drawn, reference=True))
         everything: Sequence[Any] = tools.examples
         reward = np.array(tools.fit_reward(everything, self.reward_weight_decay)(drawn))
-        advantage = leave_one_out((reward - self.beta * log_ratio).reshape(len(prompts), self.samples)).ravel()
+        advantage = leave_one_out(
+            (reward - self.beta * log_ratio).reshape(len(prompts), self.samples)
+        ).ravel()
         return [
-            Single(c.prompt, c.text, desirable=bool(a > 0), values={"advantage": float(a), "old_logp": float(p)})
+            Single(
+                c.prompt, c.text, desirable=bool(a > 0), values={"advantage": float(a), "old_logp": float(p)}
+            )
             for c, a, p in zip(drawn, advantage, old_logp, strict=True)
         ]
 

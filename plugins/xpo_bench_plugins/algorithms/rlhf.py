@@ -1,4 +1,5 @@
-"""RLHF in closed form: a fitted Bradley–Terry reward, then the exact KL-regularised optimum on enumerable worlds.
+"""RLHF in closed form: a fitted Bradley–Terry reward, then the exact KL-regularised optimum on enumerable
+worlds.
 
     r = argmin mean −log σ(r_w − r_l) + weight decay,    π(y|x) ∝ π_ref(y|x) exp(r(x, y)/β)
 
@@ -26,8 +27,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 from typing_extensions import Doc
 
-from xpo_bench import Algorithm, Completion, Stage, Step, hookimpl
-from xpo_bench.types import Tools
+from xpo_bench import Algorithm, Completion, Stage, Step, Tools, hookimpl
 
 
 @dataclass(frozen=True)
@@ -36,18 +36,26 @@ class RLHF(Algorithm):
     requires: ClassVar[frozenset[str]] = frozenset({"enumerable", "reward"})
     regulariser: ClassVar[tuple[str, int] | None] = ("beta", +1)
     kl_strength: ClassVar[str | None] = "beta"
-    search_space: ClassVar[Mapping[str, tuple[float, float]]] = {"beta": (0.01, 0.5)}  # DPO's: the same constant
+    search_space: ClassVar[Mapping[str, tuple[float, float]]] = {
+        "beta": (0.01, 0.5)
+    }  # DPO's: the same constant
     source: ClassVar[str] = "Ouyang et al. 2022; Rafailov et al. 2023, eq. 4"
 
     beta: Annotated[float, Gt(0), Doc("KL strength, 1/nats")] = 0.1
-    reward_weight_decay: Annotated[float, Ge(0), Doc("quadratic penalty on the fitted rewards, dimensionless")] = 0.01
+    reward_weight_decay: Annotated[
+        float, Ge(0), Doc("quadratic penalty on the fitted rewards, dimensionless")
+    ] = 0.01
 
     def stages(self) -> Sequence[Stage]:
         return (Stage(solve=True),)
 
     def solve(self, examples: Sequence[Any], tools: Tools) -> Mapping[Completion, float]:
         reward = tools.fit_reward(examples, self.reward_weight_decay)
-        actions = [action for prompt in dict.fromkeys(pair.prompt for pair in examples) for action in tools.actions(prompt)]
+        actions = [
+            action
+            for prompt in dict.fromkeys(pair.prompt for pair in examples)
+            for action in tools.actions(prompt)
+        ]
         return {action: r / self.beta for action, r in zip(actions, reward(actions), strict=True)}  # eq. 4
 
     def loss(self, step: Step) -> Tensor:

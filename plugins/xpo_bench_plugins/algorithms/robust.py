@@ -8,8 +8,9 @@ Args:
 
 Pitfalls: the second term is ADDED log-likelihood of the flipped label; with the other sign this is cDPO
 divided by a constant. The loss is unbounded below, and on an uncontradicted pair the margin grows without
-end, in the limit by 2ηβε/(1−2ε) a step of tabular gradient descent with learning rate η. π ∝ π_ref exp(r/β) is the optimum
-on labels that really are flipped with probability ε; `regret` on clean labels shows what a wrong ε costs.
+end, in the limit by 2ηβε/(1−2ε) a step of tabular gradient descent with learning rate η. π ∝ π_ref exp(r/β)
+is the optimum on labels that really are flipped with probability ε; `regret` on clean labels shows what a
+wrong ε costs.
 
 Source: Chowdhury et al. 2024 (rDPO), the de-biased loss; named `robust` because R-DPO is another method.
 """
@@ -33,7 +34,9 @@ class RobustDPO(Algorithm):
     name: ClassVar[str] = "robust"
     regulariser: ClassVar[tuple[str, int] | None] = ("beta", +1)
     kl_strength: ClassVar[str | None] = "beta"
-    search_space: ClassVar[Mapping[str, tuple[float, float]]] = {"beta": (0.01, 0.5)}  # DPO's: the same constant
+    search_space: ClassVar[Mapping[str, tuple[float, float]]] = {
+        "beta": (0.01, 0.5)
+    }  # DPO's: the same constant
     source: ClassVar[str] = "Chowdhury et al. 2024"
 
     beta: Annotated[float, Gt(0), Doc("KL strength, 1/nats")] = 0.1

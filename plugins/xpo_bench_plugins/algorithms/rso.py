@@ -1,4 +1,5 @@
-"""RSO: preference pairs sampled from the estimated optimal policy by statistical rejection, then a DPO-like loss.
+"""RSO: preference pairs sampled from the estimated optimal policy by statistical rejection, then a DPO-like
+loss.
 
 Data, from the initial policy and a reward r fitted to the training preferences: draw k candidates per
 prompt, accept candidate c with probability exp((r_c − r_max)/β) until n are accepted, pair the accepted at
@@ -11,18 +12,18 @@ Args:
     gamma: scale γ of the log-ratios in the loss, 1/nats.
     candidates, kept: k candidates drawn and n accepted per prompt.
     loss_kind: set as `loss`; `"sigmoid_norm"` or `"hinge_norm"`.
-    temperature, top_k, distinct: how candidates are drawn; the paper's .7, 40 and distinct texts change the law
-        of the accepted candidates, which is π ∝ π_ref exp(r/β) at the defaults.
+    temperature, top_k, distinct: how candidates are drawn; the paper's .7, 40 and distinct texts change the
+        law of the accepted candidates, which is π ∝ π_ref exp(r/β) at the defaults.
     ranker: what is fitted: `"bradley_terry"` rewards, or a `"pairwise"` preference model, whose reward is the
         log-odds against a baseline candidate.
     reward_weight_decay: strength of the quadratic penalty on rewards, dimensionless.
 
 Pitfalls: candidates are told apart by INDEX; a table keyed by text drops multiplicity and biases the law.
 r_max is taken again after every pass, over the candidates still left. With few candidates the accepted ones
-follow the optimum only approximately. They follow π*, the policy that is fitted to them need not: labels by the larger
-reward, as in the paper, are certain, so that the loss has no finite optimum on them and β and γ only set how far it gets.
-Hence no KL strength, and no `regret`. Where the reward is near certain all survivors may be the same text: rounds
-with fresh candidates are added until one pair differs, and counted.
+follow the optimum only approximately. They follow π*, the policy that is fitted to them need not: labels by
+the larger reward, as in the paper, are certain, so that the loss has no finite optimum on them and β and γ
+only set how far it gets. Hence no KL strength, and no `regret`. Where the reward is near certain all
+survivors may be the same text: rounds with fresh candidates are added until one pair differs, and counted.
 
 Source: Liu et al. 2023, Alg. 1, eq. 8 and 10.
 """
@@ -40,8 +41,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 from typing_extensions import Doc
 
-from xpo_bench import Algorithm, Completion, Pair, Step, hookimpl
-from xpo_bench.types import Example, Tools
+from xpo_bench import Algorithm, Completion, Example, Pair, Step, Tools, hookimpl
 
 Scorer = Callable[[Sequence[Completion]], np.ndarray]
 Judge = Callable[[Completion, Completion], bool]
@@ -65,21 +65,28 @@ class RSO(Algorithm):
     candidates: Annotated[int, Ge(2), Doc("completions drawn per prompt")] = 64
     kept: Annotated[int, Ge(2), Doc("completions accepted per prompt, at most")] = 8
     # a field of the name `loss` would hide the method
-    loss_kind: Annotated[Literal["sigmoid_norm", "hinge_norm"], Field(alias="loss"), Doc("form of the loss")] = "sigmoid_norm"
+    loss_kind: Annotated[
+        Literal["sigmoid_norm", "hinge_norm"], Field(alias="loss"), Doc("form of the loss")
+    ] = "sigmoid_norm"
     temperature: Annotated[float, Gt(0), Doc("sampling temperature, dimensionless")] = 1.0
     top_k: Annotated[int, Ge(0), Doc("sample from so many likeliest tokens or actions; 0 is all")] = 0
     distinct: Annotated[bool, Doc("leave out candidates that repeat a text")] = False
     ranker: Annotated[
-        Literal["bradley_terry", "pairwise"], Doc("a reward per completion, or a preference model of pairs of completions")
+        Literal["bradley_terry", "pairwise"],
+        Doc("a reward per completion, or a preference model of pairs of completions"),
     ] = "bradley_terry"
-    reward_weight_decay: Annotated[float, Ge(0), Doc("quadratic penalty on the fitted rewards, dimensionless")] = 0.01
+    reward_weight_decay: Annotated[
+        float, Ge(0), Doc("quadratic penalty on the fitted rewards, dimensionless")
+    ] = 0.01
 
     def shape_data(self, examples: Sequence[Any], tools: Tools) -> Sequence[Example]:
         score, prefers = self._judge(examples, tools)
         prompts = list(dict.fromkeys(pair.prompt for pair in examples))
         pairs: list[Pair] = []
         accepted = tests = identical = rounds = 0
-        while not pairs and rounds < MAX_ROUNDS:  # one round, unless every survivor of every prompt is the same text
+        while (
+            not pairs and rounds < MAX_ROUNDS
+        ):  # one round, unless every survivor of every prompt is the same text
             rounds += 1
             for pool in self._pools(prompts, tools):
                 if len(pairs) >= tools.rows:  # more than training can visit
@@ -112,10 +119,11 @@ class RSO(Algorithm):
                 yield list(dict.fromkeys(drawn)) if self.distinct else drawn
 
     def _judge(self, examples: Sequence[Any], tools: Tools) -> tuple[Scorer, Judge]:
-        """The reward of a pool's candidates, shape (k,), and whether the first of two is to be labelled chosen.
+        """The reward of a pool's candidates, shape (k,), and whether the first of two is to be labelled
+        chosen.
 
-        A pairwise ranker gives a reward against a baseline candidate drawn from the pool, and labels pairs itself.
-        At equal rewards the first is chosen; the order of a pair is random.
+        A pairwise ranker gives a reward against a baseline candidate drawn from the pool, and labels pairs
+        itself. At equal rewards the first is chosen; the order of a pair is random.
         """
         if self.ranker == "pairwise":
             log_odds = tools.fit_ranker(examples, self.reward_weight_decay)
@@ -135,7 +143,9 @@ class RSO(Algorithm):
         return -logsigmoid(margin)  # eq. 8
 
 
-def statistical_rejection_sampling(rewards: np.ndarray, n: int, beta: float, rng: np.random.Generator) -> tuple[np.ndarray, int]:
+def statistical_rejection_sampling(
+    rewards: np.ndarray, n: int, beta: float, rng: np.random.Generator
+) -> tuple[np.ndarray, int]:
     """Accept up to n candidates, by index, each with probability exp((r − r_max)/β).
 
     Passes over the candidates still left are repeated, with r_max taken anew before each, until n are

@@ -12,7 +12,8 @@ Args:
     data: `"easy_to_hard"` gives every stage its own chunk, `"all"` gives every stage all data.
 
 Pitfalls: on all data T stages at β end where one stage at β/T does, so at equal β more stages mean less
-regularisation towards the initial policy; optimizer state and learning-rate schedule start anew at every stage.
+regularisation towards the initial policy; optimizer state and learning-rate schedule start anew at every
+stage.
 
 Source: Kim et al. 2024, §3.2.
 """
@@ -30,22 +31,25 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 from typing_extensions import Doc
 
-from xpo_bench import Algorithm, Completion, Pair, Stage, Step, hookimpl
-from xpo_bench.evaluation import TIE
-from xpo_bench.types import Example, Tools
+from xpo_bench import Algorithm, Completion, Example, Pair, Stage, Step, Tools, hookimpl
+from xpo_bench.contract.metric import TIE
 
 
 @dataclass(frozen=True)
 class SDPO(Algorithm):
     name: ClassVar[str] = "sdpo"
     regulariser: ClassVar[tuple[str, int] | None] = ("beta", +1)
-    search_space: ClassVar[Mapping[str, tuple[float, float]]] = {"beta": (0.01, 0.5)}  # DPO's: the same constant
+    search_space: ClassVar[Mapping[str, tuple[float, float]]] = {
+        "beta": (0.01, 0.5)
+    }  # DPO's: the same constant
     source: ClassVar[str] = "Kim et al. 2024, §3.2"
 
     beta: Annotated[float, Gt(0), Doc("KL strength of one stage, 1/nats")] = 0.1
     # a field of the name `stages` would hide the method
     n_stages: Annotated[int, Ge(1), Field(alias="stages"), Doc("number of stages")] = 2
-    data: Annotated[Literal["easy_to_hard", "all"], Doc("a chunk of the data per stage, or all of it")] = "easy_to_hard"
+    data: Annotated[Literal["easy_to_hard", "all"], Doc("a chunk of the data per stage, or all of it")] = (
+        "easy_to_hard"
+    )
 
     def stages(self) -> Sequence[Stage]:
         return (Stage(share=1 / self.n_stages, reference="previous", restart=True),) * self.n_stages
@@ -59,7 +63,9 @@ class SDPO(Algorithm):
         right = _ranked_right([pair for unit in units for pair in unit], tools)
         ends = np.cumsum([len(unit) for unit in units])
         share = [float(part.mean()) for part in np.split(right, ends[:-1])]
-        order = sorted(range(len(units)), key=lambda u: -share[u])  # stable: equally easy units keep their order
+        order = sorted(
+            range(len(units)), key=lambda u: -share[u]
+        )  # stable: equally easy units keep their order
         return [pair for u in order for pair in units[u]]
 
     def stage_examples(self, stage: int, examples: Sequence[Any]) -> Sequence[Example]:
@@ -75,7 +81,9 @@ def _units(pairs: Sequence[Pair]) -> list[list[Pair]]:
     """The pairs by source, or by prompt where they name no source, in order of first appearance."""
     units: dict[Hashable, list[Pair]] = {}
     for pair in pairs:
-        units.setdefault(("prompt", pair.prompt) if pair.source is None else ("source", pair.source), []).append(pair)
+        units.setdefault(
+            ("prompt", pair.prompt) if pair.source is None else ("source", pair.source), []
+        ).append(pair)
     return list(units.values())
 
 
@@ -107,8 +115,12 @@ def _chunks(units: Sequence[Sequence[Pair]], parts: int) -> list[list[Pair]]:
 
 
 def _ranked_right(pairs: Sequence[Pair], tools: Tools) -> np.ndarray:
-    """1 where the initial policy finds the chosen completion likelier per token, ½ at a tie up to rounding, else 0; (pairs,)."""
-    texts = [Completion(p.prompt, p.chosen) for p in pairs] + [Completion(p.prompt, p.rejected) for p in pairs]
+    """1 where the initial policy finds the chosen completion likelier per token, ½ at a tie up to rounding,
+    else 0; (pairs,).
+    """
+    texts = [Completion(p.prompt, p.chosen) for p in pairs] + [
+        Completion(p.prompt, p.rejected) for p in pairs
+    ]
     chosen, rejected = np.split(np.array(tools.logps(texts, reference=True, average=True)), 2)
     margin = chosen - rejected
     return np.asarray(np.where(np.abs(margin) <= TIE, 0.5, margin > 0))

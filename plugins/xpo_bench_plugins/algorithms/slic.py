@@ -33,7 +33,9 @@ class SLiC(Algorithm):
     source: ClassVar[str] = "Zhao et al. 2023"
 
     margin: Annotated[float, Ge(0), Doc("margin of the summed log-probabilities, nats")] = 1.0
-    nll_weight: Annotated[float, Ge(0), Doc("weight of the supervised loss on the chosen completion, dimensionless")] = 0.1
+    nll_weight: Annotated[
+        float, Ge(0), Doc("weight of the supervised loss on the chosen completion, dimensionless")
+    ] = 0.1
 
     def loss(self, step: Step) -> Tensor:
         chosen, rejected = step.policy["chosen"], step.policy["rejected"]

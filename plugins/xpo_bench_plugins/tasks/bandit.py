@@ -1,16 +1,20 @@
 """bandit: pairs drawn from a Bradley–Terry world whose reward is known.
 
-A few prompts with a few actions each, rewards that span at least 8 in every prompt, and a reference that is not uniform, so
-that forgetting the reference costs something. The exact optimum, KL and reward–KL frontier are known.
+A few prompts with a few actions each, rewards that span at least 8 in every prompt, and a reference that is
+not uniform, so that forgetting the reference costs something. The exact optimum, KL and reward–KL frontier
+are known.
 
-What to expect: preferences near certainty (σ(8) > .999) reward methods that stop at a finite margin; π ∝ π_ref·exp(r/b) has
-frontier_gap 0 for every b. With `coverage` < 1 a share of the actions never occurs in the data, and only methods that
-evaluate a reward elsewhere can tell them apart; `unseen_mass` is what the policy gives to the others.
+What to expect: preferences near certainty (σ(8) > .999) reward methods that stop at a finite margin; π ∝
+π_ref·exp(r/b) has frontier_gap 0 for every b. With `coverage` < 1 a share of the actions never occurs in the
+data, and only methods that evaluate a reward elsewhere can tell them apart; `unseen_mass` is what the policy
+gives to the others.
 
-Training labels can be worse than the truth, while evaluation stays clean: colder or hotter (`temperature`), in favour of length
-(`length_bias`), by people of different tastes (`annotators` with a `disagreement`), or flipped (`--label-noise`).
+Training labels can be worse than the truth, while evaluation stays clean: colder or hotter (`temperature`),
+in favour of length (`length_bias`), by people of different tastes (`annotators` with a `disagreement`), or
+flipped (`--label-noise`).
 
-Source: the contextual-bandit view of Rafailov et al. (2023), sections 3 and 4; preferences after Bradley and Terry (1952).
+Source: the contextual-bandit view of Rafailov et al. (2023), sections 3 and 4; preferences after Bradley and
+Terry (1952).
 """
 
 from __future__ import annotations
@@ -22,10 +26,9 @@ from typing import Annotated, ClassVar
 from annotated_types import Gt, Interval
 from typing_extensions import Doc
 
-from xpo_bench import Budget, Dataset, ModelSpec, Task, hookimpl
-from xpo_bench.data.worlds import Annotators, bradley_terry_world, covered_actions, nuisance, sample_pairs
-from xpo_bench.streams import stream
-from xpo_bench.types import World
+from xpo_bench import Budget, Dataset, ModelSpec, Task, World, hookimpl
+from xpo_bench.data.synthetic import Annotators, bradley_terry_world, covered_actions, nuisance, sample_pairs
+from xpo_bench.random_streams import stream
 
 WORLD = "bandit"
 """Names the world and the draws, which other tasks share."""
@@ -63,13 +66,19 @@ class Bandit(Task):
     pairs: Annotated[int, Gt(0), Doc("training pairs")] = 1024
     heldout_pairs: Annotated[int, Interval(ge=0), Doc("held-out pairs")] = 256
     coverage: Annotated[
-        float, Interval(gt=0, le=1), Doc("share of each prompt's actions that occur in the data, at least two")
+        float,
+        Interval(gt=0, le=1),
+        Doc("share of each prompt's actions that occur in the data, at least two"),
     ] = 1.0
-    temperature: Annotated[float, Gt(0), Doc("of the training labels: above 1 closer to coins, below 1 closer to certain")] = 1.0
+    temperature: Annotated[
+        float, Gt(0), Doc("of the training labels: above 1 closer to coins, below 1 closer to certain")
+    ] = 1.0
     length_bias: Annotated[
         float, Doc("log-odds that training labels give a standard deviation of length, which earns nothing")
     ] = 0.0
-    annotators: Annotated[int, Interval(ge=1, le=1000), Doc("people who label training pairs in turns, drawn at random")] = 1
+    annotators: Annotated[
+        int, Interval(ge=1, le=1000), Doc("people who label training pairs in turns, drawn at random")
+    ] = 1
     disagreement: Annotated[
         float, Interval(ge=0), Doc("standard deviation of an annotator's own rewards around the true ones")
     ] = 0.0
@@ -93,7 +102,9 @@ class Bandit(Task):
     def _annotators(self, world: World) -> Annotators:
         """Who labels the training pairs; held-out pairs are labelled by the true preference."""
         offsets = [nuisance(world, WORLD, self.version, "annotator", k) for k in range(self.annotators)]
-        scaled = [{x: {y: self.disagreement * v for y, v in of.items()} for x, of in one.items()} for one in offsets]
+        scaled = [
+            {x: {y: self.disagreement * v for y, v in of.items()} for x, of in one.items()} for one in offsets
+        ]
         return Annotators(
             temperature=self.temperature,
             length_bias=self.length_bias,

@@ -1,7 +1,8 @@
 """cycle: the intransitive twin of `deterministic`: a ≻ b, b ≻ c and c ≻ a, each certain.
 
-No reward explains a cycle, and by symmetry none of the three actions is better. What to expect: both DPO and IPO have
-their optimum at the uniform reference, so whatever moves a policy away from it is the optimizer or the loss's other terms.
+No reward explains a cycle, and by symmetry none of the three actions is better. What to expect: both DPO and
+IPO have their optimum at the uniform reference, so whatever moves a policy away from it is the optimizer or
+the loss's other terms.
 
 Source: the twin of the setting of Azar et al. (2023), section 5.
 """

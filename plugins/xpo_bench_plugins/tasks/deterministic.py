@@ -1,8 +1,9 @@
 """deterministic: a total order over three actions in which every preference is certain.
 
-One prompt, a ≻ b ≻ c, one row for each of the three pairs, p = 1, a uniform reference and no reward: a Bradley–Terry reward
-that explains certain preferences is infinite. What to expect: the maximum of DPO's objective puts all mass on `a` whatever
-β, so the knob does nothing; IPO's optimum stays near the reference, the nearer the larger τ.
+One prompt, a ≻ b ≻ c, one row for each of the three pairs, p = 1, a uniform reference and no reward: a
+Bradley–Terry reward that explains certain preferences is infinite. What to expect: the maximum of DPO's
+objective puts all mass on `a` whatever β, so the knob does nothing; IPO's optimum stays near the reference,
+the nearer the larger τ.
 
 Source: Azar et al. (2023), section 5.
 """
@@ -29,7 +30,9 @@ class Deterministic(Task):
         """One row per preference, nothing held out."""
         rows = tuple(Pair("x", chosen, rejected, p_chosen=1.0) for chosen, rejected in self.preferences)
         uniform = dict.fromkeys("abc", 1 / 3)
-        return Dataset(train=rows, rows=len(rows), world=World(actions={"x": ("a", "b", "c")}, reference={"x": uniform}))
+        return Dataset(
+            train=rows, rows=len(rows), world=World(actions={"x": ("a", "b", "c")}, reference={"x": uniform})
+        )
 
 
 @hookimpl

@@ -1,8 +1,8 @@
 """dominated: `deterministic` with an action that never wins: a and b beat each other, and a beats c.
 
-One prompt and a uniform reference; the rows are a ≻ b, b ≻ a, a ≻ c. What to expect: DPO has no finite optimum, since nothing
-contradicts the last row, and excludes c whatever β; IPO's optimum is π ∝ (m, m, 1) with m = exp(1/(2τ)), so c keeps a
-probability that τ decides.
+One prompt and a uniform reference; the rows are a ≻ b, b ≻ a, a ≻ c. What to expect: DPO has no finite
+optimum, since nothing contradicts the last row, and excludes c whatever β; IPO's optimum is π ∝ (m, m, 1)
+with m = exp(1/(2τ)), so c keeps a probability that τ decides.
 
 Source: after Azar et al. (2023), section 5 (actions that never win).
 """
@@ -24,10 +24,13 @@ class Dominated(Deterministic):
     preferences: ClassVar[tuple[tuple[str, str], ...]] = (("a", "b"), ("b", "a"), ("a", "c"))
 
     def data(self, seed: int, model: ModelSpec) -> Dataset:
-        """One row per preference; those of the tie have no certain side, and say nothing of their probability."""
+        """One row per preference; those of the tie have no certain side, and say nothing of their
+        probability.
+        """
         found = super().data(seed, model)
         rows = [
-            replace(e, p_chosen=None) if isinstance(e, Pair) and "c" not in (e.chosen, e.rejected) else e for e in found.train
+            replace(e, p_chosen=None) if isinstance(e, Pair) and "c" not in (e.chosen, e.rejected) else e
+            for e in found.train
         ]
         return replace(found, train=tuple(rows))
 

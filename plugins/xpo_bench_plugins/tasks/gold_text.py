@@ -1,21 +1,26 @@
-"""gold_text: short stories with a reward that is known for every text, so that what a policy writes can be judged.
+"""gold_text: short stories with a reward that is known for every text, so that what a policy writes can be
+judged.
 
-A prompt is the first sentence of a children's story, a completion its next two, drawn once from a pretrained story model
-(`benchmarks/gold_text_samples.py`) and part of the version. The reward counts pleasant things that happen, less unpleasant
-ones, each word once, and takes off for words said again:
+A prompt is the first sentence of a children's story, a completion its next two, drawn once from a pretrained
+story model (`benchmarks/gold_text_samples.py`) and part of the version. The reward counts pleasant things
+that happen, less unpleasant ones, each word once, and takes off for words said again:
 
-    r = (distinct pleasant words) − (distinct unpleasant words) − 4 · (share of words that repeat one of the previous 8)
+    r = (distinct pleasant words) − (distinct unpleasant words) − 4 · (share of words that repeat one of the
+    previous 8)
 
-Labels follow Bradley and Terry: P(a ≻ b) = σ((r_a − r_b) / temperature). All algorithms start from the model after a
-supervised warm start on the completions of the training prompts. Samples of the policy give `gold_reward`, `gold_gain`
-over the initial policy, `win_rate`, `sample_length` and `kl`, also along the run (`--json`, curves).
+Labels follow Bradley and Terry: P(a ≻ b) = σ((r_a − r_b) / temperature). All algorithms start from the model
+after a supervised warm start on the completions of the training prompts. Samples of the policy give
+`gold_reward`, `gold_gain` over the initial policy, `win_rate`, `sample_length` and `kl`, also along the run
+(`--json`, curves).
 
-What to expect: gold_reward rises with √KL, then stops and falls where a method leans on what only the labels, or a fitted
-reward, seem to say: long and repetitive texts. Methods that sample (`rso`, `ppo`, `online_dpo`, `bon`) earn more per KL.
+What to expect: gold_reward rises with √KL, then stops and falls where a method leans on what only the labels,
+or a fitted
+reward, seem to say: long and repetitive texts. Methods that sample (`rso`, `ppo`, `online_dpo`, `bon`) earn
+    more per KL.
 
-Learning rates: on validation rows 1e-5 and 1e-4 cannot be told apart and 1e-3 is worse for most (253 rows of a pretrained
-model of 260,000 weights, in results/learning_rates.json). At 1e-5 hardly anything moves (.03 nats), so all but `npo`, which
-nothing stops at 1e-4 (221 nats), use 1e-4.
+Learning rates: on validation rows 1e-5 and 1e-4 cannot be told apart and 1e-3 is worse for most (253 rows of
+a pretrained model of 260,000 weights, in results/learning_rates.json). At 1e-5 hardly anything moves (.03
+nats), so all but `npo`, which nothing stops at 1e-4 (221 nats), use 1e-4.
 
 Source: this suite, after Gao et al. (2022) for the gold reward; word lists by hand.
 """
@@ -35,7 +40,7 @@ from annotated_types import Gt, Interval
 from typing_extensions import Doc
 
 from xpo_bench import Budget, Completion, Dataset, ModelSpec, Pair, Task, hookimpl
-from xpo_bench.streams import stream
+from xpo_bench.random_streams import stream
 
 WORD = re.compile(r"[a-z']+")
 
@@ -114,10 +119,14 @@ class GoldText(Task):
     learning_rates: ClassVar[Mapping[str, float]] = {"npo": 1e-5}
 
     temperature: Annotated[float, Gt(0), Doc("of the Bradley–Terry labels, in units of reward")] = 1.0
-    heldout_prompts: Annotated[int, Interval(ge=1, le=200), Doc("prompts of which every pair is held out")] = 64
+    heldout_prompts: Annotated[
+        int, Interval(ge=1, le=200), Doc("prompts of which every pair is held out")
+    ] = 64
 
     def data(self, seed: int, model: ModelSpec) -> Dataset:
-        """The completions of every prompt matched and labelled at this seed; held-out prompts are the same at every seed."""
+        """The completions of every prompt matched and labelled at this seed; held-out prompts are the same at
+        every seed.
+        """
         rng = stream(seed, self.name, "data")
         held = set(stream(0, self.name, "world").permutation(len(stories()))[: self.heldout_prompts].tolist())
         train: list[Pair] = []

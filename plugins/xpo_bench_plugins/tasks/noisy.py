@@ -1,8 +1,9 @@
 """noisy: the bandit with one training label in five flipped.
 
-The world and the clean draws are those of `bandit` at the same seed, so the two tasks differ in the label noise alone; the
-evaluation stays clean. What to expect: methods that trust every label follow the noise, those that model a flip rate
-(`cdpo`, `robust`) or bound their margin (`ipo`) lose less. Another rate: `--label-noise P`.
+The world and the clean draws are those of `bandit` at the same seed, so the two tasks differ in the label
+noise alone; the evaluation stays clean. What to expect: methods that trust every label follow the noise,
+those that model a flip rate (`cdpo`, `robust`) or bound their margin (`ipo`) lose less. Another rate:
+`--label-noise P`.
 
 Source: the noise model of Chowdhury et al. (2024), section 2.
 """

@@ -1,10 +1,10 @@
 """oasst: human-written replies to conversations of several turns, ranked by people.
 
-754 pairs from rankings. Read as `oasst_en100_pairs` from the directory that `XPO_BENCH_DATA` names; bad rows are left out and
-counted. Apache-2.0.
+754 pairs from rankings. Read as `oasst_en100_pairs` from the directory that `XPO_BENCH_DATA` names; bad rows
+are left out and counted. Apache-2.0.
 
-What to expect: one ranking gives several pairs, so rows are not independent; with random weights held-out accuracy stays near
-one half.
+What to expect: one ranking gives several pairs, so rows are not independent; with random weights held-out
+accuracy stays near one half.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """overfit_pair: one chosen and one rejected completion of one prompt, on a tiny randomly initialised Llama.
 
-Texts are token ids. Four tokens each, nothing in common, so each can be pushed alone. What to expect: DPO drives the
-rejected log-probability down without end and is collapsed by step 20 or so; IPO settles at its margin.
-`--loss-over token` makes each completion token a row of the loss.
+Texts are token ids. Four tokens each, nothing in common, so each can be pushed alone. What to expect: DPO
+drives the rejected log-probability down without end and is collapsed by step 20 or so; IPO settles at its
+margin. `--loss-over token` makes each completion token a row of the loss.
 """
 
 from __future__ import annotations

@@ -1,10 +1,11 @@
 """tofu: questions about fictitious authors, some to forget and the rest to retain.
 
-600 question-answer rows, read as `tofu` from the directory that `XPO_BENCH_DATA` names: the forget05 split is the forget set
-(undesirable), the retain90 split the retain set (desirable). No preferences: losses on pairs are refused; npo is meant for
-it, kto runs too. Bad rows are left out and counted. MIT.
+600 question-answer rows, read as `tofu` from the directory that `XPO_BENCH_DATA` names: the forget05 split is
+the forget set (undesirable), the retain90 split the retain set (desirable). No preferences: losses on pairs
+are refused; npo is meant for it, kto runs too. Bad rows are left out and counted. MIT.
 
-What to expect: the log-probability of forget answers falls; without a retain term that of the others falls along.
+What to expect: the log-probability of forget answers falls; without a retain term that of the others falls
+along.
 
 Source: Maini et al. 2024.
 """
@@ -15,11 +16,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
-from xpo_bench import Dataset, ModelSpec, Task, hookimpl
+from xpo_bench import DataError, Dataset, ModelSpec, Task, hookimpl
 from xpo_bench.data.dataset import dataset_of
 from xpo_bench.data.sources import Loaded, NumberedRows, find, first
-from xpo_bench.data.worlds import world_stream
-from xpo_bench.errors import DataError
+from xpo_bench.data.synthetic import world_stream
 from xpo_bench_plugins.text_set import TextSet
 
 LABELS = {"forget05": False, "retain90": True}
@@ -29,7 +29,9 @@ def row_of(raw: Mapping[str, Any]) -> dict[str, Any]:
     """A row of the set in the columns that the loader reads; what is absent or no text stays so."""
     question, answer = raw.get("question"), raw.get("answer")
     return {
-        "prompt": f"Question: {question}\nAnswer:" if isinstance(question, str) and question.strip() else question,
+        "prompt": f"Question: {question}\nAnswer:"
+        if isinstance(question, str) and question.strip()
+        else question,
         "completion": f" {answer}" if isinstance(answer, str) else answer,
         "label": LABELS.get(str(raw.get("split"))),
         "source": raw.get("split"),
@@ -58,9 +60,13 @@ class Tofu(TextSet):
         try:
             raw = pq.read_table(path).to_pylist()
         except (pa.ArrowException, OSError, ValueError):
-            raise DataError(f"tofu: {path} is not a readable parquet file; want split, question, answer") from None
+            raise DataError(
+                f"tofu: {path} is not a readable parquet file; want split, question, answer"
+            ) from None
         rows: NumberedRows = [(number, row_of(row)) for number, row in first(enumerate(raw, 1), self.rows)]
-        dataset = dataset_of(Loaded(rows, self.source), self.spec, 0.0, world_stream(self.name, self.version), model)
+        dataset = dataset_of(
+            Loaded(rows, self.source), self.spec, 0.0, world_stream(self.name, self.version), model
+        )
         return replace(dataset, kind="forget_retain")
 
 

@@ -1,26 +1,28 @@
 """travel: 210 travellers between Sydney, Canberra and Melbourne choosing among air, train, bus and car.
 
-Real revealed preferences. Every traveller prefers the mode taken to each of the other three: three pairs. A quarter of
-the travellers is held out, the same for every seed, so seeds differ on a table only where batches are drawn. Users of
-the less popular modes were sampled more often, so shares are the sample's and not the market's.
+Real revealed preferences. Every traveller prefers the mode taken to each of the other three: three pairs. A
+quarter of the travellers is held out, the same for every seed, so seeds differ on a table only where batches
+are drawn. Users of the less popular modes were sampled more often, so shares are the sample's and not the
+market's.
 
-On a table the prompts are income tercile x party size. Party size is alone or with others: three classes would leave 9 to 18
-travellers in the larger parties, two leave 24 to 49 in each of the six prompts. `p_chosen` of a row is the share of the
-chosen mode among the travellers of the same prompt AND the same split who took one of its two modes. It is below 1/2 where
-the traveller went with the minority, and absent where the two modes tie, since 1/2 would mark a row without label. The
-held-out shares use no training traveller. All four modes are actions of every prompt and the reference is uniform; no
-true reward is known.
+On a table the prompts are income tercile x party size. Party size is alone or with others: three classes
+would leave 9 to 18 travellers in the larger parties, two leave 24 to 49 in each of the six prompts.
+`p_chosen` of a row is the share of the chosen mode among the travellers of the same prompt AND the same split
+who took one of its two modes. It is below 1/2 where the traveller went with the minority, and absent where
+the two modes tie, since 1/2 would mark a row without label. The held-out shares use no training traveller.
+All four modes are actions of every prompt and the reference is uniform; no true reward is known.
 
-With `--model linear` each traveller is a prompt and what a mode would mean to them is its features: generalised cost, terminal
-time, income where the mode is air, and a constant per mode but the car, the specification of Greene's textbook example. What
-is learnt holds for travellers never seen, so held-out accuracy means something. `sft` then is McFadden's conditional logit, and
-`dpo` at β = 1 a logit of the differences.
+With `--model linear` each traveller is a prompt and what a mode would mean to them is its features:
+generalised cost, terminal time, income where the mode is air, and a constant per mode but the car, the
+specification of Greene's textbook example. What is learnt holds for travellers never seen, so held-out
+accuracy means something. `sft` then is McFadden's conditional logit, and `dpo` at β = 1 a logit of the
+differences.
 
-On a language model each traveller is a prompt of its own, with income, party and every mode's waiting time, travel time
-and cost as text; `p_chosen` is absent, for nobody chose twice.
+On a language model each traveller is a prompt of its own, with income, party and every mode's waiting time,
+travel time and cost as text; `p_chosen` is absent, for nobody chose twice.
 
-What to expect: choices are far from certain, so a method that drives every observed preference to certainty shows a large
-calibration error, on held-out travellers most of all.
+What to expect: choices are far from certain, so a method that drives every observed preference to certainty
+shows a large calibration error, on held-out travellers most of all.
 
 Source: Greene and Hensher's travel-mode data, in `statsmodels.datasets.modechoice` (public domain).
 """
@@ -33,7 +35,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from xpo_bench import Budget, Dataset, ModelSpec, Pair, Task, World, hookimpl
-from xpo_bench.data.worlds import world_stream
+from xpo_bench.data.synthetic import world_stream
 
 MODES = ("air", "train", "bus", "car")
 """In the order of the data's codes 1 to 4."""
@@ -45,7 +47,8 @@ CLASSES = ("low", "middle", "high")
 
 @dataclass(frozen=True)
 class Trip:
-    """What one mode would have meant to one traveller: terminal waiting and in-vehicle time in minutes, cost in dollars.
+    """What one mode would have meant to one traveller: terminal waiting and in-vehicle time in minutes, cost
+    in dollars.
 
     `general` is the generalised cost: cost plus in-vehicle time valued in money.
     """
@@ -58,7 +61,9 @@ class Trip:
 
 @dataclass(frozen=True)
 class Traveller:
-    """One traveller: household income in 1,000 dollars and its tercile, persons travelling, every mode's trip, the mode taken."""
+    """One traveller: household income in 1,000 dollars and its tercile, persons travelling, every mode's
+    trip, the mode taken.
+    """
 
     income: int
     tercile: str
@@ -75,8 +80,15 @@ class Traveller:
     def text(self) -> str:
         """The prompt on a language model."""
         company = "alone" if self.party == 1 else f"in a party of {self.party}"
-        trips = (f"{mode}: wait {trip.wait} min, travel {trip.time} min, cost ${trip.cost}" for mode, trip in self.trips.items())
-        return f"Household income ${self.income},000, travelling {company}.\n" + "\n".join(trips) + "\nChosen mode:"
+        trips = (
+            f"{mode}: wait {trip.wait} min, travel {trip.time} min, cost ${trip.cost}"
+            for mode, trip in self.trips.items()
+        )
+        return (
+            f"Household income ${self.income},000, travelling {company}.\n"
+            + "\n".join(trips)
+            + "\nChosen mode:"
+        )
 
 
 @dataclass(frozen=True)
@@ -87,7 +99,14 @@ class Travel(Task):
     version: ClassVar[str] = "1"
     budget: ClassVar[Budget] = Budget(steps=2000, lr=0.05)
     lm_budget: ClassVar[Budget | None] = Budget(
-        steps=200, batch_size=8, optimizer="adamw", lr=1e-3, warmup=0.1, clip=1.0, dtype="float32", max_new_tokens=8
+        steps=200,
+        batch_size=8,
+        optimizer="adamw",
+        lr=1e-3,
+        warmup=0.1,
+        clip=1.0,
+        dtype="float32",
+        max_new_tokens=8,
     )
     learning_rates: ClassVar[Mapping[str, float]] = {
         "bon": 0.01,
@@ -128,12 +147,16 @@ class Travel(Task):
 
 def _world(people: Sequence[Traveller], model: ModelSpec) -> World | None:
     if model.name == "linear":
-        return World(actions=dict.fromkeys((t.text for t in people), MODES), features={t.text: features(t) for t in people})
+        return World(
+            actions=dict.fromkeys((t.text for t in people), MODES),
+            features={t.text: features(t) for t in people},
+        )
     return World(actions=dict.fromkeys(sorted({t.cell for t in people}), MODES)) if model.tabular else None
 
 
 def features(t: Traveller) -> dict[str, tuple[float, ...]]:
-    """What a linear policy sees of every mode: cost and terminal time / 100, income / 100 by air, a constant for air, train, bus.
+    """What a linear policy sees of every mode: cost and terminal time / 100, income / 100 by air, a constant
+    for air, train, bus.
 
     Source: Greene, Econometric Analysis, the travel-mode example of the chapter on discrete choice.
     """
@@ -173,7 +196,9 @@ def travellers() -> list[Traveller]:
 
 
 def table_pairs(people: Sequence[Traveller]) -> tuple[Pair, ...]:
-    """Rows for a table, `p_chosen` the share of the chosen mode among those of `people` who faced the same two."""
+    """Rows for a table, `p_chosen` the share of the chosen mode among those of `people` who faced the same
+    two.
+    """
     taken: dict[str, Counter[str]] = {}
     for t in people:
         taken.setdefault(t.cell, Counter())[t.chosen] += 1
@@ -193,7 +218,9 @@ def linear_pairs(people: Sequence[Traveller]) -> tuple[Pair, ...]:
 
 def text_pairs(people: Sequence[Traveller]) -> tuple[Pair, ...]:
     """Rows for a language model: completions start with a space."""
-    return tuple(Pair(t.text, f" {t.chosen}", f" {other}") for t in people for other in MODES if other != t.chosen)
+    return tuple(
+        Pair(t.text, f" {t.chosen}", f" {other}") for t in people for other in MODES if other != t.chosen
+    )
 
 
 @hookimpl

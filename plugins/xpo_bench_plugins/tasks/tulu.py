@@ -1,7 +1,8 @@
 """tulu: which of two assistants' answers experts graded higher.
 
-996 pairs with `p_chosen` from five-level grades; equal grades (1/2) are not trained on and stay for calibration. Read as
-`tulu_human_eval_pairs` from the directory that `XPO_BENCH_DATA` names; bad rows are left out and counted. Apache-2.0.
+996 pairs with `p_chosen` from five-level grades; equal grades (1/2) are not trained on and stay for
+calibration. Read as `tulu_human_eval_pairs` from the directory that `XPO_BENCH_DATA` names; bad rows are left
+out and counted. Apache-2.0.
 
 What to expect: long answers; rows beyond the context lose the left end of their prompt.
 """

@@ -1,4 +1,6 @@
-"""One csv file per cell: a row per evaluation and metric as they are measured, and the final metrics at the end."""
+"""One csv file per cell: a row per evaluation and metric as they are measured, and the final metrics at the
+end.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,10 @@ class CsvFiles(Tracker):
 
     def run_end(self, cell: Mapping[str, Any], record: Mapping[str, Any]) -> None:
         finals = sorted(record["metrics"].items())
-        self._write(cell, [(*_who(cell), "final", name, "" if value is None else repr(value)) for name, value in finals])
+        self._write(
+            cell,
+            [(*_who(cell), "final", name, "" if value is None else repr(value)) for name, value in finals],
+        )
 
     def _write(self, cell: Mapping[str, Any], rows: Iterable[Iterable[Any]], mode: str = "a") -> None:
         with (self.folder / f"{cell['key']}.csv").open(mode, encoding="utf-8", newline="") as file:

@@ -13,10 +13,11 @@ from xpo_bench import Tracker, UsageError, hookimpl
 
 
 class TensorBoard(Tracker):
-    """Writes `tracking/tensorboard/ALGORITHM-TASK-sSEED-KEY/`, for `tensorboard --logdir RUN/tracking/tensorboard`.
+    """Writes `tracking/tensorboard/ALGORITHM-TASK-sSEED-KEY/`, for `tensorboard --logdir
+    RUN/tracking/tensorboard`.
 
-    A scalar per metric, `final/METRIC` at the end, and the configuration as text. Needs the extra `tensorboard`.
-    Each write opens its file anew: a thousand cells side by side hold no thousand files open.
+    A scalar per metric, `final/METRIC` at the end, and the configuration as text. Needs the extra
+    `tensorboard`. Each write opens its file anew: a thousand cells side by side hold no thousand files open.
     """
 
     name: ClassVar[str] = "tensorboard"
@@ -36,8 +37,13 @@ class TensorBoard(Tracker):
         folder.mkdir(parents=True, exist_ok=True)
         for old in folder.glob("events.out.tfevents.*"):
             old.unlink()
-        config = json.dumps({"algorithm": cell["algorithm"], "task": cell["task"], "seed": cell["seed"]} | dict(cell["config"]))
-        self._write(cell, Event(file_version="brain.Event:2"), Event(step=0, summary=text_pb("config", config)))
+        config = json.dumps(
+            {"algorithm": cell["algorithm"], "task": cell["task"], "seed": cell["seed"]}
+            | dict(cell["config"])
+        )
+        self._write(
+            cell, Event(file_version="brain.Event:2"), Event(step=0, summary=text_pb("config", config))
+        )
 
     def step_end(self, cell: Mapping[str, Any], step: int, metrics: Mapping[str, float]) -> None:
         self._scalars(cell, step, metrics)

@@ -13,9 +13,10 @@ from xpo_bench import Tracker, UsageError, hookimpl
 class Wandb(Tracker):
     """Writes `tracking/wandb/wandb/offline-run-*`, which `wandb sync` uploads. Needs the extra `wandb`.
 
-    Runs are grouped by task, their job type is the algorithm, the cell's key their id. Cells run side by side and a run of W&B is
-    a process of its own, so what a cell measures is kept and handed over when it ends; one that is interrupted leaves none.
-    `WANDB_MODE=online` and `WANDB_PROJECT` are honoured; the project is `xpo-bench` otherwise.
+    Runs are grouped by task, their job type is the algorithm, the cell's key their id. Cells run side by side
+    and a run of W&B is a process of its own, so what a cell measures is kept and handed over when it ends;
+    one that is interrupted leaves none. `WANDB_MODE=online` and `WANDB_PROJECT` are honoured; the project is
+    `xpo-bench` otherwise.
     """
 
     name: ClassVar[str] = "wandb"
@@ -47,12 +48,17 @@ class Wandb(Tracker):
             name=f"{cell['algorithm']} on {cell['task']}, seed {cell['seed']}",
             group=cell["task"],
             job_type=cell["algorithm"],
-            config=dict(cell["config"]) | {name: cell[name] for name in ("algorithm", "task", "seed", "experiment")},
-            settings=wandb.Settings(silent=True, console="off", disable_git=True, save_code=False, x_disable_stats=True),
+            config=dict(cell["config"])
+            | {name: cell[name] for name in ("algorithm", "task", "seed", "experiment")},
+            settings=wandb.Settings(
+                silent=True, console="off", disable_git=True, save_code=False, x_disable_stats=True
+            ),
         )
         for step, metrics in self.points.pop(cell["key"], []):
             tracked.log(metrics, step=step)
-        tracked.summary.update({name: value for name, value in record["metrics"].items() if value is not None})
+        tracked.summary.update(
+            {name: value for name, value in record["metrics"].items() if value is not None}
+        )
         tracked.summary["status"] = record["status"]
         tracked.finish(exit_code=0 if record["status"] in ("ok", "diverged") else 1)
 

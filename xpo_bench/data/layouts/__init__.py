@@ -88,7 +88,9 @@ def arrange(
     used = TEXTS if layout is None or layout.beside else layout.needs | layout.also
     out = read_conversations(out, [column for column in TALK if column in names and column in used])
     context = Context(pairs_of)
-    if spelt := sum(any(_spells_texts(row.get(c)) for c in TEXTS[1:]) for _, row in out if not isinstance(row, BadRow)):
+    if spelt := sum(
+        any(_spells_texts(row.get(c)) for c in TEXTS[1:]) for _, row in out if not isinstance(row, BadRow)
+    ):
         context.notes[SPELT] = spelt
     if layout is not None:
         out = layout.gather(out, context) if layout.gather else _mapped(out, layout, context)
@@ -122,10 +124,12 @@ def wanted(names: Sequence[str], columns: Mapping[str, str] | None = None) -> Co
 
 
 def check_columns(given: Any) -> dict[str, str]:
-    """`--columns` as a mapping: words `chosen=a,rejected=b`, where `\\,` is a comma within a name, or a table.
+    """`--columns` as a mapping: words `chosen=a,rejected=b`, where `\\,` is a comma within a name, or a
+    table.
 
     Raises:
-        UsageError: no such words, a name that no layout reads, the same name twice, or one column for two names.
+        UsageError: no such words, a name that no layout reads, the same name twice, or one column for two
+        names.
     """
     expected = "expected NAME=COLUMN[,NAME=COLUMN], such as chosen=response_a,rejected=response_b"
     if isinstance(given, Mapping):
@@ -202,8 +206,7 @@ def _mapped(rows: Numbered, layout: Layout, context: Context) -> Numbered:
                 word = "column" if len(missing) == 1 else "columns"
                 raise BadRow(
                     "missing column",
-                    f"missing {word} {', '.join(missing)}; "
-                    f"layout {layout.name} wants {', '.join(sorted(layout.needs))}",
+                    f"missing {word} {', '.join(missing)}; layout {layout.name} wants {', '.join(sorted(layout.needs))}",
                 )
             kept = {
                 name: row[name]
@@ -221,13 +224,13 @@ KEPT = ("split", "source", "topic", *SCORE_NAMES)
 
 
 def _kept(layout: Layout) -> tuple[str, ...]:
-    """Columns of TRL's that a layout hands on: a row that becomes one pair may say how probable its preference is."""
+    """Columns of TRL's that a layout hands on: a row that becomes one pair may say how probable its
+    preference is.
+    """
     return KEPT if "ranking" in layout.columns else (*KEPT, "p_chosen", *VOTES)
 
 
-def _check_read(
-    columns: Mapping[str, str], layout: Layout | None, names: Sequence[str], where: str
-) -> None:
+def _check_read(columns: Mapping[str, str], layout: Layout | None, names: Sequence[str], where: str) -> None:
     """Refuse a mapping to a name that the set is not read by, which would do nothing.
 
     Raises:

@@ -39,7 +39,8 @@ class Layout:
         name: as the record and the documentation call it.
         columns: what is read from where, for the record.
         needs: columns without which it is another layout. also: columns that are read where they are there.
-        rows: one raw row to any number of rows in TRL's columns; a `BadRow` that it raises counts as the row's.
+        rows: one raw row to any number of rows in TRL's columns; a `BadRow` that it raises counts as the
+            row's.
         fits: whether the values of a first row have the layout's shape.
         beside: it is also looked for where TRL's own columns are complete.
         gather: for layouts whose pairs come from several rows: all rows to rows of pairs, in place of `rows`.
@@ -102,20 +103,27 @@ _NAMED = ("model", "response", "assistant", "conversation", "completion", "answe
 _SIDES: dict[str, Side] = {
     **dict.fromkeys(("a", "first", *(f"{name} a" for name in _NAMED)), "first"),
     **dict.fromkeys(("b", "second", *(f"{name} b" for name in _NAMED)), "second"),
-    **dict.fromkeys(("tie", "ties", "tied", "draw", "both", "equal", "same", "bothbad", "both bad", "neither"), "tie"),
+    **dict.fromkeys(
+        ("tie", "ties", "tied", "draw", "both", "equal", "same", "bothbad", "both bad", "neither"), "tie"
+    ),
 }
 """Verdicts in lower case, one blank for whatever is no letter."""
 
 
 def winner(row: Row, column: str) -> Side:
-    """The side that a verdict names: `A`, `model_a`, `Model B`, `tie (bothbad)`, `both_bad` and the like, in any case.
+    """The side that a verdict names: `A`, `model_a`, `Model B`, `tie (bothbad)`, `both_bad` and the like, in
+    any case.
 
     Raises:
         BadRow: something else; a bare number is refused, since 1 is the first side in some sets and the
         second in others.
     """
     value = row.get(column)
-    text = " ".join(re.findall(r"[^\W_]+", value.lower())) if isinstance(value, str) and not _SIGNS.search(value) else ""
+    text = (
+        " ".join(re.findall(r"[^\W_]+", value.lower()))
+        if isinstance(value, str) and not _SIGNS.search(value)
+        else ""
+    )
     side = _SIDES.get(text) or ("tie" if text.startswith("tie ") else None)
     if side is None:
         want = "want a, b or tie (also model_a, response_a, tie (bothbad))"

@@ -13,8 +13,7 @@ GUESSES: dict[str, tuple[str, ...]] = {
     for name, words in {
         "prompt": "prompt question q instruction query input context history post request problem text user title",
         "chosen": "chosen good better preferred accepted accept winner win winning positive pos best liked correct",
-        "rejected": "rejected bad worse dispreferred unpreferred reject loser lose losing negative neg worst disliked "
-        "incorrect",
+        "rejected": "rejected bad worse dispreferred unpreferred reject loser lose losing negative neg worst disliked incorrect",
         "completion": "completion response answer output generation reply text content",
         "label": "label rating thumbs feedback desirable kto_tag is_good liked is_safe is_correct target score",
         "winner": "winner preference preferred verdict choice vote label better",
@@ -32,7 +31,9 @@ NO_ANSWER = frozenset({
 
 
 def advice(row: Row) -> str:
-    """The `--columns` words that may map a row's columns; nothing where the columns are there and hold nothing."""
+    """The `--columns` words that may map a row's columns; nothing where the columns are there and hold
+    nothing.
+    """
     nested = (f"{name}.{key}" for name, value in row.items() if isinstance(value, dict) for key in value)
     names = [*map(str, row), *nested]
     wanted = UNPAIRED if "completion" in row else PAIRED

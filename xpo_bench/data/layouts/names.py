@@ -32,7 +32,9 @@ def _fields(rows: Iterable[Row], column: str) -> list[str]:
 def _did_you_mean(name: str, names: Sequence[str]) -> str:
     close = get_close_matches(name, list(map(str, names)), n=1, cutoff=0.6)
     shown_ = ", ".join(map(str, names[:12])) or "none"
-    return (f"; did you mean {close[0]!r}?" if close else "") + f" (has {shown_}{', ...' if len(names) > 12 else ''})"
+    return (
+        f"; did you mean {close[0]!r}?" if close else ""
+    ) + f" (has {shown_}{', ...' if len(names) > 12 else ''})"
 
 
 def renaming(
@@ -51,7 +53,9 @@ def renaming(
             raise DataError(f"{where}: --columns {new}={old}: no such column{_did_you_mean(old, names)}")
         if all(_at(row, old) is None for row in rows):
             inside = [f"{head}.{key}" for key in _fields(rows, head)]
-            raise DataError(f"{where}: --columns {new}={old}: no row has such a field{_did_you_mean(old, inside)}")
+            raise DataError(
+                f"{where}: --columns {new}={old}: no row has such a field{_did_you_mean(old, inside)}"
+            )
     return {**similar(names, known, {*columns, *columns.values()}), **columns}
 
 

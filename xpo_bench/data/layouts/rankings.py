@@ -50,7 +50,12 @@ def _of_objects(name: str, prompt: str, answers: str, text: str, grade: str, sig
 
     def fits(row: Row) -> bool:
         items = structure(row[answers])
-        return isinstance(items, list) and bool(items) and isinstance(items[0], dict) and {text, grade} <= items[0].keys()
+        return (
+            isinstance(items, list)
+            and bool(items)
+            and isinstance(items[0], dict)
+            and {text, grade} <= items[0].keys()
+        )
 
     columns = {
         "prompt": prompt,

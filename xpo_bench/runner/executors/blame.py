@@ -1,7 +1,8 @@
 """Whose fault an exception is, in the line that a record keeps of it.
 
-A plugin is named where its own code was running, or where the suite says what is wrong with what the plugin returned.
-Anything else is told with the place that raised it: a model that cannot do something, or the suite itself.
+A plugin is named where its own code was running, or where the suite says what is wrong with what the plugin
+returned. Anything else is told with the place that raised it: a model that cannot do something, or the suite
+itself.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
-from xpo_bench.algorithm import Algorithm
+from xpo_bench.contract.algorithm import Algorithm
 from xpo_bench.errors import CapacityError
 from xpo_bench.runner.plan import Cell
 
@@ -23,16 +24,25 @@ def described(cell: Cell, error: BaseException, *, ended: bool = False) -> str:
     """One line about what ended a cell.
 
     Args:
-        ended: the process or the clock ended it, which says nothing of who is at fault: the plugin that ran is named.
+        ended: the process or the clock ended it, which says nothing of who is at fault: the plugin that ran
+            is named.
     """
     first = str(error).splitlines()[0] if str(error) else "no message"
     if isinstance(error, KeyError):  # whose text is the bare key
         first = f"KeyError: {first}"
     frames = FRAME.findall("".join(traceback.format_exception(error)))
-    if ended or _is_about(cell.algorithm, error, first) or _passes_through(cell.algorithm, [file for file, _ in frames]):
+    if (
+        ended
+        or _is_about(cell.algorithm, error, first)
+        or _passes_through(cell.algorithm, [file for file, _ in frames])
+    ):
         return f"plugin {cell.info.name} ({cell.info.origin}): {first}"
     kind = "" if first.startswith(type(error).__name__) else f"{type(error).__name__}: "
-    own = [(Path(file).name, line) for file, line in frames if Path(file).is_relative_to(Path(__file__).parents[2])]
+    own = [
+        (Path(file).name, line)
+        for file, line in frames
+        if Path(file).is_relative_to(Path(__file__).parents[2])
+    ]
     where = f" ({own[-1][0]}, line {own[-1][1]})" if own else ""
     return f"xpo-bench{where} with model {cell.setup.model.name}: {kind}{first}"
 

@@ -36,7 +36,11 @@ class Cluster:
         """CPUs and GPUs of each node that is there."""
         import ray
 
-        return [{kind: node["Resources"].get(kind, 0.0) for kind in KINDS} for node in ray.nodes() if node["Alive"]]
+        return [
+            {kind: node["Resources"].get(kind, 0.0) for kind in KINDS}
+            for node in ray.nodes()
+            if node["Alive"]
+        ]
 
     def device(self, asked: str) -> str:
         """`auto`, `cpu` or `cuda` as `cpu`, or as `cuda` without a number, which Ray gives.
@@ -64,7 +68,9 @@ class Cluster:
         fitting = [min(int(node[kind] / amount) for kind, amount in need.items()) for node in self.nodes()]
         if not sum(fitting):
             asked = " and ".join(counted(amount, kind) for kind, amount in need.items())
-            raise UsageError(f"--executor ray: a cell takes {asked} of one node, and no node has that; {self.described()}")
+            raise UsageError(
+                f"--executor ray: a cell takes {asked} of one node, and no node has that; {self.described()}"
+            )
         return sum(fitting)
 
     def check(self, device: str, processes: int) -> None:
@@ -96,28 +102,36 @@ def imported() -> ModuleType:
         UsageError: it is not installed.
     """
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # what will be the default, which Ray warns of
+    os.environ.setdefault(
+        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0"
+    )  # what will be the default, which Ray warns of
     try:
         import ray
     except ImportError as error:
-        raise UsageError(f"--executor ray: Ray cannot be imported ({error}); `pip install 'xpo-bench[ray]'` brings it") from None
+        raise UsageError(
+            f"--executor ray: Ray cannot be imported ({error}); `pip install 'xpo-bench[ray]'` brings it"
+        ) from None
     module: ModuleType = ray
     return module
 
 
 @contextlib.contextmanager
 def connected(address: str, workers: int) -> Iterator[Cluster]:
-    """A connection to the cluster at an address, and none afterwards; one that is there already is used, and stays.
+    """A connection to the cluster at an address, and none afterwards; one that is there already is used, and
+    stays.
 
     Args:
-        address: `auto`, `local` for a cluster of this machine's own that ends with the connection, or HOST:PORT.
+        address: `auto`, `local` for a cluster of this machine's own that ends with the connection, or
+            HOST:PORT.
         workers: cells at a time, for which `local` has a CPU each.
 
     Raises:
         UsageError: Ray is not installed, or there is no cluster.
     """
     if "://" in address:
-        raise UsageError(f"--address {address}: give auto, local or HOST:PORT; Ray's client protocol does not carry streams")
+        raise UsageError(
+            f"--address {address}: give auto, local or HOST:PORT; Ray's client protocol does not carry streams"
+        )
     if address == "local":
         _lock()
     ray = imported()
@@ -148,7 +162,8 @@ def connected(address: str, workers: int) -> Iterator[Cluster]:
 def _lock() -> None:
     """Have a cluster of this machine's own obey nobody else, although it listens on every interface.
 
-    Ray reads these once, when it is imported: they stay as long as this process, whose next cluster has the same token.
+    Ray reads these once, when it is imported: they stay as long as this process, whose next cluster has the
+    same token.
     """
     if "ray" not in sys.modules and "RAY_AUTH_MODE" not in os.environ:
         os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}

@@ -1,7 +1,8 @@
-"""The first thing that a fork server imports: from here until `preloaded` it ends with the process that asked for it.
+"""The first thing that a fork server imports: from here until `preloaded` it ends with the process that asked
+for it.
 
-A server watches that process only once it serves. Until then it imports torch, for seconds or, on a busy machine, longer.
-The thread is gone before anything is forked.
+A server watches that process only once it serves. Until then it imports torch, for seconds or, on a busy
+machine, longer. The thread is gone before anything is forked.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import os
 import threading
 
-from xpo_bench.runner.executors.children import ASKED
+from xpo_bench.runner.executors.subprocesses import ASKED
 
 EVERY_S = 0.5
 

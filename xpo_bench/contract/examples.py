@@ -1,0 +1,172 @@
+"""Preference data: pairs, unpaired examples, what their texts say about tokens, and worlds whose optimum is
+known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+
+class Text(str):
+    """A prompt or a completion that says how it becomes tokens, where that is not what the tokenizer does
+    with plain text.
+
+    It is the same string in every other respect, and travels inside `Completion`, `Pair` and `Single` as any
+    string does.
+
+    Args:
+        rendered: a prompt that a chat template wrote: the tokenizer adds no token of its own before it, and
+            no end-of-sequence token follows its completions.
+        ids: a completion that a policy drew: the token ids that were drawn, which are what is scored.
+        reserve: tokens of the context that are kept for completions when the prompt is truncated. Both sides
+            of a pair carry the length of the longer one, and so stand behind the same prompt.
+        shift: ids at the end of the prompt that count as the completion's, because prompt and completion
+            merge into one token on one side of the pair.
+        spoken: (first, last) character of every stretch that is the assistant's, last excluded; the other
+            turns of a completion are read and not scored. None: all of it.
+    """
+
+    __slots__ = ("ids", "rendered", "reserve", "shift", "spoken")
+    rendered: bool
+    ids: tuple[int, ...] | None
+    reserve: int
+    shift: int
+    spoken: tuple[tuple[int, int], ...] | None
+
+    def __new__(
+        cls,
+        text: str,
+        *,
+        rendered: bool = False,
+        ids: Sequence[int] | None = None,
+        reserve: int = 0,
+        shift: int = 0,
+        spoken: Sequence[tuple[int, int]] | None = None,
+    ) -> Text:
+        self = super().__new__(cls, text)
+        self.rendered, self.reserve, self.shift = rendered, reserve, shift
+        self.ids = None if ids is None else tuple(ids)
+        self.spoken = None if spoken is None else tuple(spoken)
+        return self
+
+    @classmethod
+    def of(cls, text: str, **changes: Any) -> Text:
+        """The same text, with some of what it says about its tokens changed."""
+        known = {name: getattr(text, name) for name in cls.__slots__} if isinstance(text, cls) else {}
+        return cls(str(text), **(known | changes))
+
+    @property
+    def tokens(self) -> tuple[Any, ...]:
+        """Everything that it says about its tokens, to be compared and hashed."""
+        return (self.rendered, self.ids, self.reserve, self.shift, self.spoken)
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """One completion of one prompt, as text: what a policy scores.
+
+    Two are equal when their texts are, and what these say about their tokens (`Text`).
+    """
+
+    prompt: str
+    text: str
+    tokens: tuple[Any, ...] | None = field(init=False, repr=False, default=None)
+
+    def __post_init__(self) -> None:
+        if isinstance(self.text, Text) or isinstance(self.prompt, Text):
+            told = tuple(part.tokens if isinstance(part, Text) else None for part in (self.prompt, self.text))
+            object.__setattr__(self, "tokens", told)
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A preference: for `prompt`, `chosen` was preferred to `rejected`.
+
+    `p_chosen` is the true or empirical probability that `chosen` is preferred, where it is known.
+    `source` names the unit the pair was drawn from (a topic, a document), where there is one.
+    """
+
+    prompt: str
+    chosen: str
+    rejected: str
+    p_chosen: float | None = None
+    source: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Single:
+    """An unpaired label: `completion` of `prompt` was judged desirable or not.
+
+    For unlearning, `desirable=False` is the forget set and `desirable=True` the retain set.
+    `values` holds further numbers that an algorithm attached to the example in `shape_data`.
+    """
+
+    prompt: str
+    completion: str
+    desirable: bool
+    source: str | None = None
+    values: Mapping[str, float] = field(default_factory=dict)
+
+
+Example = Pair | Single
+
+
+@dataclass(frozen=True, kw_only=True)
+class World:
+    """Ground truth of an enumerable world: the actions of every prompt, and what is known about them.
+
+    Args:
+        actions: prompt -> its completions, in table order.
+        reference: prompt -> {completion: probability > 0}, summing to 1; missing prompts are uniform.
+        reward: prompt -> {completion: true reward}; empty when unknown.
+        features: prompt -> {completion: numbers}, of one length everywhere; what the linear policy sees of an
+            action.
+        exhaustive: the actions are all completions that a language model can write, so that its distribution
+            over them is exact too.
+    """
+
+    actions: Mapping[str, tuple[str, ...]]
+    reference: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    reward: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    features: Mapping[str, Mapping[str, tuple[float, ...]]] = field(default_factory=dict)
+    exhaustive: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dataset:
+    """Examples of one task at one seed, clean (label noise is applied by the runner).
+
+    Args:
+        train, heldout: rows of one kind, all `Pair` or all `Single`.
+        source: where the rows came from, for the record. revision: the commit of a hub set.
+        rows: rows read. dropped: reason -> number of rows left out.
+        layout: in which the rows were found; empty for rows that no file holds. columns: what was read from
+            where.
+        notes: what is odd about rows that are used -> their number.
+        kind: what the labels mean; `"forget_retain"` is refused by preference losses.
+        world: ground truth where it is known.
+        corpus: what the supervised warm start trains on; empty: the chosen (desirable) completions.
+        gold: the true reward of any completion, where the task knows it on text; sampled completions are then
+            judged.
+        template: how conversational rows became text: `"model"`, by the chat template of the model;
+            `"plain"`, by the suite's own, where the model has none. None where all rows are text.
+            template_date: the date that the template was told, where it asked for one.
+    """
+
+    train: tuple[Example, ...]
+    heldout: tuple[Example, ...] = ()
+    source: str = "synthetic"
+    revision: str | None = None
+    rows: int = 0
+    dropped: Mapping[str, int] = field(default_factory=dict)
+    layout: str = ""
+    columns: Mapping[str, str] = field(default_factory=dict)
+    notes: Mapping[str, int] = field(default_factory=dict)
+    kind: Literal["pairs", "singles", "forget_retain"] = "pairs"
+    world: World | None = None
+    corpus: tuple[Completion, ...] = ()
+    gold: Callable[[Completion], float] | None = None
+    template: Literal["model", "plain"] | None = None
+    template_date: str | None = None

@@ -1,0 +1,135 @@
+"""What a loss reads: groups, their scores, and the step that holds them.
+
+Torch is imported for type checking only, so that listing plugins stays cheap.
+
+Shapes. Leading axes `...` are *runs* (seeds x hyperparameters trained as one computation), `N` is the number
+of examples of a batch and `T` the longest completion in tokens. Log-probabilities are in nats.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Group:
+    """How the completions of one group are scored.
+
+    Args:
+        reference: also score them under the reference policy.
+        grad: score them under the policy with a graph; `False` scores them without.
+        mismatched: the runner pairs each completion with the prompt of ANOTHER example (KTO's z0).
+            On enumerable worlds nothing is scored for such a group: `Step.exact_kl` is given instead.
+        token_kl: also give `Scores.token_kl`, for which the reference is run beside the policy at every step
+            (spec 2).
+    """
+
+    reference: bool = False
+    grad: bool = True
+    mismatched: bool = False
+    token_kl: bool = False
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Per-token log-probabilities of the completions of one group.
+
+    Args:
+        token_logps: log π(token | prefix), nats, shape `(..., N, T)`; what stands off the mask is ignored.
+        mask: true on completion tokens, shape `(..., N, T)`.
+        token_kl: KL(π_ref(.|prefix) ‖ π(.|prefix)) of the full distributions of the next token, nats, shape
+            `(..., N, T)`, with the policy's gradient; None unless the group declares it. A completion of a
+            table is one token, and this the KL of the distributions over all completions of its prompt.
+    """
+
+    token_logps: Tensor
+    mask: Tensor
+    token_kl: Tensor | None = None
+
+    @cached_property
+    def sum(self) -> Tensor:
+        """Summed completion log-probability in nats, shape `(..., N)`."""
+        return self.token_logps.masked_fill(~self.mask.bool(), 0.0).sum(-1)
+
+    @cached_property
+    def length(self) -> Tensor:
+        """Completion length in tokens, from the mask alone, shape `(..., N)`."""
+        return self.mask.sum(-1).to(self.token_logps.dtype)
+
+    @cached_property
+    def mean(self) -> Tensor:
+        """Average log-probability per completion token in nats, shape `(..., N)`."""
+        return self.sum / self.length.clamp(min=1.0)
+
+    @cached_property
+    def sequence_kl(self) -> Tensor:
+        """Σ_t of `token_kl`, nats, shape `(..., N)`.
+
+        Raises:
+            TypeError: the group does not declare `token_kl=True`.
+        """
+        if self.token_kl is None:
+            raise TypeError("there is no token_kl here: the group has to declare Group(token_kl=True)")
+        return self.token_kl.masked_fill(~self.mask.bool(), 0.0).sum(-1)
+
+    def detach(self) -> Scores:
+        """The same scores outside the graph."""
+        out = Scores(
+            self.token_logps.detach(), self.mask, None if self.token_kl is None else self.token_kl.detach()
+        )
+        for name in ("sum", "length", "mean"):  # keep what is already derived
+            if name in self.__dict__:
+                out.__dict__[name] = self.__dict__[name].detach()
+        return out
+
+
+@dataclass(frozen=True)
+class Step:
+    """Everything a loss may read for one batch.
+
+    Args:
+        policy: scores of every group under the policy being trained.
+        reference: scores of the groups that declare `reference=True`.
+        columns: numbers per example from `Algorithm.columns`, each of shape `(..., N)`.
+        weight: 1 for examples, 0 for padding, shape `(..., N)`, or None when no row is padding.
+        totals: sums of every column, and `"examples"`, over the FULL step, shape `(..., 1)`: a loss
+            that divides by them is exact under gradient accumulation.
+        exact_kl: KL(π(.|x) ‖ π_ref(.|x)) in nats for the prompt of each example, π_ref the stage's reference,
+            without gradient, shape `(..., N)`; only on enumerable worlds and only when a group is mismatched.
+        shared: what sums a tensor over the processes that share the batch; see `all_reduce`.
+        state: what the algorithm carries from step to step (`Algorithm.state`), each of shape `(..., 1)`,
+            without gradient.
+    """
+
+    policy: Mapping[str, Scores]
+    reference: Mapping[str, Scores] = field(default_factory=dict)
+    columns: Mapping[str, Tensor] = field(default_factory=dict)
+    weight: Tensor | None = None
+    totals: Mapping[str, Tensor] = field(default_factory=dict)
+    exact_kl: Tensor | None = None
+    shared: Callable[[Tensor], Tensor] | None = field(default=None, repr=False, compare=False)
+    state: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def all_reduce(self, values: Tensor) -> Tensor:
+        """The sum of `values` over the processes that share the batch, without gradient; `values` where there
+        is one process.
+
+        A loss passes what it sums over the examples of a batch (KTO's z0). It is called equally often in all
+        processes, in the same order and with the same shape, whatever the values.
+        """
+        values = values.detach()
+        return values if self.shared is None else self.shared(values)
+
+    def log_ratio(self, group: str) -> Tensor:
+        """Summed log-ratio log π(y|x) − log π_ref(y|x) of a group in nats, shape `(..., N)`."""
+        return self.policy[group].sum - self.reference[group].sum
+
+    def mean_log_ratio(self, group: str) -> Tensor:
+        """Log-ratio per completion token of a group in nats, shape `(..., N)`."""
+        return self.policy[group].mean - self.reference[group].mean

@@ -1,0 +1,171 @@
+"""Synthetic worlds with a known truth, and labelled pairs drawn from them.
+
+A world depends on its name and version alone, so that it is the same for every seed and on every machine;
+only the pairs are drawn anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from xpo_bench.contract.examples import Pair, World
+from xpo_bench.errors import DataError
+from xpo_bench.random_streams import stream
+
+LEAST_SPAN = 8.0
+"""Least difference between the best and the worst reward of a prompt."""
+
+
+def world_stream(name: str, version: str, *more: str | int) -> np.random.Generator:
+    """The generator of everything about a task that no seed may change."""
+    return stream(0, f"{name}@{version}", "world", *more)
+
+
+def bradley_terry_world(name: str, version: str, prompts: int, actions: int) -> World:
+    """A world whose preferences follow P(a ≻ b | x) = σ(r(x, a) − r(x, b)) (Bradley and Terry, 1952).
+
+    Rewards of a prompt run from 0 to a span between 8 and 10; the reference is the softmax of standard
+    normal scores, so it is not uniform. Prompt i is the same whatever the number of prompts.
+
+    Args:
+        prompts, actions: the world's size; at least 1 and 2.
+    """
+    texts = tuple(f"y{a:0{len(str(actions - 1))}d}" for a in range(actions))
+    reference: dict[str, dict[str, float]] = {}
+    reward: dict[str, dict[str, float]] = {}
+    for i in range(prompts):
+        rng = world_stream(name, version, i, actions)
+        score, taste = rng.standard_normal(actions), rng.standard_normal(actions)
+        low = score.min()
+        values = (score - low) / (score - low).max() * rng.uniform(LEAST_SPAN, LEAST_SPAN + 2)
+        probabilities = np.exp(taste) / np.exp(taste).sum()
+        reward[f"x{i}"] = dict(zip(texts, values.tolist(), strict=True))
+        reference[f"x{i}"] = dict(zip(texts, probabilities.tolist(), strict=True))
+    return World(actions=dict.fromkeys(reward, texts), reference=reference, reward=reward)
+
+
+def covered_actions(world: World, name: str, version: str, coverage: float) -> dict[str, tuple[str, ...]]:
+    """The `coverage` share of each prompt's actions (at least two) that may occur in data; a larger share
+    contains a smaller.
+    """
+    out: dict[str, tuple[str, ...]] = {}
+    for i, (prompt, texts) in enumerate(world.actions.items()):
+        order = world_stream(name, version, "coverage", i, len(texts)).permutation(len(texts))
+        out[prompt] = tuple(texts[a] for a in order[: max(2, round(coverage * len(texts)))])
+    return out
+
+
+Values = Mapping[str, Mapping[str, float]]
+"""prompt -> action -> number."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Annotators:
+    """Who labels the pairs of a world, and what else than the reward they go by.
+
+    One of them, drawn at random, prefers a to b with probability σ((R(a) − R(b)) / temperature + bias·(l(a) −
+    l(b))), where R is the reward plus an offset of their own, and l a length that the reward knows nothing
+    of.
+
+    Args:
+        temperature: above 1 labels are closer to coins, below 1 closer to certain.
+        length_bias: log-odds per standard deviation of length. length: l, standardised; needed with a bias.
+        offsets: o of every annotator; none is one annotator who follows the reward alone.
+    """
+
+    temperature: float = 1.0
+    length_bias: float = 0.0
+    length: Values = field(default_factory=dict)
+    offsets: tuple[Values, ...] = ()
+
+    def probability(self, world: World, prompt: str, a: str, b: str, annotator: int | None = None) -> float:
+        """The probability that a is labelled as preferred to b, by one annotator."""
+        reward = world.reward[prompt]
+        margin = reward[b] - reward[a]
+        if annotator is not None:
+            margin += self.offsets[annotator][prompt][b] - self.offsets[annotator][prompt][a]
+        margin /= self.temperature
+        if self.length_bias:
+            margin += self.length_bias * (self.length[prompt][b] - self.length[prompt][a])
+        return float(1 / (1 + np.exp(margin)))
+
+
+def nuisance(world: World, name: str, version: str, *what: str | int) -> dict[str, dict[str, float]]:
+    """A standard normal number for every action, fixed by the world's version: lengths, tastes of an
+    annotator.
+    """
+    return {
+        prompt: dict(
+            zip(
+                texts,
+                world_stream(name, version, i, len(texts), *what).standard_normal(len(texts)).tolist(),
+                strict=True,
+            )
+        )
+        for i, (prompt, texts) in enumerate(world.actions.items())
+    }
+
+
+def sample_pairs(
+    world: World,
+    actions: Mapping[str, tuple[str, ...]],
+    pairs: int,
+    rng: np.random.Generator,
+    *,
+    cover: bool = True,
+    annotators: Annotators | None = None,
+) -> tuple[Pair, ...]:
+    """Labelled pairs of a Bradley–Terry world.
+
+    Prompts take turns. Two different actions are drawn uniformly and labelled by one draw; `p_chosen` is the
+    true probability for the ordering drawn, whoever labelled it, so it is below 1/2 where the draw went
+    against the reward. The pairs are the same whoever labels them.
+
+    Args:
+        actions: the actions that may occur, per prompt. pairs: rows to draw.
+        cover: the first rows of each prompt contain each of its actions once, so that all of them occur.
+        annotators: who labels; by default somebody who follows the true preference probability.
+
+    Raises:
+        DataError: too few pairs to contain every action.
+    """
+    prompts = list(actions)
+    needed = len(prompts) * max((len(texts) + 1) // 2 for texts in actions.values()) if cover else 0
+    if pairs < needed:
+        raise DataError(f"{pairs} pairs cannot contain every action; want at least {needed}")
+    decks = {prompt: _deck(len(actions[prompt]), rng) if cover else [] for prompt in prompts}
+    who = annotators or Annotators()
+    turns = rng.spawn(1)[0]  # who labels a row must not change which rows there are
+    known: dict[tuple[str, str, str, int | None], tuple[float, float]] = {}
+    out: list[Pair] = []
+    for row in range(pairs):
+        prompt = prompts[row % len(prompts)]
+        texts, deck = actions[prompt], decks[prompt]
+        i, j = deck.pop() if deck else rng.choice(len(texts), size=2, replace=False).tolist()
+        a, b = texts[i], texts[j]
+        k = int(turns.integers(len(who.offsets))) if who.offsets else None
+        source = None if k is None else f"annotator {k}"
+        key = (prompt, a, b, k)
+        if key not in known:
+            known[key] = preference(world, prompt, a, b), who.probability(world, prompt, a, b, k)
+        p, labelled = known[key]
+        first = rng.random() < labelled
+        out.append(Pair(prompt, a, b, p, source) if first else Pair(prompt, b, a, 1 - p, source))
+    return tuple(out)
+
+
+def preference(world: World, prompt: str, a: str, b: str) -> float:
+    """The true probability σ(r(a) − r(b)) that `a` is preferred to `b`."""
+    reward = world.reward[prompt]
+    return float(1 / (1 + np.exp(reward[b] - reward[a])))
+
+
+def _deck(n: int, rng: np.random.Generator) -> list[tuple[int, int]]:
+    """Pairs of indices that contain each of n indices at least once."""
+    order = rng.permutation(n).tolist()
+    if n % 2:
+        order.append(order[0])
+    return list(zip(order[::2], order[1::2], strict=True))

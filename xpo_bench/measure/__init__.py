@@ -1,1 +1,0 @@
-"""Measuring two installations against each other on this machine."""

@@ -1,0 +1,288 @@
+"""Several copies of one small language model that train as one computation: seeds and regularisers side by
+side.
+
+Parameters carry a leading runs axis, and `torch.func` maps the model over it: a layer is one batched matrix
+product for all copies. A copy reads nothing of another. Against the path of a single model only the rounding
+differs: attention is another kernel, products are batched, and the rows of all copies are padded to one
+shape.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.func import functional_call, vmap
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from xpo_bench.contract.examples import Completion, Example
+from xpo_bench.contract.scoring import Scores
+from xpo_bench.policy.language.causal_lm import CausalLM, State
+from xpo_bench.policy.language.divergence import forward_kl
+from xpo_bench.policy.language.fit import Fitted
+from xpo_bench.policy.language.layout import batches
+from xpo_bench.policy.language.tokenize import Encoded, Row
+
+ALL = slice(None)
+
+
+class _TargetLogps(torch.nn.Module):
+    """The log-probability of the given tokens at the given positions: what is mapped over the copies."""
+
+    def __init__(self, single: CausalLM) -> None:
+        super().__init__()
+        self.model = single.model
+        self._single = single
+
+    def forward(self, ids: Tensor, at: Tensor, targets: Tensor) -> Tensor:
+        features = self._single.features(input_ids=ids, use_cache=False)[0].flatten(0, 1).index_select(0, at)
+        return -torch.nn.functional.cross_entropy(self._single.logits(features), targets, reduction="none")
+
+
+class _Logps(_TargetLogps):
+    """The log-probabilities of all tokens at the given positions."""
+
+    def forward(self, ids: Tensor, at: Tensor) -> Tensor:  # type: ignore[override]
+        features = self._single.features(input_ids=ids, use_cache=False)[0].flatten(0, 1).index_select(0, at)
+        return self._single.logits(features).log_softmax(-1)
+
+
+class Ensemble:
+    """`runs` copies of a causal language model, each with weights of its own.
+
+    Encoded completions are stacked as a list with one `Encoded` per run.
+
+    Args:
+        single: the model; its own weights are neither read nor changed. states: initial weights of every
+            copy.
+    """
+
+    enumerable = False
+    stacked = True
+    abilities: frozenset[str] = frozenset()
+
+    def __init__(self, single: CausalLM, states: Sequence[State]) -> None:
+        self.single = single
+        self.runs = len(states)
+        self.notes: dict[str, Any] = single.notes | {
+            "attention": "math",
+            "prefix": "separate",
+            "rows": "padded",
+        }
+        self.tokens_processed = 0
+        self.device = single.device
+        self._stacked = {
+            name: torch.stack([state[name] for state in states]).requires_grad_() for name in states[0]
+        }
+        self._module, self._everything = _TargetLogps(single), _Logps(single)
+
+    # ----------------------------------------------------------------------- scoring
+
+    @property
+    def value_dtype(self) -> torch.dtype:
+        """The dtype of scores."""
+        return self.single.value_dtype
+
+    def fit(self, examples: Sequence[Example], truncate: str = "prompt") -> Fitted:
+        """What becomes of the rows of a data set in the model's context."""
+        return self.single.fit(examples, truncate)
+
+    def encode(self, completions: Sequence[Completion], truncate: str = "prompt") -> Encoded:
+        """Tokenise completions once."""
+        return self.single.encode(completions, truncate)
+
+    def stack(self, encoded: Sequence[Encoded]) -> list[Encoded]:
+        """The encoded completions of every run."""
+        return list(encoded)
+
+    def lengths(self, stacked: Sequence[Encoded]) -> Tensor:
+        """Length of every completion in tokens, 0 for dropped and absent rows, shape (runs, E)."""
+        rows = [self.single.lengths(encoded)[0] for encoded in stacked]
+        return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
+
+    def begin(self) -> None:
+        """Nothing is shared between the algorithms of a step."""
+
+    def score(
+        self,
+        requests: Mapping[str, tuple[Sequence[Encoded], Tensor | None]],
+        *,
+        grad: bool,
+        runs: slice = ALL,
+        against: State | None = None,
+    ) -> dict[str, Scores]:
+        """Score several groups for several runs; rows that the groups of a run share are computed once.
+
+        Args:
+            requests: group -> (encoded per run, index of shape (runs, N), −1 for absent rows, or None for
+                all).
+            against: a snapshot of all copies, from which `token_kl` is also computed.
+
+        Returns:
+            Scores per group, shape (runs, N, T).
+        """
+        count = len(range(self.runs)[runs])
+        rows: list[dict[Row, int]] = [{} for _ in range(count)]
+        picked: dict[str, list[list[int]]] = {}
+        for group, (stacked, index) in requests.items():
+            if index is None:
+                widest = max(map(len, stacked))
+                places = [[*range(len(encoded)), *[-1] * (widest - len(encoded))] for encoded in stacked]
+            else:
+                places = index.tolist()
+            picked[group] = [
+                [-1 if (row := encoded.row(i)) is None else known.setdefault(row, len(known)) for i in at]
+                for encoded, known, at in zip(stacked, rows, places, strict=True)
+            ]
+        with torch.set_grad_enabled(grad and torch.is_grad_enabled()):
+            distinct = [list(known) for known in rows]
+            flat, kl, offsets = self._token_logps(distinct, runs, against)
+            return {
+                group: self._arrange(flat, kl, offsets, distinct, picks) for group, picks in picked.items()
+            }
+
+    def score_all(
+        self, stacked: Sequence[Encoded], rows: Tensor | None = None, *, runs: slice = ALL
+    ) -> Scores:
+        """Score all encoded completions without a graph, shape (runs, E, T)."""
+        return self.score({"all": (stacked, None)}, grad=False, runs=runs)["all"]
+
+    def score_sets(self, sets: Sequence[Sequence[Encoded]]) -> list[Scores]:
+        """Score all encoded completions of several sets together, without a graph; shapes (runs, E, T)."""
+        scores = self.score({str(i): (stacked, None) for i, stacked in enumerate(sets)}, grad=False)
+        return [scores[str(i)] for i in range(len(sets))]
+
+    def _token_logps(
+        self, rows: Sequence[Sequence[Row]], runs: slice, against: State | None
+    ) -> tuple[Tensor, Tensor | None, list[list[int]]]:
+        """Log-probabilities of all completion tokens, the KL from a snapshot, shape (runs, K), and where each
+        row's begin.
+        """
+        orders = [sorted(range(len(run)), key=lambda i: -len(run[i].ids)) for run in rows]
+        most = max(map(len, rows))
+        longest = [
+            max(len(run[order[k]].ids) for run, order in zip(rows, orders, strict=True) if k < len(run))
+            for k in range(most)
+        ]
+        offsets = [[0] * len(run) for run in rows]
+        parts: list[Tensor] = []
+        kls: list[Tensor] = []
+        total = 0
+        for batch in batches(longest, max(1, self.single.tokens_per_forward // len(rows))):
+            chosen = [[order[k] for k in batch if k < len(order)] for order in orders]
+            for run, order in enumerate(chosen):
+                here = total
+                for i in order:
+                    offsets[run][i] = here
+                    here += rows[run][i].length
+            scored, kl = self._forward(
+                [[rows[run][i] for i in order] for run, order in enumerate(chosen)], runs, against
+            )
+            total += scored.shape[1]
+            parts.append(scored)
+            kls += [] if kl is None else [kl]
+        if (
+            not parts
+        ):  # nothing to score; still part of a graph, so that a step of absent rows has a zero gradient
+            nothing = next(iter(self._stacked.values()))[runs].flatten(1)[:, :1] * 0
+            return nothing, None if against is None else nothing, offsets
+        return torch.cat(parts, 1), torch.cat(kls, 1) if kls else None, offsets
+
+    def _forward(
+        self, rows: Sequence[Sequence[Row]], runs: slice, against: State | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """One pass over a batch of rows per run, padded on the right to one shape; shapes (runs, K)."""
+        height = max(map(len, rows))
+        width = max(len(row.ids) for run in rows for row in run) - 1
+        tokens = max(sum(row.length for row in run) for run in rows)
+        ids = torch.zeros(len(rows), height, width, dtype=torch.long)
+        at = torch.zeros(len(rows), tokens, dtype=torch.long)
+        targets = torch.zeros(len(rows), tokens, dtype=torch.long)
+        for r, run in enumerate(rows):
+            for b, row in enumerate(run):
+                ids[r, b, : len(row.ids) - 1] = torch.tensor(row.ids[:-1])
+            places = [b * width + k - 1 for b, row in enumerate(run) for k in row.scored]
+            at[r, : len(places)] = torch.tensor(places)
+            targets[r, : len(places)] = torch.tensor([row.ids[k] for row in run for k in row.scored])
+            self.tokens_processed += sum(len(row.ids) - 1 for row in run)
+        ids, at, targets = (values.to(self.device) for values in (ids, at, targets))
+        if against is None:
+            return self._mapped(self._module, self._stacked, runs, ids, at, targets), None
+        own = self._mapped(self._everything, self._stacked, runs, ids, at)
+        with torch.no_grad():
+            other = self._mapped(self._everything, against, runs, ids, at)
+            self.tokens_processed += sum(len(row.ids) - 1 for run in rows for row in run)
+        return own.gather(-1, targets[..., None]).squeeze(-1), forward_kl(other, own)
+
+    def _mapped(self, module: torch.nn.Module, state: State, runs: slice, *inputs: Tensor) -> Tensor:
+        """A module's outputs for every copy, with the weights of `state`."""
+        stacked = {f"model.{name}": p[runs] if runs != ALL else p for name, p in state.items()}
+        with sdpa_kernel(
+            SDPBackend.MATH
+        ):  # the others have no rule for a mapped axis and fall back to a loop
+            out: Tensor = vmap(lambda weights, *args: functional_call(module, weights, args))(
+                stacked, *inputs
+            )
+        return out
+
+    @staticmethod
+    def _arrange(
+        flat: Tensor,
+        kl: Tensor | None,
+        offsets: Sequence[list[int]],
+        rows: Sequence[list[Row]],
+        picks: Sequence[list[int]],
+    ) -> Scores:
+        """Flat log-probabilities, and the KL where there is one, as (runs, N, T); the mask is false on absent
+        rows.
+        """
+        device = flat.device
+        length = torch.tensor(
+            [[known[i].length if i >= 0 else 0 for i in at] for known, at in zip(rows, picks, strict=True)]
+        )
+        start = torch.tensor(
+            [[begin[i] if i >= 0 else 0 for i in at] for begin, at in zip(offsets, picks, strict=True)]
+        )
+        t = torch.arange(max(1, int(length.max())))
+        mask = (t < length[..., None]).to(device)
+        places = (start[..., None] + t).to(device).masked_fill(~mask, 0)
+
+        def arranged(values: Tensor) -> Tensor:
+            return values.gather(1, places.flatten(1)).reshape(places.shape).masked_fill(~mask, 0.0)
+
+        return Scores(arranged(flat), mask, None if kl is None else arranged(kl))
+
+    # ----------------------------------------------------------------------- copies
+
+    @contextlib.contextmanager
+    def member(self, run: int) -> Iterator[CausalLM]:
+        """The single model with the weights of one copy, for sampling and for what else looks at one run."""
+        with self.single.using(self.state_of({name: p.detach() for name, p in self._stacked.items()}, run)):
+            yield self.single
+
+    @staticmethod
+    def state_of(state: State, run: int) -> State:
+        """The weights of one copy in a snapshot, not copied."""
+        return {name: p[run] for name, p in state.items()}
+
+    def parameters(self) -> list[Tensor]:
+        """The trainable tensors, each with a leading runs axis."""
+        return list(self._stacked.values())
+
+    @torch.no_grad()
+    def snapshot(self) -> State:
+        """A copy of all parameters of all copies."""
+        return {name: p.detach().clone() for name, p in self._stacked.items()}
+
+    @torch.no_grad()
+    def restore(self, state: State) -> None:
+        """Set the parameters to a snapshot, in place."""
+        for name, p in self._stacked.items():
+            p.copy_(state[name])
+
+    def describe(self) -> dict[str, Any]:
+        """Facts for the record."""
+        return self.single.describe() | self.notes

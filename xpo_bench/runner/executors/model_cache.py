@@ -1,0 +1,105 @@
+"""The language model of one task: loaded once, with the reference scores that all its cells share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from xpo_bench.errors import UnreachableError, UsageError
+from xpo_bench.policy.language.causal_lm import CausalLM
+from xpo_bench.policy.language.ensemble import Ensemble
+from xpo_bench.policy.language.sharding import Sharding
+from xpo_bench.random_streams import derive
+from xpo_bench.runner.plan import TaskSetup
+from xpo_bench.runner.references import References, fingerprint
+from xpo_bench.train.data_parallel import ALONE, Processes
+from xpo_bench.train.evaluation.on_policy import ReferenceScorer, initial_identity, prepare_initial
+from xpo_bench.train.job import Job, Outcome, Progress
+from xpo_bench.train.trainer import GroupTrainer
+
+
+class LanguageModels:
+    """The model of one task and its initial weights, per seed where these depend on it.
+
+    Args:
+        references: where reference scores are kept for later runs; None keeps them in memory alone.
+        processes: those that train the model together; what the first one has scored is kept.
+    """
+
+    def __init__(
+        self, setup: TaskSetup, references: Path | None = None, processes: Processes = ALONE
+    ) -> None:
+        self.setup, self.references, self.processes = setup, references, processes
+        self.policy: CausalLM | None = None
+        self.initial: dict[Any, Any] = {}
+        self.cache: dict[Any, References] = {}
+
+    def train(
+        self,
+        jobs: Sequence[Job],
+        progress: Progress | None,
+        observed: Callable[[int, int, dict[str, float]], None],
+    ) -> tuple[list[Outcome], Mapping[str, Any]]:
+        """Train one job, or several as an ensemble, each from the task's initial policy at its seed."""
+        starts = [self._initial(job) for job in jobs]
+        assert self.policy is not None
+        if len(jobs) > 1:
+            policy: Any = Ensemble(self.policy, [self.initial[start] for start in starts])
+            scorer: Any = None  # every copy scores its own reference
+        else:
+            policy, (start,) = self.policy, starts
+            policy.restore(self.initial[start])
+            scorer = ReferenceScorer(policy, self.initial[start], self._known(start))
+        trainer = GroupTrainer(
+            policy,
+            jobs,
+            scorer,
+            truncate=self.setup.truncate,
+            device=self.setup.device,
+            progress=progress,
+            on_evaluation=observed,
+            processes=self.processes,
+        )
+        try:
+            return trainer.run(), policy.describe()
+        finally:  # scores are whole one by one, whatever became of the cell that asked for them
+            for known in self.cache.values() if self.processes.first else ():
+                known.save()
+
+    def _known(self, start: Any) -> References:
+        """The reference scores of an initial policy, which the model is at this moment."""
+        if start not in self.cache:
+            place = (
+                self.references
+                and self.references / f"{fingerprint(self.policy, self.setup.truncate)}.parquet"
+            )
+            self.cache[start] = References(place)
+        return self.cache[start]
+
+    def _initial(self, job: Job) -> Any:
+        """The identity of the weights that a job starts from, which are there from now on."""
+        identity = initial_identity(self.setup.model, self.setup.budget, job)
+        random = self.setup.model.name == "tiny"
+        if self.policy is None or (identity not in self.initial and random):
+            try:
+                self.policy = CausalLM.load(
+                    self.setup.model,
+                    init_seed=derive(job.seed, job.task, "init") if random else 0,
+                    dtype=self.setup.budget.dtype,
+                    device=self.setup.device,
+                    checkpointing=self.setup.budget.checkpointing,
+                    packing=self.setup.budget.packing,
+                    sharding=Sharding() if self.setup.budget.fsdp else None,
+                )
+            except UnreachableError as error:  # nothing can run without the model that the command names
+                raise UsageError(str(error)) from error
+            self.pristine = self.policy.snapshot()
+        if identity not in self.initial:
+            self.policy.restore(self.pristine)
+            if self.processes.first or self.policy.sharding:
+                prepare_initial(self.policy, job, self.setup.truncate)
+            if not self.policy.sharding:
+                self.processes.copy_first(self.policy.parameters())
+            self.initial[identity] = self.policy.snapshot()
+        return identity

@@ -1,0 +1,86 @@
+"""Processes that this one starts: how they begin, end with it, and hand back what they raise."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import pickle
+import signal
+from collections.abc import Iterator
+from multiprocessing.connection import wait
+
+from xpo_bench.errors import UsageError
+
+ALIKE = {"PYTHONHASHSEED": "0", "PYTHONSAFEPATH": "1"}
+ASKED = "XPO_BENCH_ASKED_BY"
+"""The variable that tells a process that is started who asked for it, by pid."""
+
+
+@contextlib.contextmanager
+def as_child() -> Iterator[None]:
+    """Processes that are started meanwhile order sets alike, and never hear Ctrl-C, which a terminal sends to
+    all.
+
+    Nor do they import from the working directory what this process does not: modules of a user's own called
+    as those of the standard library are.
+    """
+    before_env = {name: os.environ.get(name) for name in (*ALIKE, ASKED)}
+    os.environ.update(
+        {name: before_env[name] or value for name, value in ALIKE.items()} | {ASKED: str(os.getpid())}
+    )
+    masks = hasattr(signal, "pthread_sigmask")
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT}) if masks else set()
+    try:
+        yield
+    finally:
+        if masks:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        for name, value in before_env.items():
+            if value is None:
+                del os.environ[name]
+
+
+def unsendable(error: BaseException, option: str) -> UsageError:
+    reason = str(error).splitlines()[0]
+    return UsageError(
+        f"{option}: other processes cannot import what this run names ({reason}); put it in a module"
+    )
+
+
+class RemoteTraceback(Exception):
+    """The traceback of what a process raised, as text."""
+
+    def __str__(self) -> str:
+        return f"\n{self.args[0]}"
+
+
+def rebuilt(pickled: bytes, text: str) -> BaseException:
+    """What a process raised, with the traceback that it had there."""
+    error: BaseException = pickle.loads(pickled)
+    error.__cause__ = RemoteTraceback(text)
+    return error
+
+
+def ending(process: multiprocessing.process.BaseProcess) -> str:
+    """How a process that is no more has ended, in words."""
+    code = process.exitcode or 0
+    return f"was ended by {signal.Signals(-code).name}" if code < 0 else f"has exited with status {code}"
+
+
+def follow() -> None:
+    """End with the process that started this one, which may have been killed."""
+    parent = multiprocessing.parent_process()
+    if parent:
+        wait([parent.sentinel])
+        os._exit(1)
+
+
+def portable(error: BaseException) -> bytes:
+    """The error as it can be sent, another one that says as much where it cannot."""
+    try:
+        pickled = pickle.dumps(error)
+        pickle.loads(pickled)
+    except Exception:
+        return pickle.dumps(RuntimeError(f"{type(error).__name__}: {error}"))
+    return pickled

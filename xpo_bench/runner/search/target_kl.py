@@ -1,0 +1,257 @@
+"""`--target-kl K`: the value of each algorithm's regulariser at which its final KL from the initial policy is
+K nats.
+
+Algorithms at equal hyperparameters stand at different distances from the reference, and at equal β even those
+that share a β. At equal KL they can be compared: what does each earn for the same departure?
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from math import exp, log
+from typing import Any
+
+from xpo_bench.contract.algorithm import Algorithm
+from xpo_bench.errors import UsageError
+from xpo_bench.plugins import Registry
+from xpo_bench.runner.plan import IN_MEMORY, Cell, Plan, make_plan
+from xpo_bench.runner.request import Request
+from xpo_bench.runner.settings import validate
+
+VALUES = 7
+"""Values of the regulariser that are tried together: on a table they train as one computation."""
+ROUNDS = 5
+"""Rounds at most; each narrows the bracket by a factor of VALUES + 1."""
+REACH = 1e4
+"""The first bracket: the default value divided and multiplied by this."""
+CLOSE = 0.02
+"""Relative distance from the target that is near enough."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """What the search came to for one algorithm on one task.
+
+    Args:
+        value: of the regulariser, or None where the target cannot be reached. kl: mean over seeds at that
+            value.
+        reason: why it cannot be reached, or what to know of the value.
+    """
+
+    algorithm: str
+    task: str
+    field: str | None
+    value: float | None
+    kl: float | None
+    reason: str | None = None
+
+    def document(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return dict(vars(self))
+
+
+@dataclass
+class Search:
+    """The search for one algorithm on one task: a bracket in ln(value) that shrinks around the target.
+
+    KL falls along the direction that the algorithm declares, up to noise, so the bracket lies between the
+    neighbours where it crosses the target.
+    """
+
+    cls: type[Algorithm]
+    request: Request
+    task: str
+    target: float
+    low: float
+    high: float
+    tried: dict[float, tuple[float, bool | None]]
+    done: bool = False
+    reason: str | None = None
+
+    @property
+    def field(self) -> str:
+        assert self.cls.regulariser is not None
+        return self.cls.regulariser[0]
+
+    @property
+    def direction(self) -> int:
+        assert self.cls.regulariser is not None
+        return self.cls.regulariser[1]
+
+    def values(self) -> list[float]:
+        """What to try next, geometric inside the bracket; the ends too in the first round."""
+        if not self.tried:
+            points = [self.low + (self.high - self.low) * k / (VALUES + 1) for k in range(VALUES + 2)]
+        else:
+            points = [self.low + (self.high - self.low) * k / (VALUES + 1) for k in range(1, VALUES + 1)]
+        return [v for v in (float(f"{exp(x):.6g}") for x in points) if self._valid(v) and v not in self.tried]
+
+    def _valid(self, value: float) -> bool:
+        try:
+            validate(self.cls, {self.field: value}, self.cls.name)
+        except UsageError:
+            return False
+        return True
+
+    def read(self, records: Sequence[Mapping[str, Any]]) -> None:
+        """Take the records of a round, and narrow the bracket or end the search."""
+        by_value: dict[float, list[Mapping[str, Any]]] = {}
+        for record in records:
+            by_value.setdefault(record["algorithm"]["config"][self.field], []).append(record)
+        for value, runs in by_value.items():
+            kls = [run["metrics"].get("kl") for run in runs]
+            if all(run["status"] == "ok" for run in runs) and all(kl is not None for kl in kls):
+                settled = [run["notes"].get("kl_settled") for run in runs]
+                self.tried[value] = (sum(kls) / len(kls), None if None in settled else all(settled))
+        if not self.tried:
+            self.done, self.reason = True, "no run with a finite KL"
+            return
+        best = min(self.tried, key=self._distance)
+        if self._distance(best) <= log(1 + CLOSE):
+            self.done = True
+            return
+        tighter = sorted(self.tried, reverse=self.direction > 0)  # KL rises along this order
+        for inner, outer in pairwise(tighter):
+            if self.tried[inner][0] <= self.target <= self.tried[outer][0]:
+                self.low, self.high = sorted((log(inner), log(outer)))
+                return
+        kls = [kl for kl, _ in self.tried.values()]
+        self.done = True
+        self.reason = (
+            f"KL stays between {min(kls):.3g} and {max(kls):.3g} nats for {self.field} from {min(self.tried):.3g} "
+            f"to {max(self.tried):.3g}"
+        )
+
+    def _distance(self, value: float) -> float:
+        kl = self.tried[value][0]
+        return abs(log(kl / self.target)) if kl > 0 else float("inf")
+
+    def result(self) -> Found:
+        """The value nearest to the target, where it is near and its runs have settled."""
+        if self.reason:
+            return Found(
+                self.cls.name, self.task, self.field, None, None, f"cannot be reached: {self.reason}"
+            )
+        value = min(self.tried, key=self._distance)
+        kl, settled = self.tried[value]
+        if self._distance(value) > log(1 + CLOSE):
+            reason = (
+                f"cannot be reached within {CLOSE:.0%}: the nearest is KL {kl:.3g} at {self.field} {value:g}"
+            )
+            return Found(self.cls.name, self.task, self.field, None, kl, reason)
+        if settled is False:
+            reason = f"not settled in this budget: KL {kl:.3g} at {self.field} {value:g} is still changing; more --steps"
+            return Found(self.cls.name, self.task, self.field, None, kl, reason)
+        note = None if settled else "KL is known at the end only, so whether it has settled is not"
+        return Found(self.cls.name, self.task, self.field, value, kl, note)
+
+
+Run = Callable[[Plan, list[Request]], Sequence[Mapping[str, Any]]]
+"""Executes a plan and returns its records in plan order."""
+
+
+def find(
+    asked: Sequence[Request], target: float, registry: Registry, run: Run, tell: Callable[[str], None]
+) -> tuple[Plan, list[Request], list[Found]]:
+    """Search for every algorithm on every task, all of a round together.
+
+    Returns:
+        the plan of the final cells, its requests, one per algorithm and task that reaches the target, and
+        what was found.
+
+    Raises:
+        UsageError: the target is not above 0, or `--set` fixes a regulariser that is to be searched.
+    """
+    if not target > 0:
+        raise UsageError(f"--target-kl {target:g}: want a KL in nats above 0, such as 1")
+    swept = [
+        f"{t}.{f}"
+        for request in asked
+        for t, fields in request.settings.items()
+        for f, v in fields.items()
+        if len(v) > 1
+    ]
+    if swept:
+        raise UsageError(f"--target-kl searches at one setting: give {swept[0]} one value")
+    base = make_plan(asked, registry)
+    searches, found = _searches(base, asked, target)
+    for number in range(ROUNDS):
+        going = [(s, s.values()) for s in searches if not s.done]
+        going = [(s, values) for s, values in going if values]
+        if not going:
+            break
+        tell(f"target kl {target:g}: round {number + 1} of at most {ROUNDS}, {len(going)} searches")
+        requests = [_with(s, values, f"kl={target:g} search") for s, values in going]
+        plans = [make_plan([request], registry) for request in requests]
+        records = iter(run(Plan([cell for plan in plans for cell in plan.cells]), requests))
+        for (search, _), plan in zip(going, plans, strict=True):
+            search.read([next(records) for _ in plan.cells])
+    found += [search.result() for search in searches]
+    reached = {(f.algorithm, f.task): f.value for f in found if f.value is not None}
+    finals = [
+        _with(s, [reached[s.cls.name, s.task]], f"kl={target:g}")
+        for s in searches
+        if (s.cls.name, s.task) in reached
+    ]
+    return Plan(make_plan(finals, registry).cells, base.skipped, base.unreachable), finals, found
+
+
+def _searches(base: Plan, asked: Sequence[Request], target: float) -> tuple[list[Search], list[Found]]:
+    """One search per algorithm and task of the plan; what has no regulariser to search is found out at once."""
+    searches: dict[tuple[str, str], Search] = {}
+    found: dict[tuple[str, str], Found] = {}
+    for cell in base.cells:
+        cls, key = type(cell.algorithm), (cell.algorithm.name, cell.setup.name)
+        if key in searches or key in found:
+            continue
+        reason, request = _unfit(cell), _request_of(cell, asked)
+        if reason:
+            found[key] = Found(*key, cls.regulariser[0] if cls.regulariser else None, None, None, reason)
+            continue
+        assert cls.regulariser is not None
+        name = cls.regulariser[0]
+        if name in request.settings.get(cls.name, {}):
+            raise UsageError(f"--target-kl chooses {cls.name}.{name}; leave it out of --set")
+        middle = log(getattr(cell.algorithm, name))
+        searches[key] = Search(
+            cls, request, cell.setup.name, target, middle - log(REACH), middle + log(REACH), {}
+        )
+    return list(searches.values()), list(found.values())
+
+
+def _unfit(cell: Cell) -> str | None:
+    declared = cell.algorithm.regulariser
+    if declared is None:
+        return "declares no regulariser"
+    value = getattr(cell.algorithm, declared[0])
+    if not isinstance(value, float):
+        return f"its regulariser {declared[0]} is not a real number"
+    return (
+        None if value > 0 else f"its regulariser {declared[0]} is 0 by default, without a scale to search on"
+    )
+
+
+def _request_of(cell: Cell, asked: Sequence[Request]) -> Request:
+    """The request for this algorithm and task alone."""
+    source = next(
+        (r for r in asked if not r.tasks or cell.setup.name in {getattr(t, "name", t) for t in r.tasks}),
+        asked[0],
+    )
+    tasks = (
+        () if source.data else (cell.setup.name,) if cell.setup.info is not IN_MEMORY else (cell.setup.task,)
+    )
+    algorithm = cell.algorithm if cell.info is IN_MEMORY else cell.algorithm.name
+    kept = {
+        k: v
+        for k, v in source.settings.items()
+        if k in ("task", cell.algorithm.name, f"{cell.algorithm.name}.train")
+    }
+    return replace(source, algos=(algorithm,), tasks=tasks, settings=kept, suite=None)
+
+
+def _with(search: Search, values: Sequence[float], experiment: str) -> Request:
+    settings = dict(search.request.settings)
+    settings[search.cls.name] = {**settings.get(search.cls.name, {}), search.field: list(values)}
+    return replace(search.request, settings=settings, experiment=experiment)

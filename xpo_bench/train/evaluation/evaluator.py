@@ -1,0 +1,220 @@
+"""What is measured of a group of runs while it trains, off the training clock."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from xpo_bench.contract.examples import Example
+from xpo_bench.contract.metric import WorldEvaluation
+from xpo_bench.metrics.accuracy import accuracy_of_halves
+from xpo_bench.metrics.registry import Curve
+from xpo_bench.metrics.regret import optimum_kl
+from xpo_bench.policy.base import Policy
+from xpo_bench.policy.tabular import TabularPolicy
+from xpo_bench.train.evaluation.eval_set import (
+    EvalSet,
+    EvaluatedSlice,
+    evaluate,
+    prompt_weights,
+    seen_actions,
+    world_evaluation,
+)
+from xpo_bench.train.evaluation.exact import Enumerated, exhaustive
+from xpo_bench.train.evaluation.on_policy import OnPolicy
+from xpo_bench.train.job import Job
+from xpo_bench.train.row_selection import Rows
+
+LM_HELDOUT_POINTS = 4
+"""On a language model the held-out set is scored at the start, at quarters of the run and at the end."""
+
+
+class Evaluator:
+    """The curves of a group of runs: on training rows, on held-out rows, and on samples of a language model.
+
+    Args:
+        policy: at the task's initial distribution. jobs: one per run. clean: evaluation rows of every run.
+        rows: where held-out rows come from. truncate: what gives way in rows longer than the context.
+        score_initial: scores under the initial policy.
+        initial: a snapshot of it, for what is sampled.
+        on_evaluation: called with (run, step, metrics) at every evaluation point.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        jobs: Sequence[Job],
+        clean: list[list[Example]],
+        rows: Rows,
+        truncate: str,
+        score_initial: Any,
+        initial: Any,
+        on_evaluation: Callable[[int, int, dict[str, float]], None] | None,
+    ) -> None:
+        self.policy, self.jobs, self.on_evaluation = policy, jobs, on_evaluation
+        self.steps = jobs[0].budget.steps
+        self.curve, self.heldout_curve = (Curve(self.steps, jobs[0].metrics) for _ in range(2))
+        self.flops: dict[int, float] = {}
+        self.halves: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+        self.eval_set = EvalSet.build(policy, list(clean), truncate, score_initial)
+        heldout: list[Sequence[Example]] = [rows.heldout(job) for job in jobs]
+        self.heldout_set = (
+            EvalSet.build(policy, heldout, truncate, score_initial) if self._seen(heldout) else None
+        )
+        world = None if policy.enumerable else exhaustive(jobs[0].dataset)
+        self.enumerated = None if world is None else Enumerated(policy, jobs[0].dataset, world)
+        self.on_policy: list[OnPolicy] = []
+        if not policy.enumerable and not self.enumerated:
+            for r, job in enumerate(jobs):
+                with policy.member(r) as model:  # type: ignore[attr-defined]
+                    self.on_policy.append(OnPolicy(model, job, policy.state_of(initial, r)))  # type: ignore[attr-defined]
+        self.prompt_weight = self.seen = None
+        if policy.enumerable:
+            trained = [job.dataset.train for job in jobs]
+            self.prompt_weight, self.seen = prompt_weights(policy, trained), seen_actions(policy, trained)
+        strengths = [
+            getattr(j.algorithm, j.algorithm.kl_strength) if j.algorithm.kl_strength else np.nan for j in jobs
+        ]
+        self.kl_strength = None if all(np.isnan(strengths)) else np.array(strengths, dtype=np.float64)
+        self.optimum_kl = None
+        if self.kl_strength is not None and (exact := self._world()) is not None:
+            self.optimum_kl = optimum_kl(exact, self.kl_strength)
+
+    def _seen(self, heldout: Sequence[Sequence[Example]]) -> bool:
+        """Whether held-out metrics mean anything: a table knows nothing of prompts that it never saw."""
+        if not all(heldout):
+            return False
+        if not self.policy.enumerable or getattr(self.policy, "generalises", False):
+            return True
+        return all(
+            {e.prompt for e in rows} <= {e.prompt for e in job.dataset.train}
+            for rows, job in zip(heldout, self.jobs, strict=True)
+        )
+
+    def _world(self) -> WorldEvaluation | None:
+        """The exact distributions at this moment, where they can be had."""
+        if self.enumerated:
+            return self.enumerated.evaluation()
+        return (
+            None
+            if self.prompt_weight is None
+            else world_evaluation(self.policy, self.prompt_weight, self.seen)
+        )
+
+    def evaluate(
+        self, step: int, alive: np.ndarray, slices: Sequence[EvaluatedSlice], flops: float | None = None
+    ) -> None:
+        """Evaluate every run at one point.
+
+        Args:
+            alive: runs that have not diverged, shape (R,). slices: (stacked algorithm, its runs, its state).
+            flops: what the cell has been charged so far, where its operations are counted.
+        """
+        if flops is not None:
+            self.flops[step] = flops
+        world = self._world()
+        sampled: dict[str, np.ndarray] = {}
+        if self.on_policy and step in self.on_policy[0].points:
+            sampled = self._sampled(alive)
+        if self.eval_set:
+            found = evaluate(self.policy, self.eval_set, step, slices, self.kl_strength, world, step == 0)
+            self.curve.add(found, alive, sampled)
+        if self.heldout_set and self._heldout_due(step):
+            found = evaluate(self.policy, self.heldout_set, step, slices, None, None, step == 0)
+            self.heldout_curve.add(found, alive)
+            if found.paired:
+                self.halves[step] = accuracy_of_halves(found)
+        if self.on_evaluation and self.eval_set:
+            for r, metrics in enumerate(self.curve.last()):
+                if metrics:
+                    self.on_evaluation(r, step, metrics)
+
+    def refer(self, to_current: bool) -> None:
+        """Implied preferences are from now on against the policy as it stands, or against the initial one: a
+        stage begins.
+        """
+        for known in (self.eval_set, self.heldout_set):
+            if known is not None:
+                known.refer(self.policy if to_current else None)
+
+    def _sampled(self, alive: np.ndarray) -> dict[str, np.ndarray]:
+        """What samples of every run tell, NaN for the diverged, shape (R,) each."""
+        out: dict[str, np.ndarray] = {}
+        for r in np.flatnonzero(alive):
+            with self.policy.member(int(r)):  # type: ignore[attr-defined]
+                for name, value in self.on_policy[r].measure().items():
+                    out.setdefault(name, np.full(len(alive), np.nan))[r] = value
+        return out
+
+    def _heldout_due(self, step: int) -> bool:
+        if self.policy.enumerable:
+            return True
+        return step in {round(k * self.steps / LM_HELDOUT_POINTS) for k in range(LM_HELDOUT_POINTS + 1)}
+
+    def finals(self) -> list[dict[str, Any]]:
+        """Final metrics per run, training and held-out, without what does not apply."""
+        out: list[dict[str, Any]] = [{} for _ in self.jobs]
+        for prefix, curve, present in (
+            ("", self.curve, self.eval_set),
+            ("heldout_", self.heldout_curve, self.heldout_set),
+        ):
+            if not present:
+                continue
+            for name, values in curve.final().items():
+                for r, value in enumerate(values):
+                    if math.isfinite(value):
+                        out[r][prefix + name] = float(value)
+                    elif name in ("collapse_step", "collapse_slope"):
+                        out[r][prefix + name] = None
+        for metrics in out:
+            if "reward_accuracy" in metrics and "heldout_reward_accuracy" in metrics:
+                metrics["generalization_gap"] = (
+                    metrics["reward_accuracy"] - metrics["heldout_reward_accuracy"]
+                )
+        return out
+
+    def rows(self, r: int, losses: dict[int, np.ndarray]) -> list[dict[str, float | None]]:
+        """The curve of one run: a row per finite evaluation, held-out metrics prefixed, with the loss where
+        it is known.
+        """
+        if not self.eval_set:
+            return []
+        rows = [dict(row) for row in self.curve.rows(r)]
+        by_step = {row["step"]: row for row in rows}
+        if self.heldout_set:
+            for row in self.heldout_curve.rows(r):
+                by_step[row["step"]].update({f"heldout_{k}": v for k, v in row.items() if k != "step"})
+        for step, halves in self.halves.items():
+            for name, values in zip(("validation_accuracy", "test_accuracy"), halves, strict=True):
+                if step in by_step and math.isfinite(values[r]):
+                    by_step[step][name] = float(values[r])
+        for step, flops in self.flops.items():
+            if step in by_step:
+                by_step[step]["total_flops"] = flops
+        for step, values in losses.items():
+            if step in by_step and math.isfinite(values[r]):
+                by_step[step]["loss"] = float(values[r])
+        return rows
+
+    def notes(self, r: int) -> dict[str, Any]:
+        """Facts for the record of one run."""
+        notes: dict[str, Any] = dict(self.curve.notes(r))
+        if self.optimum_kl is not None and math.isfinite(self.optimum_kl[r]):
+            notes["optimum_kl"] = float(self.optimum_kl[r])
+        if self.enumerated:
+            notes["kl"] = "exact"
+        errors = self.curve.foreign.errors | {
+            f"heldout_{name}": e for name, e in self.heldout_curve.foreign.errors.items()
+        }
+        if errors:
+            notes["metric_errors"] = errors
+        return notes | (self.on_policy[r].notes if self.on_policy else {})
+
+    def final_policy(self, r: int) -> dict[str, dict[str, float]] | None:
+        """The distribution of one run at the end, where it is exact and small enough for a record."""
+        if self.enumerated:
+            return self.enumerated.final_policy()
+        return self.policy.final_policy(r) if isinstance(self.policy, TabularPolicy) else None
