@@ -8,7 +8,10 @@ from pathlib import Path
 import pytest
 from golden import NUMBERS, STORIES, compute, differences, machine
 
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(not STORIES.is_dir(), reason="needs the shared model and data")]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not STORIES.is_dir(), reason="needs the shared model and data"),
+]
 
 
 @pytest.mark.timeout(1800)
