@@ -28,6 +28,8 @@ settings.load_profile("suite")
 # a suite started in the background ignores Ctrl-C, and so would the commands that it starts and interrupts
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+pytest_plugins = ["environments"]  # tests/helpers/environments.py
+
 COMMAND = Path(sys.executable).parent / "xpo-bench"
 WARM = Path(__file__).parent / "warm.py"
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import signal
 import subprocess
@@ -11,21 +10,9 @@ import time
 import venv
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
-
-def load(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, Path(__file__).parents[1] / "measure" / "conftest.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-fake = load("environments").fake
 Fake = Callable[..., Path]
 AB = ("compare", "--ab")
 FEW = ("--algos", "dpo", "--workloads", "table")

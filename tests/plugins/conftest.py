@@ -1,9 +1,5 @@
-"""One torch thread, and the two helper modules of this folder importable under names of their own."""
-
-import sys
-from pathlib import Path
+"""One torch thread."""
 
 import torch
 
 torch.set_num_threads(1)
-sys.path.append(str(Path(__file__).parent))

@@ -33,7 +33,7 @@ def _one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def stories() -> str:
-    places = [Path(__file__).parents[3] / "shared" / "models"]
+    places = [Path(__file__).parents[4] / "shared" / "models"]
     if "XPO_BENCH_DATA" in os.environ:
         places.append(Path(os.environ["XPO_BENCH_DATA"]).parent / "models")
     found = next((place / "stories260K" for place in places if (place / "stories260K").is_dir()), None)

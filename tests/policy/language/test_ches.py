@@ -19,7 +19,7 @@ from xpo_bench.policy.language.causal_lm import CausalLM
 from xpo_bench.policy.language.ches import ches
 from xpo_bench.policy.language.tokenizers import IdTokenizer
 
-SHARED = Path(__file__).parents[3] / "shared"
+SHARED = Path(__file__).parents[4] / "shared"
 STORIES, DATA = SHARED / "models" / "stories260K", SHARED / "data"
 
 
