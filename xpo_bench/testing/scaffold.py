@@ -9,7 +9,8 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from xpo_bench import __version__, plugins
+from xpo_bench import plugins
+from xpo_bench.version import __version__
 from xpo_bench.errors import UsageError
 
 TEMPLATES = {
