@@ -20,9 +20,11 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
-settings.register_profile(
-    "suite", deadline=None, derandomize=True
-)  # machines differ in speed, runs must not differ in verdict
+# read when torch is imported: tests are of small tensors, which more threads make slower and sums differ
+os.environ["OMP_NUM_THREADS"] = "1"
+
+# machines differ in speed, runs must not differ in verdict
+settings.register_profile("suite", deadline=None, derandomize=True)
 settings.load_profile("suite")
 
 # a suite started in the background ignores Ctrl-C, and so would the commands that it starts and interrupts
@@ -91,9 +93,7 @@ def xpo(tmp_path: Path) -> Command:
 
 
 class Mute(socketserver.ThreadingTCPServer):
-    """A hub on this machine that hangs up on whoever asks: as good as unreachable, and it counts the
-    questions.
-    """
+    """A local hub that hangs up on whoever asks, as good as unreachable; it counts the questions."""
 
     daemon_threads = True
 
@@ -143,7 +143,7 @@ def warm(tmp_path: Path, warm_process: subprocess.Popen[str]) -> Command:
     """Like `xpo`, in a fork of a process that has the heavy modules imported already: a tenth of the time."""
 
     def run(*words: object, **env: str) -> Finished:
-        request = {
+        request: dict[str, Any] = {
             "argv": [str(COMMAND), *map(str, words)],
             "cwd": str(tmp_path),
             "env": environment(env),

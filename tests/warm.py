@@ -1,5 +1,4 @@
-"""Runs commands of `xpo-bench`, each in a fork of this process, which has imported what takes seconds to
-import.
+"""Runs commands of `xpo-bench`, each in a fork of this process, which has imported the slow modules.
 
 One JSON object per line on stdin, one exit status per line on stdout. No thread is started before a fork.
 """

@@ -1,6 +1,4 @@
-"""The command runs where users run it: odd locales, homes, clocks, paths and data, each with its documented
-outcome.
-"""
+"""The command where users run it: odd locales, homes, clocks, paths, data, with documented outcomes."""
 
 from __future__ import annotations
 
@@ -69,7 +67,8 @@ def test_a_locale_that_is_set_by_a_library_changes_no_number(tmp_path: Path, xpo
         "    try:\n        locale.setlocale(locale.LC_ALL, name); break\n"
         "    except locale.Error: pass\n"
         "import xpo_bench\n"
-        "print(repr(xpo_bench.run(['dpo'], ['one_pair'], seeds=1, steps=3, out='r').cells[0]['metrics']['kl']))\n"
+        "print(repr(xpo_bench.run(['dpo'], ['one_pair'], seeds=1, steps=3, "
+        "out='r').cells[0]['metrics']['kl']))\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True

@@ -5,8 +5,9 @@ from __future__ import annotations
 import copy
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ from xpo_bench.errors import UsageError
 from xpo_bench.metrics.registry import better
 from xpo_bench.statistics import difference, sign_flip
 
-Records = list[dict[str, Any]]
+Records = list[Any]  # of dictionaries, which tests change
 ENVIRONMENT = {
     "platform": "Linux x86_64",
     "processor": "p",
@@ -56,7 +57,7 @@ def record(task: str, seed: int, metrics: dict[str, float]) -> dict[str, Any]:
     }
 
 
-def run(seeds: int = 5, tasks: int = 1, **shift: float) -> Records:
+def run(seeds: int = 5, tasks: int = 1, shift: Mapping[str, float] = MappingProxyType({})) -> Records:
     """Records whose every seed has its own level, the same at every call; `shift` moves a metric of all."""
     rng = np.random.default_rng(1)
     levels = {"reward_accuracy": 0.9, "kl": 1.0, "frontier_gap": 0.1}
@@ -115,7 +116,7 @@ def test_rounding_is_equivalent() -> None:
     ],
 )
 def test_planted_changes(metric: str, shift: float, verdict: str) -> None:
-    found = said(run(), shaken(run(**{metric: shift}), 0.001))
+    found = said(run(), shaken(run(shift={metric: shift}), 0.001))
     assert found["verdict"] == ("regression" if verdict == "regression" else "pass")
     (row,) = (row for row in found["tests"] if row["metric"] == metric)
     assert row["verdict"] == verdict
@@ -124,7 +125,7 @@ def test_planted_changes(metric: str, shift: float, verdict: str) -> None:
 
 def test_the_margin_decides_in_both_directions() -> None:
     base = run()
-    new = shaken(run(reward_accuracy=-0.05), 0.001)
+    new = shaken(run(shift={"reward_accuracy": -0.05}), 0.001)
     assert said(base, new)["verdict"] == "regression"
     assert said(base, new, with_changes(["reward_accuracy=0.1"]))["verdict"] == "pass"
     assert (
@@ -226,14 +227,14 @@ def test_a_version_is_what_a_comparison_is_for_and_a_machine_is_named() -> None:
 def test_what_is_small_everywhere_is_found_over_tasks() -> None:
     half = {"frontier_gap": 0.012}  # of a margin, in every task
     base = run(tasks=4)
-    found = said(base, shaken(run(tasks=4, **half), 0.001))
+    found = said(base, shaken(run(tasks=4, shift=half), 0.001))
     assert {row["verdict"] for row in found["tests"]} == {"equivalent"}
     assert [row["verdict"] for row in found["algorithms"]] == ["regression"]
     assert found["verdict"] == "regression"
     for seeds, tasks in ((5, 3), (4, 4)):  # too few
-        assert said(run(seeds, tasks), shaken(run(seeds, tasks, **half), 0.001))["algorithms"][0]["p"] is None
+        assert said(run(seeds, tasks), shaken(run(seeds, tasks, half), 0.001))["algorithms"][0]["p"] is None
     assert (
-        said(base, shaken(run(tasks=4, frontier_gap=0.001), 1e-5))["verdict"] == "pass"
+        said(base, shaken(run(tasks=4, shift={"frontier_gap": 0.001}), 1e-5))["verdict"] == "pass"
     )  # sure, and of no size
 
 
@@ -263,7 +264,7 @@ def test_holm_counts_every_comparison() -> None:
 @pytest.mark.parametrize("side", ["higher", "lower", None])
 def test_p_is_that_of_scipy(n: int, side: str | None) -> None:
     x = np.random.default_rng(n).normal(0.3, 1.0, n)
-    alternative = {"higher": "less", "lower": "greater", None: "two-sided"}[side]
+    alternative: Any = {"higher": "less", "lower": "greater", None: "two-sided"}[side]
     found = difference(list(x), side)
     assert found.p == pytest.approx(scipy_stats.ttest_1samp(x, 0.0, alternative=alternative).pvalue)
     interval = scipy_stats.ttest_1samp(x, 0.0).confidence_interval(0.95)
@@ -343,7 +344,7 @@ def test_curves_are_thinned_to_a_few_points_with_the_last() -> None:
 
 
 def test_hostile_names_stay_text(capsys: pytest.CaptureFixture[str]) -> None:
-    base, new = run(), shaken(run(kl=5.0), 0.001)
+    base, new = run(), shaken(run(shift={"kl": 5.0}), 0.001)
     for r in (*base, *new):
         r["algorithm"]["name"] = "x[/]y</script><script>alert(1)</script>\x1b[31m|`@me"
     document = said(base, new)

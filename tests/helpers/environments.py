@@ -1,4 +1,4 @@
-"""Environments to measure: stand-ins that answer at once, and copies of this one in which training is slower."""
+"""Environments to measure: stand-ins that answer at once, and copies of this one that train slower."""
 
 from __future__ import annotations
 
@@ -76,9 +76,7 @@ def fake(tmp_path: Path) -> Callable[..., Path]:
 
 
 def copy_of_this(home: Path, share: float) -> Path:
-    """A virtual environment with a copy of the packages of this one, in which steps of `dpo` take longer by a
-    share.
-    """
+    """A virtual environment with this one's packages, in which steps of `dpo` take longer by `share`."""
     venv.EnvBuilder(with_pip=False, symlinks=True).create(home)
     site = purelib(home)
     for package in ("xpo_bench", "xpo_bench_plugins"):

@@ -1,6 +1,4 @@
-"""A stand-in for xpo_bench/compare/speed/worker.py: the same lines, with times that it makes up and faults on
-request.
-"""
+"""A stand-in for xpo_bench/compare/speed/worker.py: the same lines, invented times, faults on request."""
 
 import json
 import math

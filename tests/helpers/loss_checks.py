@@ -28,7 +28,7 @@ def random_scores(
 def random_step(
     algorithm: Algorithm, n: int = 6, tokens: int = 5, seed: int = 0, dtype: torch.dtype = torch.float64
 ) -> Step:
-    """A step with completions of different lengths and, where the algorithm asks for them, all its columns."""
+    """A step with completions of different lengths and all columns that the algorithm asks for."""
     g = torch.Generator().manual_seed(seed)
     policy, reference = {}, {}
     for name, group in algorithm.groups.items():

@@ -72,7 +72,7 @@ def deltas(logp: Tensor, reference: Tensor) -> Tensor:
 def population_loss(
     algorithm: Algorithm, logp: Tensor, reference: Tensor, preference: Tensor, weight: Tensor
 ) -> Tensor:
-    """Expected loss when the pair (i, j) is compared at rate weight[i, j] and i wins with preference[i, j]."""
+    """Expected loss when (i, j) is compared at rate weight[i, j] and i wins with preference[i, j]."""
     pairs = list(itertools.permutations(range(len(logp)), 2))
     won, lost = map(list, zip(*pairs, strict=True))
     values = algorithm.loss(pair_step(algorithm, logp, reference, won, lost))
@@ -107,9 +107,7 @@ def minimise(loss: Callable[[Tensor], Tensor], start: Tensor) -> Tensor:
 
 
 def descend(loss: Callable[[Tensor], Tensor], start: Tensor, lr: float, steps: int) -> Tensor:
-    """The path of log-probabilities under plain gradient descent on a softmax table, shape (steps + 1,
-    actions).
-    """
+    """Log-probabilities along plain gradient descent on a softmax table, shape (steps + 1, actions)."""
     logits = start.clone().requires_grad_(True)
     path = [logits.detach().log_softmax(-1)]
     for _ in range(steps):

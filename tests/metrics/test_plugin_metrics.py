@@ -1,6 +1,4 @@
-"""Metrics of plugins: measured beside the suite's own, on record with their definition, and harmless when
-they fail.
-"""
+"""Metrics of plugins: measured beside our own, on record with their definition, harmless when they fail."""
 
 from __future__ import annotations
 
@@ -49,7 +47,7 @@ def first_above_half(history: History) -> np.ndarray:
 def scribbles(ev: Evaluation) -> np.ndarray:
     """Writes into what everybody reads."""
     ev.chosen_logp[:] = 0.0
-    return ev.chosen_logp.sum(-1)
+    return np.asarray(ev.chosen_logp.sum(-1))
 
 
 @metric("nats")
@@ -93,8 +91,13 @@ def test_a_metric_is_measured_beside_the_others_which_stay_as_they_are(tmp_path:
         }
         assert "metric_definitions" not in before
         assert after["metric_definitions"]["median_margin"] == {
-            "unit": "nats", "better": "higher", "definition": "The margin of the median pair.", "plugin": "in-memory",
-            "distribution": "in-memory", "version": "0"}  # fmt: skip
+            "unit": "nats",
+            "better": "higher",
+            "definition": "The margin of the median pair.",
+            "plugin": "in-memory",
+            "distribution": "in-memory",
+            "version": "0",
+        }
     import pandas as pd
 
     final, rows = (

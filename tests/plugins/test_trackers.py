@@ -53,9 +53,9 @@ def curve(result: xpo_bench.Result, record: dict[str, Any]) -> dict[tuple[int, s
     """(step, metric) -> value of what observers are told: the metrics on training rows."""
     import pandas as pd
 
-    told = {}
+    told: dict[tuple[int, str], float] = {}
     for row in pd.read_parquet(result.out / "curves" / f"{record['key']}.parquet").to_dict("records"):
-        for name, value in row.items():
+        for name, value in ((str(name), value) for name, value in row.items()):
             alone = name in (
                 "step",
                 "loss",
@@ -178,8 +178,9 @@ def test_a_tracker_of_a_plugin_is_asked_for_by_name_and_cannot_stop_a_run(
     assert [line for line in lines if " 1 " in line][:2] == ["dpo 1 start", "dpo 1 step 0 kl 0.000"]
     assert lines.count("dpo 0 end ok") == lines.count("dpo 1 end ok") == lines.count("closed") == 1
     assert done.err.count("xpo-bench: tracker diary: run_end raised RuntimeError: no more ink") == 1
-    assert {row["name"]: row["distribution"] for row in warm("list", "trackers", "--json", PYTHONPATH=site).json} == {
-        "csv": "xpo-bench", "tensorboard": "xpo-bench", "wandb": "xpo-bench", "diary": "their-diary"}  # fmt: skip
+    assert {
+        row["name"]: row["distribution"] for row in warm("list", "trackers", "--json", PYTHONPATH=site).json
+    } == {"csv": "xpo-bench", "tensorboard": "xpo-bench", "wandb": "xpo-bench", "diary": "their-diary"}
 
 
 def test_workers_are_followed_too(xpo: Command, tmp_path: Path) -> None:
@@ -217,7 +218,10 @@ def test_an_unknown_tracker_is_refused_before_anything_runs(warm: Command, tmp_p
     )
     assert done.code == 2
     assert done.lines == [
-        "xpo-bench: unknown tracker 'tensorbord'; did you mean 'tensorboard'? (known: csv, tensorboard, wandb)"
+        (
+            "xpo-bench: unknown tracker 'tensorbord'; did you mean 'tensorboard'? (known: csv, "
+            "tensorboard, wandb)"
+        )
     ]
     assert not (tmp_path / "run").exists()
 

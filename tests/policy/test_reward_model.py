@@ -14,7 +14,7 @@ A, B, C = (Completion("x", text) for text in "abc")
 
 
 def pairs(*orders: str) -> list[Pair]:
-    return [Pair("x", w, r) for w, r in orders]
+    return [Pair("x", *order) for order in orders]
 
 
 def test_reward_recovers_the_log_odds_of_contradictory_labels() -> None:

@@ -21,8 +21,8 @@ def test_interval_is_scipy_s() -> None:
     got = estimate(values)
     assert got is not None
     low, high = scipy_stats.t.interval(0.95, 3, loc=np.mean(values), scale=scipy_stats.sem(values))
-    assert got.interval == (pytest.approx(low), pytest.approx(high))
-    assert (got.mean, got.n) == (pytest.approx(0.3375), 4)
+    assert got.interval == pytest.approx((low, high))
+    assert (got.mean, got.n) == pytest.approx((0.3375, 4))
 
 
 def test_intervals_cover() -> None:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 import xpo_bench
-from xpo_bench import Algorithm, Step
+from xpo_bench import Step
 from xpo_bench.api import Result
 from xpo_bench.contract.examples import World
 from xpo_bench.policy.tabular import TabularPolicy
@@ -71,13 +71,14 @@ def check(value: Any, want: Any, where: str) -> None:
         assert isinstance(value, want), f"{where} is {value!r}"
 
 
-def failing(name: str, body: Callable[[DPO, Step], Any]) -> type[Algorithm]:
+def failing(name: str, body: Callable[[DPO, Step], Any]) -> type[DPO]:
     """DPO under another name, with another loss."""
 
     @dataclass(frozen=True)
     class Failing(DPO):
         def loss(self, step: Step) -> Tensor:
-            return body(self, step)
+            loss: Tensor = body(self, step)
+            return loss
 
     Failing.name = name
     return Failing
@@ -95,7 +96,7 @@ def test_every_field_of_the_contract(run: Run, words: dict[str, Any]) -> None:
     result = run(**({"algos": "dpo"} | words))
     (cell,) = result.cells
     text = cell["task"]["model"]["name"] == "tiny"
-    check(cell, SCHEMA | ({"final_policy": None} if text else {}), "record")
+    check(cell, {**SCHEMA, **({"final_policy": None} if text else {})}, "record")
     assert cell["status"] == "ok"
     assert cell["key"] == json.loads((result.out / "cells" / f"{cell['key']}.json").read_text("utf-8"))["key"]
     assert not text or cell["final_policy"] is None
@@ -112,8 +113,19 @@ def test_curves_have_the_step_and_every_metric_that_was_evaluated(run: Run) -> N
     (cell,) = result.cells
     table = pq.read_table(result.out / "curves" / f"{cell['key']}.parquet")
     assert table.column("step").to_pylist() == evaluation_steps(50)
-    want = {"step", "loss", "kl", "kl_forward", "gold_reward", "frontier_gap", "regret", "chosen_logp", "rejected_logp",
-            "reward_accuracy", "heldout_reward_accuracy"}  # fmt: skip
+    want = {
+        "step",
+        "loss",
+        "kl",
+        "kl_forward",
+        "gold_reward",
+        "frontier_gap",
+        "regret",
+        "chosen_logp",
+        "rejected_logp",
+        "reward_accuracy",
+        "heldout_reward_accuracy",
+    }
     assert want <= set(table.column_names)
     last = table.to_pylist()[-1]
     assert all(last[name] == pytest.approx(cell["metrics"][name]) for name in want - {"step", "loss"})
@@ -323,12 +335,12 @@ def test_results_as_a_frame_a_summary_and_tables(run: Run, capsys: pytest.Captur
 
 
 def test_arguments_are_the_flags(run: Run) -> None:
-    with pytest.raises(xpo_bench.api.UsageError, match=r"unknown argument 'step'; did you mean 'steps'\?"):
+    with pytest.raises(xpo_bench.UsageError, match=r"unknown argument 'step'; did you mean 'steps'\?"):
         xpo_bench.run("dpo", step=3)
     assert {c["seed"] for c in run(seeds=[4, 9]).cells} == {4, 9}
     assert {c["seed"] for c in run(seeds="7,").cells} == {7}
     assert run(disable="kto").cells
-    with pytest.raises(xpo_bench.api.UsageError, match="disabled"):
+    with pytest.raises(xpo_bench.UsageError, match="disabled"):
         run("kto", disable="kto")
-    with pytest.raises(xpo_bench.api.UsageError, match="cuda:7: not on this machine"):
+    with pytest.raises(xpo_bench.UsageError, match="cuda:7: not on this machine"):
         run(device="cuda:7")

@@ -1,6 +1,4 @@
-"""Reference scores on disk: paid for once in the life of a run directory, and never trusted when they are not
-whole.
-"""
+"""Reference scores on disk: paid for once per run directory, and never trusted when they are damaged."""
 
 from __future__ import annotations
 

@@ -99,11 +99,9 @@ def test_names_are_those_that_users_write() -> None:
 
 def test_every_option_has_a_sentence() -> None:
     registry = plugins.load()
-    for cls in (
-        Budget,
-        *(cls for cls, _ in registry.algorithms.values()),
-        *(cls for cls, _ in registry.tasks.values()),
-    ):
+    classes: list[type] = [Budget, *(cls for cls, _ in registry.algorithms.values())]
+    classes += [cls for cls, _ in registry.tasks.values()]
+    for cls in classes:
         assert all(docs(cls).values()), cls
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from narrow import present
 
 from xpo_bench import Completion, Pair, Scores, Single, Step
 from xpo_bench.train.batching import mismatch, row_schedule, token_schedule, usable
@@ -85,8 +86,7 @@ def test_replacement_repeats_rows_and_epochs_do_not() -> None:
 
 
 def test_schedules_depend_on_the_stream_alone() -> None:
-    a, b, c = (row_schedule(12, 5, 9, "epochs", rng(seed)) for seed in (3, 3, 4))
-    assert a is not None
+    a, b, c = (present(row_schedule(12, 5, 9, "epochs", rng(seed))) for seed in (3, 3, 4))
     assert np.array_equal(a, b)
     assert not np.array_equal(a, c)
 
@@ -99,7 +99,8 @@ def test_a_longer_run_starts_like_a_shorter_one() -> None:
 
 
 def test_ties_are_left_out_of_training() -> None:
-    rows = [Pair("x", "a", "b"), Pair("x", "a", "b", 0.5), Pair("x", "a", "b", 0.7), Single("x", "a", True)]
+    likely = [Pair("x", "a", "b", p) for p in (1.0, 0.5, 0.7)]
+    rows: list[Pair | Single] = [*likely, Single("x", "a", True)]
     assert usable(rows) == [0, 2, 3]
 
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from xpo_bench import plugins
-from xpo_bench.version import __version__
 from xpo_bench.errors import UsageError
+from xpo_bench.version import __version__
 
 TEMPLATES = {
     "pyproject.toml.j2": "pyproject.toml",

@@ -30,9 +30,7 @@ packages = ["xpo_bench"]
 
 @pytest.fixture
 def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
-    """A git repository around the current directory, with a package of the suite's name; commits and returns
-    the hash.
-    """
+    """A git repository here with a package of the suite's name; commits and returns the hash."""
     root = tmp_path / "repository"
     (root / "xpo_bench").mkdir(parents=True)
     (root / "notes").mkdir()

@@ -1,6 +1,4 @@
-"""Slowdowns that are planted and measured for real; a quarter of an hour, so only when asked for: `pytest -m
-slow`.
-"""
+"""Planted slowdowns, measured for real: a quarter of an hour, so only with `pytest -m slow`."""
 
 from __future__ import annotations
 
@@ -30,7 +28,7 @@ def test_planted_slowdowns_are_told_from_none(
     planted("old", 0.0)
     planted("new", share)
     command = [
-        Path(sys.executable).parent / "xpo-bench",
+        str(Path(sys.executable).parent / "xpo-bench"),
         "compare",
         "--ab",
         "old",

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator
 
 import pytest
-import torch
 from checkout import benchmark
 
 compare = benchmark("architectures").compare
@@ -35,14 +34,12 @@ COVERED = {
 
 
 @pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Any:
+def _quiet() -> Iterator[None]:
     from transformers.utils import logging
 
-    threads, level = torch.get_num_threads(), logging.get_verbosity()
-    torch.set_num_threads(1)
+    level = logging.get_verbosity()
     logging.set_verbosity_error()
     yield
-    torch.set_num_threads(threads)
     logging.set_verbosity(level)
 
 

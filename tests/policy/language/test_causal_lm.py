@@ -1,11 +1,13 @@
 """Scores of a causal language model against naive full-logits float64 ones."""
 
 import json
-import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from narrow import present
+from pretrained import stories_folder
 
 from xpo_bench.contract.examples import Completion
 from xpo_bench.contract.settings import ModelSpec
@@ -34,15 +36,7 @@ COMPLETIONS = [
 ]
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-def build(family):
+def build(family: str) -> Any:
     """A small random model with weights large enough to matter."""
     import transformers as t
 
@@ -87,18 +81,20 @@ def build(family):
         return models[family]()
 
 
-def policy(family="llama", dtype="float64"):
+def policy(family: str = "llama", dtype: str = "float64") -> CausalLM:
     return CausalLM(build(family), IdTokenizer(VOCAB), SPEC, dtype=dtype)
 
 
-def naive(lm, completion):
+def naive(lm: CausalLM, completion: Completion) -> torch.Tensor:
     """Token log-probabilities of one completion alone, from full logits in float64."""
     prompt, text = ([int(word) for word in part.split()] for part in (completion.prompt, completion.text))
-    logits = lm.model(input_ids=torch.tensor([prompt + text]), use_cache=False).logits[0].double()
+    logits: torch.Tensor = (
+        lm.model(input_ids=torch.tensor([prompt + text]), use_cache=False).logits[0].double()
+    )
     return logits.log_softmax(-1)[len(prompt) - 1 : -1].gather(1, torch.tensor(text)[:, None])[:, 0]
 
 
-def index(*positions):
+def index(*positions: int) -> torch.Tensor:
     return torch.tensor([positions])
 
 
@@ -106,7 +102,7 @@ FAMILIES = ["llama", "tied", "qwen2", "gpt2", "gemma2", "granite", "cohere"]
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_scores_equal_naive_ones(family):
+def test_scores_equal_naive_ones(family: str) -> None:
     lm = policy(family)
     scores = lm.score_all(lm.encode(COMPLETIONS))
     assert scores.token_logps.dtype == torch.float64
@@ -121,14 +117,14 @@ def test_scores_equal_naive_ones(family):
     ("family", "head"),
     [(f, "full" if f in ("gemma2", "granite", "cohere") else "selected") for f in FAMILIES],
 )
-def test_what_a_model_does_around_its_head_is_noticed(family, head):
+def test_what_a_model_does_around_its_head_is_noticed(family: str, head: str) -> None:
     assert policy(family).describe()["head"] == head
 
 
 @pytest.mark.parametrize("family", ["llama", "tied", "gpt2", "gemma2"])
 @pytest.mark.parametrize("chunk", [3, 10**6])
 @pytest.mark.parametrize("share", [False, True])
-def test_gradients_equal_naive_ones(family, chunk, share):
+def test_gradients_equal_naive_ones(family: str, chunk: int, share: bool) -> None:
     lm = policy(family)
     lm.reach *= share
     lm.chunk, lm.tokens_per_forward = chunk, 16
@@ -136,7 +132,7 @@ def test_gradients_equal_naive_ones(family, chunk, share):
     (
         lm.score({"a": (lm.encode(COMPLETIONS), index(0, 1, 2, 3))}, grad=True)["a"].sum * weight
     ).sum().backward()
-    got = [p.grad.clone() for p in lm.parameters()]
+    got = [present(p.grad).clone() for p in lm.parameters()]
     lm.model.zero_grad()
     sum(w * naive(lm, c).sum() for w, c in zip(weight, COMPLETIONS, strict=True)).backward()
     for mine, p in zip(got, lm.parameters(), strict=True):
@@ -147,7 +143,7 @@ def test_gradients_equal_naive_ones(family, chunk, share):
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
-def test_padding_and_order_do_not_matter(family):
+def test_padding_and_order_do_not_matter(family: str) -> None:
     lm = policy(family)
     encoded = lm.encode(COMPLETIONS)
     together = lm.score({"a": (encoded, index(0, 1, 2, 3)), "b": (encoded, index(3, 1, 0, 2))}, grad=False)
@@ -159,7 +155,7 @@ def test_padding_and_order_do_not_matter(family):
 
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
 @pytest.mark.parametrize("tokens", [1, 12, 10**6])
-def test_batching_does_not_matter(family, tokens):
+def test_batching_does_not_matter(family: str, tokens: int) -> None:
     lm = policy(family)
     encoded = lm.encode(COMPLETIONS)
     want = lm.score_all(encoded)
@@ -168,7 +164,7 @@ def test_batching_does_not_matter(family, tokens):
     torch.testing.assert_close(got.token_logps, want.token_logps, rtol=0, atol=1e-12)
 
 
-def test_the_mask_leaves_out_the_prompt_and_counts_eos_once():
+def test_the_mask_leaves_out_the_prompt_and_counts_eos_once() -> None:
     lm = CausalLM.load(ModelSpec(name="tiny"), init_seed=0)
     scores = lm.score_all(lm.encode([Completion("a long prompt", "abc")]))
     assert scores.length.tolist() == [[4.0]]
@@ -177,7 +173,7 @@ def test_the_mask_leaves_out_the_prompt_and_counts_eos_once():
     assert (lm.notes["eos"], without.notes["eos"]) == ("appended", "none")
 
 
-def test_absent_and_dropped_rows():
+def test_absent_and_dropped_rows() -> None:
     lm = policy()
     encoded = lm.encode([COMPLETIONS[0], Completion("1", "2 " * 70)], truncate="drop")
     assert encoded.dropped == 1
@@ -191,38 +187,38 @@ def test_absent_and_dropped_rows():
     assert all(p.grad is None or not p.grad.any() for p in lm.parameters())
 
 
-def test_an_absent_row_has_no_gradient():
+def test_an_absent_row_has_no_gradient() -> None:
     lm = policy()
     encoded = lm.encode(COMPLETIONS)
     grads = []
     for rows in (index(0), index(0, -1, -1)):
         lm.model.zero_grad()
         lm.score({"a": (encoded, rows)}, grad=True)["a"].sum.sum().backward()
-        grads.append(lm.parameters()[0].grad.clone())
+        grads.append(present(lm.parameters()[0].grad).clone())
     torch.testing.assert_close(*grads)
 
 
-def test_rows_that_groups_share_are_computed_once():
+def test_rows_that_groups_share_are_computed_once() -> None:
     lm = policy()
     first, second = lm.encode(COMPLETIONS), lm.encode(COMPLETIONS[::-1])
     scores = lm.score({"a": (first, index(0, 0, 1)), "b": (second, index(3, 2))}, grad=True)
     assert lm.tokens_processed == 4 + 6  # 1 2 3 4 and 7 1 1 2 9 30: last tokens are not fed
     torch.testing.assert_close(scores["a"].sum[0, [0, 2]], scores["b"].sum[0])
     scores["a"].sum[0, :2].sum().backward()
-    twice = lm.parameters()[0].grad.clone()
+    twice = present(lm.parameters()[0].grad).clone()
     lm.model.zero_grad()
     lm.score({"a": (first, index(0))}, grad=True)["a"].sum.sum().backward()
-    torch.testing.assert_close(twice, 2 * lm.parameters()[0].grad)
+    torch.testing.assert_close(twice, 2 * present(lm.parameters()[0].grad))
 
 
-def test_no_graph_without_grad():
+def test_no_graph_without_grad() -> None:
     lm = policy()
     encoded = lm.encode(COMPLETIONS)
     assert not lm.score({"a": (encoded, index(0))}, grad=False)["a"].token_logps.requires_grad
     assert lm.score({"a": (encoded, index(0))}, grad=True)["a"].token_logps.requires_grad
 
 
-def test_score_all_of_some_rows():
+def test_score_all_of_some_rows() -> None:
     lm = policy()
     encoded = lm.encode(COMPLETIONS)
     some, everything = lm.score_all(encoded, torch.tensor([2, 0])), lm.score_all(encoded)
@@ -231,7 +227,7 @@ def test_score_all_of_some_rows():
     torch.testing.assert_close(some.sum[0, [0, 2]], everything.sum[0, [0, 2]])
 
 
-def test_dropout_is_off_and_positions_are_selected():
+def test_dropout_is_off_and_positions_are_selected() -> None:
     lm = policy("gpt2")
     encoded = lm.encode(COMPLETIONS)
     seen = []
@@ -241,7 +237,7 @@ def test_dropout_is_off_and_positions_are_selected():
     assert seen == [16, 16]  # 12 tokens, filled up
 
 
-def test_log_softmax_is_float32_under_bfloat16():
+def test_log_softmax_is_float32_under_bfloat16() -> None:
     """A sum of 512 rounded log-probabilities would be nats away; the body's own rounding is not."""
     spec = ModelSpec(name="tiny", tokenizer="ids", vocab_size=4096, context=1024, eos=False)
     exact, half = (CausalLM.load(spec, init_seed=1, dtype=dtype) for dtype in ("float32", "bfloat16"))
@@ -255,10 +251,10 @@ def test_log_softmax_is_float32_under_bfloat16():
     logits = half.logits(torch.randn(3, 64, dtype=torch.bfloat16))
     assert logits.dtype == torch.float32
     half.score({"a": (encoded, index(0))}, grad=True)["a"].sum.sum().backward()
-    assert half.parameters()[0].grad.dtype == torch.float32
+    assert present(half.parameters()[0].grad).dtype == torch.float32
 
 
-def test_initialisation_is_a_function_of_its_seed_alone():
+def test_initialisation_is_a_function_of_its_seed_alone() -> None:
     states = []
     for outer, seed in ((1, 7), (2, 7), (2, 8)):
         torch.manual_seed(outer)
@@ -272,7 +268,7 @@ def test_initialisation_is_a_function_of_its_seed_alone():
 
 
 @pytest.mark.parametrize("family", ["llama", "tied"])
-def test_snapshot_restore_and_using(family):
+def test_snapshot_restore_and_using(family: str) -> None:
     lm = policy(family)
     encoded = lm.encode(COMPLETIONS)
     start, before = lm.snapshot(), lm.score_all(encoded).sum
@@ -290,7 +286,7 @@ def test_snapshot_restore_and_using(family):
     assert not torch.equal(lm.snapshot()[next(iter(start))], start[next(iter(start))])
 
 
-def test_training_moves_the_preference():
+def test_training_moves_the_preference() -> None:
     lm = CausalLM.load(SPEC, init_seed=0)
     chosen, rejected = lm.encode([Completion("5 8", "16 29")]), lm.encode([Completion("5 8", "26 14")])
     optimizer = torch.optim.Adam(lm.parameters(), lr=1e-2)
@@ -302,7 +298,7 @@ def test_training_moves_the_preference():
     assert (scores["chosen"].sum - scores["rejected"].sum).item() > 5
 
 
-def test_an_encoder_is_refused():
+def test_an_encoder_is_refused() -> None:
     import transformers as t
 
     config = t.BertConfig(
@@ -312,14 +308,16 @@ def test_an_encoder_is_refused():
         CausalLM(t.BertLMHeadModel(config), IdTokenizer(VOCAB), SPEC)
 
 
-def expect_one_line(capfd, spec, error, match, **options):
+def expect_one_line(
+    capfd: pytest.CaptureFixture[str], spec: ModelSpec, error: type[Exception], match: str, **options: Any
+) -> None:
     with pytest.raises(error, match=match) as caught:
         CausalLM.load(spec, init_seed=0, **options)
     assert "\n" not in str(caught.value)
     assert capfd.readouterr().err == ""
 
 
-def test_paths_that_are_not_models(tmp_path, capfd):
+def test_paths_that_are_not_models(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     expect_one_line(capfd, ModelSpec(name=str(tmp_path / "nothing")), UsageError, "not a directory")
     expect_one_line(capfd, ModelSpec(name=str(tmp_path)), UsageError, "no config.json")
     for text, match in (
@@ -331,10 +329,12 @@ def test_paths_that_are_not_models(tmp_path, capfd):
         expect_one_line(capfd, ModelSpec(name=str(tmp_path)), UsageError, match)
 
 
-def test_a_model_that_cannot_be_reached(monkeypatch, capfd):
+def test_a_model_that_cannot_be_reached(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     import transformers
 
-    def offline(*args, **options):
+    def offline(*args: object, **options: object) -> None:
         raise OSError("We couldn't connect to the hub.\nCheck your connection.")
 
     monkeypatch.setattr(transformers.AutoModelForCausalLM, "from_pretrained", offline)
@@ -356,11 +356,11 @@ def test_a_model_that_cannot_be_reached(monkeypatch, capfd):
         (ModelSpec(name="tiny", hidden_size=30), {}, "heads"),
     ],
 )
-def test_other_mistakes(capfd, spec, options, match):
+def test_other_mistakes(capfd: pytest.CaptureFixture[str], spec: ModelSpec, options: Any, match: str) -> None:
     expect_one_line(capfd, spec, UsageError, match, **options)
 
 
-def test_a_saved_model_is_loaded_without_noise(tmp_path, capfd):
+def test_a_saved_model_is_loaded_without_noise(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     model = build("llama")
     model.save_pretrained(tmp_path)
     capfd.readouterr()
@@ -370,25 +370,20 @@ def test_a_saved_model_is_loaded_without_noise(tmp_path, capfd):
     assert all(torch.equal(p, q) for p, q in zip(lm.parameters(), model.parameters(), strict=True))
 
 
-def test_weights_that_are_missing_are_not_drawn(tmp_path):
+def test_weights_that_are_missing_are_not_drawn(tmp_path: Path) -> None:
     build("llama").model.save_pretrained(tmp_path)
     with pytest.raises(UsageError, match="lack lm_head"):
         CausalLM.load(ModelSpec(name=str(tmp_path), tokenizer="ids"), init_seed=0)
 
 
 @pytest.fixture(scope="module")
-def stories():
+def stories() -> CausalLM:
     """The pretrained model."""
-    places = [Path(__file__).parents[4] / "shared" / "models"]
-    if "XPO_BENCH_DATA" in os.environ:
-        places.append(Path(os.environ["XPO_BENCH_DATA"]).parent / "models")
-    found = next((place / "stories260K" for place in places if (place / "stories260K").is_dir()), None)
-    if found is None:
-        pytest.skip("the model stories260K is neither in ../shared/models nor beside XPO_BENCH_DATA")
+    found = stories_folder()
     return CausalLM.load(ModelSpec(name=str(found)), init_seed=0)
 
 
-def test_a_pretrained_model_prefers_its_own_language(stories):
+def test_a_pretrained_model_prefers_its_own_language(stories: CausalLM) -> None:
     story = "Once upon a time, there was a little girl named Lily."
     scores = stories.score_all(stories.encode([Completion("", story), Completion("", story[::-1])]))
     assert scores.mean[0, 0] > -1.5

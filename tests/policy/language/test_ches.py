@@ -24,9 +24,7 @@ STORIES, DATA = SHARED / "models" / "stories260K", SHARED / "data"
 
 
 def plain_ches(model: Any, sides: list[tuple[list[int], int]], *, mean: bool) -> list[float]:
-    """Definition 2, one row at a time: `sides` are (ids, where the completion begins), chosen and rejected in
-    turn.
-    """
+    """Definition 2, row by row: `sides` are (ids, where the completion begins), chosen first."""
     sums = []
     model.eval()
     for ids, start in sides:
@@ -89,9 +87,7 @@ def test_values_on_text_are_those_of_plain_transformers() -> None:
 
 
 def test_equal_hidden_states_give_zero_and_the_sign_follows_the_definition() -> None:
-    """Completions of one token stand behind one hidden state; a longer rejected side in its direction scores
-    above zero.
-    """
+    """One-token completions share a hidden state; a longer rejected side along it scores above zero."""
     policy = CausalLM(build("llama"), IdTokenizer(SPEC.vocab_size), SPEC)
     one = ches(policy, [Pair("1 2 3", "4", "5")])
     assert one.sums == pytest.approx([0.0], abs=1e-5)
@@ -105,8 +101,7 @@ def test_equal_hidden_states_give_zero_and_the_sign_follows_the_definition() -> 
     not (STORIES.exists() and (DATA / "ukpconvarg1.parquet").exists()), reason="needs ../shared"
 )
 def test_chosen_completions_of_high_pairs_gain_least() -> None:
-    """The paper's use: CHES orders pairs by what a small step on the margin does to log π(chosen), highest
-    where it gains least.
+    """The paper's use: CHES orders pairs by what a step does to log π(chosen), highest where it gains least.
 
     That change is ⟨∇ log π(chosen), ∇ log π(chosen) − ∇ log π(rejected)⟩; relative to a step on the chosen
     completion alone, what the rejected one takes away is ⟨∇ chosen, ∇ rejected⟩ / ‖∇ chosen‖².

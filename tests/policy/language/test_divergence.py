@@ -1,6 +1,4 @@
-"""KL from a reference at every token: against naive full distributions, and by the chain rule over all
-completions.
-"""
+"""KL from a reference at every token: against full distributions, and by the chain rule over completions."""
 
 from __future__ import annotations
 
@@ -56,14 +54,6 @@ SMALL = {
 }
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Any:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def model(family: str) -> Any:
     import transformers as t
 
@@ -95,7 +85,7 @@ def moved(state: State, scale: float = 0.3, seed: int = 1) -> State:
 def distributions(lm: CausalLM, completion: Completion) -> Tensor:
     """log π of every next token at every position of a completion, from full logits, shape (T, V)."""
     prompt, text = ([int(word) for word in part.split()] for part in (completion.prompt, completion.text))
-    logits = lm.model(input_ids=torch.tensor([prompt + text]), use_cache=False).logits[0].double()
+    logits: Tensor = lm.model(input_ids=torch.tensor([prompt + text]), use_cache=False).logits[0].double()
     return logits.log_softmax(-1)[len(prompt) - 1 : -1]
 
 
@@ -185,13 +175,23 @@ def test_distributions_exist_for_a_chunk_at_a_time(grad: bool, monkeypatch: pyte
     state = moved(lm.snapshot())
     heights: list[int] = []
     logits = lm.logits
-    monkeypatch.setattr(lm, "logits", lambda features: heights.append(len(features)) or logits(features))
+
+    def counted(features: Tensor) -> Tensor:
+        heights.append(len(features))
+        return logits(features)
+
+    monkeypatch.setattr(lm, "logits", counted)
     scores = asked(lm, state, grad)
     assert sum(heights) >= 2 * 12  # 12 tokens, under the policy and under the reference
     assert max(heights) <= 4
     if grad:
         held: list[torch.Size] = []
-        with torch.autograd.graph.saved_tensors_hooks(lambda t: held.append(t.shape) or t, lambda t: t):
+
+        def kept(t: Tensor) -> Tensor:
+            held.append(t.shape)
+            return t
+
+        with torch.autograd.graph.saved_tensors_hooks(kept, lambda t: t):
             asked(lm, state, True)
         assert not [shape for shape in held if len(shape) == 2 and shape[1] == VOCAB and shape[0] > 4]
         forward = len(heights)
@@ -235,9 +235,7 @@ def test_the_reference_of_adapters_is_the_model_with_those_of_the_snapshot() -> 
 
 
 def test_the_chain_rule_over_all_completions() -> None:
-    """E over y ~ π_ref of Σ_t KL(π_ref(.|x,y<t) ‖ π(.|x,y<t)) is the KL between the distributions over whole
-    completions.
-    """
+    """E over y ~ π_ref of Σ_t KL(π_ref(.|x,y<t) ‖ π(.|x,y<t)) is the KL over whole completions."""
     small = ModelSpec(
         name="tiny",
         tokenizer="ids",

@@ -1,6 +1,4 @@
-"""FlexAttention over packed rows: which blocks exist, and that scores and gradients are those of rows that
-stand alone.
-"""
+"""FlexAttention over packed rows: which blocks exist; scores and gradients are those of rows alone."""
 
 from __future__ import annotations
 
@@ -40,9 +38,7 @@ packings = st.lists(
 
 @pytest.fixture
 def on_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """CPU models take the kernel of accelerators, whose uncompiled form refuses a CPU's backward pass
-    although it has one.
-    """
+    """CPU models take the accelerators' kernel, which refuses the backward pass when it is not compiled."""
     monkeypatch.setitem(network.KERNELS, "cpu", flex)
     monkeypatch.setattr(torch.nn.attention.flex_attention, "_validate_device", lambda *_: None)
 

@@ -1,4 +1,4 @@
-"""Generation on text behind the tools: sampled completions, reward heads, and the algorithms that need both."""
+"""Generation behind the tools: sampled completions, reward heads, and algorithms that need both."""
 
 from __future__ import annotations
 
@@ -30,7 +30,6 @@ SPEC = ModelSpec(
 
 @pytest.fixture(scope="module")
 def policy() -> CausalLM:
-    torch.set_num_threads(1)
     return CausalLM.load(SPEC, init_seed=3, dtype="float32", device="cpu")
 
 
@@ -89,8 +88,7 @@ BYTES = ModelSpec(name="tiny", hidden_size=16, intermediate_size=32, layers=1, c
 
 @pytest.fixture(scope="module")
 def wild() -> CausalLM:
-    """A byte model whose samples are mostly no valid UTF-8, so that their text does not give their ids back."""
-    torch.set_num_threads(1)
+    """A byte model with samples that are mostly invalid UTF-8: their text does not give their ids back."""
     return CausalLM.load(BYTES, init_seed=1, dtype="float64", device="cpu")
 
 

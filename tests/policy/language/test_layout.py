@@ -1,6 +1,4 @@
-"""Completions that share the row of their prompt are scored as in rows of their own, or the model is told
-apart.
-"""
+"""Completions that share the row of their prompt score as in rows of their own, or no row is shared."""
 
 from __future__ import annotations
 
@@ -30,14 +28,6 @@ def groups(draw: Any) -> list[Row]:
         Row((*(prompt := draw(st.sampled_from(known))), *draw(ids)), len(prompt))
         for _ in range(draw(st.integers(1, 8)))
     ]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Any:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def policy(family: str, dtype: str = "float64", **config: Any) -> CausalLM:
@@ -150,7 +140,7 @@ def test_packed_attention_is_attention_under_the_mask(
     want = torch.nn.functional.scaled_dot_product_attention(
         query, key, value, attn_mask=visible, scale=0.3
     ).transpose(1, 2)
-    got, _ = attention.attention(None, query, *others, None, scaling=0.3, packing=made)
+    got, _ = attention.attention(None, query, others[0], others[1], None, scaling=0.3, packing=made)
     torch.testing.assert_close(got, want, rtol=0, atol=1e-12)
     weights = torch.randn(want.shape, generator=rng, dtype=torch.float64)
     grads = [

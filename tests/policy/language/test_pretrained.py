@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from narrow import as_a
 from safetensors.torch import load_file
 
 from xpo_bench import checkpoints
@@ -17,6 +18,7 @@ from xpo_bench.contract.examples import Completion
 from xpo_bench.contract.settings import ModelSpec
 from xpo_bench.errors import UsageError
 from xpo_bench.policy.language.causal_lm import CausalLM
+from xpo_bench.policy.language.tokenizers import ModelTokenizer
 
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 ROWS = [Completion("5 8", "16 29"), Completion("5 8", "26 14 3")]
@@ -198,9 +200,12 @@ def test_smollm2_renders_conversations_with_its_own_template(smollm2: CausalLM) 
     assert text["prompt"].endswith("<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n")
     assert text["completion"] == "Hello.<|im_end|>\n"
     (encoded,) = smollm2.encode([Completion(text["prompt"], text["completion"])]).rows
-    inner = smollm2.tokenizer.inner
-    assert list(encoded.ids) == inner.apply_chat_template([*row["prompt"], *row["completion"]])["input_ids"]
-    marks = [smollm2.tokenizer.bos, smollm2.tokenizer.eos]
+    tokenizer = as_a(ModelTokenizer, smollm2.tokenizer)
+    assert (
+        list(encoded.ids)
+        == tokenizer.inner.apply_chat_template([*row["prompt"], *row["completion"]])["input_ids"]
+    )
+    marks = [tokenizer.bos, tokenizer.eos]
     assert [encoded.ids.count(mark) for mark in marks] == [3, 3], (
         "system, user, assistant: each begun and ended once"
     )

@@ -21,14 +21,6 @@ from xpo_bench.policy.language.tokenizers import IdTokenizer
 from xpo_bench.policy.language.windows import reach, windows
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Any:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def policy(model: Any, **words: Any) -> CausalLM:
     return CausalLM(model, IdTokenizer(VOCAB), SPEC, **words)
 
@@ -144,9 +136,7 @@ def test_rows_that_change_one_another_stand_alone() -> None:
 
 
 def windowed(model: Any, window: int) -> Any:
-    """The model, hiding what is further away than a window that no configuration states, by a mask that it
-    builds itself.
-    """
+    """The model, whose own mask hides what is further away than a window that no configuration states."""
 
     def near(own: Any, hidden_states: Any, *args: Any, attention_mask: Any = None, **words: Any) -> Any:
         length = hidden_states.shape[1]
@@ -196,9 +186,7 @@ def test_layers_that_are_used_twice_are_not_trimmed(packing: bool) -> None:
 
 
 def test_a_last_layer_that_is_not_the_last_is_noticed() -> None:
-    """What is read behind it would be zeros at prompt positions; attention to zeros hides well in a small
-    model.
-    """
+    """What is read behind it would be zeros at prompt positions, which hide well in a small model."""
     model = build("llama")
     patched(model.model.norm, lambda own, x: own(x + 1e-6 * x.cumsum(1)))
     assert not policy(model).trims
@@ -334,7 +322,7 @@ def test_a_row_whose_length_decides_is_refused() -> None:
 def test_where_nothing_agrees_sampling_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     from xpo_bench.policy.language import probes
 
-    real = probes.decode
+    real = probes.decode  # type: ignore[attr-defined]
     monkeypatch.setattr(
         probes,
         "decode",

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from chat_models import byte_level, fast, pieces, wrapped
+from narrow import as_a
 from published_templates import fetch, templates
 
 from xpo_bench.contract.examples import Completion, Pair
@@ -135,7 +136,7 @@ def outcome(tokenizer: Any, row: Row) -> str:
         truncate="prompt",
     )
     assert fitted.left_out == {}
-    (pair,) = fitted.examples
+    pair = as_a(Pair, fitted.examples[0])
     found = tokens(own, [Completion(pair.prompt, pair.chosen), Completion(pair.prompt, pair.rejected)], True)
 
     def ids(messages: list[dict[str, Any]], **options: Any) -> list[int]:

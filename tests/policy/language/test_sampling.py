@@ -2,9 +2,11 @@
 
 import itertools
 import math
+from typing import Any
 
 import pytest
 import torch
+from narrow import as_a, present
 
 from xpo_bench.contract.examples import Completion
 from xpo_bench.contract.settings import ModelSpec
@@ -13,15 +15,7 @@ from xpo_bench.policy.language.causal_lm import CausalLM
 from xpo_bench.policy.language.tokenizers import IdTokenizer
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-def world(vocab_size=8, **options):
+def world(vocab_size: int = 8, **options: Any) -> CausalLM:
     """A tiny model over token ids, its distribution far from uniform."""
     spec = ModelSpec(
         name="tiny",
@@ -38,23 +32,23 @@ def world(vocab_size=8, **options):
     return lm
 
 
-def sharpen(lm, factor):
+def sharpen(lm: CausalLM, factor: float) -> None:
     with torch.no_grad():
         lm.model.lm_head.weight.mul_(factor)
 
 
-def generator(seed=0):
+def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def enumerate_logps(lm, prompt, length):
+def enumerate_logps(lm: CausalLM, prompt: str, length: int) -> tuple[list[str], torch.Tensor]:
     """Every completion of a length and its log-probability."""
-    vocab = lm.tokenizer.vocab_size
+    vocab = as_a(IdTokenizer, lm.tokenizer).vocab_size
     texts = [" ".join(map(str, ids)) for ids in itertools.product(range(vocab), repeat=length)]
     return texts, lm.score_all(lm.encode([Completion(prompt, text) for text in texts])).sum[0]
 
 
-def test_the_generator_alone_decides():
+def test_the_generator_alone_decides() -> None:
     lm = world()
     torch.manual_seed(3)
     before = torch.get_rng_state()
@@ -65,7 +59,7 @@ def test_the_generator_alone_decides():
     assert lm.sample(["1 2", "3"], 4, max_new_tokens=6, generator=generator(1)).texts != first.texts
 
 
-def test_shapes_and_prompts_are_kept():
+def test_shapes_and_prompts_are_kept() -> None:
     lm = world()
     sampled = lm.sample(["1 2", "3"], 3, max_new_tokens=5, generator=generator())
     assert sampled.prompt_index.tolist() == [0, 0, 0, 1, 1, 1]
@@ -73,13 +67,13 @@ def test_shapes_and_prompts_are_kept():
     assert sampled.scores.mask.all()
     assert not sampled.finished.any()
     for n, text in enumerate(sampled.texts):
-        row = sampled.encoded.row(n)
+        row = present(sampled.encoded.row(n))
         assert list(row.ids[: row.start]) == ([1, 2] if n < 3 else [3])
         assert [int(word) for word in text.split()] == list(row.ids[row.start :])
 
 
 @pytest.mark.parametrize(("temperature", "top_k"), [(1.0, 0), (0.5, 0), (1.0, 3)])
-def test_frequencies_match_the_softmax(temperature, top_k):
+def test_frequencies_match_the_softmax(temperature: float, top_k: int) -> None:
     lm = world()
     count = 20_000
     sampled = lm.sample(
@@ -99,7 +93,7 @@ def test_frequencies_match_the_softmax(temperature, top_k):
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize("family", ["llama", "gpt2", "gemma2"])
-def test_cached_logps_equal_scored_ones(family, dtype):
+def test_cached_logps_equal_scored_ones(family: str, dtype: str) -> None:
     import transformers as t
 
     common = {
@@ -135,7 +129,7 @@ def test_cached_logps_equal_scored_ones(family, dtype):
     )
 
 
-def test_a_sample_does_not_depend_on_its_batch():
+def test_a_sample_does_not_depend_on_its_batch() -> None:
     lm = world()
     prompts = ["1", "2 3 4 5 6 7", "6 7"]
     together = lm.sample(prompts, 2, max_new_tokens=8, generator=generator())
@@ -143,7 +137,7 @@ def test_a_sample_does_not_depend_on_its_batch():
     assert lm.sample(prompts, 2, max_new_tokens=8, generator=generator()).texts == together.texts
 
 
-def test_samples_stop_at_eos():
+def test_samples_stop_at_eos() -> None:
     lm = CausalLM.load(ModelSpec(name="tiny", hidden_size=16, layers=1, heads=2), init_seed=0)
     with torch.no_grad():  # make the end likely
         lm.model.lm_head.weight.mul_(0.0)
@@ -158,7 +152,7 @@ def test_samples_stop_at_eos():
     lengths = sampled.scores.length[0]
     assert sampled.finished.any()
     for n, finished in enumerate(sampled.finished.tolist()):
-        row = sampled.encoded.row(n)
+        row = present(sampled.encoded.row(n))
         text = row.ids[row.start :]
         assert text.count(257) == int(finished)
         assert (text[-1] == 257) == finished
@@ -170,11 +164,11 @@ def test_samples_stop_at_eos():
     assert lengths.mean().item() == pytest.approx((1 - (1 - p) ** 12) / p, rel=0.25)
 
 
-def test_prompts_leave_room():
+def test_prompts_leave_room() -> None:
     lm = world()
     sampled = lm.sample(["1 " * 31, "2"], 2, max_new_tokens=10, generator=generator())
     assert sampled.truncated == 1
-    assert len(sampled.encoded.row(0).ids) == 32
+    assert len(present(sampled.encoded.row(0)).ids) == 32
     with pytest.raises(UsageError, match="max_new_tokens"):
         lm.sample(["1"], 1, max_new_tokens=32, generator=generator())
     with pytest.raises(UsageError, match="temperature"):
@@ -183,7 +177,7 @@ def test_prompts_leave_room():
         lm.sample([""], 1, max_new_tokens=2, generator=generator())
 
 
-def test_kl_is_zero_at_the_reference():
+def test_kl_is_zero_at_the_reference() -> None:
     lm = world()
     sampled = lm.sample(["1", "2 3"], 3, max_new_tokens=4, generator=generator())
     result = lm.sequence_kl(sampled, lm.snapshot())
@@ -194,7 +188,7 @@ def test_kl_is_zero_at_the_reference():
 
 @pytest.mark.parametrize("chunk", [7, 10**6])
 @pytest.mark.parametrize("as_snapshot", [True, False])
-def test_kl_equals_enumeration(as_snapshot, chunk):
+def test_kl_equals_enumeration(as_snapshot: bool, chunk: int) -> None:
     lm, other = world(5), world(5)
     reference = other.snapshot()
     sharpen(lm, -1.5)
@@ -209,15 +203,15 @@ def test_kl_equals_enumeration(as_snapshot, chunk):
     before = lm.snapshot()
     result = lm.sequence_kl(sampled, reference if as_snapshot else other)
     assert all(torch.equal(value, before[name]) for name, value in lm.snapshot().items())
-    for prompt, exact in enumerate(kl_of):
-        values = result.per_sample_kl[result.prompt_index == prompt]
+    for number, exact in enumerate(kl_of):
+        values = result.per_sample_kl[result.prompt_index == number]
         se_of.append(values.std().item() / len(values) ** 0.5)
         assert exact > 0.01
         assert abs(values.mean().item() - exact) < 3 * se_of[-1] + 1e-9
     assert result.entropy * result.mean_length == pytest.approx(sum(entropy) / 2, rel=0.02)
 
 
-def test_kl_refuses_samples_of_another_distribution():
+def test_kl_refuses_samples_of_another_distribution() -> None:
     lm = world()
     for options in ({"temperature": 0.7}, {"top_k": 2}):
         sampled = lm.sample(["1"], 1, max_new_tokens=2, generator=generator(), **options)
@@ -225,7 +219,7 @@ def test_kl_refuses_samples_of_another_distribution():
             lm.sequence_kl(sampled, lm.snapshot())
 
 
-def test_bfloat16_samples_and_kl():
+def test_bfloat16_samples_and_kl() -> None:
     spec = ModelSpec(name="tiny", hidden_size=16, layers=1, heads=2, eos=False)
     lm = CausalLM.load(spec, init_seed=0, dtype="bfloat16")
     sampled = lm.sample(["ab", "c"], 2, max_new_tokens=5, generator=generator())
@@ -236,10 +230,8 @@ def test_bfloat16_samples_and_kl():
     )
 
 
-def test_finished_samples_leave_the_batch_and_change_nothing(monkeypatch: pytest.MonkeyPatch):
-    """One token in eight ends a sample, so batches shrink several times; the others go on as if nothing had
-    happened.
-    """
+def test_finished_samples_leave_the_batch_and_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One token in eight ends a sample, so batches shrink several times; other samples go on unchanged."""
     from transformers.cache_utils import Cache
 
     spec = ModelSpec(
@@ -249,9 +241,12 @@ def test_finished_samples_leave_the_batch_and_change_nothing(monkeypatch: pytest
     lm.tokenizer = IdTokenizer(8, eos=7)
     kept = []
     select = Cache.batch_select_indices
-    monkeypatch.setattr(
-        Cache, "batch_select_indices", lambda self, keep: (kept.append(len(keep)), select(self, keep))[1]
-    )
+
+    def counted(self: Any, keep: torch.Tensor) -> Any:
+        kept.append(len(keep))
+        return select(self, keep)
+
+    monkeypatch.setattr(Cache, "batch_select_indices", counted)
     shrinking = lm.sample(["1 2", "3", "4 5 6"], 16, max_new_tokens=40, generator=generator())
     processed, flops = lm.tokens_processed, lm.flops
     assert len(kept) > 2

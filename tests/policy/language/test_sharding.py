@@ -15,7 +15,9 @@ from xpo_bench.policy.language.sharding import Sharding
 
 
 def test_scores_gradients_and_samples_are_those_of_the_whole_model(tmp_path: Path) -> None:
-    torch.multiprocessing.spawn(sharded.compare, (tmp_path, sharded.FAMILIES), nprocs=2)
+    torch.multiprocessing.spawn(  # type: ignore[attr-defined,no-untyped-call]
+        sharded.compare, (tmp_path, sharded.FAMILIES), nprocs=2
+    )
 
 
 def test_a_model_that_does_not_name_its_layers_is_refused(

@@ -1,44 +1,30 @@
-"""Rows of text and conversations as the ids that a model reads: boundaries, ends, turns, truncation, and what
-is left out.
-"""
+"""Rows of text and conversations as ids: boundaries, ends, turns, truncation, and what is left out."""
 
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from chat_families import CHATML, FAMILIES, IM, LLAMA2, QWEN3
 from chat_models import Prefix, byte_level, fast, logp, pieces, saved, word_pieces, wrapped
+from narrow import as_a, present
+from pretrained import stories_folder
 
-from xpo_bench.contract.examples import Completion, Dataset, Pair, Single
+from xpo_bench.contract.examples import Completion, Dataset, Example, Pair, Single
 from xpo_bench.contract.settings import DataSpec, ModelSpec
 from xpo_bench.data.dataset import load_dataset
 from xpo_bench.errors import DataError, UsageError
 from xpo_bench.policy.language.causal_lm import CausalLM
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+from xpo_bench.policy.language.tokenizers import ModelTokenizer
 
 
 @pytest.fixture(scope="module")
 def stories() -> str:
-    places = [Path(__file__).parents[4] / "shared" / "models"]
-    if "XPO_BENCH_DATA" in os.environ:
-        places.append(Path(os.environ["XPO_BENCH_DATA"]).parent / "models")
-    found = next((place / "stories260K" for place in places if (place / "stories260K").is_dir()), None)
-    if found is None:
-        pytest.skip("the model stories260K is neither in ../shared/models nor beside XPO_BENCH_DATA")
+    found = stories_folder()
     return str(found)
 
 
@@ -67,11 +53,16 @@ def load(model: str, **settings: Any) -> CausalLM:
     return CausalLM.load(ModelSpec(name=model, **settings), init_seed=0, dtype="float64")
 
 
-def sides(policy: CausalLM, pair: Pair, truncate: str = "prompt") -> tuple[list[Any], list[float]]:
+def inner_of(policy: CausalLM) -> Any:
+    """The tokenizer as transformers has it."""
+    return as_a(ModelTokenizer, policy.tokenizer).inner
+
+
+def sides(policy: CausalLM, pair: Example, truncate: str = "prompt") -> tuple[list[Any], list[float]]:
     """Rows of chosen and rejected as a run scores them, and their log-probabilities in nats."""
     fitted = policy.fit([pair], truncate)
     assert fitted.left_out == {}
-    (fit,) = fitted.examples
+    fit = as_a(Pair, fitted.examples[0])
     encoded = policy.encode(
         [Completion(fit.prompt, fit.chosen), Completion(fit.prompt, fit.rejected)], truncate
     )
@@ -85,7 +76,7 @@ def test_a_completion_begins_as_in_the_joint_text(stories: str) -> None:
     pair = Pair("The cat sat on the", " bed and was happy.", " car and was sad.")
     policy = load(stories)
     rows, scores = sides(policy, pair)
-    inner = policy.tokenizer.inner
+    inner = inner_of(policy)
     assert list(rows[0].ids) == [*inner(pair.prompt + pair.chosen)["input_ids"], inner.eos_token_id]
     assert inner.convert_ids_to_tokens(rows[0].ids[rows[0].start]) == "▁b"
     assert scores[0] == pytest.approx(logp(stories, rows[0].ids, rows[0].scored), abs=1e-4)
@@ -125,7 +116,7 @@ TEXTS = [
 def test_text_has_the_ids_that_the_tokenizer_gives_it(tmp_path: Path, kind: str) -> None:
     tokenizer = KINDS[kind]()
     policy = load(saved(tmp_path, tokenizer))
-    inner = policy.tokenizer.inner
+    inner = inner_of(policy)
     for prompt, chosen, rejected in TEXTS:
         (*rows,), _ = sides(policy, Pair(prompt, chosen, rejected))
         asked = inner(prompt)["input_ids"]
@@ -198,10 +189,10 @@ def test_both_sides_stand_behind_the_same_truncated_prompt() -> None:
     assert rows[0].ids[: rows[0].start] == rows[1].ids[: rows[1].start]
     assert rows[0].ids[0] == policy.tokenizer.lead[0]
     # as singles, and behind the prompt of another row, a completion keeps the room that its pair needs
-    (fit,) = policy.fit([Pair("0123456789abcdef", "x", "xyz uvw")]).examples
+    fit = as_a(Pair, policy.fit([Pair("0123456789abcdef", "x", "xyz uvw")]).examples[0])
     single = policy.encode([Completion(fit.prompt, fit.chosen), Completion("y" * 30, fit.chosen)])
     assert single.row(0) == rows[0]
-    assert single.row(1).start == rows[0].start
+    assert present(single.row(1)).start == rows[0].start
 
 
 # ----------------------------------------------------------------------- conversations
@@ -217,7 +208,7 @@ def test_only_the_assistants_turns_are_scored(stories: str, tmp_path: Path) -> N
     policy = load(stories)
     (pair,) = read(tmp_path, stories, EARLY).train
     rows, scores = sides(policy, pair)
-    inner = policy.tokenizer.inner
+    inner = inner_of(policy)
     text = "User: q\n\nAssistant: a\n\nUser: sure?\n\nAssistant: Yes."
     assert list(rows[0].ids) == [*inner(text)["input_ids"], inner.eos_token_id]
     heard = inner.decode([rows[0].ids[k] for k in rows[0].scored])
@@ -232,7 +223,7 @@ def test_turns_under_templates(tmp_path: Path, family: str) -> None:
     policy = load(path)
     (pair,) = read(tmp_path, path, EARLY).train
     rows, scores = sides(policy, pair)
-    inner = policy.tokenizer.inner
+    inner = inner_of(policy)
     for row, score, answers in zip(rows, scores, (("a", "Yes."), ("b", "Hm.")), strict=True):
         heard = "".join(inner.decode([row.ids[k] for k in row.scored]).split())
         tail = FAMILIES[family].tail.strip()
@@ -259,8 +250,8 @@ def test_a_prompt_that_ends_with_the_assistant_is_continued(tmp_path: Path) -> N
         (pair,) = read(tmp_path, path, row).train
         rows, _ = sides(policy, pair)
         merged = [user("q"), said("The cat is here.")]
-        assert list(rows[0].ids) == policy.tokenizer.inner.apply_chat_template(merged, return_dict=False)
-        opened = policy.tokenizer.inner.apply_chat_template(
+        assert list(rows[0].ids) == inner_of(policy).apply_chat_template(merged, return_dict=False)
+        opened = inner_of(policy).apply_chat_template(
             row["prompt"], continue_final_message=True, return_dict=False
         )
         assert list(rows[0].ids[: rows[0].start]) == opened[: rows[0].start]
@@ -274,21 +265,21 @@ def test_a_plain_continuation(stories: str, tmp_path: Path) -> None:
 
 
 def test_unpaired_conversations(chatml: str, tmp_path: Path) -> None:
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"prompt": [user("q")], "completion": [said("a")], "label": True},
         {"prompt": [user("q")], "completion": [said("b"), user("c"), said("d")], "label": False},
     ]
     found = read(tmp_path, chatml, *rows).train
-    assert all(isinstance(e, Single) for e in found)
     policy = load(chatml)
-    fitted = policy.fit(found).examples
+    fitted = [as_a(Single, e) for e in policy.fit(found).examples]
     encoded = policy.encode([Completion(e.prompt, e.completion) for e in fitted])
-    inner = policy.tokenizer.inner
+    inner = inner_of(policy)
     for k, row in enumerate(rows):
-        assert list(encoded.row(k).ids) == inner.apply_chat_template(
+        assert list(present(encoded.row(k)).ids) == inner.apply_chat_template(
             row["prompt"] + row["completion"], return_dict=False
         )
-    heard = inner.decode([encoded.row(1).ids[k] for k in encoded.row(1).scored])
+    second = present(encoded.row(1))
+    heard = inner.decode([second.ids[k] for k in second.scored])
     assert heard == "b<|im_end|>\nd<|im_end|>\n"
 
 
@@ -308,7 +299,7 @@ def test_special_tokens_that_a_user_spells_are_read_as_the_tokenizer_reads_them(
     (pair,) = read(tmp_path, chatml, row).train
     policy = load(chatml)
     rows, _ = sides(policy, pair)
-    inner = policy.tokenizer.inner
+    inner = inner_of(policy)
     assert list(rows[0].ids) == inner.apply_chat_template(row["prompt"] + row["chosen"], return_dict=False)
     # what follows a BOS or an EOS that a text spells is still its own
     assert inner.decode(rows[0].ids[rows[0].start :]) == "a<|im_end|><|im_end|>\n"
@@ -321,7 +312,7 @@ def test_a_tokenizer_without_offsets(tmp_path: Path) -> None:
     tokenizer.chat_template = QWEN3
     path = saved(tmp_path / "model", tokenizer)
     policy = load(path)
-    assert not policy.tokenizer.inner.is_fast
+    assert not inner_of(policy).is_fast
     row = {
         "prompt": [user("wer? é")],
         "chosen": [said("<think>\nhm\n</think>\n\nich")],
@@ -330,11 +321,11 @@ def test_a_tokenizer_without_offsets(tmp_path: Path) -> None:
     (pair,) = read(tmp_path, path, row).train
     rows, _ = sides(policy, pair)
     for side, ids in zip(("chosen", "rejected"), rows, strict=True):
-        assert list(ids.ids) == policy.tokenizer.inner.apply_chat_template(
+        assert list(ids.ids) == inner_of(policy).apply_chat_template(
             row["prompt"] + row[side], return_dict=False
         )
     rows, _ = sides(policy, Pair("wer?", " ich", " du"))
-    assert list(rows[0].ids) == policy.tokenizer.inner("wer? ich")["input_ids"]  # it writes its own end
+    assert list(rows[0].ids) == inner_of(policy)("wer? ich")["input_ids"]  # it writes its own end
 
 
 def test_named_templates(tmp_path: Path) -> None:
@@ -352,7 +343,7 @@ def test_named_templates(tmp_path: Path) -> None:
     ]
     row = {"prompt": [user("q")], "chosen": [said("a")], "rejected": [said("b")]}
     policy = load(path)
-    inner = policy.tokenizer.inner
+    inner = inner_of(policy)
     for told in ([], tools):
         (pair,) = read(tmp_path, path, {**row, "tools": told}).train
         rows, _ = sides(policy, pair)
@@ -363,9 +354,7 @@ def test_named_templates(tmp_path: Path) -> None:
 
 
 def test_ends_that_are_no_ends(tmp_path: Path) -> None:
-    """A template of which nothing shows, or whose answers end with a line break that is an added token, ends
-    no sample.
-    """
+    """A template without output, or whose answers end with a line break as an added token, ends nothing."""
     for k, template in enumerate(("<|im_start|>{{ messages | length }}", CHATML.replace("<|im_end|>", ""))):
         tokenizer = fast(byte_level(), template, eos="<|endoftext|>", special=IM, plain=("\n",))
         policy = load(saved(tmp_path / str(k), tokenizer))
@@ -378,7 +367,7 @@ def test_llama_2_writes_a_bos_per_turn(tmp_path: Path) -> None:
     row = {"prompt": [user("a"), said("b"), user("c")], "chosen": [said("d")], "rejected": [said("e")]}
     (pair,) = read(tmp_path, path, row).train
     rows, _ = sides(policy, pair)
-    bos = policy.tokenizer.inner.bos_token_id
+    bos = inner_of(policy).bos_token_id
     assert LLAMA2.count("bos_token") == 1
     assert rows[0].ids.count(bos) == 2
     assert rows[0].ids[:2].count(bos) == 1

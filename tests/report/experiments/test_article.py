@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from narrow import as_a
 
 import xpo_bench
-from xpo_bench import plugins
+from xpo_bench import Pair, plugins
 from xpo_bench.api import Result, Session, execute
 from xpo_bench.report.experiments.article import (
     EXPERIMENTS,
@@ -219,7 +221,7 @@ def test_closed_forms_of_the_bandit_are_stationary_points() -> None:
         for tau in (0.1, 0.5, 1.0):
             policy = ipo_optimum(world, tau)
             slope = dict.fromkeys("abc", 0.0)
-            for e in task.data(0, task.model).train:
+            for e in map(partial(as_a, Pair), task.data(0, task.model).train):
                 left = math.log(policy[e.chosen] / policy[e.rejected]) - 1 / (2 * tau)
                 slope[e.chosen] += left
                 slope[e.rejected] -= left

@@ -8,7 +8,6 @@ import re
 from pathlib import Path
 
 import pytest
-import torch
 from rich.console import Console
 
 import xpo_bench
@@ -20,13 +19,9 @@ from xpo_bench.report.experiments.figures import FIGURES, write_figures
 @pytest.fixture(scope="module")
 def short(tmp_path_factory: pytest.TempPathFactory) -> Result:
     """The suite with three algorithms and few steps."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    result = xpo_bench.run(
+    return xpo_bench.run(
         ["dpo", "ipo", "rlhf"], suite="article", out=tmp_path_factory.mktemp("short"), steps=10
     )
-    torch.set_num_threads(before)
-    return result
 
 
 def test_the_suite_writes_every_figure_with_its_data(short: Result) -> None:

@@ -1,6 +1,4 @@
-"""The page of a report in a real browser: nothing goes wrong, tables are sorted, columns and lines are
-hidden.
-"""
+"""The page of a report in a real browser: no error, tables are sorted, columns and lines are hidden."""
 
 from __future__ import annotations
 
@@ -47,9 +45,7 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture(params=["light", "dark"])
 def opened(request: pytest.FixtureRequest, browser: Any, url: str) -> Iterator[tuple[str, Any]]:
-    """The page in a scheme; afterwards nothing must have been said, have failed or have been asked of a
-    network.
-    """
+    """The page in a scheme; afterwards nothing was said, has failed, or was asked of a network."""
     context = browser.new_context(color_scheme=request.param, viewport={"width": 1200, "height": 900})
     page = context.new_page()
     wrong: list[str] = []
@@ -107,7 +103,8 @@ def test_both_schemes_are_drawn(opened: tuple[str, Any]) -> None:
     scheme, page = opened
     text, ground = (
         page.evaluate(
-            f"getComputedStyle(document.body).{name}.match(/[0-9.]+/g).slice(0, 3).reduce((a, b) => a + +b, 0)"
+            f"getComputedStyle(document.body).{name}.match(/[0-9.]+/g).slice(0, 3).reduce((a, "
+            f"b) => a + +b, 0)"
         )
         for name in ("color", "backgroundColor")
     )

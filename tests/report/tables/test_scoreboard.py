@@ -215,7 +215,7 @@ def test_lists(printed: Printed, width: int) -> None:
 
     text = printed(print_list, "metrics", describe(), width=width)
     assert max(map(len, text.splitlines())) <= width
-    assert all(row["name"] in text for row in describe())
+    assert all(str(row["name"]) in text for row in describe())
     plugins = [
         {
             "name": "a",
@@ -361,9 +361,7 @@ def text_cells(
 
 
 def part(text: str, title: str) -> list[str]:
-    """The lines from a title to the next one that stands at the margin behind a blank line and ends no table
-    row.
-    """
+    """The lines from a title to the next, which stands at the margin behind a blank line, outside a table."""
     lines = text.splitlines()
     start = next(i for i, x in enumerate(lines) if x.startswith(title))
     ends = [
@@ -430,7 +428,7 @@ def test_costs_of_language_models_stand_apart(record: Make, printed: Printed) ->
 
 
 def test_memory_of_a_process_is_no_comparison(record: Make, printed: Printed) -> None:
-    """Resident memory holds the libraries and whatever ran before; that of an accelerator is the algorithm's."""
+    """Resident memory holds libraries and whatever ran before; that of an accelerator is the algorithm's."""
     host = [record(a, peak_memory_mb=m) for a, m in (("dpo", 600.0), ("ipo", 700.0))]
     assert "600*" not in printed(print_run, host)
     device = [record(a, peak_memory_mb=m, device="cuda") for a, m in (("dpo", 600.0), ("ipo", 700.0))]

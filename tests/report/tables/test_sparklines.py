@@ -50,9 +50,13 @@ def test_sparks(values: list[float | None], expected: str) -> None:
 def test_sparks_fit_and_end_where_the_curve_ends(values: list[float | None], width: int) -> None:
     found = spark(values, width)
     assert len(found) <= width
-    if len(values) > 1 and found and values[-1] is not None and values[-1] == max(v for v in values if v is not None) > min(
-        v for v in values if v is not None
-    ) and len(values) <= width:  # fmt: skip
+    if (
+        len(values) > 1
+        and found
+        and values[-1] is not None
+        and values[-1] == max(v for v in values if v is not None) > min(v for v in values if v is not None)
+        and len(values) <= width
+    ):
         assert found[-1] == BLOCKS[-1]
 
 

@@ -1,6 +1,4 @@
-"""Algorithms against one of them: paired, corrected, with a probability of improvement, and ranked over
-tasks.
-"""
+"""Algorithms against one of them: paired, corrected, with a probability of improvement; ranked over tasks."""
 
 from __future__ import annotations
 
@@ -71,9 +69,7 @@ def test_p_is_that_of_scipy_and_corrected_for_all() -> None:
 
 
 def test_family_wise_error_is_held() -> None:
-    """Eight algorithms that are the baseline under other names: one comparison in twenty may find one of them
-    different.
-    """
+    """Eight algorithms are the baseline by other names: one comparison in twenty may find a difference."""
     rng = np.random.default_rng(3)
     names = {f"a{i}": 0.0 for i in range(9)}
     alarms = 0
@@ -110,8 +106,11 @@ def test_seeds_that_only_one_has_are_left_out() -> None:
 
 
 def test_ranks_average_ties_and_leave_out_tasks_that_one_lacks() -> None:
-    found = [record(n, t, 0, {"reward_accuracy": v}) for t, values in {"t0": (0.9, 0.8, 0.8), "t1": (0.5, 0.9, 0.7)}.items()
-             for n, v in zip(("dpo", "ipo", "kto"), values, strict=True)]  # fmt: skip
+    found = [
+        record(n, t, 0, {"reward_accuracy": v})
+        for t, values in {"t0": (0.9, 0.8, 0.8), "t1": (0.5, 0.9, 0.7)}.items()
+        for n, v in zip(("dpo", "ipo", "kto"), values, strict=True)
+    ]
     found += [
         record("dpo", "t2", 0, {"reward_accuracy": 0.1}),
         record("ipo", "t2", 0, {"reward_accuracy": 0.9}),

@@ -1,6 +1,4 @@
-"""A failure is put down to a plugin only where its own code was running, or where the suite says what is
-wrong with it.
-"""
+"""A plugin is blamed only where its own code was running or the suite says what is wrong in it."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -102,7 +102,7 @@ def write(path: Path, rows: list[tuple[str, str, str]]) -> Path:
     return path
 
 
-def settings(values: dict[str, float]) -> str:
+def settings(values: Mapping[str, float]) -> str:
     return ", ".join(f'"{name}" = {value}' for name, value in values.items())
 
 
@@ -330,7 +330,8 @@ class Remembers(DPO):
         margin = step.log_ratio("chosen") - step.log_ratio("rejected")
         weight = torch.ones_like(margin) if step.weight is None else step.weight
         total = step.all_reduce(torch.where(weight > 0, weight * margin, 0.0).sum(-1, keepdim=True))
-        return {"mean": 0.5 * step.state["mean"] + 0.5 * total / step.all_reduce(weight.sum(-1, keepdim=True))}
+        weights = step.all_reduce(weight.sum(-1, keepdim=True))
+        return {"mean": 0.5 * step.state["mean"] + 0.5 * total / weights}
 
     def loss(self, step):
         kl = step.policy["chosen"].sequence_kl + step.policy["rejected"].sequence_kl
@@ -369,12 +370,17 @@ def test_what_goes_wrong_in_one_process_fails_its_cell_alone(
     odd_ones: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told: list[tuple[str, str]] = []
+
+    def heard(self: object, hook: str, cell: Mapping[str, Any], **_: object) -> list[object]:
+        told.append((cell["algorithm"], hook[4:]))
+        return []
+
     monkeypatch.setattr(
         plugins.Registry,
         "observe",
-        lambda self, hook, cell, **_: told.append((cell["algorithm"], hook[4:])) or [],
+        heard,
     )
-    words = {
+    words: dict[str, Any] = {
         "data": str(write(tmp_path / "rows.jsonl", ROWS)),
         "model": "tiny",
         "device": "cpu",
@@ -414,7 +420,7 @@ def test_what_goes_wrong_in_one_process_fails_its_cell_alone(
 
 
 def test_a_share_that_is_lost_ends_its_cell_alone(odd_ones: ModuleType, tmp_path: Path) -> None:
-    words = {
+    words: dict[str, Any] = {
         "data": str(write(tmp_path / "rows.jsonl", ROWS)),
         "model": "tiny",
         "device": "cpu",
@@ -436,7 +442,7 @@ def test_a_share_that_is_lost_ends_its_cell_alone(odd_ones: ModuleType, tmp_path
 def test_what_is_carried_from_step_to_step_is_that_of_all_processes(
     odd_ones: ModuleType, tmp_path: Path
 ) -> None:
-    words = {
+    words: dict[str, Any] = {
         "data": str(write(tmp_path / "rows.jsonl", ROWS)),
         "model": "tiny",
         "device": "cpu",
@@ -468,7 +474,10 @@ def test_processes_end_with_the_one_that_started_them(
     tmp_path: Path, variables: Callable[..., dict[str, str]], number: signal.Signals, status: int
 ) -> None:
     data = write(tmp_path / "rows.jsonl", ROWS)
-    words = f"run --algos dpo --data {data} --model tiny --device cpu --gpus-per-cell 2 --seeds 1 --steps 1000000 --batch-size 4"
+    words = (
+        f"run --algos dpo --data {data} --model tiny --device cpu --gpus-per-cell 2 --seeds 1 "
+        f"--steps 1000000 --batch-size 4"
+    )
     command = [str(Path(sys.executable).parent / "xpo-bench"), *words.split()]
     process = subprocess.Popen(
         command, cwd=tmp_path, env=variables({}), stderr=subprocess.PIPE, text=True, start_new_session=True

@@ -1,6 +1,4 @@
-"""Cells that run side by side have the numbers of cells in one process, and what one dies of costs the others
-nothing.
-"""
+"""Cells side by side have the numbers of one process, and one's death costs the others nothing."""
 
 from __future__ import annotations
 
@@ -142,16 +140,18 @@ class NotANumber(Algorithm):
 
 @hookimpl
 def xpo_algorithms():
-    return [Killed, Leaves, Unlucky, Hangs, Exits, Talks, Shakes, Widens, Blinds, Shapes, Elsewhere, Whole, NotANumber]
+    wrong = [Killed, Leaves, Unlucky, Hangs, Exits, Talks, Shakes, Widens, Blinds, Shapes]
+    return [*wrong, Elsewhere, Whole, NotANumber]
 '''
 
 
 def test_any_number_of_workers_order_and_resume_give_the_same_bits(
     xpo: Any, rows: Path, tmp_path: Path
 ) -> None:
+    # the second block is one computation with other rows
     (tmp_path / "plan.toml").write_text(
         f'seeds = 2\nsteps = 12\n[[runs]]\nalgos = "dpo,ipo,rso"\ntasks = "bandit,cycle,deterministic"\n'
-        '[[runs]]\nalgos = "dpo"\ntasks = "bandit"\nset = { "task.coverage" = [0.5, 0.75] }\n'  # one computation, other rows
+        '[[runs]]\nalgos = "dpo"\ntasks = "bandit"\nset = { "task.coverage" = [0.5, 0.75] }\n'
         f'[[runs]]\nalgos = "kto,online_dpo,dpo"\ndata = "{rows}"\nmodel = "tiny"\nbatch_size = 2\n'
         'set = { "task.kl_prompts" = 2, "task.kl_samples" = 2, "task.max_new_tokens" = 4 }\n',
         encoding="utf-8",
@@ -344,9 +344,7 @@ def test_nor_does_the_server_that_is_still_importing(long_run: subprocess.Popen[
 
 
 def test_workers_that_are_killed_at_random_lose_nothing(xpo: Any, rows: Path, tmp_path: Path) -> None:
-    """Their cells are begun again; a second death of one would be recorded, so two are killed that run at one
-    moment.
-    """
+    """Their cells begin again; a second death would be on record, so two that run together are killed."""
     words = [
         "run",
         "--algos",

@@ -1,6 +1,4 @@
-"""Cells that are tasks of a Ray cluster have the numbers of cells in one process, and lose nothing when a
-worker dies.
-"""
+"""Cells as tasks of a Ray cluster have the numbers of one process, and lose nothing when a worker dies."""
 
 from __future__ import annotations
 
@@ -97,9 +95,7 @@ def node(*words: str) -> Iterator[subprocess.Popen[bytes]]:
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[tuple[str, int]]:
-    """A real cluster of one node with two CPUs: its address and its process. The commands under test have its
-    token.
-    """
+    """A real cluster, one node with two CPUs: its address and process; commands under test have its token."""
     pytest.importorskip("ray")
     folder = tempfile.mkdtemp(prefix="r", dir="/tmp")  # its sockets have a path of 107 characters at most
     port = free_port()
@@ -159,7 +155,10 @@ def wait_for(condition: Callable[[], Any], process: subprocess.Popen[Any]) -> No
         time.sleep(0.1)
 
 
-MODEL = 'model = "tiny"\nbatch_size = 2\nset = { "task.kl_prompts" = 2, "task.kl_samples" = 2, "task.max_new_tokens" = 4 }\n'
+MODEL = (
+    'model = "tiny"\nbatch_size = 2\nset = { "task.kl_prompts" = 2, "task.kl_samples" = 2, '
+    '"task.max_new_tokens" = 4 }\n'
+)
 
 
 def test_tasks_have_the_numbers_of_this_process(xpo: Any, rows: Path, tmp_path: Path, address: str) -> None:
@@ -190,9 +189,7 @@ def test_a_worker_and_a_node_that_are_killed_in_mid_cell_lose_nothing(
     cluster: tuple[str, int],
     begin: Callable[..., subprocess.Popen[str]],
 ) -> None:
-    """Three cells on three CPUs, one of them on another node: that node and a worker of the first one are
-    killed.
-    """
+    """Three cells on three CPUs, one on another node: that node and a worker of the first one are killed."""
     address, head = cluster
     (tmp_path / "plan.toml").write_text(
         f'seeds = 1\nsteps = 100\nalgos = "dpo,ipo,kto"\ndata = "{rows}"\n{MODEL}', "utf-8"
@@ -294,7 +291,8 @@ def test_what_no_node_has_is_not_waited_for(xpo: Any, rows: Path, address: str) 
     assert found.code == 2
     assert found.lines == [
         "xpo-bench: --executor ray: a cell takes 3 CPUs of one node, and no node has that; "
-        f"the cluster at {address} has 2 CPUs and 0 GPUs on 1 node, the largest of which has 2 CPUs and 0 GPUs"
+        f"the cluster at {address} has 2 CPUs and 0 GPUs on 1 node, the largest of which has "
+        f"2 CPUs and 0 GPUs"
     ]
 
 
@@ -357,6 +355,9 @@ def test_ray_that_is_not_installed_is_told_in_one_line(xpo: Any, tmp_path: Path)
     found = xpo(*words, "--executor", "ray", PYTHONPATH=str(tmp_path / "site"))
     assert found.code == 2
     assert found.lines == [
-        "xpo-bench: --executor ray: Ray cannot be imported (No module named 'ray'); `pip install 'xpo-bench[ray]'` brings it"
+        (
+            "xpo-bench: --executor ray: Ray cannot be imported (No module named 'ray'); `pip "
+            "install 'xpo-bench[ray]'` brings it"
+        )
     ]
     assert xpo(*words, PYTHONPATH=str(tmp_path / "site")).code == 0

@@ -1,6 +1,4 @@
-"""A group of configurations and seeds that runs as one computation is, bit for bit, each of its cells run
-alone.
-"""
+"""Configurations and seeds that run as one computation equal, bit for bit, their cells run alone."""
 
 from __future__ import annotations
 

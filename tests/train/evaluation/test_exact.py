@@ -1,6 +1,4 @@
-"""Language models whose whole distribution is listed: exact numbers, and the estimators that have to agree
-with them.
-"""
+"""Language models whose whole distribution is listed: exact numbers, with which estimators have to agree."""
 
 from __future__ import annotations
 
@@ -47,7 +45,7 @@ def exact(policy: CausalLM, start: dict[str, torch.Tensor], **more: Any) -> dict
     listed = Enumerated(policy, DATA, DATA.world)
     policy.restore(now)
     one = np.full((1, 1), -1.0)
-    fields = dict.fromkeys(
+    fields: dict[str, Any] = dict.fromkeys(
         ("chosen_logp", "rejected_logp", "chosen_length", "rejected_length", "chosen_ref", "rejected_ref"),
         one,
     )

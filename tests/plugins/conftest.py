@@ -1,5 +1,0 @@
-"""One torch thread."""
-
-import torch
-
-torch.set_num_threads(1)
