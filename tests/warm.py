@@ -15,6 +15,9 @@ import torch  # noqa: F401
 
 from xpo_bench import cli
 
+if "language" in sys.argv[1:]:  # some seconds more, of which commands on language models save four each
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM  # noqa: F401
+
 
 def child(request: dict[str, Any]) -> int:
     for number, name in ((1, "stdout"), (2, "stderr")):

@@ -161,9 +161,13 @@ def refused(done: Any, message: str) -> None:
 
 
 @pytest.mark.parametrize(("words", "message"), PROMISED.values(), ids=PROMISED)
-def test_promised_refusals(xpo: Command, tmp_path: Path, words: list[str], message: str) -> None:
-    refused(xpo(*words), message)
+def test_promised_refusals(warm: Command, tmp_path: Path, words: list[str], message: str) -> None:
+    refused(warm(*words), message)
     assert not (tmp_path / "results").exists()
+
+
+def test_a_refusal_of_a_process_of_its_own(xpo: Command) -> None:
+    refused(xpo(*PROMISED["unknown hyperparameter"][0]), PROMISED["unknown hyperparameter"][1])
 
 
 @pytest.mark.parametrize(("words", "message"), OTHERS.values(), ids=OTHERS)

@@ -199,11 +199,11 @@ def test_it_is_listed_with_its_origin_and_can_be_disabled(
 
 
 def test_worker_processes_measure_it_too(
-    tmp_path: Path, distribution: Callable[..., Path], xpo: Command
+    tmp_path: Path, distribution: Callable[..., Path], xpo: Command, warm: Command
 ) -> None:
     site = str(distribution("their-metric", {"margins": SOURCE}))
     words = ("run", "--algos", "dpo,ipo", *WORDS, "--json")
-    one = xpo(*words, "--out", str(tmp_path / "one"), PYTHONPATH=site)
+    one = warm(*words, "--out", str(tmp_path / "one"), PYTHONPATH=site)
     two = xpo(*words, "--out", str(tmp_path / "two"), "--workers", "2", PYTHONPATH=site)
     assert one.code == two.code == 0, two.err
     assert [numbers(c) for c in one.json["cells"]] == [numbers(c) for c in two.json["cells"]]

@@ -16,17 +16,9 @@ from xpo_bench.report.experiments.article import EXPERIMENTS, columns, print_exp
 from xpo_bench.report.experiments.figures import FIGURES, write_figures
 
 
-@pytest.fixture(scope="module")
-def short(tmp_path_factory: pytest.TempPathFactory) -> Result:
-    """The suite with three algorithms and few steps."""
-    return xpo_bench.run(
-        ["dpo", "ipo", "rlhf"], suite="article", out=tmp_path_factory.mktemp("short"), steps=10
-    )
-
-
-def test_the_suite_writes_every_figure_with_its_data(short: Result) -> None:
-    assert short.ok
-    folder = short.out / "figures"
+def test_the_suite_writes_every_figure_with_its_data(article: Result) -> None:
+    assert article.ok
+    folder = article.out / "figures"
     stems = {stem for figures in FIGURES.values() for stem in figures}
     assert list(FIGURES) == list(EXPERIMENTS)
     for stem in stems:
@@ -38,12 +30,12 @@ def test_the_suite_writes_every_figure_with_its_data(short: Result) -> None:
         assert None not in rows[0]
 
 
-def test_data_of_a_figure_are_those_of_the_records(short: Result) -> None:
-    with (short.out / "figures" / "choosing_tau.csv").open(encoding="utf-8", newline="") as file:
+def test_data_of_a_figure_are_those_of_the_records(article: Result) -> None:
+    with (article.out / "figures" / "choosing_tau.csv").open(encoding="utf-8", newline="") as file:
         drawn = {
             (r["algorithm"], float(r["value"]), r["labels"]): float(r["kl"]) for r in csv.DictReader(file)
         }
-    cells = [c for c in short.cells if c["experiment"] == "choosing_tau"]
+    cells = [c for c in article.cells if c["experiment"] == "choosing_tau"]
     assert len(drawn) == len(cells) == 24
     for c in cells:
         value = c["algorithm"]["config"][c["algorithm"]["regulariser"][0]]
@@ -51,21 +43,21 @@ def test_data_of_a_figure_are_those_of_the_records(short: Result) -> None:
         assert drawn[c["algorithm"]["name"], value, labels] == c["metrics"]["kl"]
 
 
-def test_equal_data_give_equal_bytes_in_any_order_and_no_date(short: Result, tmp_path: Path) -> None:
-    (tmp_path / "curves").symlink_to(short.out / "curves")
-    again = write_figures(tmp_path, short.cells[::-1])
+def test_equal_data_give_equal_bytes_in_any_order_and_no_date(article: Result, tmp_path: Path) -> None:
+    (tmp_path / "curves").symlink_to(article.out / "curves")
+    again = write_figures(tmp_path, article.cells[::-1])
     assert again
     for path in again:
-        assert path.read_bytes() == (short.out / "figures" / path.name).read_bytes(), path.name
+        assert path.read_bytes() == (article.out / "figures" / path.name).read_bytes(), path.name
         if path.suffix == ".svg":
             assert not re.search(r"<dc:date>|20\d\d-\d\d-\d\d", path.read_text(encoding="utf-8"))
 
 
-def test_axes_have_labels_and_lines_a_legend(short: Result) -> None:
+def test_axes_have_labels_and_lines_a_legend(article: Result) -> None:
     from xpo_bench.report.experiments.article import curve_reader, measure, of_experiments
 
-    for name, cells in of_experiments(short.cells).items():
-        data = measure(EXPERIMENTS[name], cells, curve_reader(short.out))
+    for name, cells in of_experiments(article.cells).items():
+        data = measure(EXPERIMENTS[name], cells, curve_reader(article.out))
         for stem, draw in FIGURES[name].items():
             figure = draw(data)
             assert figure is not None, stem
@@ -75,9 +67,9 @@ def test_axes_have_labels_and_lines_a_legend(short: Result) -> None:
 
 
 @pytest.mark.parametrize("width", [80, 160])
-def test_experiments_are_printed_in_order_within_the_width(short: Result, width: int) -> None:
+def test_experiments_are_printed_in_order_within_the_width(article: Result, width: int) -> None:
     out = io.StringIO()
-    rest = print_experiments(Console(file=out, width=width), short.cells, short.out)
+    rest = print_experiments(Console(file=out, width=width), article.cells, article.out)
     assert rest == []
     lines = out.getvalue().splitlines()
     assert max(map(len, lines)) <= width

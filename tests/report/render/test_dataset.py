@@ -16,13 +16,16 @@ from xpo_bench.report.render.dataset import POINT, _local
 SECRET = "hf_thisIsAPlantedSecret"
 
 
-def run(out: Path) -> xpo_bench.Result:
+@pytest.fixture(scope="module")
+def result(tmp_path_factory: pytest.TempPathFactory) -> xpo_bench.Result:
+    out = tmp_path_factory.mktemp("dataset") / "r"
     return xpo_bench.run("dpo,ipo", tasks="deterministic,bandit", steps=5, seeds=2, out=out)
 
 
-def test_what_is_exported_is_read_back(tmp_path: Path, warm: Callable[..., Any]) -> None:
-    result = run(tmp_path / "r")
-    done = warm("export", tmp_path / "r", "--to", tmp_path / "published")
+def test_what_is_exported_is_read_back(
+    result: xpo_bench.Result, tmp_path: Path, warm: Callable[..., Any]
+) -> None:
+    done = warm("export", result.out, "--to", tmp_path / "published")
     assert done.code == 0, done.err
     cells, curves = (
         datasets.load_dataset(
@@ -51,10 +54,8 @@ def test_what_is_exported_is_read_back(tmp_path: Path, warm: Callable[..., Any])
     assert again["curves"].features == curves.features
 
 
-def test_nothing_of_the_environment_travels(
-    tmp_path: Path, warm: Callable[..., Any], xpo: Callable[..., Any]
-) -> None:
-    done = xpo(
+def test_nothing_of_the_environment_travels(tmp_path: Path, warm: Callable[..., Any]) -> None:
+    done = warm(
         "run",
         "--algos",
         "dpo",
@@ -69,9 +70,9 @@ def test_nothing_of_the_environment_travels(
         HF_TOKEN=SECRET,
     )
     assert done.code == 0, done.err
-    assert xpo("export", "r", "--to", "published", HF_TOKEN=SECRET).code == 0
+    assert warm("export", "r", "--to", "published", HF_TOKEN=SECRET).code == 0
     assert (
-        xpo("report", "r", "--html", "r.html", "--md", "r.md", "--json", "r.json", HF_TOKEN=SECRET).code == 0
+        warm("report", "r", "--html", "r.html", "--md", "r.md", "--json", "r.json", HF_TOKEN=SECRET).code == 0
     )
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert len(files) > 8
@@ -94,17 +95,15 @@ def test_directories_stay_at_home(name: str | None, told: str | None) -> None:
     assert _local(name) == told
 
 
-def test_refusals(tmp_path: Path, warm: Callable[..., Any]) -> None:
+def test_refusals(result: xpo_bench.Result, tmp_path: Path, warm: Callable[..., Any]) -> None:
     assert warm("export", tmp_path / "none", "--to", tmp_path / "p").code == 2
-    run(tmp_path / "r")
-    done = warm("export", tmp_path / "r", "--to", tmp_path / "r")
+    done = warm("export", result.out, "--to", result.out)
     assert done.code == 2
     assert "a directory of its own" in done.err
 
 
-def test_the_report_as_data(tmp_path: Path, warm: Callable[..., Any]) -> None:
-    result = run(tmp_path / "r")
-    done = warm("report", tmp_path / "r", "--json", "-")
+def test_the_report_as_data(result: xpo_bench.Result, warm: Callable[..., Any]) -> None:
+    done = warm("report", result.out, "--json", "-")
     assert done.code == 0, done.err
     found = done.json
     assert [row["label"] for row in found["scoreboard"]["rows"]] == ["dpo", "ipo"]
@@ -118,4 +117,4 @@ def test_the_report_as_data(tmp_path: Path, warm: Callable[..., Any]) -> None:
     assert [label for label, row in rows.items() if row["best"]] == [min(means, key=means.__getitem__)]
     assert found["findings"]
     assert len(found["summary"]) == 4
-    assert warm("report", tmp_path / "r", "--json", "-", "--md", "-").code == 2
+    assert warm("report", result.out, "--json", "-", "--md", "-").code == 2

@@ -268,11 +268,9 @@ def test_a_language_models_and_an_unlearning_tasks_records(record: Make, tmp_pat
     assert "bandit: runs trained as one computation" not in own
 
 
-def test_articles_experiments_have_their_figures(tmp_path: Path) -> None:
-    root = tmp_path / "run"
-    result = xpo_bench.run("dpo,ipo,rlhf", suite="article", out=root, steps=5)
-    done = made(root)
-    assert result.ok
+def test_articles_experiments_have_their_figures(article: Result) -> None:
+    done = made(article.out)
+    assert article.ok
     for text in ("DPO overfits one pair", "Why RLHF is more robust", "votes per pair (true preference .8)"):
         assert text in done.text
     assert "mathdefault" not in done.source

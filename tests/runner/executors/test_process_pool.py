@@ -146,7 +146,7 @@ def xpo_algorithms():
 
 
 def test_any_number_of_workers_order_and_resume_give_the_same_bits(
-    xpo: Any, rows: Path, tmp_path: Path
+    xpo: Any, warm: Any, rows: Path, tmp_path: Path
 ) -> None:
     # the second block is one computation with other rows
     (tmp_path / "plan.toml").write_text(
@@ -156,21 +156,21 @@ def test_any_number_of_workers_order_and_resume_give_the_same_bits(
         'set = { "task.kl_prompts" = 2, "task.kl_samples" = 2, "task.max_new_tokens" = 4 }\n',
         encoding="utf-8",
     )
-    assert xpo("run", "plan.toml", "--out", "one").code == 0
+    assert warm("run", "plan.toml", "--out", "one").code == 0
     (tmp_path / "grp.py").write_text(
         "raise SystemExit('never imported: the standard library has one')\n", encoding="utf-8"
     )
     two = xpo("run", "plan.toml", "--out", "two", "--workers", 2)
     assert two.code == 0, two.err
     assert (
-        xpo(
+        warm(
             "run", "--algos", "ipo", "--tasks", "deterministic", "--seeds", 2, "--steps", 12, "--out", "part"
         ).code
         == 0
     )
     words = ["--data", rows, "--model", "tiny", "--batch-size", 2, "--seeds", "1,", "--steps", 12, *SMALL]
-    assert xpo("run", "--algos", "dpo", *words, "--out", "part").code == 0
-    assert xpo("run", "plan.toml", "--out", "part").code == 0
+    assert warm("run", "--algos", "dpo", *words, "--out", "part").code == 0
+    assert warm("run", "plan.toml", "--out", "part").code == 0
     one = content(tmp_path / "one")
     assert len(one) == 28
     assert same(one, content(tmp_path / "two"))
@@ -195,7 +195,13 @@ ERRORS = {
 @pytest.mark.parametrize("where", ["table", "model"])
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_plugin_that_misbehaves_costs_its_neighbours_nothing(
-    xpo: Any, distribution: Callable[..., Path], rows: Path, tmp_path: Path, where: str, workers: int
+    xpo: Any,
+    warm: Any,
+    distribution: Callable[..., Path],
+    rows: Path,
+    tmp_path: Path,
+    where: str,
+    workers: int,
 ) -> None:
     site = {"PYTHONPATH": str(distribution("odd", {"odd": ODD}))}
     words = [
@@ -206,7 +212,7 @@ def test_a_plugin_that_misbehaves_costs_its_neighbours_nothing(
         *(["--tasks", "one_pair"] if where == "table" else ["--data", rows, "--model", "tiny"]),
     ]
     words += SMALL if where == "model" else []
-    alone = xpo("run", "--algos", "dpo,ipo", *words, "--out", "alone", **site)
+    alone = warm("run", "--algos", "dpo,ipo", *words, "--out", "alone", **site)
     assert alone.code == 0
     odd = [*ERRORS, "nan", "talks", "shakes"]
     names = ",".join(["dpo", *odd, "ipo"])
@@ -228,11 +234,11 @@ def test_a_plugin_that_misbehaves_costs_its_neighbours_nothing(
 
 
 def test_a_process_that_dies_costs_its_own_cell(
-    xpo: Any, distribution: Callable[..., Path], tmp_path: Path
+    xpo: Any, warm: Any, distribution: Callable[..., Path], tmp_path: Path
 ) -> None:
     env = {"PYTHONPATH": str(distribution("odd", {"odd": ODD})), "XPO_TEST_MARK": str(tmp_path / "mark")}
     words = ["--tasks", "one_pair", "--seeds", 2, "--steps", 4]
-    assert xpo("run", "--algos", "dpo", *words, "--out", "alone", **env).code == 0
+    assert warm("run", "--algos", "dpo", *words, "--out", "alone", **env).code == 0
     found = xpo(
         "run",
         "--algos",
@@ -343,7 +349,7 @@ def test_nor_does_the_server_that_is_still_importing(long_run: subprocess.Popen[
     assert all(process.status() == psutil.STATUS_ZOMBIE for process in left)  # ended, and not fetched yet
 
 
-def test_workers_that_are_killed_at_random_lose_nothing(xpo: Any, rows: Path, tmp_path: Path) -> None:
+def test_workers_that_are_killed_at_random_lose_nothing(warm: Any, rows: Path, tmp_path: Path) -> None:
     """Their cells begin again; a second death would be on record, so two that run together are killed."""
     words = [
         "run",
@@ -359,7 +365,7 @@ def test_workers_that_are_killed_at_random_lose_nothing(xpo: Any, rows: Path, tm
         60,
         *SMALL,
     ]
-    assert xpo(*words, "--out", "calm").code == 0
+    assert warm(*words, "--out", "calm").code == 0
     rng = random.Random(0)
     command = [
         str(Path(sys.executable).parent / "xpo-bench"),
