@@ -1,5 +1,4 @@
-"""The power of `compare --ab`: probability of every verdict by true ratio and noise, the whole rule
-simulated.
+"""The power of `compare --ab`: probability of each verdict by true ratio and noise, all rules simulated.
 
     python -m benchmarks.ab_power --trials 20000
 

@@ -192,8 +192,7 @@ def _reset(model: Any) -> None:
 
 
 def sampled(policy: CausalLM, plain: Any) -> float:
-    """The largest difference between what was recorded of a sample and what plain transformers says of it,
-    nats.
+    """The largest difference between a sample's record and what plain transformers says of it, nats.
 
     Samples that pass a length at which the model computes otherwise are left out; infinite where the record
     does not count them.
@@ -284,10 +283,11 @@ def page(found: dict[str, Any]) -> str:
         kind = result["verdict"].split(":")[0]
         kinds[kind] = kinds.get(kind, 0) + 1
     of = versions()
+    counts = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
     return f"""# Architectures
 
-Every causal architecture of transformers {of["transformers"]} (torch {of["torch"]}), a tiny random model each, against plain
-eager transformers computed one row at a time: {", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))}. Made by
+Every causal architecture of transformers {of["transformers"]} (torch {of["torch"]}), a tiny random model
+each, against plain eager transformers computed one row at a time: {counts}. Made by
 `python -m benchmarks.architectures`; [architectures.md](../docs/architectures.md) says what the columns mean.
 
 {table(found)}
@@ -296,7 +296,10 @@ eager transformers computed one row at a time: {", ".join(f"{count} {kind}" for 
 
 def table(found: dict[str, Any]) -> str:
     """One line for each architecture."""
-    head = "| architecture | error | gradient | sampler | rows | prefix | head | last layer | sampling | verdict |"
+    head = (
+        "| architecture | error | gradient | sampler | rows | prefix | head | last layer | "
+        "sampling | verdict |"
+    )
     lines = [head, "|---|---|---|---|---|---|---|---|---|---|"]
     for name, result in found.items():
         notes = result.get("notes", {})

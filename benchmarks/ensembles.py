@@ -1,5 +1,4 @@
-"""How many copies of a small language model train in the time of one: `ensemble` against the same cells one
-after the other.
+"""How many copies of a small language model train in the time of one: `ensemble` against cells in turn.
 
     python benchmarks/ensembles.py --device cpu --copies 1,16,64 --write results/ensembles.json
 

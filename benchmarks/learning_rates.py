@@ -110,9 +110,7 @@ def _tie(row: Example) -> bool:
 
 
 def with_validation(cls: type[Task]) -> type[Task]:
-    """The task with a validation split instead of its held-out rows: same name, hence the same random
-    streams.
-    """
+    """The task with a validation split for its held-out rows: same name, hence the same random streams."""
 
     def data(self: Task, seed: int, model: ModelSpec) -> Dataset:
         return carve(cls.data(self, seed, model), cls.name)
@@ -309,7 +307,9 @@ def show(console: Console, measured: Measured) -> None:
     """A row per algorithm: accuracy and KL at every rate, the chosen one in bold, the tied ones marked."""
     table = Table(
         title=f"{measured.task.name} ({measured.model}): validation accuracy / KL in nats",
-        caption=f"{measured.validation_rows} validation rows, {len(measured.seeds)} seed(s); * tied with the best",
+        caption=(
+            f"{measured.validation_rows} validation rows, {len(measured.seeds)} seed(s); * tied with the best"
+        ),
     )
     table.add_column("algorithm")
     for rate in measured.grid:
@@ -331,7 +331,7 @@ def show(console: Console, measured: Measured) -> None:
 
 
 def write(path: Path, measured: Sequence[Measured]) -> None:
-    """Put the results into the file, task -> model -> scores; what it holds of other tasks and models stays."""
+    """Put results into the file, task -> model -> scores; other tasks and models stay in it."""
     document: dict[str, Any] = (
         json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"schema": 1, "tasks": {}}
     )

@@ -1,5 +1,4 @@
-"""A run of many cells, its records written by hand: seconds of planning it, resuming it and showing it,
-several times each.
+"""A run of many cells, its records written by hand: seconds of planning, resuming and showing it.
 
 Example:
     python -m benchmarks.scale --cells 100000 --times 3 --out results/scale.json

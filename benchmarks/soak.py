@@ -1,5 +1,4 @@
-"""The full suite over and over under random kills, and in one process that stays: what is lost, and what
-grows.
+"""The full suite over and over, under random kills and in one process: what is lost, and what grows.
 
 Example:
     python -m benchmarks.soak --minutes 60 --out results/soak.json
@@ -26,7 +25,7 @@ import xpo_bench
 from xpo_bench.runner.merge import computed
 from xpo_bench.runner.store import Store
 
-SUITE = {"suite": "full", "steps": 10, "seeds": 1}
+SUITE: dict[str, Any] = {"suite": "full", "steps": 10, "seeds": 1}
 WORDS = [
     sys.executable,
     "-m",
@@ -83,8 +82,7 @@ def main() -> None:
 
 
 def killed(scratch: Path, until: float, seed: int) -> dict[str, int]:
-    """Passes of the suite in a command that is killed, or a process of it, at random moments, and begun
-    again.
+    """Passes of the suite in a command that is killed, or loses a process, at random, and is begun again.
 
     Raises:
         AssertionError: something finished was lost or changed, half a record was read, or a process has
@@ -146,9 +144,7 @@ def attempt(run: Path, rng: random.Random, counts: dict[str, int]) -> None:
 
 
 def whole(run: Path, before: Mapping[str, bytes]) -> dict[str, bytes]:
-    """The finished cells by name, after seeing that those of before are there byte for byte and none is
-    damaged.
-    """
+    """The finished cells by name; those of before are checked to be there byte for byte, none damaged."""
     if not run.exists():
         assert not before
         return {}
@@ -181,9 +177,7 @@ def resident(told: Path, until: float) -> None:
 
 
 def growth(rows: list[dict[str, float]]) -> dict[str, Any]:
-    """First and last values, and least-squares slopes per pass with half their 95 % interval, after the
-    warm-up.
-    """
+    """First and last values, and slopes per pass by least squares with half their 95 % interval."""
     out: dict[str, Any] = {"passes": len(rows), "warm_up": WARM_UP}
     fitted = rows[WARM_UP:]
     for name in rows[0] if len(fitted) > 2 else ():

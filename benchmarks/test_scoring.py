@@ -1,5 +1,4 @@
-"""What a batch of pairs costs a language model, forward and backward: prompts shared and packed, shared, and
-one row each.
+"""What a batch of pairs costs, forward and backward: prompts shared and packed, shared, a row each.
 
     pytest benchmarks/test_scoring.py
 

@@ -1,7 +1,7 @@
 """How many runs of an exact world train in the time of one.
 
-    python benchmarks/test_sweeps.py --write results/sweeps.json    # the table: sizes interleaved, ratios to one run
-    pytest benchmarks/test_sweeps.py                                # pytest-benchmark: one step at each size
+    python benchmarks/test_sweeps.py --write results/sweeps.json   # sizes interleaved, ratios to one run
+    pytest benchmarks/test_sweeps.py                               # pytest-benchmark: one step at each size
 
 A run-step is one optimizer step of one run. Every run of a sweep has its own seed (its own pairs of `bandit`,
 its own batches) and its own β; DPO under Adam, one thread. Each round trains every size once after training a
@@ -75,7 +75,7 @@ def test_a_step(benchmark: Callable[..., Any], runs: int, batch: int) -> None:
 def measure(
     sizes: list[int], batch: int, steps: int, rounds: int, note: Callable[[str], None]
 ) -> list[dict[str, Any]]:
-    """One row a size: run-steps per second and the ratio to one run, medians with extremes over the rounds."""
+    """One row per size: run-steps per second and the ratio to one run, medians with extremes over rounds."""
     rates: dict[int, list[float]] = {runs: [] for runs in sizes}
     ratios: dict[int, list[float]] = {runs: [] for runs in sizes}
     for number in range(rounds):

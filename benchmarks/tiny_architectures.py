@@ -1,5 +1,4 @@
-"""A tiny random model of any causal architecture that transformers knows, its weights large enough for
-mistakes to show.
+"""A tiny random model of any causal architecture of transformers, with weights that let mistakes show.
 
 Every number of a default configuration that says how large a model is gets a small value by its name
 (`SIZES`), windows and chunks among them; what an architecture needs besides is in `TWEAKS`.
@@ -239,9 +238,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 def architectures() -> dict[str, str]:
-    """Every model type that transformers maps to a causal language model, with the name of that class, and
-    the variants.
-    """
+    """Every model type of transformers with a causal language model: its class, and its variants."""
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
     known = dict(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
@@ -279,9 +276,7 @@ def configuration(kind: type[Any], tweaks: Mapping[str, Any]) -> Any:
 
 
 def small(kind: type[Any], tweaks: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments that make a configuration small; those of the configurations inside it are made small
-    likewise.
-    """
+    """Arguments that make a configuration small, and the configurations inside it likewise."""
     default, found = kind(), {}
     for name, usual in _fields(kind).items():
         listed = isinstance(usual, (list, tuple, dict))
@@ -325,7 +320,7 @@ def _layers(default: Any, fields: Mapping[str, Any]) -> dict[str, Any]:
 
 def _fields(kind: type[Any]) -> dict[str, Any]:
     """What a configuration is made of, with its defaults."""
-    found = {}
+    found: dict[str, Any] = {}
     for base in reversed(kind.__mro__):
         names = getattr(base, "__annotations__", {})
         found |= {

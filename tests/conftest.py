@@ -20,13 +20,17 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
-settings.register_profile(
-    "suite", deadline=None, derandomize=True
-)  # machines differ in speed, runs must not differ in verdict
+# read when torch is imported: tests are of small tensors, which more threads make slower and sums differ
+os.environ["OMP_NUM_THREADS"] = "1"
+
+# machines differ in speed, runs must not differ in verdict
+settings.register_profile("suite", deadline=None, derandomize=True)
 settings.load_profile("suite")
 
 # a suite started in the background ignores Ctrl-C, and so would the commands that it starts and interrupts
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+pytest_plugins = ["environments"]  # tests/helpers/environments.py
 
 COMMAND = Path(sys.executable).parent / "xpo-bench"
 WARM = Path(__file__).parent / "warm.py"
@@ -89,9 +93,7 @@ def xpo(tmp_path: Path) -> Command:
 
 
 class Mute(socketserver.ThreadingTCPServer):
-    """A hub on this machine that hangs up on whoever asks: as good as unreachable, and it counts the
-    questions.
-    """
+    """A local hub that hangs up on whoever asks, as good as unreachable; it counts the questions."""
 
     daemon_threads = True
 
@@ -121,43 +123,72 @@ def mute_hub() -> Iterator[Mute]:
         thread.join()
 
 
+class Warm:
+    """A process that has the heavy modules imported already and forks for every command."""
+
+    def __init__(self, env: dict[str, str], *preload: str) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-P", str(WARM), *preload],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment(env),
+        )
+
+    def command(self, folder: Path, env: dict[str, str]) -> Command:
+        """`xpo-bench` in a folder; what a command is called with comes on top of `env`."""
+
+        def run(*words: object, **more: str) -> Finished:
+            out, err = folder / ".stdout", folder / ".stderr"
+            request = {
+                "argv": [str(COMMAND), *map(str, words)],
+                "cwd": str(folder),
+                "env": environment(env | more),
+                "stdout": str(out),
+                "stderr": str(err),
+            }
+            assert self.process.stdin
+            assert self.process.stdout
+            self.process.stdin.write(json.dumps(request) + "\n")
+            self.process.stdin.flush()
+            code = int(self.process.stdout.readline())
+            return Finished(code, out.read_text("utf-8"), err.read_text("utf-8"))
+
+        return run
+
+    def close(self) -> None:
+        assert self.process.stdin
+        assert self.process.stdout
+        self.process.stdin.close()
+        self.process.wait(60)
+        self.process.stdout.close()
+
+
 @pytest.fixture(scope="session")
-def warm_process() -> Iterator[subprocess.Popen[str]]:
-    process = subprocess.Popen(
-        [sys.executable, "-P", str(WARM)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env=environment({}),
-    )
+def warm_process() -> Iterator[Warm]:
+    process = Warm({}, "language")
     yield process
-    assert process.stdin
-    process.stdin.close()
-    process.wait(60)
+    process.close()
 
 
 @pytest.fixture
-def warm(tmp_path: Path, warm_process: subprocess.Popen[str]) -> Command:
+def warm(tmp_path: Path, warm_process: Warm) -> Command:
     """Like `xpo`, in a fork of a process that has the heavy modules imported already: a tenth of the time."""
+    return warm_process.command(tmp_path, {})
 
-    def run(*words: object, **env: str) -> Finished:
-        request = {
-            "argv": [str(COMMAND), *map(str, words)],
-            "cwd": str(tmp_path),
-            "env": environment(env),
-            "stdout": str(tmp_path / ".stdout"),
-            "stderr": str(tmp_path / ".stderr"),
-        }
-        assert warm_process.stdin
-        assert warm_process.stdout
-        warm_process.stdin.write(json.dumps(request) + "\n")
-        warm_process.stdin.flush()
-        code = int(warm_process.stdout.readline())
-        return Finished(
-            code, Path(request["stdout"]).read_text("utf-8"), Path(request["stderr"]).read_text("utf-8")
-        )
 
-    return run
+@pytest.fixture
+def warm_under(tmp_path: Path) -> Iterator[Callable[[dict[str, str]], Command]]:
+    """Like `warm`, where the variables matter that the interpreter reads when it starts."""
+    started: list[Warm] = []
+
+    def under(env: dict[str, str]) -> Command:
+        started.append(Warm(env))
+        return started[-1].command(tmp_path, env)
+
+    yield under
+    for process in started:
+        process.close()
 
 
 @pytest.fixture

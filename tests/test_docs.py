@@ -107,9 +107,7 @@ def test_choices_of_options_are_documented() -> None:
 
 
 def command_lines() -> list[tuple[str, str]]:
-    """(page, line) of every command of the suite that a page shows; synopses with brackets or alternatives
-    are none.
-    """
+    """(page, line) of every command of the suite on a page; synopses with brackets or alternatives aside."""
     out = []
     for page in sorted([Path("README.md"), *(p.relative_to(ROOT) for p in (ROOT / "docs").glob("*.md"))]):
         for language, block in re.findall(

@@ -1,5 +1,4 @@
-"""What is read from files is taken, or refused by an error of ours in one line: random bytes, and damaged
-good files.
+"""What is read from files is taken or refused by one of our errors in one line: random bytes, damaged files.
 
 `XPO_BENCH_FUZZ=N` tries N inputs per loader in place of the few hundred of every run, `XPO_BENCH_FUZZ_SEED=K`
 others.
@@ -35,8 +34,13 @@ SEED = os.environ.get("XPO_BENCH_FUZZ_SEED", "")
 KEY = "0123456789abcdef01234567"
 
 PAIRS = [{"prompt": "x", "chosen": "a", "rejected": "b", "p_chosen": 0.8, "split": "train"}] * 3
-TALK = [{"prompt": [{"role": "user", "content": "q"}], "chosen": [{"role": "assistant", "content": "y"}], "rejected": [
-    {"role": "assistant", "content": "n"}]}] * 2  # fmt: skip
+TALK = [
+    {
+        "prompt": [{"role": "user", "content": "q"}],
+        "chosen": [{"role": "assistant", "content": "y"}],
+        "rejected": [{"role": "assistant", "content": "n"}],
+    }
+] * 2
 SINGLES = [
     {"prompt": "x", "completion": "a", "label": True},
     {"prompt": "x", "completion": "b", "label": False},
@@ -91,8 +95,35 @@ LOADERS: dict[str, tuple[str, Callable[[Path], Any], list[bytes]]] = {
         [frame([{"completion": b"x" * 16, "token_logps": [1.0], "seconds": 1.0}], "p")],
     ),
 }
-WORDS = ['"', "{", "[", "]", "}", ":", ",", "null", "NaN", "1e999", "-1", "true", "\\u0000", "\\ud800", "\ufeff", "\n", "\r",
-         "[[runs]]", "=", "chosen", "../../etc/passwd", "\x1b[31m", "[" * 3000, "9" * 400, "0x1", "'", "🦊"]  # fmt: skip
+WORDS = [
+    '"',
+    "{",
+    "[",
+    "]",
+    "}",
+    ":",
+    ",",
+    "null",
+    "NaN",
+    "1e999",
+    "-1",
+    "true",
+    "\\u0000",
+    "\\ud800",
+    "\ufeff",
+    "\n",
+    "\r",
+    "[[runs]]",
+    "=",
+    "chosen",
+    "../../etc/passwd",
+    "\x1b[31m",
+    "[" * 3000,
+    "9" * 400,
+    "0x1",
+    "'",
+    "🦊",
+]
 
 
 def damaged(good: bytes, rng: random.Random) -> bytes:

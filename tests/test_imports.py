@@ -1,16 +1,22 @@
-"""What is imported when: modules, not seconds; and the floors of the house."""
+"""What is imported when, in modules and not in seconds; the floors of the house, and no circle anywhere."""
 
 from __future__ import annotations
 
+import copy
 import json
 import subprocess
 import sys
-from collections.abc import Callable
+import tomllib
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import grimp
 import pytest
 
 ROOT = Path(__file__).parents[1]
+PACKAGES = ("xpo_bench", "xpo_bench_plugins")
+CLIENT = "xpo_bench.compare.speed.worker"  # run by its path, with whatever release another interpreter has
 HEAVY = {"torch", "transformers", "datasets", "statsmodels", "matplotlib"}
 
 PROBE = """
@@ -92,3 +98,70 @@ def test_the_floors_hold() -> None:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert " 0 broken." in done.stdout
+
+
+@pytest.fixture(scope="module")
+def imports() -> grimp.ImportGraph:
+    """Every import of the suite: at the top of a module, inside of functions, and for type checkers alone."""
+    return grimp.build_graph(*PACKAGES, exclude_type_checking_imports=False, cache_dir=None)
+
+
+@pytest.fixture(scope="module")
+def contracts() -> list[dict[str, Any]]:
+    """What import-linter holds the suite to."""
+    config = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+    found: list[dict[str, Any]] = config["tool"]["importlinter"]["contracts"]
+    return found
+
+
+def edges(graph: grimp.ImportGraph) -> Iterator[tuple[str, str]]:
+    """(importer, imported), in order of their names."""
+    for module in sorted(graph.modules):
+        for imported in sorted(graph.find_modules_directly_imported_by(module)):
+            yield module, imported
+
+
+def circles(graph: grimp.ImportGraph) -> list[str]:
+    """One line for each circle of imports: the shortest one through every import that lies on any."""
+    found: dict[frozenset[str], str] = {}
+    for importer, imported in edges(graph):
+        back = graph.find_shortest_chain(importer=imported, imported=importer)
+        if back is not None:
+            found.setdefault(frozenset(back), " -> ".join([importer, *back]))
+    return sorted(found.values())
+
+
+def test_a_circle_is_found() -> None:
+    graph = grimp.ImportGraph()
+    for importer, imported in [("a", "b"), ("b", "c"), ("c", "a"), ("b", "d"), ("d", "b"), ("d", "e")]:
+        graph.add_import(importer=importer, imported=imported)
+    assert circles(graph) == ["a -> b -> c -> a", "b -> d -> b"]
+
+
+def test_no_modules_import_each_other_in_a_circle(imports: grimp.ImportGraph) -> None:
+    found = circles(imports)
+    assert not found, "\n".join(["circles of imports:", *found])
+
+
+def test_no_module_imports_the_root_above_it(imports: grimp.ImportGraph) -> None:
+    above = imports.find_modules_that_directly_import("xpo_bench")
+    assert {m for m in above if m.startswith("xpo_bench.")} == {CLIENT}
+
+
+def test_no_contract_excuses_an_import(contracts: list[dict[str, Any]]) -> None:
+    assert {c["id"] for c in contracts} == {"floors", "host"}
+    for contract in contracts:
+        assert not {key for key in contract if "ignore" in key or key.startswith("allow")}, contract["id"]
+
+
+def test_imports_for_type_checkers_keep_to_the_floors(
+    imports: grimp.ImportGraph, contracts: list[dict[str, Any]]
+) -> None:
+    floors = next(c["layers"] for c in contracts if c["id"] == "floors")
+    graph = copy.deepcopy(imports)
+    graph.remove_module(CLIENT)
+    illegal = graph.find_illegal_dependencies_for_layers(
+        layers=[set(floor.split(" | ")) for floor in floors], containers={"xpo_bench"}
+    )
+    lines = [f"{d.importer} -> {d.imported}: {[r.heads for r in d.routes]}" for d in illegal]
+    assert not lines, "\n".join(["imports from a floor above:", *lines])

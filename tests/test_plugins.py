@@ -241,7 +241,8 @@ def test_a_plugin_made_for_a_later_contract_is_broken_and_says_what_to_do(
     listed = {p["name"]: p for p in warm("list", "plugins", "--json", PYTHONPATH=str(site)).json}
     assert listed["later"]["status"] == "broken"
     assert listed["later"]["error"] == (
-        f"ValueError: Plain is made for version {SPEC + 1} of the contract of algorithms, this xpo-bench knows 1 to {SPEC}: "
+        f"ValueError: Plain is made for version {SPEC + 1} of the contract of algorithms, "
+        f"this xpo-bench knows 1 to {SPEC}: "
         "upgrade xpo-bench"
     )
     asked = warm("run", "--algos", "later", "--tasks", "bandit", PYTHONPATH=str(site))
@@ -337,8 +338,20 @@ def test_a_third_party_cannot_take_a_builtin_name_silently(
     assert len(done.lines) == 1
     assert "impostor 1.0" in done.err
     assert "xpo-bench 0." in done.err
-    remedy = warm("run", "--algos", "dpo", "--tasks", "deterministic", "--steps", "10", "--seeds", "1", "--disable", "better",
-                  PYTHONPATH=str(site))  # fmt: skip
+    remedy = warm(
+        "run",
+        "--algos",
+        "dpo",
+        "--tasks",
+        "deterministic",
+        "--steps",
+        "10",
+        "--seeds",
+        "1",
+        "--disable",
+        "better",
+        PYTHONPATH=str(site),
+    )
     assert remedy.code == 0
 
 
@@ -399,7 +412,10 @@ def test_disable_on_the_command_line(distribution: Distribution, warm: Command) 
     done = warm("run", "--algos", "dpo", "--tasks", "deterministic", "--disable", "dpo")
     assert done.code == 2
     assert done.lines == [
-        "xpo-bench: algorithm 'dpo': plugin dpo (xpo-bench 0.1.0) is disabled: disabled by --disable or XPO_BENCH_DISABLE"
+        (
+            "xpo-bench: algorithm 'dpo': plugin dpo (xpo-bench 0.1.0) is disabled: disabled by "
+            "--disable or XPO_BENCH_DISABLE"
+        )
     ]
 
 

@@ -1,5 +1,4 @@
-"""Runs commands of `xpo-bench`, each in a fork of this process, which has imported what takes seconds to
-import.
+"""Runs commands of `xpo-bench`, each in a fork of this process, which has imported the slow modules.
 
 One JSON object per line on stdin, one exit status per line on stdout. No thread is started before a fork.
 """
@@ -15,6 +14,9 @@ import scipy.stats  # noqa: F401
 import torch  # noqa: F401
 
 from xpo_bench import cli
+
+if "language" in sys.argv[1:]:  # some seconds more, of which commands on language models save four each
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM  # noqa: F401
 
 
 def child(request: dict[str, Any]) -> int:

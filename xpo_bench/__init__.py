@@ -16,12 +16,11 @@ from xpo_bench.contract.settings import Budget, DataSpec, ModelSpec, Stage
 from xpo_bench.contract.task import Task
 from xpo_bench.contract.tracker import Tracker
 from xpo_bench.errors import DataError, UnreachableError, UsageError
+from xpo_bench.version import __version__
 
 if TYPE_CHECKING:
     from xpo_bench.api import Result, run
     from xpo_bench.contract.metric import Evaluation, History, metric
-
-__version__ = "0.1.0"
 
 _LAZY = {
     "run": "xpo_bench.api",

@@ -44,9 +44,7 @@ EVERY = (*CASES, "memory", "ten")
 
 
 def tables(rows: Sequence[dict[str, Any]]) -> list[Table]:
-    """The peers, with our pairs per second over theirs; the time of our step over that of a bare one; memory;
-    ten algorithms.
-    """
+    """The peers: our pairs per second over theirs, our step over an SFT step, memory, and ten algorithms."""
     out = []
     if speed := [row for row in rows if "pairs_per_s" in row]:
         pace = Table("case", "contender", "pairs/s", "from–to", "ours x", "from–to", title="speed")

@@ -122,8 +122,7 @@ def words_tokenizer(case: Case) -> Any:
 def peer_trainer(
     case: Case, batches: Batches, folder: str, *, precomputed: bool, lr: float = LR, own: bool = False
 ) -> Any:
-    """A DPOTrainer that takes the batches in their order, ready to train; its token ids are compared with
-    ours.
+    """A DPOTrainer that takes the batches in order, ready to train; its token ids are compared with ours.
 
     Args:
         own: train the case's model itself, not a copy.
@@ -218,9 +217,7 @@ def bare(case: Case, batches: Batches) -> list[float]:
 
 
 def joined(case: Case, batch: Sequence[Pair]) -> tuple[Tensor, Tensor, Tensor]:
-    """Pairs as rows of prompt, chosen and rejected, padded on the right: ids, flat positions that predict,
-    and what.
-    """
+    """Rows of prompt, chosen and rejected, padded right: ids, flat positions that predict, and what."""
     texts, starts = [], []
     for pair in batch:
         chosen, rejected = case.rows(pair)

@@ -1,5 +1,4 @@
-"""Peak memory of a step over a vocabulary of 49,152: what training adds to a process that has imported
-everything.
+"""Peak memory of a step over a vocabulary of 49,152: what training adds to a process after imports.
 
     python -m benchmarks.peers.memory ours
 

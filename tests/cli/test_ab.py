@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import signal
 import subprocess
@@ -11,27 +10,16 @@ import time
 import venv
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
+from typing import Any
 
 import pytest
 
-
-def load(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, Path(__file__).parents[1] / "measure" / "conftest.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-fake = load("environments").fake
 Fake = Callable[..., Path]
 AB = ("compare", "--ab")
 FEW = ("--algos", "dpo", "--workloads", "table")
 
 
-def test_equal_sides_are_status_0_with_table_and_progress(fake: Fake, warm: Callable[..., object]) -> None:
+def test_equal_sides_are_status_0_with_table_and_progress(fake: Fake, warm: Callable[..., Any]) -> None:
     fake("old", noise=0.03)
     fake("new", noise=0.03)
     done = warm(*AB, "old", "new")
@@ -49,7 +37,7 @@ def test_equal_sides_are_status_0_with_table_and_progress(fake: Fake, warm: Call
 
 
 def test_a_regression_is_status_3_and_its_document_has_every_block(
-    fake: Fake, warm: Callable[..., object]
+    fake: Fake, warm: Callable[..., Any]
 ) -> None:
     fake("old", noise=0.01)
     fake("new", step_s=1.2e-3, noise=0.01)
@@ -63,7 +51,7 @@ def test_a_regression_is_status_3_and_its_document_has_every_block(
     assert row["test"]["estimate"] == pytest.approx(1.2, abs=0.03)
 
 
-def test_markdown_for_a_pull_request(fake: Fake, warm: Callable[..., object], tmp_path: Path) -> None:
+def test_markdown_for_a_pull_request(fake: Fake, warm: Callable[..., Any], tmp_path: Path) -> None:
     fake("old")
     fake("new", step_s=1.2e-3)
     done = warm(*AB, "old", "new", *FEW, "--quiet", "--md", "-")
@@ -74,9 +62,7 @@ def test_markdown_for_a_pull_request(fake: Fake, warm: Callable[..., object], tm
     assert (tmp_path / "compare.md").read_text("utf-8").startswith("# xpo-bench compare")
 
 
-def test_noise_is_status_4_and_says_what_could_have_been_seen(
-    fake: Fake, warm: Callable[..., object]
-) -> None:
+def test_noise_is_status_4_and_says_what_could_have_been_seen(fake: Fake, warm: Callable[..., Any]) -> None:
     fake("old", process_noise=0.6)
     fake("new", process_noise=0.6)
     done = warm(*AB, "old", "new", *FEW)
@@ -85,7 +71,7 @@ def test_noise_is_status_4_and_says_what_could_have_been_seen(
     assert "nothing is decided" in " ".join(done.out.split())
 
 
-def test_a_dead_process_is_status_4_in_one_line(fake: Fake, warm: Callable[..., object]) -> None:
+def test_a_dead_process_is_status_4_in_one_line(fake: Fake, warm: Callable[..., Any]) -> None:
     fake("old")
     fake("new", fault="exits")
     done = warm(*AB, "old", "new", *FEW, "--quiet")
@@ -95,7 +81,7 @@ def test_a_dead_process_is_status_4_in_one_line(fake: Fake, warm: Callable[..., 
 
 
 def test_an_environment_without_the_suite_is_status_2_in_one_line(
-    fake: Fake, warm: Callable[..., object], tmp_path: Path
+    fake: Fake, warm: Callable[..., Any], tmp_path: Path
 ) -> None:
     venv.EnvBuilder(with_pip=False, symlinks=True).create(tmp_path / "empty")
     fake("new")
@@ -119,7 +105,7 @@ def test_an_environment_without_the_suite_is_status_2_in_one_line(
     ],
 )
 def test_mistakes_are_status_2_in_one_line(
-    fake: Fake, warm: Callable[..., object], words: tuple[str, ...], said: str, tmp_path: Path
+    fake: Fake, warm: Callable[..., Any], words: tuple[str, ...], said: str, tmp_path: Path
 ) -> None:
     fake("old")
     fake("new")

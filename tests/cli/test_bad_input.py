@@ -38,54 +38,117 @@ def files(tmp_path: Path) -> None:
 # the bad inputs that the suite promises to refuse, through the installed command
 PROMISED = {
     "unknown algorithm": ([*RUN, "--algos", "dpoo"], "unknown algorithm 'dpoo'; did you mean 'dpo'?"),
-    "unknown hyperparameter": ([*RUN, "--algos", "dpo", "--set", "dpo.bata=1"], "unknown setting of dpo 'bata'; did you mean"),
-    "negative beta": ([*RUN, "--algos", "dpo", "--set", "dpo.beta=-1"], "dpo.beta = -1: input should be greater than 0"),
+    "unknown hyperparameter": (
+        [*RUN, "--algos", "dpo", "--set", "dpo.bata=1"],
+        "unknown setting of dpo 'bata'; did you mean",
+    ),
+    "negative beta": (
+        [*RUN, "--algos", "dpo", "--set", "dpo.beta=-1"],
+        "dpo.beta = -1: input should be greater than 0",
+    ),
     "beta is nan": ([*RUN, "--algos", "dpo", "--set", "dpo.beta=nan"], "dpo.beta = nan: input should be"),
     "missing file": ([*DATA, "missing.jsonl"], "missing.jsonl: no such file"),
     "no chosen": ([*DATA, "no-chosen.jsonl"], "no-chosen.jsonl row 2: missing column chosen"),
     "empty data set": ([*DATA, "empty.jsonl"], "empty.jsonl: empty data set; at least one row is needed"),
     "chosen is rejected": ([*DATA, "equal.jsonl"], "equal.jsonl row 3: chosen == rejected ('a')"),
-    "no model": (["run", "--algos", "dpo", "--data", "good.jsonl", "--model", "./not-a-model"], "has no config.json"),
-    "unwritable": ([*RUN, "--algos", "dpo", "--out", "a-file/run"], "--out a-file/run: cannot be written (Not a directory)"),
-    "no such device": ([*RUN, "--algos", "dpo", "--device", "cuda:7"], "--device cuda:7: not on this machine (there is: cpu"),
-}  # fmt: skip
+    "no model": (
+        ["run", "--algos", "dpo", "--data", "good.jsonl", "--model", "./not-a-model"],
+        "has no config.json",
+    ),
+    "unwritable": (
+        [*RUN, "--algos", "dpo", "--out", "a-file/run"],
+        "--out a-file/run: cannot be written (Not a directory)",
+    ),
+    "no such device": (
+        [*RUN, "--algos", "dpo", "--device", "cuda:7"],
+        "--device cuda:7: not on this machine (there is: cpu",
+    ),
+}
 
 OTHERS = {
-    "a file for a name": ([*RUN, "--algos", "my.py"], "takes names of installed plugins; `xpo-bench check my.py` takes a file"),
-    "unknown task": (["run", "--algos", "dpo", "--tasks", "bandid"], "unknown task 'bandid'; did you mean 'bandit'?"),
-    "unknown suite": (["run", "--algos", "dpo", "--suite", "quik"], "unknown suite 'quik'; did you mean 'quick'?"),
+    "a file for a name": (
+        [*RUN, "--algos", "my.py"],
+        "takes names of installed plugins; `xpo-bench check my.py` takes a file",
+    ),
+    "unknown task": (
+        ["run", "--algos", "dpo", "--tasks", "bandid"],
+        "unknown task 'bandid'; did you mean 'bandit'?",
+    ),
+    "unknown suite": (
+        ["run", "--algos", "dpo", "--suite", "quik"],
+        "unknown suite 'quik'; did you mean 'quick'?",
+    ),
     "unknown option": (["run", "--alogs", "dpo"], "No such option '--alogs'"),
     "unknown command": (["rum"], "No such command 'rum'"),
     "unknown list": (["list", "algo"], "unknown list 'algo'; did you mean 'algos'?"),
-    "unknown optimizer": ([*RUN, "--algos", "dpo", "--optimizer", "lion"], "'lion' is not one of 'sgd', 'adam'"),
-    "steps": (["run", "--algos", "dpo", "--tasks", "cycle", "--steps", "0"], "task.steps = 0: input should be greater than 0"),
+    "unknown optimizer": (
+        [*RUN, "--algos", "dpo", "--optimizer", "lion"],
+        "'lion' is not one of 'sgd', 'adam'",
+    ),
+    "steps": (
+        ["run", "--algos", "dpo", "--tasks", "cycle", "--steps", "0"],
+        "task.steps = 0: input should be greater than 0",
+    ),
     "steps are a word": (["run", "--algos", "dpo", "--steps", "many"], "'many' is not a valid integer"),
     "seeds": ([*RUN[:-2], "--algos", "dpo", "--seeds", "0"], "--seeds 0: expected a count such as 3"),
-    "set without value": ([*RUN, "--algos", "dpo", "--set", "dpo.beta"], "--set dpo.beta: expected ALGORITHM.FIELD=VALUE"),
-    "set of another": ([*RUN, "--algos", "dpo", "--set", "ipo.tau=1"], "ipo is not among the algorithms of this run (dpo)"),
+    "set without value": (
+        [*RUN, "--algos", "dpo", "--set", "dpo.beta"],
+        "--set dpo.beta: expected ALGORITHM.FIELD=VALUE",
+    ),
+    "set of another": (
+        [*RUN, "--algos", "dpo", "--set", "ipo.tau=1"],
+        "ipo is not among the algorithms of this run (dpo)",
+    ),
     "no algorithm": (RUN, "--algos is missing"),
     "does not fit": ([*DATA, "singles.jsonl"], "dpo does not fit task singles: needs preference pairs"),
     "plan": (["run", "plan.toml"], "unknown word 'algo'; did you mean 'algos'?"),
     "missing plan": (["run", "missing.toml"], "missing.toml: cannot be read (No such file or directory)"),
     "data and tasks": ([*DATA, "good.jsonl", "--tasks", "cycle"], "--data and --tasks exclude each other"),
-    "world lacks an action": ([*DATA, "good.jsonl", "--world", "world.json"], "lacks the completion 'b' of the data"),
+    "world lacks an action": (
+        [*DATA, "good.jsonl", "--world", "world.json"],
+        "lacks the completion 'b' of the data",
+    ),
     "world without data": ([*RUN, "--algos", "dpo", "--world", "world.json"], "--world goes with --data"),
     "no rows": ([*DATA, "good.jsonl", "--rows", "0"], "task.rows = 0: input should be greater than 0"),
-    "fewer than no rows": ([*DATA, "good.jsonl", "--rows", "-3"], "task.rows = -3: input should be greater than 0"),
+    "fewer than no rows": (
+        [*DATA, "good.jsonl", "--rows", "-3"],
+        "task.rows = -3: input should be greater than 0",
+    ),
     "rows are a word": ([*DATA, "good.jsonl", "--rows", "few"], "'few' is not a valid integer"),
-    "rows of a setting": ([*DATA, "good.jsonl", "--set", "task.rows=0"], "task.rows = 0: input should be greater than 0"),
+    "rows of a setting": (
+        [*DATA, "good.jsonl", "--set", "task.rows=0"],
+        "task.rows = 0: input should be greater than 0",
+    ),
     "rows of a world": ([*RUN, "--algos", "dpo", "--rows", "5"], "task deterministic makes its own rows"),
     "held-out share": ([*DATA, "good.jsonl", "--heldout", "1"], "heldout"),
-    "model is a file": (["run", "--algos", "dpo", "--data", "good.jsonl", "--model", "./a-file"], "is not a directory"),
-    "noise": ([*RUN, "--algos", "dpo", "--label-noise", "0.5"], "task.label_noise = 0.5: input should be less than 0.5"),
-    "no processes": ([*TINY, "--gpus-per-cell", "0"], "--gpus-per-cell 0: expected a whole number of processes, 1 or more"),
+    "model is a file": (
+        ["run", "--algos", "dpo", "--data", "good.jsonl", "--model", "./a-file"],
+        "is not a directory",
+    ),
+    "noise": (
+        [*RUN, "--algos", "dpo", "--label-noise", "0.5"],
+        "task.label_noise = 0.5: input should be less than 0.5",
+    ),
+    "no processes": (
+        [*TINY, "--gpus-per-cell", "0"],
+        "--gpus-per-cell 0: expected a whole number of processes, 1 or more",
+    ),
     "processes are a word": ([*TINY, "--gpus-per-cell", "two"], "'two' is not a valid integer"),
-    "processes of a table": ([*RUN, "--algos", "dpo", "--device", "cpu", "--gpus-per-cell", "2"], "it is for language models"),
-    "processes without rows": ([*TINY, "--batch-size", "2", "--gpus-per-cell", "3"], "have 2 rows, not one for each process"),
-    "processes of an ensemble": ([*TINY, "--set", "task.ensemble=2", "--gpus-per-cell", "2"], "not with task.ensemble=2"),
+    "processes of a table": (
+        [*RUN, "--algos", "dpo", "--device", "cpu", "--gpus-per-cell", "2"],
+        "it is for language models",
+    ),
+    "processes without rows": (
+        [*TINY, "--batch-size", "2", "--gpus-per-cell", "3"],
+        "have 2 rows, not one for each process",
+    ),
+    "processes of an ensemble": (
+        [*TINY, "--set", "task.ensemble=2", "--gpus-per-cell", "2"],
+        "not with task.ensemble=2",
+    ),
     "show nothing": (["show", "missing"], "missing: not a run directory"),
     "status of a file": (["status", "a-file"], "a-file: not a run directory"),
-}  # fmt: skip
+}
 
 
 def refused(done: Any, message: str) -> None:
@@ -98,9 +161,13 @@ def refused(done: Any, message: str) -> None:
 
 
 @pytest.mark.parametrize(("words", "message"), PROMISED.values(), ids=PROMISED)
-def test_promised_refusals(xpo: Command, tmp_path: Path, words: list[str], message: str) -> None:
-    refused(xpo(*words), message)
+def test_promised_refusals(warm: Command, tmp_path: Path, words: list[str], message: str) -> None:
+    refused(warm(*words), message)
     assert not (tmp_path / "results").exists()
+
+
+def test_a_refusal_of_a_process_of_its_own(xpo: Command) -> None:
+    refused(xpo(*PROMISED["unknown hyperparameter"][0]), PROMISED["unknown hyperparameter"][1])
 
 
 @pytest.mark.parametrize(("words", "message"), OTHERS.values(), ids=OTHERS)

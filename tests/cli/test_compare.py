@@ -1,4 +1,4 @@
-"""`xpo-bench compare` and `baseline` through the installed command, and the steps of the action through bash."""
+"""`xpo-bench compare` and `baseline` as installed commands, and the steps of the action in bash."""
 
 from __future__ import annotations
 
@@ -120,9 +120,7 @@ def test_refusals(warm: Any, tmp_path: Path, words: list[str], message: str) -> 
 
 
 def test_the_committed_baseline_is_still_met(xpo: Any) -> None:
-    """On whatever machine this is: equal bits or equivalent, and never worse. Its language model is left out
-    here.
-    """
+    """On any machine: equal bits or equivalent, and never worse. Its language model is left out here."""
     words = [
         "run",
         "--algos",
@@ -149,9 +147,7 @@ def test_the_committed_baseline_is_still_met(xpo: Any) -> None:
 def step(
     tmp_path: Path, variables: Callable[..., dict[str, str]]
 ) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Runs a step of the action as its host does: the script in bash, inputs by the environment, defaults
-    filled in.
-    """
+    """Runs a step of the action as its host does: in bash, inputs by the environment, defaults filled in."""
     defaults = {name: value.get("default", "") for name, value in ACTION["inputs"].items()}
 
     def run(name: str, **inputs: str) -> subprocess.CompletedProcess[str]:

@@ -1,6 +1,4 @@
-"""`xpo-bench data`: exact values on invented sets, bad rows that are told of and end nothing, and every real
-set.
-"""
+"""`xpo-bench data`: exact values on invented sets, bad rows that are reported and end nothing, real sets."""
 
 from __future__ import annotations
 
@@ -26,14 +24,31 @@ from xpo_bench.report.preference_set.meaning import MEANING
 Command = Callable[..., Any]
 
 TEXT = {
-    "bad_rows", "repeated_rows", "shared_completions", "split_overlap", "contradictory", "length_bias", "lengths",
-}  # fmt: skip
+    "bad_rows",
+    "repeated_rows",
+    "shared_completions",
+    "split_overlap",
+    "contradictory",
+    "length_bias",
+    "lengths",
+}
 PAIRED = TEXT | {"ties", "unanimous", "intransitive", "edit_distance", "equal_but_for_spaces"}
 UNPAIRED = TEXT | {"balance", "prompts_with_both"}
 MODEL = {"truncated", "left_out", "boundary_merges", "template", "end_token"}
 FACTS = {
-    "schema", "source", "revision", "kind", "layout", "columns", "rows", "used", "train", "heldout", "prompts", "model",
-}  # fmt: skip
+    "schema",
+    "source",
+    "revision",
+    "kind",
+    "layout",
+    "columns",
+    "rows",
+    "used",
+    "train",
+    "heldout",
+    "prompts",
+    "model",
+}
 
 
 @pytest.fixture
@@ -206,8 +221,11 @@ def test_what_cannot_be_read_is_one_line(
 def test_unknown_model_is_one_line(warm: Command, jsonl: Callable[..., str]) -> None:
     done = warm("data", jsonl(*SET), "--model", "./nowhere")
     assert done.code == 2
-    assert done.lines == ["xpo-bench: --model ./nowhere: is not a directory; give a Hugging Face model directory, a hub id, "
-                          "tiny, tabular or linear"]  # fmt: skip
+    assert done.lines == [
+        "xpo-bench: --model ./nowhere: is not a directory; "
+        "give a Hugging Face model directory, a hub id, "
+        "tiny, tabular or linear"
+    ]
 
 
 def test_unpaired_rows_tell_balance_and_weights_of_kto(warm: Command, jsonl: Callable[..., str]) -> None:
@@ -292,9 +310,15 @@ def test_conversations_tell_the_template_and_who_writes_the_end_token(
     )
     tokenizer.save_pretrained(tmp_path / "model")
     config = LlamaConfig(
-        vocab_size=len(words), hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2,
-        num_key_value_heads=2, max_position_embeddings=64, eos_token_id=1,
-    )  # fmt: skip
+        vocab_size=len(words),
+        hidden_size=16,
+        intermediate_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        max_position_embeddings=64,
+        eos_token_id=1,
+    )
     LlamaForCausalLM(config).save_pretrained(tmp_path / "model")
     user, answers = [{"role": "user", "content": "hi"}], ("hello", "go away")
     chosen, rejected = ([{"role": "assistant", "content": text}] for text in answers)

@@ -52,9 +52,13 @@ def test_columns_under_every_word(warm: Command, tmp_path: Path) -> None:
     data = cells[0]["task"]["data"]
     assert (data["layout"], data["rows"], data["train"]) == ("judged", 3, 3)
     assert data["columns"] == {
-        "prompt": "q.text", "pair": "response_a, response_b", "preference": "winner", "response_a": "left", "response_b": "right",
+        "prompt": "q.text",
+        "pair": "response_a, response_b",
+        "preference": "winner",
+        "response_a": "left",
+        "response_b": "right",
         "winner": "verdict",
-    }  # fmt: skip
+    }
     assert set(cells[0]["final_policy"]["x"]) == {"a", "b", "c"}
 
 
@@ -150,7 +154,10 @@ def test_what_was_dropped_is_told_everywhere(warm: Command, tmp_path: Path) -> N
     assert all(f"row {n}: " in refused.err for n in (3, 4, 5))
     assert "3 of 5 rows are bad: 2 chosen equals rejected, 1 empty completion" in refused.err
     done = warm("run", *SHORT, "--data", "d.jsonl", "--on-bad-row", "skip", "--out", "r")
-    line = "d: 2 of 5 rows used; 3 dropped (2 chosen equals rejected, 1 empty completion); 1 row: score_chosen <= score_rejected"
+    line = (
+        "d: 2 of 5 rows used; 3 dropped (2 chosen equals rejected, 1 empty completion); 1 row: "
+        "score_chosen <= score_rejected"
+    )
     assert "3 rows dropped: 2 chosen equals rejected, 1 empty completion" in done.err
     assert "1 row: score_chosen <= score_rejected" in done.err
     warm("report", "r", "--html", "r.html", "--md", "r.md", "--json", "r.json")

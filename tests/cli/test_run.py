@@ -67,9 +67,7 @@ exactly.
 
 @pytest.fixture
 def four_actions(tmp_path: Path) -> list[str]:
-    """Data whose frequencies ARE the Bradley–Terry probabilities of a known reward, and the words that name
-    it.
-    """
+    """Data whose frequencies are the Bradley–Terry probabilities of a known reward, and its options."""
     rows = [(i, j) for i in WINS for j in WINS if i != j for _ in range(WINS[i])]
     jsonl(tmp_path / "four.jsonl", rows)
     world = {"x": {"reference": REFERENCE, "reward": {y: math.log(w) for y, w in WINS.items()}}}
@@ -210,7 +208,8 @@ def test_a_failed_cell_is_exit_status_1_and_no_number(
     warm: Command, distribution: Callable[..., Path], tmp_path: Path
 ) -> None:
     source = (
-        "from dataclasses import dataclass\nfrom typing import ClassVar\nfrom xpo_bench import Algorithm, hookimpl\n\n"
+        "from dataclasses import dataclass\nfrom typing import ClassVar\nfrom xpo_bench "
+        "import Algorithm, hookimpl\n\n"
         "@dataclass(frozen=True)\nclass Bad(Algorithm):\n    name: ClassVar[str] = 'bad'\n\n"
         "    def loss(self, step):\n        return step.log_ratio('chosen').mean()\n\n"
         "@hookimpl\ndef xpo_algorithms():\n    return [Bad]\n"

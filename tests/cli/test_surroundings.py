@@ -1,6 +1,4 @@
-"""The command runs where users run it: odd locales, homes, clocks, paths and data, each with its documented
-outcome.
-"""
+"""The command where users run it: odd locales, homes, clocks, paths, data, with documented outcomes."""
 
 from __future__ import annotations
 
@@ -47,15 +45,16 @@ def kl(out: str) -> float:
     ],
     ids=lambda env: "-".join(env),
 )
-def test_odd_environments(xpo: Any, env: dict[str, str]) -> None:
-    found = xpo(*RUN, "--json", "--out", "r", **env)
+def test_odd_environments(warm_under: Any, env: dict[str, str]) -> None:
+    command = warm_under(env)
+    found = command(*RUN, "--json", "--out", "r")
     assert found.code == 0, found.err
     assert kl(found.out) == pytest.approx(0.0, abs=1.0)
-    shown = xpo("show", "r", **env)
+    shown = command("show", "r")
     assert shown.code == 0, shown.err
     assert "dpo" in shown.out
-    assert xpo("show", "r", "--baseline", "dpo", **env).code == 0
-    assert xpo("list", "metrics", **env).code == 0
+    assert command("show", "r", "--baseline", "dpo").code == 0
+    assert command("list", "metrics").code == 0
 
 
 def test_a_locale_that_is_set_by_a_library_changes_no_number(tmp_path: Path, xpo: Any) -> None:
@@ -69,7 +68,8 @@ def test_a_locale_that_is_set_by_a_library_changes_no_number(tmp_path: Path, xpo
         "    try:\n        locale.setlocale(locale.LC_ALL, name); break\n"
         "    except locale.Error: pass\n"
         "import xpo_bench\n"
-        "print(repr(xpo_bench.run(['dpo'], ['one_pair'], seeds=1, steps=3, out='r').cells[0]['metrics']['kl']))\n"
+        "print(repr(xpo_bench.run(['dpo'], ['one_pair'], seeds=1, steps=3, "
+        "out='r').cells[0]['metrics']['kl']))\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
@@ -80,12 +80,12 @@ def test_a_locale_that_is_set_by_a_library_changes_no_number(tmp_path: Path, xpo
 @pytest.mark.parametrize(
     "name", ["with blanks and 'quotes\"", "été-Ω-日本", "-dash", "a" * 200, "[bold]red[/]", "per%cent{}"]
 )
-def test_odd_names_of_directories(xpo: Any, tmp_path: Path, name: str) -> None:
+def test_odd_names_of_directories(warm: Any, tmp_path: Path, name: str) -> None:
     out = tmp_path / name / "run"
-    found = xpo(*RUN, "--out", out)
+    found = warm(*RUN, "--out", out)
     assert found.code == 0, found.err
-    assert xpo("status", out).code == 0
-    assert xpo("report", out, "--md", "-").code == 0
+    assert warm("status", out).code == 0
+    assert warm("report", out, "--md", "-").code == 0
 
 
 def test_a_clock_that_jumps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

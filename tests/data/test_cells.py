@@ -1,6 +1,4 @@
-"""Lists in cells: messages as JSON, as Python, as pandas prints them, in JSON columns of parquet; and text
-that is none.
-"""
+"""Lists in cells: messages as JSON, as Python, as pandas prints them, in JSON columns; and plain text."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""Columns of conversational rows: tools, settings, a system prompt, reasoning, parts; what a template drops,
-and its date.
-"""
+"""Columns of conversations: tools, settings, system prompts, reasoning, parts; what a template drops."""
 
 from __future__ import annotations
 
@@ -14,8 +12,9 @@ import numpy as np
 import pytest
 from chat_families import CHATML, FAMILIES, IM, LLAMA3, QWEN3
 from chat_models import byte_level, fast
+from narrow import as_a, present
 
-from xpo_bench.contract.examples import Dataset, Pair
+from xpo_bench.contract.examples import Dataset, Pair, Text
 from xpo_bench.contract.settings import DataSpec, ModelSpec
 from xpo_bench.data.dataset import fingerprint, load_dataset
 from xpo_bench.data.templates import stopped_clock
@@ -24,7 +23,8 @@ from xpo_bench.errors import DataError
 TOOLS = (
     "{% if tools %}TOOLS {{ tools | tojson }}\n{% endif %}{% if mood %}MOOD {{ mood }}\n{% endif %}"
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if m.content %}{{ m.content }}{% endif %}"
-    "{% for call in m.tool_calls or [] %}<tool_call>{{ call.function | tojson }}</tool_call>{% endfor %}<|im_end|>\n{% endfor %}"
+    "{% for call in m.tool_calls or [] %}<tool_call>{{ call.function | tojson "
+    "}}</tool_call>{% endfor %}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 NONE_IS_MISSING = TOOLS.replace("{% if m.content %}", "{% if m.content is not defined %}NOTHING{% else %}")
@@ -36,8 +36,10 @@ SCHEMA = [
 ]
 CALL = {"type": "function", "function": {"name": "weather", "arguments": {"city": "Paris"}}}
 PARTS_ALONE = (
-    "{% for m in messages %}<|im_start|>{{ m.role }}\n{% for part in m.content %}{% if part.type == 'text' %}{{ part.text }}"
-    "{% endif %}{% endfor %}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{% for part in m.content %}{% if "
+    "part.type == 'text' %}{{ part.text }}"
+    "{% endif %}{% endfor %}<|im_end|>\n{% endfor %}{% if add_generation_prompt "
+    "%}<|im_start|>assistant\n{% endif %}"
 )
 
 
@@ -65,8 +67,7 @@ class Read:
         tokenizer.save_pretrained(place)
         file = self.folder / "rows.jsonl"
         file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-        told = {} if day is None else {"template_date": day}
-        model = ModelSpec(name=str(place), **told)
+        model = ModelSpec(name=str(place)) if day is None else ModelSpec(name=str(place), template_date=day)
         return load_dataset(DataSpec(source=str(file), **options), 0.0, np.random.default_rng(0), model)
 
 
@@ -172,7 +173,7 @@ def test_conversations_with_tools(read: Read, template: str, message: dict[str, 
     }
     assert whole(read(made, row).train[0]) == by_trl(made, row)
     answer = {"prompt": [user("weather?")], "chosen": [message], "rejected": [said("No.")]}
-    (pair,) = read(made, answer).train
+    pair = as_a(Pair, read(made, answer).train[0])
     assert whole(pair) == by_trl(made, answer)
     assert '"city": "Paris"' in pair.chosen
     turns = {
@@ -180,9 +181,10 @@ def test_conversations_with_tools(read: Read, template: str, message: dict[str, 
         "chosen": [message, result, said("It is 22.")],
         "rejected": [said("No.")],
     }
-    (pair,) = read(made, turns).train
+    pair = as_a(Pair, read(made, turns).train[0])
     assert whole(pair) == by_trl(made, turns)
-    heard = "".join(pair.chosen[first:last] for first, last in pair.chosen.spoken)
+    chosen = as_a(Text, pair.chosen)
+    heard = "".join(chosen[first:last] for first, last in present(chosen.spoken))
     assert "22 C" not in heard
     assert "Paris" in heard
     assert heard.endswith("It is 22.<|im_end|>\n")
@@ -208,10 +210,11 @@ def test_a_call_whose_rendering_changes_once_a_turn_follows(read: Read, text: st
         "chosen": [first, result, said("It is 22.")],
         "rejected": [said("No.")],
     }
-    (pair,) = read(made, row).train
+    pair = as_a(Pair, read(made, row).train[0])
     assert whole(pair) == by_trl(made, row)
+    chosen = as_a(Text, pair.chosen)
     call = '<tool_call>{"name": "weather", "arguments": {"kind": "weather"}}</tool_call><|im_end|>\n'
-    heard = [pair.chosen[first:last] for first, last in pair.chosen.spoken]
+    heard = [chosen[first:last] for first, last in present(chosen.spoken)]
     assert heard == [(text or "") + call, "<think>\n\n</think>\n\nIt is 22.<|im_end|>\n"]
 
 
@@ -294,7 +297,7 @@ def test_reasoning_templates_are_served(read: Read, family: str) -> None:
     if family != "deepseek-r1":  # it drops the reasoning of every answer
         thoughts = (("chosen", "hm, so"), ("rejected", "no"))
         thought = {**ROW, **{side: [said(f"<think>\n{text}\n</think>\n\nyes")] for side, text in thoughts}}
-        (pair,) = read(made, thought).train
+        pair = as_a(Pair, read(made, thought).train[0])
         assert whole(pair) == by_trl(made, thought)
         assert "hm, so" in pair.chosen
         endless = {**ROW, "chosen": [said("<think>\nhm, so, because")]}

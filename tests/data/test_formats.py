@@ -199,7 +199,10 @@ def test_long_and_unprintable_values_stay_one_short_line() -> None:
 def test_unknown_layout_names_both() -> None:
     with pytest.raises(
         DataError,
-        match=r"row 1: columns text, title hold neither prompt, chosen, rejected nor prompt, completion, label",
+        match=(
+            r"row 1: columns text, title hold neither prompt, chosen, rejected nor prompt, "
+            r"completion, label"
+        ),
     ):
         parse(numbered({"text": "t", "title": "u"}), "d")
 
@@ -212,7 +215,7 @@ def test_nothing_left() -> None:
 
 
 def test_to_singles_keeps_the_halves_of_a_pair_adjacent() -> None:
-    rows = [Pair("x", "a", "b", 0.9, "s"), Single("x", "c", True), Pair("y", "d", "e")]
+    rows: list[Pair | Single] = [Pair("x", "a", "b", 0.9, "s"), Single("x", "c", True), Pair("y", "d", "e")]
     assert to_singles(rows) == [
         Single("x", "a", True, "s"),
         Single("x", "b", False, "s"),

@@ -1,4 +1,4 @@
-"""Statistics of preference rows against brute force on small random sets, and exact values on written ones."""
+"""Statistics of preference rows: brute force on small random sets, exact values on written ones."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def random_pairs(seed: int, rows: int = 120) -> list[Pair]:
     out = []
     for _ in range(rows):
         a, b = rng.choice(7, size=2, replace=False)
-        p = rng.choice([None, 0.5, 0.75, 1.0])
-        out.append(pair(f"x{rng.integers(2)}", f"y{a}", f"y{b}", None if p is None else float(p)))
+        p = (None, 0.5, 0.75, 1.0)[rng.choice(4)]
+        out.append(pair(f"x{rng.integers(2)}", f"y{a}", f"y{b}", p))
     return out
 
 

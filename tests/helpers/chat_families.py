@@ -16,7 +16,8 @@ CHATML = (
 LLAMA2 = (
     "{% set found = namespace(system='') %}{% for m in messages %}"
     "{% if m.role == 'system' %}{% set found.system = '<<SYS>>\n' + m.content + '\n<</SYS>>\n\n' %}"
-    "{% elif m.role == 'user' %}{{ bos_token }}[INST] {{ found.system + m.content.strip() }} [/INST]{% set found.system = '' %}"
+    "{% elif m.role == 'user' %}{{ bos_token }}[INST] {{ found.system + m.content.strip() }} "
+    "[/INST]{% set found.system = '' %}"
     "{% else %} {{ m.content.strip() }} {{ eos_token }}{% endif %}{% endfor %}"
 )
 MISTRAL_V1 = (
@@ -28,17 +29,20 @@ MISTRAL_V1 = (
 MISTRAL_V3 = (
     "{% set rest = messages[1:] if messages[0].role == 'system' else messages %}{{ bos_token }}"
     "{% for m in rest %}{% if m.role == 'user' %}[INST] "
-    "{% if loop.last and messages[0].role == 'system' %}{{ messages[0].content }}\n\n{% endif %}{{ m.content }}[/INST]"
+    "{% if loop.last and messages[0].role == 'system' %}{{ messages[0].content }}\n\n{% "
+    "endif %}{{ m.content }}[/INST]"
     "{% else %} {{ m.content }}{{ eos_token }}{% endif %}{% endfor %}"
 )
 NEMO = MISTRAL_V3.replace("[INST] ", "[INST]").replace("{% else %} {{", "{% else %}{{")
 VICUNA = (
     "{{ bos_token }}A chat between a user and an assistant. "
-    "{% for m in messages %}{% if m.role == 'user' %}USER: {{ m.content }} {% else %}ASSISTANT: {{ m.content }}{{ eos_token }}"
+    "{% for m in messages %}{% if m.role == 'user' %}USER: {{ m.content }} {% else "
+    "%}ASSISTANT: {{ m.content }}{{ eos_token }}"
     "{% endif %}{% endfor %}{% if add_generation_prompt %}ASSISTANT:{% endif %}"
 )
 ZEPHYR = (
-    "{% for m in messages %}{% if m.role in ('user', 'system', 'assistant') %}<|{{ m.role }}|>\n{{ m.content }}{{ eos_token }}\n"
+    "{% for m in messages %}{% if m.role in ('user', 'system', 'assistant') %}<|{{ m.role "
+    "}}|>\n{{ m.content }}{{ eos_token }}\n"
     "{% endif %}{% endfor %}{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
 )
 PHI3 = (
@@ -46,39 +50,51 @@ PHI3 = (
     "{% if add_generation_prompt %}<|assistant|>\n{% else %}{{ eos_token }}{% endif %}"
 )
 GEMMA = (
-    "{{ bos_token }}{% if messages[0].role == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
-    "{% for m in messages %}<start_of_turn>{{ 'model' if m.role == 'assistant' else m.role }}\n{{ m.content | trim }}"
+    "{{ bos_token }}{% if messages[0].role == 'system' %}{{ raise_exception('System role not "
+    "supported') }}{% endif %}"
+    "{% for m in messages %}<start_of_turn>{{ 'model' if m.role == 'assistant' else m.role "
+    "}}\n{{ m.content | trim }}"
     "<end_of_turn>\n{% endfor %}{% if add_generation_prompt %}<start_of_turn>model\n{% endif %}"
 )
 LLAMA3 = (
     "{{ bos_token }}{% if not date_string is defined %}{% if strftime_now is defined %}"
-    "{% set date_string = strftime_now('%d %b %Y') %}{% else %}{% set date_string = '26 Jul 2024' %}{% endif %}{% endif %}"
+    "{% set date_string = strftime_now('%d %b %Y') %}{% else %}{% set date_string = '26 Jul "
+    "2024' %}{% endif %}{% endif %}"
     "<|start_header_id|>system<|end_header_id|>\n\nToday Date: {{ date_string }}\n\n"
-    "{% if messages[0].role == 'system' %}{{ messages[0].content }}{% set messages = messages[1:] %}{% endif %}<|eot_id|>"
+    "{% if messages[0].role == 'system' %}{{ messages[0].content }}{% set messages = "
+    "messages[1:] %}{% endif %}<|eot_id|>"
     "{% if tools %}{{ tools | tojson }}{% endif %}"
-    "{% for m in messages %}<|start_header_id|>{{ m.role }}<|end_header_id|>\n\n{{ m.content | trim }}<|eot_id|>{% endfor %}"
+    "{% for m in messages %}<|start_header_id|>{{ m.role }}<|end_header_id|>\n\n{{ m.content "
+    "| trim }}<|eot_id|>{% endfor %}"
     "{% if add_generation_prompt %}<|start_header_id|>assistant<|end_header_id|>\n\n{% endif %}"
 )
 GLM = (
     "[gMASK]<sop>{% for m in messages %}<|{{ m.role }}|>\n{% if m.role == 'assistant' %}"
-    "{% if '</think>' in m.content %}{{ m.content }}{% else %}<think></think>\n{{ m.content | trim }}{% endif %}"
+    "{% if '</think>' in m.content %}{{ m.content }}{% else %}<think></think>\n{{ m.content "
+    "| trim }}{% endif %}"
     "{% else %}{{ m.content }}{% endif %}{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
 R1 = (
-    "{{ bos_token }}{% for m in messages %}{% if m.role == 'user' %}<|User|>{{ m.content }}{% elif m.role == 'system' %}"
-    "{{ m.content }}{% else %}<|Assistant|>{{ m.content.split('</think>')[-1] }}{{ eos_token }}{% endif %}{% endfor %}"
+    "{{ bos_token }}{% for m in messages %}{% if m.role == 'user' %}<|User|>{{ m.content "
+    "}}{% elif m.role == 'system' %}"
+    "{{ m.content }}{% else %}<|Assistant|>{{ m.content.split('</think>')[-1] }}{{ eos_token "
+    "}}{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}<|Assistant|><think>\n{% endif %}"
 )
 # an empty <think> before the last answer, none before those that another turn follows
 QWEN3 = (
-    "{% set last = namespace(user=0) %}{% for m in messages %}{% if m.role == 'user' %}{% set last.user = loop.index0 %}"
+    "{% set last = namespace(user=0) %}{% for m in messages %}{% if m.role == 'user' %}{% "
+    "set last.user = loop.index0 %}"
     "{% endif %}{% endfor %}{% for m in messages %}<|im_start|>{{ m.role }}\n{% if m.role == 'assistant' %}"
     "{% set parts = m.content.split('</think>') %}{% if loop.index0 > last.user %}<think>\n"
-    "{{ parts[0].replace('<think>', '').strip() if parts | length > 1 }}\n</think>\n\n{% endif %}{{ parts[-1].lstrip() }}"
-    "{% else %}{{ m.content }}{% endif %}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    "{{ parts[0].replace('<think>', '').strip() if parts | length > 1 }}\n</think>\n\n{% "
+    "endif %}{{ parts[-1].lstrip() }}"
+    "{% else %}{{ m.content }}{% endif %}<|im_end|>\n{% endfor %}{% if add_generation_prompt "
+    "%}<|im_start|>assistant\n{% endif %}"
 )
 GPT_OSS = (
-    "{% macro system() %}<|start|>system<|message|>Current date: {{ strftime_now('%Y-%m-%d') }}<|end|>{% endmacro %}"
+    "{% macro system() %}<|start|>system<|message|>Current date: {{ strftime_now('%Y-%m-%d') "
+    "}}<|end|>{% endmacro %}"
     "{{ system() }}"
     "{% for m in messages %}{% if m.role == 'assistant' %}<|start|>assistant"
     "{% if m.thinking %}<|channel|>analysis<|message|>{{ m.thinking }}<|end|><|start|>assistant{% endif %}"
@@ -87,18 +103,23 @@ GPT_OSS = (
     "{% if add_generation_prompt %}<|start|>assistant{% endif %}"
 )
 GRANITE = (
-    "{% if messages[0].role != 'system' %}<|role|>system<|end_role|>Today's Date: {{ strftime_now('%B %-d, %Y') }}.<|end|>\n"
+    "{% if messages[0].role != 'system' %}<|role|>system<|end_role|>Today's Date: {{ "
+    "strftime_now('%B %-d, %Y') }}.<|end|>\n"
     "{% endif %}"
     "{% for m in messages %}<|role|>{{ m.role }}<|end_role|>{{ m.content }}{{ eos_token }}\n{% endfor %}"
     "{% if add_generation_prompt %}<|role|>assistant<|end_role|>{% endif %}"
 )
 NEMOTRON = (
     "{{ bos_token }}{% for m in messages %}<|im_start|>{{ m.role }}\n"
-    "{% if m.role == 'assistant' and '<think>' not in m.content %}<think></think>{% endif %}{{ m.content }}<|im_end|>\n"
+    "{% if m.role == 'assistant' and '<think>' not in m.content %}<think></think>{% endif "
+    "%}{{ m.content }}<|im_end|>\n"
     "{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n<think>\n{% endif %}"
 )
-PLAIN_WORDS = "{% for m in messages %}{{ m.role }} : {{ m.content }} [SEP] {% endfor %}{% if add_generation_prompt %}assistant :{% endif %}"
+PLAIN_WORDS = (
+    "{% for m in messages %}{{ m.role }} : {{ m.content }} [SEP] {% endfor %}{% if "
+    "add_generation_prompt %}assistant :{% endif %}"
+)
 
 
 @dataclass(frozen=True)

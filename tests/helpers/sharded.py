@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from narrow import present
 from small_models import SPEC, VOCAB, build
 
 from xpo_bench.policy.language.causal_lm import CausalLM
@@ -62,7 +63,7 @@ def compare(rank: int, folder: Path, families: tuple[str, ...]) -> None:
                 a, part(b, a), rtol=1e-5, atol=1e-5, msg=family
             )  # some norms compute in float32
         norm = torch.stack([gradient.norm() for gradient in theirs]).norm()
-        torch.testing.assert_close(shared.sharding.norm(ours), norm, rtol=1e-5, atol=0.0, msg=family)
+        torch.testing.assert_close(present(shared.sharding).norm(ours), norm, rtol=1e-5, atol=0.0, msg=family)
         with torch.no_grad():
             for p, gradient in zip(shared.parameters(), ours, strict=True):
                 p.sub_(gradient, alpha=0.01)

@@ -16,16 +16,15 @@ Pairs = Callable[..., Evaluation]
 
 
 def drawn(seed: int) -> tuple[WorldEvaluation, float]:
-    """A world of up to five prompts with two to five actions: policies near the reference, far from it and
-    certain.
-    """
+    """Up to five prompts with two to five actions: policies near the reference, far from it, and certain."""
     rng = np.random.default_rng(seed)
     prompts, width = int(rng.integers(1, 6)), 5
     mask = np.arange(width) < rng.integers(2, width + 1, prompts)[:, None]
 
     def law(concentration: float) -> np.ndarray:
-        p = np.where(mask, rng.gamma(concentration, size=mask.shape) + 1e-12, 0.0)
-        return p / p.sum(-1, keepdims=True)
+        p: np.ndarray = np.where(mask, rng.gamma(concentration, size=mask.shape) + 1e-12, 0.0)
+        p /= p.sum(-1, keepdims=True)
+        return p
 
     ref, runs = law(1.0), [law(0.3), law(1.0), np.where(mask & (np.arange(width) == 1), 1.0, 0.0)]
     runs.append(ref * (1 + 1e-9 * rng.normal(size=ref.shape)))

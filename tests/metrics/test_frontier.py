@@ -31,9 +31,7 @@ def one_world(kl: Any, ref: Any, reward: Any) -> np.ndarray:
 
 
 def bisected(kl: np.ndarray, ref: np.ndarray, deficit: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """The smallest mean deficit of each world, by 100 bisections of ln(1/b) in extended precision: (N,) from
-    (N, P, A).
-    """
+    """The smallest mean deficit of each world, by 100 bisections of ln(1/b) in extended precision: (N,)."""
     scale = deficit.max((1, 2), keepdims=True).astype(L)
     ref, d, weight, kl = ref.astype(L), deficit.astype(L) / scale, weight.astype(L), kl.astype(L)
     ref = ref / ref.sum(-1, keepdims=True)
@@ -175,14 +173,25 @@ def evaluation(
     runs = len(logp)
     rows = np.full((runs, 1), -1.0)
     world = WorldEvaluation(
-        logp=logp[:, None], ref_logp=np.log(ref)[None], mask=np.ones((1, len(ref)), bool), reward=reward[None],
+        logp=logp[:, None],
+        ref_logp=np.log(ref)[None],
+        mask=np.ones((1, len(ref)), bool),
+        reward=reward[None],
         prompt_weight=np.ones((runs, 1)),
-    )  # fmt: skip
+    )
     return Evaluation(
-        step=0, chosen_logp=rows, rejected_logp=rows, chosen_length=-rows, rejected_length=-rows, chosen_ref=rows,
-        rejected_ref=rows, p_chosen=np.full((runs, 1), np.nan), valid=np.ones((runs, 1), bool), world=world,
+        step=0,
+        chosen_logp=rows,
+        rejected_logp=rows,
+        chosen_length=-rows,
+        rejected_length=-rows,
+        chosen_ref=rows,
+        rejected_ref=rows,
+        p_chosen=np.full((runs, 1), np.nan),
+        valid=np.ones((runs, 1), bool),
+        world=world,
         kl_strength=None if beta is None else np.full(runs, beta),
-    )  # fmt: skip
+    )
 
 
 def test_a_policy_above_the_frontier_is_an_error_and_not_a_gap_of_zero() -> None:

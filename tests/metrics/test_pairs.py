@@ -16,9 +16,7 @@ Pairs = Callable[..., Evaluation]
 
 
 def test_three_accuracies_differ(pairs: Pairs) -> None:
-    """Row 0: all right. Row 1: right by log-ratio, wrong by sum, right by average. Row 2: a tie everywhere.
-    Row 3: wrong.
-    """
+    """Row 0 is right; row 1 by log-ratio and average, not by sum; row 2 ties everywhere; row 3 is wrong."""
     ev = pairs(
         [-1, -6, -2, -9],
         [-2, -5, -2, -3],
@@ -158,9 +156,7 @@ def test_unpaired_sets(pairs: Pairs) -> None:
 
 
 def test_forget_and_retain(pairs: Pairs) -> None:
-    """Undesirable rows (the rejected side) are forgotten, desirable ones retained; each side has its own
-    rows.
-    """
+    """Undesirable rows (the rejected side) are forgotten, desirable ones retained; each has its own rows."""
     ev = pairs(
         [[-1, -3, -99]],
         [[-12, -8]],

@@ -94,7 +94,7 @@ def test_words_that_are_also_methods(name: str, config: dict[str, Any]) -> None:
     made = ours.validate_python(config)
     assert ours.dump_python(made, by_alias=True).items() >= config.items()
     assert ours.validate_python(ours.dump_python(made, by_alias=True)) == made
-    inner = {"sdpo": {"n_stages": 3}, "rso": {"loss_kind": "hinge_norm"}}[name]
+    inner: dict[str, Any] = {"n_stages": 3} if name == "sdpo" else {"loss_kind": "hinge_norm"}
     assert cls(**inner) == made
     with pytest.raises(ValidationError):
         ours.validate_python(inner)  # there is one word for it, not two

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
-
 import xpo_bench
 from xpo_bench import Pair
 from xpo_bench_plugins.tasks.displacement import CHANGED, COMPLETION, PAIRS, Displacement
@@ -33,7 +31,6 @@ def test_one_learning_rate_for_all() -> None:
 
 
 def test_signs_on_every_seed(tmp_path: Path) -> None:
-    torch.set_num_threads(1)
     result = xpo_bench.run(
         algos=[*FALLS, *RISES], tasks="displacement", seeds=4, set={"task.kl_samples": 1}, out=tmp_path
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -352,15 +353,14 @@ def test_sdpo_on_all_data_ends_where_one_stage_at_a_smaller_beta_does(
     algorithm = SDPO(beta=stages * beta, n_stages=stages, data="all")
     plan = algorithm.stages()
     assert [stage.reference for stage in plan] == ["previous"] * stages
+
+    def loss_from(previous: torch.Tensor, p: torch.Tensor) -> torch.Tensor:
+        return population_loss(algorithm, p, previous, bradley_terry(REWARD), torch.ones(4, 4))
+
     logp = log(REFERENCE)
     for _ in plan:
         previous = logp
-        logp = minimise(
-            lambda p, previous=previous: population_loss(
-                algorithm, p, previous, bradley_terry(REWARD), torch.ones(4, 4)
-            ),
-            logp,
-        )
+        logp = minimise(partial(loss_from, previous), logp)
     assert logp.exp().tolist() == pytest.approx(optimum, abs=1e-5)
 
 

@@ -1,6 +1,4 @@
-"""Who declares a KL strength has π* ∝ π_ref·exp(r/β) as optimum, in the population its data are meant to be
-drawn from.
-"""
+"""Who declares a KL strength has π* ∝ π_ref·exp(r/β) as optimum, in the population that its data mean."""
 
 from __future__ import annotations
 
@@ -59,7 +57,7 @@ def rlhf(beta: float) -> Tensor:
 
 
 def ppo(beta: float) -> Tensor:
-    """The policy at which its expected gradient vanishes: ∇ = Σ π(a) (R(a) − Σ π R) ∇log π(a), R = r − β lr."""
+    """Where its expected gradient vanishes: ∇ = Σ π(a) (R(a) − Σ π R) ∇log π(a), R = r − β lr."""
     reward = torch.tensor(REWARD, dtype=torch.float64)
     logits = log(REFERENCE).clone()
     for _ in range(4000):
@@ -114,9 +112,7 @@ def test_cdpo_ends_nearer_to_the_reference_whatever_the_labels(labels: Tensor) -
 
 
 def test_rso_on_its_own_labels_goes_beyond_the_policy_that_it_samples() -> None:
-    """The accepted candidates follow π*; labels by the larger reward are certain, and the loss goes on from
-    there.
-    """
+    """Accepted candidates follow π*; labels by the larger reward are certain; the loss starts there."""
     beta, optimum, kl = OPTIMA[1]
     algorithm = RSO(beta=beta, gamma=beta)  # at γ = β labels drawn with σ(r − r′) would give π*
     certain = torch.tensor(

@@ -1,6 +1,4 @@
-"""Online DPO: samples of the current policy, labels by the fitted reward, and where either kind of label
-leads.
-"""
+"""Online DPO: samples of the current policy, labels by the fitted reward, and where either label leads."""
 
 from __future__ import annotations
 
@@ -90,9 +88,7 @@ def train(algorithm: OnlineDPO, steps: int, lr: float) -> torch.Tensor:
 
 @pytest.mark.parametrize("beta", [0.5, 1.0])
 def test_with_drawn_labels_it_approaches_the_closed_form(beta: float) -> None:
-    """π ∝ π_ref exp(r/β) with the fitted reward: the stationary point whatever the pairs' weights, hence on
-    policy too.
-    """
+    """π ∝ π_ref exp(r/β), r fitted, is stationary whatever the pairs' weights, so on policy too."""
     found = train(OnlineDPO(beta=beta, pairs=256, labels="bradley_terry"), 300, 0.5 / beta**2)
     best = (log(REFERENCE) + reward_of(TableTools()) / beta).log_softmax(-1)
     assert float((best.exp() - found.exp()).abs().max()) < 0.03

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from narrow import as_a
 from small_worlds import OPTIMA, REFERENCE, REWARD, TableTools, log, one_token
 
 from xpo_bench import Completion, Pair, Single, Step
@@ -38,7 +39,7 @@ def keyed_by_text(drawn: np.ndarray, n: int, beta: float, rng: np.random.Generat
     """The mistake: candidates in a table keyed by text lose their multiplicity."""
     texts = np.unique(drawn)
     indices, _ = statistical_rejection_sampling(np.array(REWARD)[texts], n, beta, rng)
-    return texts[indices]
+    return np.asarray(texts[indices])
 
 
 def test_candidates_keyed_by_text_are_biased() -> None:
@@ -69,29 +70,30 @@ def test_rejection_sampling_renews_the_maximum_and_ends() -> None:
     assert len(statistical_rejection_sampling(np.zeros(3), 10, 1.0, np.random.default_rng(0))[0]) == 3
 
 
-PAIRS = [Pair("x", c, r) for c, r in ["ba"] * 6 + ["cb"] * 6 + ["dc"] * 6 + ["ab", "bc", "cd"]]
+PAIRS = [Pair("x", *order) for order in ["ba"] * 6 + ["cb"] * 6 + ["dc"] * 6 + ["ab", "bc", "cd"]]
 
 
 def test_rso_labels_by_the_fitted_reward_and_counts_what_it_drops() -> None:
     tools = TableTools(seed=5)
     algorithm = RSO(candidates=64, kept=8)
     prompts = [*PAIRS, Pair("y", "b", "a")]
-    shaped = algorithm.shape_data(prompts, tools)
+    shaped = [as_a(Pair, p) for p in algorithm.shape_data(prompts, tools)]
     rank = {text: i for i, text in enumerate("abcd")}
     assert all(rank[p.chosen] > rank[p.rejected] for p in shaped if p.prompt == "x")
     assert {p.prompt for p in shaped} <= {"x", "y"}
     assert len(shaped) + tools.notes["identical_pairs"] == 8  # two prompts, eight kept of each
     assert 0 < tools.notes["acceptance_rate"] <= 1
-    assert algorithm.shape_data(prompts, TableTools(seed=5)) == shaped
+    assert list(algorithm.shape_data(prompts, TableTools(seed=5))) == shaped
 
 
 def test_rso_options() -> None:
     tools = TableTools(seed=0)
-    distinct = RSO(candidates=32, kept=4, distinct=True).shape_data(PAIRS, tools)
+    rso = RSO(candidates=32, kept=4, distinct=True)
+    distinct = [as_a(Pair, p) for p in rso.shape_data(PAIRS, tools)]
     texts = [t for p in distinct for t in (p.chosen, p.rejected)]
     assert len(texts) == len(set(texts)) == 4
     assert tools.notes["identical_pairs"] == 0
-    few = RSO(top_k=2).shape_data(PAIRS, TableTools(seed=0))
+    few = [as_a(Pair, p) for p in RSO(top_k=2).shape_data(PAIRS, TableTools(seed=0))]
     assert {t for p in few for t in (p.chosen, p.rejected)} == {"a", "b"}
 
 
@@ -105,7 +107,8 @@ def test_rso_refuses_data_without_two_texts() -> None:
 
 def chunks(algorithm: SDPO, pairs: list[Pair], tools: Any) -> list[list[Pair]]:
     shaped = algorithm.shape_data(pairs, tools)
-    return [list(algorithm.stage_examples(stage, shaped)) for stage in range(len(algorithm.stages()))]
+    stages = range(len(algorithm.stages()))
+    return [[as_a(Pair, p) for p in algorithm.stage_examples(stage, shaped)] for stage in stages]
 
 
 def test_sdpo_stages() -> None:
@@ -179,7 +182,7 @@ def test_ppo_samples_every_prompt_once_per_refresh() -> None:
     tools = TableTools()
     tools.current = np.log([0.1, 0.2, 0.3, 0.4])
     tools.examples = [*PAIRS, Pair("y", "b", "a")]
-    singles = algorithm.shape_data(tools.examples, tools)
+    singles = [as_a(Single, s) for s in algorithm.shape_data(tools.examples, tools)]
     assert [s.prompt for s in singles] == ["x"] * 3 + ["y"] * 3
     assert all(
         s.values["old_logp"] == pytest.approx(tools.current["abcd".index(s.completion)]) for s in singles

@@ -9,6 +9,8 @@ import sys
 from collections import Counter
 from dataclasses import is_dataclass
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
 from pydantic import TypeAdapter, ValidationError
@@ -51,31 +53,32 @@ def pairs(dataset: Dataset, split: str = "train") -> list[Pair]:
 
 @pytest.fixture
 def shared_data(monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The directory of the real preference sets: XPO_BENCH_DATA, or shared/data in or beside the repository."""
+    """The directory of the real sets: XPO_BENCH_DATA, or shared/data in or beside the repository."""
     repository = Path(__file__).parents[2]
-    candidates = [
-        os.environ.get("XPO_BENCH_DATA"),
+    candidates: list[str | Path] = [
+        *filter(None, [os.environ.get("XPO_BENCH_DATA")]),
         repository / "shared/data",
         repository.parent / "shared/data",
     ]
-    for candidate in filter(None, candidates):
-        if (Path(candidate) / "ukpconvarg1.parquet").is_file():
+    for candidate in map(Path, candidates):
+        if (candidate / "ukpconvarg1.parquet").is_file():
             monkeypatch.setenv("XPO_BENCH_DATA", str(candidate))
-            return Path(candidate)
+            return candidate
     pytest.skip(
         "ukpconvarg1.parquet is neither under XPO_BENCH_DATA nor in shared/data beside the repository"
     )
 
 
 @pytest.mark.parametrize("module", MODULES, ids=lambda m: m.__name__.rsplit(".", 1)[1])
-def test_one_documented_task_a_file_named_after_it(module: object) -> None:
-    (task,) = module.xpo_tasks()  # type: ignore[attr-defined]
-    name = module.__name__.rsplit(".", 1)[1]  # type: ignore[attr-defined]
+def test_one_documented_task_a_file_named_after_it(module: ModuleType) -> None:
+    task: type[Task]
+    (task,) = module.xpo_tasks()
+    name = module.__name__.rsplit(".", 1)[1]
     assert issubclass(task, Task)
-    assert is_dataclass(task)
     assert task.name == name
     assert (module.__doc__ or "").startswith(f"{name}: ")
     assert task.budget.dtype == ("float64" if task.model.tabular else "float32")
+    assert is_dataclass(task)
 
 
 @pytest.mark.parametrize("task", OFFLINE, ids=lambda t: t.name)
@@ -94,7 +97,8 @@ def test_data_repeats_and_rows_add_up(task: type[Task]) -> None:
 def test_listing_tasks_is_light() -> None:
     code = (
         "import sys\n"
-        "from xpo_bench_plugins.tasks import bandit, noisy, deterministic, displacement, cycle, overfit_pair, travel, ukp\n"
+        "from xpo_bench_plugins.tasks import bandit, noisy, deterministic, displacement, "
+        "cycle, overfit_pair, travel, ukp\n"
         "from xpo_bench_plugins.tasks import hh, oasst, pandalm, tofu, tulu, tulu_unpaired, ultrafeedback\n"
         "heavy = {'torch', 'transformers', 'datasets', 'statsmodels', 'pandas', 'pyarrow', 'matplotlib'}\n"
         "print(sorted(heavy & set(sys.modules)))"
@@ -161,7 +165,7 @@ def test_noisy_differs_from_bandit_in_label_noise_alone() -> None:
 )
 def test_three_certain_preferences(task: Task, order: list[str]) -> None:
     dataset = task.data(5, TABULAR)
-    assert pairs(dataset) == [Pair("x", chosen, rejected, 1.0) for chosen, rejected in order]
+    assert pairs(dataset) == [Pair("x", chosen, rejected, 1.0) for chosen, rejected in map(tuple, order)]
     assert dataset.world is not None
     assert dataset.world.actions == {"x": ("a", "b", "c")}
     assert dataset.world.reference["x"] == {"a": 1 / 3, "b": 1 / 3, "c": 1 / 3}
@@ -290,14 +294,14 @@ def test_ukp_that_cannot_be_reached_is_one_line(
     ],
     ids=lambda value: getattr(value, "__name__", str(value)).rsplit(".", 1)[-1],
 )
-def test_real_sets(module: object, count: int, kind: str, shared_data: Path) -> None:
-    (task,) = module.xpo_tasks()  # type: ignore[attr-defined]
+def test_real_sets(module: ModuleType, count: int, kind: str, shared_data: Path) -> None:
+    (task,) = module.xpo_tasks()
     dataset = task().data(0, task.model)
     assert dataset.kind == kind
     assert dataset.rows == count == len(dataset.train) + len(dataset.heldout) + sum(dataset.dropped.values())
     assert dataset.dropped == {tulu: {"chosen equals rejected": 35}, pandalm: {"empty completion": 54}}.get(
         module, {}
-    )  # type: ignore[call-overload]
+    )
     assert bool(dataset.heldout) == (kind != "forget_retain")
 
 
@@ -332,7 +336,10 @@ def test_hub_sets(monkeypatch: pytest.MonkeyPatch) -> None:
         {"role": r, "content": c} for r, c in (("user", "q"), ("assistant", "yes"), ("assistant", "no"))
     )
     messages = [{"chosen": [user, good], "rejected": [user, bad], "score_chosen": 9.0}]
-    sets = {"Anthropic/hh-rlhf": transcripts, "trl-lib/ultrafeedback_binarized": messages}
+    sets: dict[str, list[Any]] = {
+        "Anthropic/hh-rlhf": transcripts,
+        "trl-lib/ultrafeedback_binarized": messages,
+    }
     # tests/data/test_hub.py has the real one
     monkeypatch.setattr(hub, "load", lambda name, limit, columns: hub.HubRows(sets[name][:limit], "c0ffee"))
     dataset = hh.HH().data(0, TINY)

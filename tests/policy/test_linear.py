@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -24,14 +24,6 @@ WORLD = World(
     actions=dict.fromkeys((t.text for t in PEOPLE), MODES), features={t.text: features(t) for t in PEOPLE}
 )
 EVERYONE = Dataset(train=linear_pairs(PEOPLE), world=WORLD)
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def fit(

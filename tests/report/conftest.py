@@ -1,4 +1,4 @@
-"""Synthetic records."""
+"""Synthetic records, and one real run of the article's suite."""
 
 from __future__ import annotations
 
@@ -9,7 +9,17 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+import xpo_bench
+from xpo_bench.api import Result
+
 Make = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture(scope="session")
+def article(tmp_path_factory: pytest.TempPathFactory) -> Result:
+    """The suite with three algorithms and few steps; tests read it and leave it as it is."""
+    out = tmp_path_factory.mktemp("article") / "run"
+    return xpo_bench.run(["dpo", "ipo", "rlhf"], suite="article", out=out, steps=10)
 
 
 @pytest.fixture

@@ -42,7 +42,8 @@ def test_collapse_and_rest(record: Make) -> None:
     ]
     assert tell(cells) == (
         "overfit_pair: rejected completions collapsed and are still falling under dpo "
-        "(3/3 runs, probability 6.1e-44, from step 20 in the median); settled under ipo (probability 1.1e-11)."
+        "(3/3 runs, probability 6.1e-44, from step 20 in the median); settled under ipo "
+        "(probability 1.1e-11)."
     )
 
 
@@ -77,9 +78,9 @@ def test_frontier(record: Make) -> None:
         for a, v in (("dpo", 0.5), ("ipo", 0.4), ("kto", 9.0))
         for s in range(3)
     ]
-    assert (
-        tell(close)
-        == "bandit: lowest frontier_gap: ipo (0.5±0.25), then dpo (0.6±0.25); not told apart: the intervals overlap."
+    assert tell(close) == (
+        "bandit: lowest frontier_gap: ipo (0.5±0.25), then dpo (0.6±0.25); not told apart: "
+        "the intervals overlap."
     )
     apart = [
         record(a, seed=s, frontier_gap=v + 0.001 * s)
@@ -100,9 +101,9 @@ def test_heldout(record: Make) -> None:
         for a in "abcd"
         for s in range(2)
     ]
-    assert (
-        tell(level)
-        == "bandit: held-out reward accuracy is 0.641 under all 4 algorithms; median drop from training pairs 0.03."
+    assert tell(level) == (
+        "bandit: held-out reward accuracy is 0.641 under all 4 algorithms; median drop from "
+        "training pairs 0.03."
     )
     chance = [record("a", seed=s, heldout_reward_accuracy=v) for s, v in enumerate((0.4, 0.7))]
     assert "not told apart from chance" in tell(chance)
@@ -121,11 +122,10 @@ def gains(record: Make, **means: float) -> list[dict[str, Any]]:
 
 
 def test_gold(record: Make) -> None:
-    """An interval half of 0.0248: p of t over three seeds is 0.00033 for 0.55, 0.0020 for 0.13 and -0.13,
-    0.036 for 0.03.
-    """
+    """Half an interval is 0.0248: at three seeds p is 0.00033 for 0.55, 0.002 for ±0.13, 0.036 for 0.03."""
     assert tell(gains(record, rso=0.55, ppo=0.03)) == (
-        "gold_text: gold_reward against the initial policy's (gold_gain, intervals that exclude zero): above under "
+        "gold_text: gold_reward against the initial policy's (gold_gain, intervals that "
+        "exclude zero): above under "
         "rso (0.55±0.025) and ppo (0.03±0.025); Holm's correction for 2 comparisons leaves all of them."
     )
     text = tell(gains(record, rso=0.55, ppo=0.03, dpo=0.001, kto=-0.13))
@@ -163,13 +163,16 @@ def against_longer(
 
 def test_always_longer(record: Make) -> None:
     assert tell(against_longer(record, 0.72, dpo=0.7, ipo=0.65)).endswith(
-        "ukp: warning: the best held-out reward accuracy, dpo (0.7±0.025), does not beat 'always longer' (0.72)."
+        "ukp: warning: the best held-out reward accuracy, dpo (0.7±0.025), does not beat "
+        "'always longer' (0.72)."
     )
     assert tell(against_longer(record, 0.72, dpo=0.73, ipo=0.65)).endswith(
-        "dpo (0.73±0.025), is not told apart from 'always longer' (0.72) (Holm's correction for 2 comparisons)."
+        "dpo (0.73±0.025), is not told apart from 'always longer' (0.72) (Holm's correction "
+        "for 2 comparisons)."
     )
     assert tell(against_longer(record, 0.72, dpo=0.9, ipo=0.65)).endswith(
-        "held-out reward accuracy beats 'always longer' (0.72) under dpo (0.9±0.025) (Holm's correction for 2 comparisons)."
+        "held-out reward accuracy beats 'always longer' (0.72) under dpo (0.9±0.025) (Holm's "
+        "correction for 2 comparisons)."
     )
     assert "is not told apart from 'always longer' (0.72)." in tell(against_longer(record, 0.72, dpo=0.73))
     one = [
@@ -217,7 +220,8 @@ def test_unlearning(record: Make) -> None:
         for s in range(3)
     ]
     assert tell(cells) == (
-        "tofu: completions to forget are still falling, not collapsed, under kto (probability 0.00674) and npo "
+        "tofu: completions to forget are still falling, not collapsed, under kto "
+        "(probability 0.00674) and npo "
         "(probability 0.00674).\n"
         "tofu: completions to forget became less likely under npo (-39±2.5 nats, to retain -29±2.5); "
         "Holm's correction for 2 comparisons."

@@ -1,6 +1,4 @@
-"""Parts of a plan that ran apart are joined into the run of one machine, and nothing is joined that
-contradicts itself.
-"""
+"""Parts of a plan that ran apart become the run of one machine, unless they contradict each other."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""Reference scores on disk: paid for once in the life of a run directory, and never trusted when they are not
-whole.
-"""
+"""Reference scores on disk: paid for once per run directory, and never trusted when they are damaged."""
 
 from __future__ import annotations
 
@@ -91,14 +89,14 @@ def test_what_decides_a_score_decides_the_file() -> None:
     assert fingerprint(policy, "keep_start") not in prints
 
 
-def test_a_resumed_run_reads_them_and_charges_for_them(xpo: Any, tmp_path: Path) -> None:
+def test_a_resumed_run_reads_them_and_charges_for_them(warm: Any, tmp_path: Path) -> None:
     rows(tmp_path)
-    assert xpo(*command("run", "dpo")).code == 0
+    assert warm(*command("run", "dpo")).code == 0
     (file,) = (tmp_path / "run" / "references").glob("*.parquet")
     before = file.stat().st_mtime_ns
-    assert xpo(*command("run", "dpo,ipo")).code == 0
+    assert warm(*command("run", "dpo,ipo")).code == 0
     assert file.stat().st_mtime_ns == before, "what the first run had scored was scored again"
-    assert xpo(*command("fresh", "ipo")).code == 0
+    assert warm(*command("fresh", "ipo")).code == 0
     resumed, fresh = records(tmp_path / "run")["ipo"], records(tmp_path / "fresh")["ipo"]
     measured = ("prepare_s", "peak_memory_mb", "tokens_per_s", "pairs_per_s", "overhead")
     ours, theirs = (
@@ -109,12 +107,12 @@ def test_a_resumed_run_reads_them_and_charges_for_them(xpo: Any, tmp_path: Path)
     assert resumed["metrics"]["prepare_s"] > 0
 
 
-def test_a_run_over_a_damaged_file_scores_again(xpo: Any, tmp_path: Path) -> None:
+def test_a_run_over_a_damaged_file_scores_again(warm: Any, tmp_path: Path) -> None:
     rows(tmp_path)
-    assert xpo(*command("run", "dpo")).code == 0
+    assert warm(*command("run", "dpo")).code == 0
     (file,) = (tmp_path / "run" / "references").glob("*.parquet")
     file.write_bytes(file.read_bytes()[:-9])
-    done = xpo(*command("run", "dpo,ipo"))
+    done = warm(*command("run", "dpo,ipo"))
     assert done.code == 0
     assert done.err.count("is not whole") == 1
     assert file.exists()

@@ -248,9 +248,7 @@ class LooksAtOtherRuns(Sound):
 
 
 class Remembering(Sound):
-    """Sound with a moving average of the margin: passes every check; further mutants change one thing about
-    it.
-    """
+    """Sound, with a moving average of the margin; further mutants change one thing about it."""
 
     spec: ClassVar[int] = 2
 

@@ -64,7 +64,7 @@ def policy(cell: dict[str, Any], names: str = "abcd") -> np.ndarray:
 
 def gibbs(beta: float) -> np.ndarray:
     weights = np.array(REFERENCE) * np.exp(np.array(REWARD) / beta)
-    return weights / weights.sum()
+    return np.asarray(weights / weights.sum())
 
 
 def test_population_dpo_reaches_the_exact_optimum(tmp_path: Path) -> None:

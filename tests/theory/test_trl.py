@@ -1,5 +1,4 @@
-"""Losses and gradients against another implementation, TRL's: equal where definitions are, and where they
-differ, how.
+"""Losses and gradients against TRL's: equal where definitions are, and where they differ, how.
 
 Both start from the same weights, away from the reference, and see the same token ids.
 """
@@ -74,7 +73,13 @@ def ours(
     monkeypatch.setattr(
         ModuleOptimizer, "step", lambda self, grads, scale, alive: seen.append([g.clone() for g in grads])
     )
-    sizes = {"eval_pairs": 1, "heldout_pairs": 1, "kl_prompts": 1, "kl_samples": 1, "max_new_tokens": 1}
+    sizes: dict[str, Any] = {
+        "eval_pairs": 1,
+        "heldout_pairs": 1,
+        "kl_prompts": 1,
+        "kl_samples": 1,
+        "max_new_tokens": 1,
+    }
     budget = Budget(steps=1, batch_size=len(rows), dtype="float32", **sizes)
     reference = CausalLM.load(SPEC, init_seed=0).snapshot()
     job = Job(algorithm, "test", 0, 1e-3, "adamw", Dataset(train=tuple(rows)), budget)
@@ -146,9 +151,7 @@ def theirs(
 
 
 def columns(row: Any) -> dict[str, Any]:
-    """A row as TRL takes it; a blank ends the prompt, whose last word would otherwise run into the
-    completion's first.
-    """
+    """A row as TRL takes it; a blank ends the prompt, whose last word would else run into the completion."""
 
     def words(ids: str) -> str:
         return " ".join(word(int(i)) for i in ids.split())
@@ -212,8 +215,7 @@ def test_equal_on_singles_whose_prompts_differ(
 def test_kto_of_trl_takes_halves_of_a_pair_for_mismatched(
     policy: CausalLM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its z0 pairs each prompt with the completion of the row before: where pairs are split, that answers
-    this very prompt.
+    """Its z0 takes the completion of the row before: where pairs are split, that answers this very prompt.
 
     Ours takes completions of other prompts, as the paper's z0 wants them (Ethayarajh et al. 2024).
     """
@@ -244,7 +246,7 @@ def test_kto_of_trl_takes_halves_of_a_pair_for_mismatched(
 def trl_reference_point(policy: CausalLM, batch: Any) -> Tensor:
     """z0 of the mismatched rows of a collated batch."""
     reference = CausalLM.load(SPEC, init_seed=0)
-    logps = []
+    logps: list[Tensor] = []
     for model in (policy.model, reference.model):
         with torch.no_grad():
             logits = model(input_ids=batch["KL_input_ids"], attention_mask=batch["KL_attention_mask"]).logits[

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
-import torch
 
 from xpo_bench import Algorithm, Budget, Dataset, Pair, World
 from xpo_bench.data.world_file import world_of
@@ -18,14 +17,6 @@ ONE_PAIR = (Pair("x", "a", "b"),)
 
 MakeJob = Callable[..., Job]
 Train = Callable[[Sequence[Job]], list[Outcome]]
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def never(*_: Any) -> Any:

@@ -1,4 +1,4 @@
-"""What a language-model cell cost, and the samples that are taken of it: neither may change what is trained."""
+"""What a language-model cell costs and the samples taken of it: neither may change what is trained."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from narrow import present
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -132,7 +133,7 @@ def test_a_gold_reward_is_followed_along_the_run(policy: CausalLM) -> None:
     assert [row["step"] for row in rows] == sorted({round(share * STEPS) for share in GOLD_POINTS})
     start, end = rows[0], rows[-1]
     assert (start["kl"], start["gold_gain"], start["win_rate"]) == (0.0, 0.0, 0.5)
-    assert end["gold_gain"] == pytest.approx(end["gold_reward"] - start["gold_reward"])
+    assert end["gold_gain"] == pytest.approx(present(end["gold_reward"]) - present(start["gold_reward"]))
     assert outcome.metrics["gold_reward"] == end["gold_reward"]
 
 

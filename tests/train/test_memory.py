@@ -1,4 +1,4 @@
-"""Memory that runs out: smaller micro-batches with the same numbers, or a status, never another experiment."""
+"""Memory that runs out: smaller micro-batches with the same numbers, or a status, never another run."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ class Scarce(CausalLM):
     room = 100
     asked: list[int]
 
-    def score(self, requests: Any, *, grad: bool, runs: slice = slice(None)) -> Any:
+    def score(self, requests: Any, *, grad: bool, runs: slice = slice(None), against: Any = None) -> Any:
         rows = max(len(encoded) if index is None else index.shape[-1] for encoded, index in requests.values())
         if grad and torch.is_grad_enabled():
             self.asked.append(rows)
             if rows > self.room:
                 raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB")
-        return super().score(requests, grad=grad, runs=runs)
+        return super().score(requests, grad=grad, runs=runs, against=against)
 
 
 def fit(job: Job, room: int) -> tuple[Tensor, Outcome, list[int]]:

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from xpo_bench import __version__
 from xpo_bench.errors import StoreError, Terminated, UnreachableError, UsageError
+from xpo_bench.version import __version__
 
 if TYPE_CHECKING:
     from xpo_bench.runner.store import Store

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from xpo_bench import __version__, plugins
+from xpo_bench import plugins
+from xpo_bench.version import __version__
 
 
 def rows(what: str, disable: frozenset[str] = frozenset()) -> list[dict[str, Any]]:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 from xpo_bench.contract.algorithm import Algorithm
 from xpo_bench.errors import UsageError, unknown
 from xpo_bench.testing.kit import CHECKS, BoundCheck, checks_for, instance
 from xpo_bench.testing.verdicts import CheckFailed, NotApplicable
+
+if TYPE_CHECKING:
+    import pytest
 
 Expected = Mapping[str, str]
 
@@ -40,7 +43,7 @@ def parametrize_with_checks(
     algorithms: Iterable[Algorithm | type[Algorithm]],
     *,
     expected_failed_checks: Expected | Callable[[Algorithm], Expected] | None = None,
-) -> Any:
+) -> pytest.MarkDecorator:
     """A pytest mark that calls a test once per algorithm and check, with the argument `check`.
 
     Args:

@@ -9,8 +9,9 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from xpo_bench import __version__, plugins
+from xpo_bench import plugins
 from xpo_bench.errors import UsageError
+from xpo_bench.version import __version__
 
 TEMPLATES = {
     "pyproject.toml.j2": "pyproject.toml",
