@@ -60,6 +60,10 @@ class PluginInfo:
         self.status, self.error = status, error if self.error is None else f"{self.error}; {error}"
 
 
+IN_MEMORY = PluginInfo("in-memory", "in-memory", "0", "__main__")
+"""Where classes and instances are from that need no packaging."""
+
+
 @dataclass
 class Registry:
     """Every plugin that was found, and the algorithms, tasks, metrics and trackers of those that are usable."""
