@@ -47,7 +47,7 @@ class Result(Executed):
         return pd.DataFrame(rows)
 
     def to_datasets(self) -> dict[str, Dataset]:
-        """Hugging Face data sets `cells` and `curves`, a row per cell and evaluation, as `xpo-bench export` has them."""
+        """Hugging Face data sets `cells`, a row per cell, and `curves`, a row per evaluation."""
         from xpo_bench.report.experiments.article import curve_reader
         from xpo_bench.report.render.dataset import datasets_of
 

@@ -159,7 +159,10 @@ def wait_for(condition: Callable[[], Any], process: subprocess.Popen[Any]) -> No
         time.sleep(0.1)
 
 
-MODEL = 'model = "tiny"\nbatch_size = 2\nset = { "task.kl_prompts" = 2, "task.kl_samples" = 2, "task.max_new_tokens" = 4 }\n'
+MODEL = (
+    'model = "tiny"\nbatch_size = 2\n'
+    'set = { "task.kl_prompts" = 2, "task.kl_samples" = 2, "task.max_new_tokens" = 4 }\n'
+)
 
 
 def test_tasks_have_the_numbers_of_this_process(xpo: Any, rows: Path, tmp_path: Path, address: str) -> None:
@@ -294,7 +297,8 @@ def test_what_no_node_has_is_not_waited_for(xpo: Any, rows: Path, address: str) 
     assert found.code == 2
     assert found.lines == [
         "xpo-bench: --executor ray: a cell takes 3 CPUs of one node, and no node has that; "
-        f"the cluster at {address} has 2 CPUs and 0 GPUs on 1 node, the largest of which has 2 CPUs and 0 GPUs"
+        f"the cluster at {address} has 2 CPUs and 0 GPUs on 1 node, "
+        "the largest of which has 2 CPUs and 0 GPUs"
     ]
 
 
@@ -357,6 +361,7 @@ def test_ray_that_is_not_installed_is_told_in_one_line(xpo: Any, tmp_path: Path)
     found = xpo(*words, "--executor", "ray", PYTHONPATH=str(tmp_path / "site"))
     assert found.code == 2
     assert found.lines == [
-        "xpo-bench: --executor ray: Ray cannot be imported (No module named 'ray'); `pip install 'xpo-bench[ray]'` brings it"
+        "xpo-bench: --executor ray: Ray cannot be imported (No module named 'ray'); "
+        "`pip install 'xpo-bench[ray]'` brings it"
     ]
     assert xpo(*words, PYTHONPATH=str(tmp_path / "site")).code == 0

@@ -23,7 +23,10 @@ def test_kto_on_one_prompt_has_no_reference_point(tmp_path: Path, capsys: pytest
     result = xpo_bench.run(
         "kto", data=str(data), model="tiny", seeds=2, steps=1, set=small, out=tmp_path / "run"
     )
-    said = "kto on one: all rows that are trained on share one prompt, none has a mismatched partner, and z0 is 0 throughout"
+    said = (
+        "kto on one: all rows that are trained on share one prompt, none has a mismatched partner, "
+        "and z0 is 0 throughout"
+    )
     assert capsys.readouterr().err.count(said) == 1
     assert [cell["algorithm"]["z0"] for cell in result.cells] == ["none", "none"]
     assert {remark for cell in result.cells for remark in remarks(cell)} == {said}

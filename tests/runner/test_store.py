@@ -162,8 +162,10 @@ def test_other_files_are_let_be(tmp_path: Path) -> None:
     assert store.records() == [record()]
 
 
-@pytest.mark.parametrize(("status", "done"), [("ok", True), ("diverged", True), ("failed", False), ("oom", False),
-                                              ("timeout", False), ("crashed", False)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("status", "done"),
+    [("ok", True), ("diverged", True), *((s, False) for s in ("failed", "oom", "timeout", "crashed"))],
+)
 def test_only_ok_and_diverged_are_done(tmp_path: Path, status: str, done: bool) -> None:
     store = Store(tmp_path)
     store.prepare()

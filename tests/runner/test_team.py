@@ -331,7 +331,8 @@ class Remembers(DPO):
         margin = step.log_ratio("chosen") - step.log_ratio("rejected")
         weight = torch.ones_like(margin) if step.weight is None else step.weight
         total = step.all_reduce(torch.where(weight > 0, weight * margin, 0.0).sum(-1, keepdim=True))
-        return {"mean": 0.5 * step.state["mean"] + 0.5 * total / step.all_reduce(weight.sum(-1, keepdim=True))}
+        count = step.all_reduce(weight.sum(-1, keepdim=True))
+        return {"mean": 0.5 * step.state["mean"] + 0.5 * total / count}
 
     def loss(self, step):
         kl = step.policy["chosen"].sequence_kl + step.policy["rejected"].sequence_kl
@@ -469,7 +470,10 @@ def test_processes_end_with_the_one_that_started_them(
     tmp_path: Path, variables: Callable[..., dict[str, str]], number: signal.Signals, status: int
 ) -> None:
     data = write(tmp_path / "rows.jsonl", ROWS)
-    words = f"run --algos dpo --data {data} --model tiny --device cpu --gpus-per-cell 2 --seeds 1 --steps 1000000 --batch-size 4"
+    words = (
+        f"run --algos dpo --data {data} --model tiny --device cpu --gpus-per-cell 2 --seeds 1 "
+        "--steps 1000000 --batch-size 4"
+    )
     command = [str(Path(sys.executable).parent / "xpo-bench"), *words.split()]
     process = subprocess.Popen(
         command, cwd=tmp_path, env=variables({}), stderr=subprocess.PIPE, text=True, start_new_session=True

@@ -61,9 +61,9 @@ def describe(device: str) -> dict[str, Any]:
 
 @contextmanager
 def deterministic(on: bool = True) -> Iterator[None]:
-    """While it lasts, torch uses deterministic algorithms alone, and raises where it has none; no effect unless `on`.
+    """Within it, if `on`, torch uses deterministic algorithms alone, and raises where it has none.
 
-    cuBLAS reads its workspace from the environment when the first CUDA context is made: afterwards it is too late.
+    cuBLAS reads its workspace from the environment when the first CUDA context is made: later is too late.
     """
     import torch
 

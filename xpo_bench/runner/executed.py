@@ -15,8 +15,8 @@ class Executed:
     """The records of one run, and what was not planned.
 
     Attributes:
-        cells: one record per planned cell that has one, in plan order. computed: those that this run computed.
-        planned: number of cells that were asked for.
+        cells: one record per planned cell that has one, in plan order.
+        planned: number of cells that were asked for. computed: of those that this run computed.
         skipped: combinations that `all` left out. unreachable: tasks whose data cannot be had.
         targets: with `target_kl`, the value found for every algorithm on every task, or why there is none.
         tuning: of the tuned protocol, for every algorithm on every task its trials and the one chosen.

@@ -47,7 +47,8 @@ def merge(sources: Sequence[Store], target: Store) -> tuple[int, list[str]]:
                 chosen[record["key"]] = (record, store)
             elif record["status"] in DONE and (where := _difference(computed(known[0]), computed(record))):
                 raise UsageError(
-                    f"{known[1].root} and {store.root} contradict each other: {_cell(record)} differs in {where}; "
+                    f"{known[1].root} and {store.root} contradict each other: "
+                    f"{_cell(record)} differs in {where}; "
                     "both are of one key, so one was made on another machine or has been changed. "
                     "Merge either without it"
                 )

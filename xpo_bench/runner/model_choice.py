@@ -38,7 +38,8 @@ def check_processes(count: int, device: str, task: str, model: ModelSpec, budget
         )
     if budget.ensemble > 1:
         raise UsageError(
-            f"{words}: not with task.ensemble={budget.ensemble}; the copies of an ensemble train in one process"
+            f"{words}: not with task.ensemble={budget.ensemble}; "
+            "the copies of an ensemble train in one process"
         )
     if budget.batch_size < count:
         raise UsageError(
@@ -67,7 +68,8 @@ def model_and_budget(request: Request, task: Task) -> tuple[ModelSpec, Budget]:
         return model, budget
     if model.tabular:
         raise UsageError(
-            f"--lora: the policy of task {task.name} is {model.name}; adapters need a language model (--model)"
+            f"--lora: the policy of task {task.name} is {model.name}; "
+            "adapters need a language model (--model)"
         )
     rank, alpha = request.lora
     return replace(model, lora_rank=rank, lora_alpha=alpha), budget
@@ -133,11 +135,12 @@ def language_model(name: str, trust_remote_code: bool) -> ModelSpec:
 
 
 def check_model(name: str) -> None:
-    """Refuse a path that cannot be a model and a packaged one that is not installed, before anything is computed."""
+    """Refuse a path that cannot be a model, and a packaged one that is not installed."""
     found = locate(name)
     path = Path(found.place)
     if found.local and not found.gguf and not (path / "config.json").is_file():
         problem = "has no config.json" if path.is_dir() else "is not a directory"
         raise UsageError(
-            f"--model {name}: {problem}; give a Hugging Face model directory, a hub id, tiny, tabular or linear"
+            f"--model {name}: {problem}; "
+            "give a Hugging Face model directory, a hub id, tiny, tabular or linear"
         )

@@ -197,7 +197,7 @@ def _cells(request: Request, setup: TaskSetup, algorithms: Sequence[Chosen]) -> 
 def _train(
     request: Request, setup: TaskSetup, algorithm: str, own: TrainOverrides
 ) -> tuple[float, Optimizer]:
-    """Learning rate and optimizer of an algorithm: its own setting, else `--lr`, the task's table, the budget."""
+    """Learning rate and optimizer: the algorithm's own, else `--lr`, the task's table, the budget."""
     optimizer = own.optimizer or setup.budget.optimizer
     asked = None if request.lr is None else float(request.lr)
     return own.lr or setup.learning_rate(algorithm, optimizer, asked), optimizer
@@ -225,6 +225,9 @@ def make_cell(
     """The cell of a validated configuration, with its key. `train`: learning rate and optimizer."""
     lr, optimizer = train
     config = dump(algorithm)
+    # what can change the cell's numbers, and nothing else: not where records go, how many workers there are,
+    # or what role the tuned protocol gives it; `data` is a hash of the rows at this seed, not the name of a
+    # file
     identity = {
         "task": setup.identity,
         "data": setup.data_fingerprint(seed),

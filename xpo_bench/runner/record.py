@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NotRequired
 
 from pydantic import ConfigDict, Field, with_config
-from typing_extensions import NotRequired, TypedDict
+from typing_extensions import TypedDict
 
 SCHEMA: Literal[1] = 1
 
@@ -49,7 +49,7 @@ class AlgorithmOf(TypedDict):
     """The field that is meant to hold the policy near the reference, and the direction in which it does."""
     z0: NotRequired[Literal["exact", "mismatched", "none"]]
     """KTO's reference point: the exact KL of a tabular policy, or scores of mismatched rows; "none" where all
-    rows that are trained on share one prompt, so that none has a mismatched partner and z0 is 0 throughout."""
+    rows that are trained on share one prompt: then none has a mismatched partner and z0 is 0 throughout."""
 
 
 @part

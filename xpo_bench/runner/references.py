@@ -1,4 +1,4 @@
-"""Reference log-probabilities beside the records: what one run has scored, a resumed one need not score again.
+"""Reference log-probabilities beside the records: a resumed run does not score them again.
 
 `RUN/references/FINGERPRINT.parquet` holds the scores of fixed completions under one initial policy, each with
 what it cost. The fingerprint hashes the weights themselves, how text becomes tokens, and the suite's source,
@@ -48,7 +48,7 @@ def fingerprint(policy: Any, truncate: str) -> str:
 
 
 class References:
-    """Scores by completion, read from a file when there is a whole one, and written back by `save`.
+    """Scores by completion, read from a file when there is an intact one, and written back by `save`.
 
     Args:
         path: the file, or None to keep the scores in memory alone.

@@ -1,4 +1,4 @@
-"""Requests: the words of flags, plan files and suites, each read once, before any task or plugin is looked at."""
+"""Requests: the words of flags, plan files and suites, each read once, before tasks and plugins are."""
 
 from __future__ import annotations
 

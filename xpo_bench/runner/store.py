@@ -27,6 +27,10 @@ KEY = re.compile(r"[0-9a-f]{24}")
 
 def write_atomic(path: Path, content: bytes) -> None:
     """Write under a temporary name, fsync, rename, fsync the directory."""
+    # os.replace is atomic within a directory, so a reader sees the old file or the new one; the file is
+    # synced before, or a crash could leave the new name with an empty file, and the directory after, or the
+    # rename itself could be lost. The name begins with a dot and holds the pid: no reader takes it for a
+    # record, and two writers never share one
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:
@@ -128,11 +132,11 @@ class Store:
             ) from error
 
     def read_cell(self, key: str) -> Record | None:
-        """The record of a key, or None when there is no whole one of this schema."""
+        """The record of a key, or None when there is no intact one of this schema."""
         return self._read(self.root / "cells" / f"{key}.json")
 
     def records(self) -> list[Record]:
-        """Every whole record of the run directory, in the order of the keys."""
+        """Every intact record of the run directory, in the order of the keys."""
         folder = self.root / "cells"
         keys = sorted(
             name[:-5] for name in os.listdir(folder) if name.endswith(".json") and KEY.fullmatch(name[:-5])

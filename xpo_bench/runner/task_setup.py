@@ -79,7 +79,8 @@ class TaskSetup:
                 raise UsageError(f"task {self.name}: no training rows in {dataset.source}")
             if not usable(dataset.train):
                 raise UsageError(
-                    f"task {self.name}: every training row of {dataset.source} is a tie (p_chosen 0.5): nothing to learn"
+                    f"task {self.name}: every training row of {dataset.source} is a tie (p_chosen 0.5): "
+                    "nothing to learn"
                 )
             print_ = fingerprint(dataset)
             # seeds that draw nothing share one copy in memory
@@ -97,7 +98,7 @@ class TaskSetup:
             "model": dump(self.model) | {"fingerprint": keys.model_fingerprint(self.model.name)},
             "budget": dump(self.budget),
             "truncate": self.truncate,
-            "device": self.device.split(":")[0],
+            "device": self.device.split(":")[0],  # which GPU does not matter, whether it is one does
             "processes": self.processes,
             "source": keys.source(type(self.task)),
             **(

@@ -1,7 +1,7 @@
-"""The words of a run: what a user may ask for, each with its type, its sentence, and how the command line shows it.
+"""The words of a run: what a user may ask for, each with its type, its sentence, and how its option is shown.
 
-Options of `xpo-bench run`, the words of a plan file and the arguments of `xpo_bench.run` are these fields. Those
-that are called as a field of `Budget` or `DataSpec` have its sentence and its choices unless they have their own.
+Options of `xpo-bench run`, words of a plan file and arguments of `xpo_bench.run` are these fields. One
+with the name of a field of `Budget` or `DataSpec` has its choices, and its sentence unless it has one.
 """
 
 from __future__ import annotations
@@ -58,8 +58,8 @@ class Request:
         str | None,
         Word(metavar="FILE_OR_HUB_ID"),
         Doc(
-            "make a task of any preference set: .jsonl, .json, .csv, .tsv, .parquet, a name under XPO_BENCH_DATA, "
-            "or a hub id"
+            "make a task of any preference set: .jsonl, .json, .csv, .tsv, .parquet, "
+            "a name under XPO_BENCH_DATA, or a hub id"
         ),
     ] = None
     world: Annotated[
@@ -79,7 +79,8 @@ class Request:
         Mapping[str, str] | None,
         Word(metavar="NAME=COLUMN[,...]"),
         Doc(
-            "with --data: what columns mean, such as chosen=response_a,rejected=response_b; known layouts need none"
+            "with --data: what columns mean, such as chosen=response_a,rejected=response_b; "
+            "known layouts need none"
         ),
     ] = None
     rankings: Annotated[
@@ -143,7 +144,8 @@ class Request:
         int,
         Word(metavar="N", default="1"),
         Doc(
-            "train a language model by N processes, each with the whole model on a device of its own (no sharding)"
+            "train a language model by N processes, "
+            "each with the whole model on a device of its own (no sharding)"
         ),
     ] = 1
     experiment: Annotated[str | None, Word(option=False), Doc("a label of all cells")] = None
@@ -198,7 +200,8 @@ class Execution:
         str | None,
         Word(metavar="auto|local|HOST:PORT", default="auto"),
         Doc(
-            "with --executor ray: the cluster that this machine is part of, one of its own for this run, or another"
+            "with --executor ray: the cluster that this machine is part of, one of its own for this run, "
+            "or another"
         ),
     ] = None
     workers: Annotated[
@@ -206,7 +209,8 @@ class Execution:
         Ge(1),
         Word(metavar="N", default="1; with --executor ray all that the cluster has room for"),
         Doc(
-            "processes side by side, each with its own GPU or share of the cores; 1 runs cells in this process"
+            "processes side by side, each with its own GPU or share of the cores; "
+            "1 runs cells in this process"
         ),
     ] = None
     cell_timeout: Annotated[
@@ -230,7 +234,8 @@ class Output:
         tuple[str, ...],
         Word(metavar="NAME[,NAME]"),
         Doc(
-            "follow every cell live in RUN/tracking: csv, tensorboard, wandb (offline), or a tracker of a plugin"
+            "follow every cell live in RUN/tracking: csv, tensorboard, wandb (offline), "
+            "or a tracker of a plugin"
         ),
     ] = ()
     shard: Annotated[

@@ -118,7 +118,8 @@ def connected(address: str, workers: int) -> Iterator[Cluster]:
     """
     if "://" in address:
         raise UsageError(
-            f"--address {address}: give auto, local or HOST:PORT; Ray's client protocol does not carry streams"
+            f"--address {address}: give auto, local or HOST:PORT; "
+            "Ray's client protocol does not carry streams"
         )
     if address == "local":
         _lock()
@@ -138,9 +139,9 @@ def connected(address: str, workers: int) -> Iterator[Cluster]:
             except (ConnectionError, OSError, RuntimeError, ValueError) as error:
                 reason = (str(error).splitlines() or ["no answer"])[0].rstrip(".")
                 raise UsageError(
-                    f"--address {address}: no Ray cluster to connect to ({reason}); `ray start --head` begins "
-                    "one, --address local one of this machine's own; one with a token needs "
-                    "RAY_AUTH_MODE=token here too"
+                    f"--address {address}: no Ray cluster to connect to ({reason}); "
+                    "`ray start --head` begins one, --address local one of this machine's own; "
+                    "one with a token needs RAY_AUTH_MODE=token here too"
                 ) from error
         yield Cluster(address)
     finally:

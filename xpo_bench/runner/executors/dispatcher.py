@@ -11,20 +11,22 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from xpo_bench.runner.executors.groups import CellBatch, parts_of
 from xpo_bench.runner.executors.in_process import CellTimeout, Finished, LocalExecutor
 from xpo_bench.runner.executors.placement import DevicePlacement, ExecutionConfig
 from xpo_bench.runner.plan import Cell
-from xpo_bench.runner.progress import Reporter
+
+if TYPE_CHECKING:
+    from xpo_bench.runner.progress import Reporter
 
 TRIES = 2
 """How often a batch is begun whose process dies."""
 PER_WORKER = 2
 """Bundles per worker of the cells of one language model: fewer load it less often, more keep all busy."""
 LANGUAGE = 1000
-"""About what a step of a language model costs where one of a tabular policy costs 1: the longest begin first."""
+"""What a step of a language model costs, about, where one of a tabular policy costs 1."""
 
 
 @dataclass
@@ -166,7 +168,7 @@ class Dispatcher(ABC):
 
     @abstractmethod
     def raised(self, content: Any) -> BaseException:
-        """The error that a process tells of."""
+        """The error in a message of a process."""
 
     def _late(self, worker: Worker) -> bool:
         limit = self.execution.limit_s
@@ -193,7 +195,7 @@ class Dispatcher(ABC):
         if late:
             again = [Attempt(part) for part in parts_of(lost.batch)]
             error: Exception = CellTimeout(f"took longer than {self.execution.limit_s:g} s (--cell-timeout)")
-        elif lost.tries + 1 < TRIES:  # the machine may have ended it, for memory say: whole once more
+        elif lost.tries + 1 < TRIES:  # the machine may have ended it, for memory say: once more as it is
             self.queue.insert(0, [Attempt(lost.batch, lost.tries + 1)])
             return
         else:
@@ -210,7 +212,7 @@ def _of_key(batch: CellBatch, key: str) -> Cell:
 
 
 def bundles(batches: Sequence[CellBatch], workers: int) -> list[list[Attempt]]:
-    """What the processes are begun with, the longest first: a batch, or several that share a language model."""
+    """What the processes are begun with, the longest first: a batch, or several of one language model."""
     shared: dict[str | int, list[Attempt]] = {}
     for batch in batches:
         first = batch.cells[0]

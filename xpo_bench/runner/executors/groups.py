@@ -46,7 +46,7 @@ def job_of(cell: Cell) -> Job:
 
 
 def fits_ensemble(cell: Cell) -> bool:
-    """Whether a cell of a language model may be one copy of several: it neither samples nor lists completions."""
+    """Whether a cell of a language model may be one of an ensemble: it samples and lists no completions."""
     dataset = cell.setup.dataset(cell.seed)
     listed = dataset.world is not None and dataset.world.exhaustive
     return (
@@ -107,7 +107,7 @@ def parts_of(batch: CellBatch) -> Iterator[CellBatch]:
 
 
 class one_thread:
-    """Tiny computations are faster on one thread than on two; afterwards torch's settings are what they were."""
+    """One thread, on which tiny computations are faster; afterwards torch's settings are what they were."""
 
     def __enter__(self) -> None:
         self.before = torch.get_num_threads(), torch.get_default_dtype(), torch.is_grad_enabled()

@@ -1,4 +1,4 @@
-"""The local executor: batches of cells one after the other, in this process or each by a group of processes."""
+"""The local executor: one batch of cells after the other, in this process or each by a group of processes."""
 
 from __future__ import annotations
 

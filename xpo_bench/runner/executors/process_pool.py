@@ -85,9 +85,9 @@ class Pool(Dispatcher):
 def _context(language: bool) -> Any:
     """What begins processes: a fork server with everything imported that they need, else spawned ones.
 
-    Forking this process itself would copy torch's threads in whatever state they are, and CUDA does not survive
-    it. The server has imported and computed nothing, so a fork of it is safe and takes milliseconds, where a
-    spawned interpreter imports torch for seconds.
+    Forking this process itself would copy the locks of torch's threads in whatever state they are, and CUDA
+    does not survive it. The server has imported torch and computed nothing: a fork of it is safe and takes
+    milliseconds, where a spawned interpreter imports torch for seconds.
     """
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")

@@ -1,4 +1,4 @@
-"""The Ray executor: bundles of batches as Ray tasks, which stream to this process what becomes of their cells.
+"""The Ray executor: bundles of batches as Ray tasks, which stream what becomes of their cells.
 
 Ray says where a task runs; when one is begun, and what follows when its worker or its node dies, is as with
 processes of this machine. A task gets the rows of its task from Ray's object store, once per node, and

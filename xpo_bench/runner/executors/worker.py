@@ -21,7 +21,7 @@ from xpo_bench.runner.record import Curve, Record
 from xpo_bench.runner.task_setup import TaskSetup
 
 NEWS_S = 1.0
-"""Seconds between the steps that a process tells of."""
+"""Seconds between the steps that a process reports."""
 
 
 def pack(batches: Sequence[CellBatch], option: str) -> bytes:
@@ -91,7 +91,7 @@ def _work(
     executor: LocalExecutor,
     emit: Callable[[str, Any], None],
 ) -> None:
-    known: dict[int, TaskSetup] = {}
+    known: dict[int, TaskSetup] = {}  # cells that shared a setup share one here, and with it a loaded model
     for number, (batch, expected) in enumerate(zip(batches, prints, strict=True)):
         emit("start", number)
         here = CellBatch(

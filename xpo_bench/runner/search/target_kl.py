@@ -205,7 +205,7 @@ def find(
 
 
 def _searches(base: Plan, asked: Sequence[Request], target: float) -> tuple[list[Search], list[Found]]:
-    """One search per algorithm and task of the plan; what has no regulariser to search is found out at once."""
+    """One search per algorithm and task of the plan, and the result for what has no regulariser to search."""
     searches: dict[tuple[str, str], Search] = {}
     found: dict[tuple[str, str], Found] = {}
     for cell in base.cells:

@@ -74,7 +74,7 @@ def check(trials: int, select: str) -> None:
     metric = find_metric(select.removeprefix("heldout_"))
     if not select.startswith("heldout_") or metric is None or metric.better is None:
         raise UsageError(
-            f"--select {select}: want a heldout_ metric of which higher or lower is better, such as {SELECT}; "
+            f"--select {select}: want a heldout_ metric with a preferred direction, such as {SELECT}; "
             "in a trial it is taken on the validation split"
         )
 
@@ -106,9 +106,8 @@ def find(
     cells: dict[str, Cell] = {}
     for subject in subjects:
         if subject.reason:
-            note(
-                f"{subject.first.algorithm.name} on {subject.first.setup.name}: default only: {subject.reason}"
-            )
+            first = subject.first
+            note(f"{first.algorithm.name} on {first.setup.name}: default only: {subject.reason}")
             continue
         for number in range(len(subject.changes)):
             for cell in _trial(subject, number):
