@@ -23,9 +23,10 @@ from xpo_bench.runner import environment
 from xpo_bench.runner.keys import canonical
 from xpo_bench.runner.observers import facts
 from xpo_bench.runner.plan import Plan, make_plan
-from xpo_bench.runner.record import cell_record
+from xpo_bench.runner.record import SCHEMA
+from xpo_bench.runner.recording import cell_record
 from xpo_bench.runner.request import requests
-from xpo_bench.runner.store import SCHEMA, Store
+from xpo_bench.runner.store import Store
 from xpo_bench.train.job import Outcome
 
 SEEDS = 10

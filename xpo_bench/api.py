@@ -2,57 +2,28 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from xpo_bench import plugins
 from xpo_bench.errors import UsageError, unknown
 from xpo_bench.metrics.registry import learn
 from xpo_bench.report.summary import summarise
-from xpo_bench.runner import environment
-from xpo_bench.runner.executors.placement import ExecutionConfig, spread
-from xpo_bench.runner.lock import occupied
-from xpo_bench.runner.observers import Observers, facts
-from xpo_bench.runner.plan import IN_MEMORY, Plan, make_plan
-from xpo_bench.runner.record import now
-from xpo_bench.runner.remarks import remarks
-from xpo_bench.runner.request import Request, parse_shard, requests
-from xpo_bench.runner.store import SCHEMA, Store
+from xpo_bench.runner.executed import Executed
+from xpo_bench.runner.record import SCHEMA
+from xpo_bench.runner.words import FILE_KEYS, Execution, Output, Search
 
 if TYPE_CHECKING:
     import pandas as pd
     from datasets import Dataset
 
-    from xpo_bench.runner.executors.dispatcher import Dispatcher
     from xpo_bench.runner.progress import Reporter
 
 
-PROTOCOLS = ("default", "tuned")
-
-
-@dataclass
-class Result:
-    """The records of one run, and what was not planned.
-
-    Attributes:
-        cells: one record per planned cell that has one, in plan order.
-        skipped: combinations that `all` left out. unreachable: tasks whose data cannot be had.
-        planned: number of cells that were asked for.
-        targets: with `target_kl`, the value found for every algorithm on every task, or why there is none.
-        tuning: of the tuned protocol, for every algorithm on every task its trials and the one chosen.
-    """
-
-    out: Path
-    cells: list[dict[str, Any]]
-    planned: int
-    skipped: list[dict[str, str]] = field(default_factory=list)
-    unreachable: list[dict[str, str]] = field(default_factory=list)
-    computed: int = 0
-    targets: list[dict[str, Any]] = field(default_factory=list)
-    tuning: list[dict[str, Any]] = field(default_factory=list)
+class Result(Executed):
+    """The records of one run, and what was not planned."""
 
     def summary(self) -> list[dict[str, Any]]:
         """Mean, 95 % interval over seeds and n of every metric, per algorithm x config x task."""
@@ -76,9 +47,7 @@ class Result:
         return pd.DataFrame(rows)
 
     def to_datasets(self) -> dict[str, Dataset]:
-        """Hugging Face data sets `cells`, a row per cell, and `curves`, a row per evaluation: what `xpo-bench
-        export` writes.
-        """
+        """Hugging Face data sets `cells`, a row per cell, and `curves`, a row per evaluation."""
         from xpo_bench.report.experiments.article import curve_reader
         from xpo_bench.report.render.dataset import datasets_of
 
@@ -110,9 +79,10 @@ class Result:
     def ok(self) -> bool:
         """Every asked-for cell is ok, or diverged where its task expects it; and there is at least one."""
         good = [
-            c
-            for c in self.cells
-            if c["status"] == "ok" or (c["status"] == "diverged" and c["task"]["expected_divergence"])
+            cell
+            for cell in self.cells
+            if cell["status"] == "ok"
+            or (cell["status"] == "diverged" and cell["task"]["expected_divergence"])
         ]
         return bool(self.cells) and len(good) == self.planned and not self.unreachable
 
@@ -169,10 +139,15 @@ def run(
         UsageError: a word, a configuration or a data set is wrong.
 
     Example:
-        >>> result = xpo_bench.run(algos=["dpo", "ipo"], tasks=["bandit"], seeds=3, set={"dpo.beta": [0.1, 0.5]})
+        >>> result = xpo_bench.run(["dpo", "ipo"], ["bandit"], seeds=3, set={"dpo.beta": [0.1, 0.5]})
         >>> result.show()
     """
-    from xpo_bench.runner.request import FILE_KEYS
+    # what trains, and torch with it, is imported when it is asked for: a notebook has its Result at once
+    from xpo_bench.runner import environment
+    from xpo_bench.runner import run as ways
+    from xpo_bench.runner.execute import Session
+    from xpo_bench.runner.executors.placement import configured
+    from xpo_bench.runner.request import requests
 
     for word in words:
         if word not in (*FILE_KEYS, "trust_remote_code"):
@@ -180,281 +155,56 @@ def run(
     words = {"algos": algos, "tasks": tasks} | words
     if not file and (tasks or words.get("data")):  # a suite says itself how many
         words.setdefault("seeds", 3)
-    registry = plugins.load(frozenset(plugins.split_names(disable) if isinstance(disable, str) else disable))
-    registry = _measuring(registry, metrics)
-    trying = _trying(protocol, trials, select)
-    tracked = tuple(track.split(",") if isinstance(track, str) else track)
-    for name in tracked:
+    registry = _with_metrics(plugins.load(frozenset(_names(disable))), metrics)
+    search = Search(target_kl=target_kl, protocol=protocol, trials=trials, select=select)
+    target = Path(out) if out else None
+    output = Output(out=target, track=_names(track), shard=shard, wait=wait, fresh=fresh)
+    ways.check(search, output)
+    for name in output.track:
         registry.tracker(name)
-    with spread(executor, address, workers, cell_timeout) as where:
-        resolved = where.device(device)
+    where = Execution(
+        device=device,
+        executor=cast(Literal["local", "ray"], executor),  # anything else is refused
+        address=address,
+        workers=workers,
+        cell_timeout=cell_timeout,
+        deterministic=deterministic,
+    )
+    with configured(where) as execution:
+        resolved = execution.device(device)
         asked = requests(words, Path(file) if file else None, resolved)
-        processes = max((request.gpus_per_cell for request in asked), default=1)
-        if device == "auto" and resolved == "cpu" and processes > 1:
-            here = "in the cluster" if where.cluster else "on this machine"
-            raise UsageError(
-                f"--gpus-per-cell {processes}: no GPU {here}; --device cpu runs the processes on the CPU"
-            )
-        if where.cluster:
-            where.cluster.check(resolved, processes)
-        if deterministic and processes > 1:
-            raise UsageError(
-                "--deterministic: not with --gpus-per-cell, whose sums over devices have no promised order"
-            )
-        where = replace(where, deterministic=deterministic)
-        session = Session(registry, reporter, where, fresh, wait, tracked)
-        with environment.deterministic(deterministic and where.in_process):
-            return _run(asked, session, target_kl, trying, shard, out)
+        execution.check(device, resolved, max((request.gpus_per_cell for request in asked), default=1))
+        session = Session(registry, reporter, execution, fresh, wait, output.track)
+        # other processes switch torch themselves; here it is switched back afterwards
+        with environment.deterministic(deterministic and execution.in_process):
+            result = Result(**vars(ways.run(asked, search, output, session)))
+    plain = search == Search() and not shard
+    if plain and result.planned and any(request.suite and request.experiment for request in asked):
+        from xpo_bench.report.experiments.figures import write_figures
+
+        write_figures(result.out, result.cells)
+    return result
 
 
-def _measuring(registry: plugins.Registry, functions: Iterable[Callable[..., Any]]) -> plugins.Registry:
+def _names(given: str | Iterable[str]) -> tuple[str, ...]:
+    """Names separated by commas, or several names, in order."""
+    parts = given.split(",") if isinstance(given, str) else given
+    return tuple(name.strip() for name in parts if name.strip())
+
+
+def _with_metrics(registry: plugins.Registry, functions: Iterable[Callable[..., Any]]) -> plugins.Registry:
     """The registry with metrics that were handed over in it, all of them known by name from here on."""
-    found = dict(registry.metrics)
+    known = dict(registry.metrics)
     for function in functions:
         try:
             metric = plugins.check_metric(function)
         except (TypeError, ValueError) as error:
             raise UsageError(f"metrics: {error}") from None
-        if metric.name in found:
+        if metric.name in known:
             raise UsageError(
-                f"metrics: the name {metric.name!r} is given twice, or is that of a metric of {found[metric.name][1].origin}"
+                f"metrics: the name {metric.name!r} is given twice, or is that of a metric of "
+                f"{known[metric.name][1].origin}"
             )
-        found[metric.name] = (metric, IN_MEMORY)
-    learn(metric for metric, _ in found.values())
-    return replace(registry, metrics=found)
-
-
-def _trying(protocol: str, trials: int | None, select: str | None) -> tuple[int, str] | None:
-    """How many configurations the tuned protocol tries, and by what it chooses; None for the default
-    protocol.
-    """
-    from xpo_bench.runner.search import tuned
-
-    if protocol not in PROTOCOLS:
-        raise UsageError(unknown("protocol", str(protocol), PROTOCOLS))
-    if protocol == "default":
-        if trials is not None or select is not None:
-            raise UsageError(f"{'--select' if trials is None else '--trials'}: goes with --protocol tuned")
-        return None
-    trying = (tuned.TRIALS if trials is None else trials, select or tuned.SELECT)
-    tuned.check(*trying)
-    return trying
-
-
-def _run(
-    asked: list[Request],
-    session: Session,
-    target_kl: float | None,
-    trying: tuple[int, str] | None,
-    shard: str | None,
-    out: str | Path | None,
-) -> Result:
-    """Plan what is asked for, and run it."""
-    plan = make_plan(
-        asked, session.registry, session.reporter.planning if session.reporter else lambda *_: None
-    )
-    if trying is not None:
-        if shard or target_kl is not None:
-            raise UsageError(
-                f"{'--shard' if shard else '--target-kl'}: not with --protocol tuned, whose cells depend on its trials"
-            )
-        return _tuned(plan, asked, *trying, out, session)
-    if target_kl is not None:
-        if shard:
-            raise UsageError("--shard: not with --target-kl, whose cells depend on one another")
-        return _at_target(plan, asked, target_kl, out, session)
-    if not plan.cells and not plan.unreachable:
-        why = "; ".join(f"{s['algorithm']} on {s['task']}: {s['reason']}" for s in plan.skipped[:3])
-        raise UsageError(f"nothing to run: {why or 'no algorithm fits the tasks'}")
-    whole, plan = plan, plan.part(*parse_shard(shard)) if shard else plan
-    root = (
-        Path(out)
-        if out
-        else Path("results/runs") / (whole.hash + (f"-{shard.replace('/', 'of')}" if shard else ""))
-    )
-    if not plan.cells:
-        return Result(root, [], 0, plan.skipped, plan.unreachable)
-    result = execute(plan, Store(root), session)
-    if not shard and any(request.suite and request.experiment for request in asked):
-        from xpo_bench.report.experiments.figures import write_figures
-
-        write_figures(root, result.cells)
-    return result
-
-
-@dataclass(frozen=True)
-class Session:
-    """How a plan is run.
-
-    Args:
-        fresh: compute cells again that are there. wait: for another process that writes the run directory.
-        track: names of the trackers that follow it.
-    """
-
-    registry: plugins.Registry
-    reporter: Reporter | None = None
-    where: ExecutionConfig = field(default_factory=ExecutionConfig)
-    fresh: bool = False
-    wait: bool = False
-    track: tuple[str, ...] = ()
-
-    def note(self, text: str) -> None:
-        if self.reporter:
-            self.reporter.note(text)
-
-
-def _at_target(
-    base: Plan, asked: list[Request], target_kl: float, out: str | Path | None, session: Session
-) -> Result:
-    """Search the regularisers, then run every algorithm at the value found."""
-    from xpo_bench.runner.keys import digest
-    from xpo_bench.runner.search.target_kl import find
-
-    store = Store(
-        Path(out) if out else Path("results/runs") / digest([base.hash, "target_kl", target_kl], 12)
-    )
-
-    def search(plan: Plan, requests: list[Request]) -> list[dict[str, Any]]:
-        return execute(plan, store, session).cells
-
-    plan, _, found = find(asked, target_kl, session.registry, search, session.note)
-    result = (
-        execute(plan, store, session)
-        if plan.cells
-        else Result(store.root, [], 0, plan.skipped, plan.unreachable)
-    )
-    result.targets = [f.document() for f in found]
-    return result
-
-
-def _tuned(
-    base: Plan, asked: list[Request], trials: int, select: str, out: str | Path | None, session: Session
-) -> Result:
-    """Run the trials, then every algorithm at its default and at its best trial."""
-    from xpo_bench.runner.keys import digest
-    from xpo_bench.runner.search import tuned
-
-    if not base.cells:
-        why = "; ".join(f"{s['algorithm']} on {s['task']}: {s['reason']}" for s in base.skipped[:3])
-        raise UsageError(f"nothing to run: {why or 'no algorithm fits the tasks'}")
-    store = Store(Path(out) if out else Path("results/runs") / digest([base.hash, "tuned"], 12))
-
-    def run_trials(plan: Plan) -> list[dict[str, Any]]:
-        return execute(plan, store, session).cells
-
-    plan, found = tuned.find(base, asked, trials, select, run_trials, session.note)
-    result = execute(plan, store, session)
-    result.tuning = found
-    place = {
-        (f["algorithm"], f["task"], *f["keys"]["default"]): f
-        for f in [*store.read_run().get("tuning", []), *found]
-    }
-    with occupied(store.root, session.wait, session.note):
-        store.write_run(store.read_run() | {"tuning": list(place.values())})
-    return result
-
-
-def execute(plan: Plan, store: Store, session: Session) -> Result:
-    """Run the cells that are missing and collect all records of the plan."""
-    store.prepare()
-    with occupied(store.root, session.wait, session.note):
-        return _execute(plan, store, session)
-
-
-def _execute(plan: Plan, store: Store, session: Session) -> Result:
-    from xpo_bench.runner.executors.in_process import CellBatch, LocalExecutor, groups
-
-    registry, reporter, where = session.registry, session.reporter, session.where
-    observe = Observers(registry, session.track, store.root)
-    todo = [cell for cell in plan.cells if session.fresh or not store.done(cell.key)]
-    for aside, reason in store.set_aside():
-        print(
-            f"xpo-bench: {aside.with_suffix('')}: {reason}; set aside as {aside.name}, and computed again",
-            file=sys.stderr,
-        )
-    store.write_run(_run_document(plan, store))
-    fresh_records: dict[str, dict[str, Any]] = {}
-    told: set[tuple[str, str]] = set()
-    noted: set[str] = set()
-
-    def finished(cell: Any, record: dict[str, Any], curve: list[dict[str, Any]]) -> None:
-        store.write_cell(record, curve)
-        fresh_records[cell.key] = record
-        observe("xpo_run_end", cell=cell, record=record)
-        for failure in record["notes"].get("metric_errors", {}).items():
-            if failure not in told:
-                told.add(failure)
-                print(
-                    f"xpo-bench: metric {failure[0]}: {failure[1]}; left out of {cell.label}", file=sys.stderr
-                )
-        for remark in remarks(record):
-            if remark not in noted:
-                noted.add(remark)
-                if reporter:  # the tables say it too, so that --quiet need not
-                    reporter.note(remark)
-                else:
-                    print(f"xpo-bench: {remark}", file=sys.stderr)
-        if reporter:
-            reporter.finished(cell, record)
-
-    def started(group: CellBatch) -> None:
-        if reporter:
-            reporter.group(group.label, len(group.cells))
-
-    references = store.root / "references"
-    executor: LocalExecutor | Dispatcher
-    if where.in_process:
-        executor = LocalExecutor(
-            finished, reporter.step if reporter else None, observe, references, where.facts
-        )
-    elif where.cluster:
-        from xpo_bench.runner.executors.ray_pool import RayPool
-
-        executor = RayPool(where.cluster, where, finished, observe, references, reporter)
-    else:
-        from xpo_bench.runner.executors.process_pool import Pool
-
-        executor = Pool(where, finished, observe, references, reporter)
-    if reporter:
-        reporter.start(len(plan.cells), len(todo), store.root)
-    try:
-        executor.run_all(groups(todo), started)
-    finally:
-        executor.close()
-        observe.close()
-        if reporter:
-            reporter.stop()
-    records = (store.read_cell(cell.key) for cell in plan.cells)
-    return Result(
-        store.root,
-        [r for r in records if r is not None],
-        len(plan.cells),
-        plan.skipped,
-        plan.unreachable,
-        len(fresh_records),
-    )
-
-
-def _run_document(plan: Plan, store: Store) -> dict[str, Any]:
-    """run.json: an existing directory is extended, its earlier plan kept."""
-    before = store.read_run()
-    cells = {
-        entry["key"]: entry for entry in before.get("plan", []) if isinstance(entry, dict) and "key" in entry
-    }
-    for cell in plan.cells:
-        cells[cell.key] = facts(cell)
-    commands = [*before.get("commands", []), {"argv": ["xpo-bench", *sys.argv[1:]], "at": now()}]
-    device = plan.cells[0].setup.device if plan.cells else "cpu"
-    skipped = [
-        dict(t) for t in {tuple(sorted(s.items())) for s in [*before.get("skipped", []), *plan.skipped]}
-    ]
-    return {
-        "schema": SCHEMA,
-        "commands": commands,
-        "plan": list(cells.values()),
-        "skipped": sorted(skipped, key=lambda s: (s["task"], s["algorithm"])),
-        "unreachable": plan.unreachable,
-        "environment": environment.describe(device),
-        **({"tuning": before["tuning"]} if "tuning" in before else {}),
-        "created": before.get("created", now()),
-    }
+        known[metric.name] = (metric, plugins.IN_MEMORY)
+    learn(metric for metric, _ in known.values())
+    return replace(registry, metrics=known)

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import pluggy
 
@@ -20,6 +20,8 @@ from xpo_bench.contract.task import Task
 from xpo_bench.contract.tracker import Tracker
 from xpo_bench.errors import UsageError, unknown
 from xpo_bench.metrics.registry import METRICS
+
+T = TypeVar("T")
 
 GROUP = "xpo_bench"
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
@@ -60,9 +62,13 @@ class PluginInfo:
         self.status, self.error = status, error if self.error is None else f"{self.error}; {error}"
 
 
+IN_MEMORY = PluginInfo("in-memory", "in-memory", "0", "__main__")
+"""Where classes and instances are from that need no packaging."""
+
+
 @dataclass
 class Registry:
-    """Every plugin that was found, and the algorithms, tasks, metrics and trackers of those that are usable."""
+    """Every plugin that was found, and what those offer that are usable."""
 
     plugins: list[PluginInfo]
     manager: pluggy.PluginManager
@@ -75,20 +81,17 @@ class Registry:
 
     def algorithm(self, name: str) -> tuple[type[Algorithm], PluginInfo]:
         """The algorithm of that name; UsageError names the remedy otherwise."""
-        found: tuple[type[Algorithm], PluginInfo] = self._find("algorithm", name, self.algorithms)
-        return found
+        return self._find("algorithm", name, self.algorithms)
 
     def task(self, name: str) -> tuple[type[Task], PluginInfo]:
         """The task of that name; UsageError names the remedy otherwise."""
-        found: tuple[type[Task], PluginInfo] = self._find("task", name, self.tasks)
-        return found
+        return self._find("task", name, self.tasks)
 
     def tracker(self, name: str) -> tuple[type[Tracker], PluginInfo]:
         """The tracker of that name; UsageError names the remedy otherwise."""
-        found: tuple[type[Tracker], PluginInfo] = self._find("tracker", name, self.trackers)
-        return found
+        return self._find("tracker", name, self.trackers)
 
-    def _find(self, kind: str, name: str, table: Mapping[str, Any]) -> Any:
+    def _find(self, kind: str, name: str, table: Mapping[str, tuple[T, PluginInfo]]) -> tuple[T, PluginInfo]:
         if name in table:
             return table[name]
         if name in self.lost:
@@ -197,7 +200,7 @@ def _broken(info: PluginInfo, error: BaseException) -> None:
 
 
 def _check_hook_names(registry: Registry) -> None:
-    """A hook implementation that the specification does not know is a mistyped hook: the plugin is refused."""
+    """A hook that the specification does not know is mistyped: the plugin is refused."""
     known = {name for name in vars(hooks) if name.startswith("xpo_")}
     for info in registry.plugins:
         wrong = [name for name in info.hooks if name not in known]
@@ -264,8 +267,8 @@ def check_metric(function: Any) -> Metric:
         raise ValueError(f"the metric {found.name!r} needs a unit, and better='higher', 'lower' or None")
     if not METRIC_NAME.fullmatch(found.name) or found.name.startswith("heldout_") or found.name in COLUMNS:
         raise ValueError(
-            f"the metric name {found.name!r} must match {METRIC_NAME.pattern}, not begin with heldout_ and not be one of "
-            f"{', '.join(sorted(COLUMNS))}"
+            f"the metric name {found.name!r} must match {METRIC_NAME.pattern}, not begin with heldout_ "
+            f"and not be one of {', '.join(sorted(COLUMNS))}"
         )
     if found.name in METRICS:
         raise ValueError(f"the metric name {found.name!r} is that of one of the suite's own")
@@ -280,7 +283,8 @@ def check_class(cls: Any, kind: str, hook: str, base: type) -> None:
     name = getattr(cls, "name", None)
     if not isinstance(name, str) or not NAME.fullmatch(name) or name in RESERVED:
         raise ValueError(
-            f"the {kind} name {name!r} must match {NAME.pattern} and not be one of {', '.join(sorted(RESERVED))}"
+            f"the {kind} name {name!r} must match {NAME.pattern} "
+            f"and not be one of {', '.join(sorted(RESERVED))}"
         )
     if base is Tracker:
         return
@@ -295,12 +299,13 @@ def check_spec(cls: type[Algorithm]) -> None:
     """
     if not isinstance(cls.spec, int) or isinstance(cls.spec, bool) or cls.spec < 1:
         raise TypeError(
-            f"{cls.__name__}.spec must be a version of the contract, a whole number from 1 on, got {cls.spec!r}"
+            f"{cls.__name__}.spec must be a version of the contract, a whole number from 1 on, "
+            f"got {cls.spec!r}"
         )
     if cls.spec > SPEC:
         raise ValueError(
-            f"{cls.__name__} is made for version {cls.spec} of the contract of algorithms, this xpo-bench knows 1 to {SPEC}: "
-            "upgrade xpo-bench"
+            f"{cls.__name__} is made for version {cls.spec} of the contract of algorithms, "
+            f"this xpo-bench knows 1 to {SPEC}: upgrade xpo-bench"
         )
 
 

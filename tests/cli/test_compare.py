@@ -63,7 +63,7 @@ def test_cells_that_are_missing_or_cut_are_named(two: Path, warm: Any) -> None:
     found = warm("compare", "a", "b")
     assert found.code == 4
     assert "missing from the new run" in " ".join(found.out.split())
-    assert f"left out: b/cells/{second.name}: not whole" in found.err
+    assert f"left out: b/cells/{second.name}: incomplete or corrupt" in found.err
 
 
 REFUSALS = {

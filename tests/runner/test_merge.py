@@ -97,7 +97,7 @@ def test_what_is_not_whole_is_named_and_left_out(parts: Path, warm: Any) -> None
     path.write_bytes(path.read_bytes()[:50])
     found = warm("merge", "part1", "part2", "-o", "all")
     assert found.code == 0
-    assert f"left out: part1/cells/{path.name}: not whole" in found.err
+    assert f"left out: part1/cells/{path.name}: incomplete or corrupt" in found.err
     assert len(records(parts / "all")) == 3
 
 

@@ -72,7 +72,7 @@ def test_a_damaged_file_is_named_and_set_aside(
     flipped = bytes([*whole[: len(whole) // 2], whole[len(whole) // 2] ^ 1, *whole[len(whole) // 2 + 1 :]])
     path.write_bytes({"cut": whole[:-100], "flipped": flipped, "empty": b"", "text": b"scores"}[damage])
     assert len(References(path)) == 0
-    assert "x.parquet is not whole" in capsys.readouterr().err
+    assert "x.parquet is incomplete or corrupt" in capsys.readouterr().err
     assert [file.name for file in tmp_path.iterdir()] == ["x.damaged"]
 
 
@@ -114,7 +114,7 @@ def test_a_run_over_a_damaged_file_scores_again(warm: Any, tmp_path: Path) -> No
     file.write_bytes(file.read_bytes()[:-9])
     done = warm(*command("run", "dpo,ipo"))
     assert done.code == 0
-    assert done.err.count("is not whole") == 1
+    assert done.err.count("is incomplete or corrupt") == 1
     assert file.exists()
     assert file.with_suffix(".damaged").exists()
     assert {name: record["status"] for name, record in records(tmp_path / "run").items()} == {

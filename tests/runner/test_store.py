@@ -266,7 +266,8 @@ def test_a_half_written_record_is_named_set_aside_and_computed_again(
     capsys.readouterr()
     assert run(out=tmp_path / "r").computed == 1
     assert (
-        f"{path}: not whole; set aside as {path.name}.damaged, and computed again" in capsys.readouterr().err
+        f"{path}: incomplete or corrupt; set aside as {path.name}.damaged, and computed again"
+        in capsys.readouterr().err
     )
     assert path.with_name(f"{path.name}.damaged").read_bytes() == half
 

@@ -61,10 +61,10 @@ def run_ab(
         from xpo_bench.compare.speed.installations import look, prepare
         from xpo_bench.compare.speed.pairs import Protocol, Undecided
         from xpo_bench.compare.speed.rule import measure_ratios
-        from xpo_bench.runner.environment import resolve_device
+        from xpo_bench.runner.devices import of_this_machine
 
         asked = {"old": look(old), "new": look(new)}
-        protocol = Protocol(pairs, blocks, resolve_device(device))
+        protocol = Protocol(pairs, blocks, of_this_machine().resolve(device))
         note = (lambda _: None) if quiet else say
         with tempfile.TemporaryDirectory(prefix="xpo-bench-ab-") as folder:
             try:

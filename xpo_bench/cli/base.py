@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Main(click.Group):
-    """A command group that turns every mendable error into one line."""
+    """A command group that turns every error that a user can fix into one line."""
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         kwargs["standalone_mode"] = False
@@ -45,7 +45,7 @@ class Main(click.Group):
         except click.exceptions.Exit as error:
             code = error.exit_code
         except BrokenPipeError:
-            # the reader of stdout has gone; nothing more can be said to it
+            # the reader of stdout has gone; without this Python would fail once more when it flushes at exit
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             code = 0
         sys.exit(code if isinstance(code, int) else 0)
@@ -74,7 +74,7 @@ def main(context: click.Context, debug: bool) -> None:
 
 
 def guarded(function: Any) -> Any:
-    """Exit statuses of the contract: 2 for what a user can mend, 130 for Ctrl-C."""
+    """Exit statuses of the contract: 2 for what a user can fix, 130 for Ctrl-C."""
     import functools
 
     @functools.wraps(function)
@@ -104,9 +104,8 @@ def _verdict(error: BaseException) -> tuple[int, str]:
     if isinstance(error, StoreError):
         return 1, str(error)
     if isinstance(error, KeyboardInterrupt):
-        return 143 if isinstance(
-            error, Terminated
-        ) else 130, "interrupted; finished cells are kept, the same command resumes"
+        code = 143 if isinstance(error, Terminated) else 130
+        return code, "interrupted; finished cells are kept, the same command resumes"
     return 1, f"{type(error).__name__}: {error} (--debug before the command shows the traceback)"
 
 
@@ -118,6 +117,6 @@ def print_json(document: Any) -> None:
 
 
 def tell_damaged(store: Store) -> None:
-    """Name the records that have been left out, not being whole."""
+    """Name the records that were left out, since they are incomplete or corrupt."""
     for path, reason in store.damaged.items():
         say(f"{path}: {reason}; left out (running the same command again computes it)")

@@ -100,9 +100,11 @@ def _records(old: Path, new: Path, margin: tuple[str, ...], as_json: bool, md: s
     from xpo_bench.compare.margins import with_changes
     from xpo_bench.compare.regressions import compare as judge
     from xpo_bench.compare.tables import markdown, print_compared
+    from xpo_bench.metrics.registry import learn_from
 
     margins = with_changes(margin)
     base, other = read_side(old), read_side(new)
+    learn_from([*base.records, *other.records])
     for line in (*base.damaged, *other.damaged):
         say(f"left out: {line}")
     document = judge(base, other, margins)

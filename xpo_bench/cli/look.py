@@ -53,12 +53,15 @@ Examples:
 @guarded
 def show(run_dir: Path, baseline: str | None, metric: str | None, as_json: bool) -> int:
     """Print the tables of a run directory again, from its records alone, with the courses of its curves."""
+    from xpo_bench.metrics.registry import learn_from
     from xpo_bench.report.runs import group
     from xpo_bench.report.summary import summarise
-    from xpo_bench.runner.store import SCHEMA, Store
+    from xpo_bench.runner.record import SCHEMA
+    from xpo_bench.runner.store import Store
 
     store = Store.existing(run_dir)
     records = store.records()
+    learn_from(records)
     tell_damaged(store)
     if not records:
         raise UsageError(f"{run_dir}: holds no finished cell yet")

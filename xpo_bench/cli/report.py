@@ -32,10 +32,12 @@ Examples:
 @guarded
 def report(run_dir: Path, html: str | None, md: str | None, as_json: str | None) -> int:
     """Write a run's report: tables, findings, curves, and the command of every cell."""
+    from xpo_bench.metrics.registry import learn_from
     from xpo_bench.runner.store import Store, write_atomic
 
     store = Store.existing(run_dir)
     records = store.records()
+    learn_from(records)
     tell_damaged(store)
     if not records:
         raise UsageError(f"{run_dir}: holds no finished cell yet")

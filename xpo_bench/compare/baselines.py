@@ -53,7 +53,7 @@ def read_side(path: Path) -> Baseline:
         store = Store.existing(path)
         # trials are a search: judged, they would only multiply the comparisons that verdicts are corrected
         # for
-        records = [r for r in store.records() if (r.get("protocol") or {}).get("role") != "trial"]
+        records = [r for r in store.records() if r.get("protocol", {}).get("role") != "trial"]
         side = Baseline(
             str(path),
             list(records),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 
@@ -43,6 +44,20 @@ def learn(definitions: Iterable[Definition]) -> None:
     for found in definitions:
         if found.name not in METRICS:
             LEARNED[found.name] = found
+
+
+def learn_from(records: Iterable[Mapping[str, Any]]) -> None:
+    """Remember the metrics that records define, so that those of plugins are printed and compared where the
+    plugin is not installed; what is no definition is passed over.
+    """
+    for record in records:
+        found = record.get("metric_definitions")
+        if isinstance(found, dict):
+            learn(
+                Definition(str(name), str(entry.get("unit", "")), entry.get("better"), str(entry.get("definition", "")))
+                for name, entry in found.items()
+                if isinstance(entry, dict) and entry.get("better") in ("higher", "lower", None)
+            )
 
 
 def find(name: str) -> Definition | None:

@@ -5,17 +5,16 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
-from typing import Any
 
 from xpo_bench import plugins
 from xpo_bench.runner import environment
 
 
-def examine() -> list[dict[str, Any]]:
+def examine() -> list[dict[str, str]]:
     """Findings of `{"what", "status": "fine"|"note"|"wrong", "detail"}`."""
     import torch
 
-    found: list[dict[str, Any]] = []
+    found: list[dict[str, str]] = []
 
     def add(what: str, status: str, detail: str) -> None:
         found.append({"what": what, "status": status, "detail": detail})

@@ -53,9 +53,7 @@ def describe(device: str) -> dict[str, Any]:
         "packages": package_versions(),
         "variables": {name: os.environ[name] for name in VARIABLES if name in os.environ},
     }
-    if (
-        device.startswith("cuda") and torch.cuda.is_available()
-    ):  # the machine that plans for a cluster may have none
+    if device.startswith("cuda") and torch.cuda.is_available():  # who plans for a cluster may have none
         out["accelerator"] = torch.cuda.get_device_name(device)
         out["cuda"] = torch.version.cuda
     return out
@@ -63,11 +61,9 @@ def describe(device: str) -> dict[str, Any]:
 
 @contextmanager
 def deterministic(on: bool = True) -> Iterator[None]:
-    """Meanwhile torch uses deterministic algorithms alone, and raises where it has none; without effect when
-    not `on`.
+    """Within it, if `on`, torch uses deterministic algorithms alone, and raises where it has none.
 
-    cuBLAS reads its workspace from the environment when the first CUDA context is made: afterwards it is too
-        late.
+    cuBLAS reads its workspace from the environment when the first CUDA context is made: later is too late.
     """
     import torch
 
@@ -83,24 +79,3 @@ def deterministic(on: bool = True) -> Iterator[None]:
         torch.use_deterministic_algorithms(before)
         if workspace is None:
             del os.environ[WORKSPACE]
-
-
-def resolve_device(name: str) -> str:
-    """`auto`, `cpu`, `cuda` or `cuda:1` as a device that is there.
-
-    Raises:
-        UsageError: the device is unknown or not there, with the devices that are.
-    """
-    import torch
-
-    from xpo_bench.errors import UsageError
-
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    known = ["cpu"] + [f"cuda:{i}" for i in range(count)]
-    if name == "auto":
-        return known[-1] if count == 1 else ("cuda:0" if count else "cpu")
-    if name == "cuda" and count:
-        return "cuda:0"
-    if name not in known:
-        raise UsageError(f"--device {name}: not on this machine (there is: {', '.join(known)})")
-    return name

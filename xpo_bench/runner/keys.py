@@ -26,7 +26,9 @@ def digest(value: Any, length: int = 24) -> str:
 
 def _hash_files(paths: Iterable[Path], root: Path) -> str:
     h = hashlib.blake2b(digest_size=16)
-    for path in sorted(paths):
+    for path in sorted(
+        paths
+    ):  # NUL, which neither a path nor a source holds, keeps files from running together
         h.update(str(path.relative_to(root)).encode() + b"\0" + path.read_bytes() + b"\0")
     return h.hexdigest()
 
@@ -34,6 +36,9 @@ def _hash_files(paths: Iterable[Path], root: Path) -> str:
 @lru_cache(maxsize=1)
 def host_source() -> str:
     """Hash of the host's sources that can change numbers: not those that print, compare or test."""
+    # every module that training could reach, by exclusion: a new one counts until somebody decides otherwise.
+    # A changed comment changes all keys too; a cell that is run again costs less than a wrong number that is
+    # kept
     root = Path(__file__).resolve().parents[1]
     without = ("report", "compare", "cli", "testing", "statistics.py", "__init__.py")
     paths = [p for p in root.rglob("*.py") if p.relative_to(root).parts[0] not in without]
@@ -54,7 +59,7 @@ def source(thing: type | Callable[..., Any]) -> str:
     parts = []
     for part in thing.__mro__ if isinstance(thing, type) else (thing,):
         if part is object or part.__module__.startswith("xpo_bench."):
-            continue
+            continue  # the host's own are in `host_source`
         file = getattr(sys.modules.get(part.__module__), "__file__", None)
         if file and Path(file).is_file():
             parts.append(_hash_files([Path(file)], Path(file).parent))
@@ -79,7 +84,7 @@ def model_fingerprint(name: str) -> str | None:
     for path in sorted(p for p in root.iterdir() if p.is_file()):
         size = path.stat().st_size
         with path.open("rb") as file:
-            content = file.read(1 << 26)
+            content = file.read(1 << 26)  # weights of gigabytes would take minutes; both ends tell them apart
             if size > 1 << 26:
                 file.seek(-(1 << 20), 2)
                 content += file.read()

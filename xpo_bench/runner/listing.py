@@ -1,4 +1,4 @@
-"""The rows of `xpo-bench list`: plain data, without torch-heavy imports beyond what plugins need themselves."""
+"""The rows of `xpo-bench list`: plain data, importing nothing heavy beyond what plugins need themselves."""
 
 from __future__ import annotations
 

@@ -27,6 +27,8 @@ def occupied(root: Path, wait: bool, note: Callable[[str], None]) -> Iterator[No
     Raises:
         UsageError: another process holds it, with its number and machine.
     """
+    # the system's own lock, which ends with its process: a pid in a file would outlive a kill. Who holds it
+    # stands beside it, since a locked file cannot be read everywhere
     lock, owner = FileLock(root / ".lock"), root / ".owner.json"
     try:
         try:

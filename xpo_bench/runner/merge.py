@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from xpo_bench.errors import UsageError
-from xpo_bench.runner.store import DONE, SCHEMA, Store
+from xpo_bench.runner.record import Record
+from xpo_bench.runner.run_document import joined
+from xpo_bench.runner.store import DONE, Store
 
 MEASURED = frozenset({"pairs_per_s", "tokens_per_s", "overhead", "prepare_s", "peak_memory_mb", "mfu"})
 """Metrics that a second run of a cell measures anew; all others it computes again, bit for bit on the same
@@ -31,13 +33,13 @@ def merge(sources: Sequence[Store], target: Store) -> tuple[int, list[str]]:
     written before all have been compared.
 
     Returns:
-        How many cells the target holds then, and what is left out: records that are not whole.
+        How many cells the target holds then, and what is left out: records that are incomplete or corrupt.
 
     Raises:
         UsageError: two directories contradict each other over a cell, or there is none. StoreError: the
         target cannot be written.
     """
-    chosen: dict[str, tuple[dict[str, Any], Store]] = {}
+    chosen: dict[str, tuple[Record, Store]] = {}
     for store in (target, *sources):
         for record in store.records():
             known = chosen.get(record["key"])
@@ -45,8 +47,10 @@ def merge(sources: Sequence[Store], target: Store) -> tuple[int, list[str]]:
                 chosen[record["key"]] = (record, store)
             elif record["status"] in DONE and (where := _difference(computed(known[0]), computed(record))):
                 raise UsageError(
-                    f"{known[1].root} and {store.root} contradict each other: {_cell(record)} differs in {where}; "
-                    "both are of one key, so one was made on another machine or has been changed. Merge either without it"
+                    f"{known[1].root} and {store.root} contradict each other: "
+                    f"{_cell(record)} differs in {where}; "
+                    "both are of one key, so one was made on another machine or has been changed. "
+                    "Merge either without it"
                 )
     left_out = [f"{path}: {reason}" for store in (target, *sources) for path, reason in store.damaged.items()]
     if not chosen:
@@ -54,11 +58,11 @@ def merge(sources: Sequence[Store], target: Store) -> tuple[int, list[str]]:
     for key, (record, store) in chosen.items():
         if store is not target:
             target.copy_cell(store, key, record)
-    target.write_run(_document([target.read_run(), *(store.read_run() for store in sources)]))
+    target.write_run(joined([target.read_run(), *(store.read_run() for store in sources)]))
     return len(chosen), left_out
 
 
-def _cell(record: Mapping[str, Any]) -> str:
+def _cell(record: Record) -> str:
     return (
         f"{record['algorithm']['name']} on {record['task']['name']}, seed {record['seed']} ({record['key']})"
     )
@@ -74,23 +78,3 @@ def _difference(a: Any, b: Any, at: str = "") -> str | None:
                 return found
         return None
     return None if a == b else at.rstrip(".") or "everything"
-
-
-def _document(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """run.json of all: every command, and every planned cell once."""
-    known = [run for run in runs if run]
-    plan = {entry["key"]: entry for run in known for entry in run.get("plan", [])}
-    skipped = {tuple(sorted(entry.items())): entry for run in known for entry in run.get("skipped", [])}
-    commands = sorted(
-        (command for run in known for command in run.get("commands", [])),
-        key=lambda command: str(command.get("at")),
-    )
-    return {
-        "schema": SCHEMA,
-        "commands": commands,
-        "plan": list(plan.values()),
-        "skipped": sorted(skipped.values(), key=lambda entry: (entry["task"], entry["algorithm"])),
-        "unreachable": [entry for run in known for entry in run.get("unreachable", [])],
-        "environment": next((run["environment"] for run in known if "environment" in run), {}),
-        "created": min((str(run["created"]) for run in known if "created" in run), default=""),
-    }

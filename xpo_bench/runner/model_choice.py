@@ -1,4 +1,4 @@
-"""Which policy a request gives a task, and on how many devices it trains."""
+"""Which policy a request gives a task, and whether several processes can train it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from xpo_bench.contract.settings import Budget, ModelSpec
 from xpo_bench.contract.task import Task
 from xpo_bench.data.adhoc import LM_BUDGET, TABULAR_BUDGET
 from xpo_bench.errors import UsageError
-from xpo_bench.runner.request import Request
+from xpo_bench.runner.devices import devices_from
+from xpo_bench.runner.words import Request
 
 LORA = re.compile(r"r=(?P<rank>[1-9]\d{0,4})(,alpha=(?P<alpha>[1-9]\d{0,5}))?")
 
@@ -32,15 +33,18 @@ def check_processes(count: int, device: str, task: str, model: ModelSpec, budget
     words = f"--gpus-per-cell {count}"
     if model.tabular:
         raise UsageError(
-            f"{words}: the policy of task {task} is {model.name}, which takes one process; it is for language models"
+            f"{words}: the policy of task {task} is {model.name}, which takes one process; "
+            "it is for language models"
         )
     if budget.ensemble > 1:
         raise UsageError(
-            f"{words}: not with task.ensemble={budget.ensemble}; the copies of an ensemble train in one process"
+            f"{words}: not with task.ensemble={budget.ensemble}; "
+            "the copies of an ensemble train in one process"
         )
     if budget.batch_size < count:
         raise UsageError(
-            f"{words}: batches of task {task} have {budget.batch_size} rows, not one for each process (--batch-size)"
+            f"{words}: batches of task {task} have {budget.batch_size} rows, not one for each process "
+            "(--batch-size)"
         )
     if device == "cuda":  # of a cluster, which has been asked for as many
         return
@@ -51,32 +55,23 @@ def check_processes(count: int, device: str, task: str, model: ModelSpec, budget
         )
 
 
-def devices_from(device: str, count: int) -> list[str]:
-    """At most `count` devices, the given one and those after it; `cpu` as often as is asked."""
-    kind, _, number = device.partition(":")
-    if kind != "cuda":
-        return [device] * count
-    import torch
-
-    first = int(number or 0)
-    return [f"cuda:{i}" for i in range(first, min(first + count, torch.cuda.device_count()))]
-
-
 def model_and_budget(request: Request, task: Task) -> tuple[ModelSpec, Budget]:
+    """The policy that a request gives a task, and the budget that goes with it before any setting."""
     model, budget = policy_and_budget(request, task)
     if request.template_date is not None:
         if model.tabular or model.name == "tiny":
             raise UsageError(
                 f"--template-date: the policy of task {task.name} is {model.name}, which has no chat template"
             )
-        model = replace(model, template_date=parse_date(request.template_date))
+        model = replace(model, template_date=request.template_date)
     if request.lora is None:
         return model, budget
     if model.tabular:
         raise UsageError(
-            f"--lora: the policy of task {task.name} is {model.name}; adapters need a language model (--model)"
+            f"--lora: the policy of task {task.name} is {model.name}; "
+            "adapters need a language model (--model)"
         )
-    rank, alpha = parse_lora(request.lora)
+    rank, alpha = request.lora
     return replace(model, lora_rank=rank, lora_alpha=alpha), budget
 
 
@@ -106,13 +101,9 @@ def parse_lora(text: str) -> tuple[int, int]:
 
 
 def policy_and_budget(request: Request, task: Task) -> tuple[ModelSpec, Budget]:
-    """The policy that a request gives a task, without adapters, and the budget that goes with it before any
-    setting.
-    """
+    """As `model_and_budget`, without adapters."""
     own = task.model
-    if request.model is None:
-        return own, task.budget
-    if request.model == own.name:
+    if request.model is None or request.model == own.name:
         return own, task.budget
     kind, _, rank = request.model.partition(":")
     if kind in ("tabular", "linear"):
@@ -144,13 +135,12 @@ def language_model(name: str, trust_remote_code: bool) -> ModelSpec:
 
 
 def check_model(name: str) -> None:
-    """Refuse a path that cannot be a model and a packaged one that is not installed, before anything is
-    computed.
-    """
+    """Refuse a path that cannot be a model, and a packaged one that is not installed."""
     found = locate(name)
     path = Path(found.place)
     if found.local and not found.gguf and not (path / "config.json").is_file():
         problem = "has no config.json" if path.is_dir() else "is not a directory"
         raise UsageError(
-            f"--model {name}: {problem}; give a Hugging Face model directory, a hub id, tiny, tabular or linear"
+            f"--model {name}: {problem}; "
+            "give a Hugging Face model directory, a hub id, tiny, tabular or linear"
         )

@@ -1,18 +1,20 @@
-"""Those who watch a run: the observer hooks of every plugin, and the trackers that were asked for."""
+"""The observer hooks of every plugin, and the trackers that were asked for."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from xpo_bench.contract.tracker import Tracker
 from xpo_bench.plugins import Registry
+from xpo_bench.runner.plan import Cell
+from xpo_bench.runner.run_document import PlannedCell
 
 
-def facts(cell: Any) -> dict[str, Any]:
-    """A cell as observers see it."""
+def facts(cell: Cell) -> PlannedCell:
+    """A cell as observers and `run.json` have it."""
     return {
         "key": cell.key,
         "algorithm": cell.algorithm.name,
@@ -24,7 +26,7 @@ def facts(cell: Any) -> dict[str, Any]:
 
 
 class Observers:
-    """Tells observers and trackers; what one raises is told once on stderr, and never fatal.
+    """Calls observers and trackers; what one raises stands once on stderr, and is never fatal.
 
     Args:
         track: names of trackers. run: the run directory.
@@ -36,25 +38,25 @@ class Observers:
     def __init__(self, registry: Registry, track: Sequence[str], run: Path) -> None:
         self.registry = registry
         self.trackers: list[Tracker] = [registry.tracker(name)[0](run) for name in dict.fromkeys(track)]
-        self._told: set[str] = set()
+        self._reported: set[str] = set()
 
-    def __call__(self, hook: str, *, cell: Any, **arguments: Any) -> None:
+    def __call__(self, hook: str, *, cell: Cell, **arguments: Any) -> None:
         """Pass `xpo_run_start`, `xpo_step_end` or `xpo_run_end` on."""
-        described: Mapping[str, Any] = facts(cell)
+        described = facts(cell)
         problems = self.registry.observe(hook, cell=described, **arguments)
         for tracker in self.trackers:
             problems += _call(tracker, hook.removeprefix("xpo_"), described, **arguments)
-        self._tell(problems)
+        self._report(problems)
 
     def close(self) -> None:
         """The run is over."""
         for tracker in self.trackers:
-            self._tell(_call(tracker, "close"))
+            self._report(_call(tracker, "close"))
 
-    def _tell(self, problems: Sequence[str]) -> None:
+    def _report(self, problems: Sequence[str]) -> None:
         for problem in problems:
-            if problem not in self._told:
-                self._told.add(problem)
+            if problem not in self._reported:
+                self._reported.add(problem)
                 print(f"xpo-bench: {problem}", file=sys.stderr)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -16,6 +15,8 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+
+from xpo_bench.runner.record import Record
 
 LINE_EVERY_S = 10.0
 """Seconds between plain progress lines."""
@@ -63,9 +64,9 @@ class Reporter:
             self.steps_bar = self.live.add_task("steps", total=None, note="")
             self.live.start()
 
-    def group(self, label: str, cells: int) -> None:
-        """A group of cells starts."""
-        self.label, self.group_cells = label, cells
+    def batch(self, label: str, cells: int) -> None:
+        """A batch of cells starts."""
+        self.label, self.batch_cells = label, cells
         if self.live:
             self.live.reset(self.steps_bar, description=escape(label[:44]), note="")
         elif not self.quiet:
@@ -74,8 +75,8 @@ class Reporter:
             self._last_line = time.monotonic()
 
     def working(self, label: str, cells: int) -> None:
-        """The next step is one of this group."""
-        self.label, self.group_cells = label, cells
+        """The next step is one of this batch."""
+        self.label, self.batch_cells = label, cells
 
     def step(self, step: int, steps: int, loss: float | None) -> None:
         """A training step is done."""
@@ -87,23 +88,20 @@ class Reporter:
         elif not self.quiet and now - self._last_line > LINE_EVERY_S:
             self._last_line = now
             shown = f", loss {loss:.3g}" if loss is not None else ""
-            eta = (
-                f", about {self._eta(self.group_cells * step / steps):.0f} s left"
-                if self.done or step
-                else ""
-            )
+            left = self._eta(self.batch_cells * step / steps)
+            eta = f", about {left:.0f} s left" if self.done or step else ""
             self._line(f"{self.label}: step {step}/{steps}{shown} ({self.done}/{self.todo} cells{eta})")
 
     def _eta(self, part: float) -> float:
-        done = self.done + part
+        done = self.done + part  # a batch counts by the part of its steps that is done
         return (time.monotonic() - self.began) * (self.todo - done) / max(done, 1e-9)
 
-    def finished(self, cell: Any, record: dict[str, Any]) -> None:
+    def finished(self, label: str, record: Record) -> None:
         """A cell has its record."""
         self.done += 1
         if record["status"] != "ok":
-            message = (record["error"] or {}).get("message", "no longer finite")
-            self._line(f"{cell.label}: {record['status']}: {message}")
+            message = record["error"]["message"] if record["error"] else "no longer finite"
+            self._line(f"{label}: {record['status']}: {message}")
         if self.live:
             self.live.update(self.cells_bar, completed=self.done)
         elif (
@@ -111,7 +109,7 @@ class Reporter:
             and record["status"] == "ok"
             and (record["timing"].get("vectorised_runs", 1) == 1 or self.done == self.todo)
         ):
-            self._line(f"[{self.done}/{self.todo}] {cell.label}: ok")
+            self._line(f"[{self.done}/{self.todo}] {label}: ok")
 
     def _line(self, text: str) -> None:
         clean = "".join(c if c.isprintable() else " " for c in text)

@@ -1,16 +1,190 @@
-"""The cell record (schema 1) and the run document: built here, nowhere else."""
+"""The record of a cell (schema 1), as a type; `recording.py` builds one.
+
+`docs/record.schema.json` is made from the type: python -m xpo_bench.runner.record > docs/record.schema.json
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
 from datetime import UTC, datetime
-from typing import Any
+from typing import Annotated, Any, Literal, NotRequired
 
-from xpo_bench.runner.definitions import entry
-from xpo_bench.runner.plan import Cell
-from xpo_bench.runner.settings import dump
-from xpo_bench.runner.store import SCHEMA
-from xpo_bench.train.job import Outcome
+from pydantic import ConfigDict, Field, with_config
+from typing_extensions import TypedDict
+
+SCHEMA: Literal[1] = 1
+
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
+Count = Annotated[int, Field(ge=0)]
+Number = Annotated[float, Field(allow_inf_nan=False)]
+Hex = Annotated[str, Field(pattern=r"^[0-9a-f]+$")]
+Status = Literal["ok", "diverged", "failed", "oom", "timeout", "crashed"]
+
+# a record is a plain dictionary, so that one of an earlier version is read as it is; these classes say what
+# today's holds, to mypy and, in the JSON Schema, to readers
+part = with_config(ConfigDict(extra="forbid", strict=True, use_attribute_docstrings=True))
+
+
+@part
+class Error(TypedDict):
+    """What a cell ended with that is neither ok nor diverged."""
+
+    type: str
+    message: str
+    traceback: str
+
+
+@part
+class AlgorithmOf(TypedDict):
+    """The algorithm, and the plugin that it is from."""
+
+    name: Name
+    config: dict[str, Any]
+    """Every hyperparameter with its value."""
+    plugin: str
+    distribution: str | None
+    version: str | None
+    """Of the distribution."""
+    regulariser: Annotated[tuple[str, Literal[-1, 1]] | None, Field(strict=False)]
+    """The field that is meant to hold the policy near the reference, and the direction in which it does."""
+    z0: NotRequired[Literal["exact", "mismatched", "none"]]
+    """KTO's reference point: the exact KL of a tabular policy, or scores of mismatched rows; "none" where all
+    rows that are trained on share one prompt: then none has a mismatched partner and z0 is 0 throughout."""
+
+
+@part
+class Data(TypedDict):
+    """The preference set."""
+
+    source: str
+    revision: str | None
+    """Commit of a hub set."""
+    kind: str
+    fingerprint: Hex
+    """Of what can change results: rows in order, their split, and the world."""
+    rows: Count
+    dropped: dict[str, Count]
+    """Reason -> rows left out."""
+    layout: NotRequired[str]
+    """Name of the layout in which the rows were found; absent for rows that no file holds."""
+    columns: NotRequired[dict[str, str]]
+    """What was read from where: of the layout, of `--columns`, and names that differed in case or blanks."""
+    notes: NotRequired[dict[str, Count]]
+    """What is odd about rows that are used -> their number; absent where there is nothing."""
+    train: Count
+    heldout: Count
+    template: NotRequired[Literal["model", "plain"] | None]
+    """What made text of conversational rows: the model's chat template, or the suite's plain one; null where
+    rows are text."""
+    template_date: NotRequired[str]
+    """The day that the chat template was told, where it asked for today's."""
+    truncated: NotRequired[Count]
+    """Rows of which something was truncated to fit the context of a language model."""
+    boundary_merges: NotRequired[Count]
+    """Rows of which prompt and completion share a token."""
+    equal_ids: NotRequired[Count]
+    """Pairs left out since both sides have the same token ids."""
+    unfit: NotRequired[dict[str, Count]]
+    """Reason -> other rows left out since they do not fit the context."""
+
+
+@part
+class TaskOf(TypedDict):
+    """The task: data, model and budget."""
+
+    name: str
+    version: str
+    options: dict[str, Any]
+    data: Data
+    model: dict[str, Any]
+    """`name`, and what the policy says of itself: parameters, vocabulary, dtype, how rows are laid out."""
+    budget: dict[str, Any]
+    expected_divergence: bool
+
+
+@part
+class Train(TypedDict):
+    """The update rule."""
+
+    lr: Number
+    optimizer: str
+    processes: NotRequired[Annotated[int, Field(ge=2)]]
+    """How many trained the model together."""
+
+
+@part
+class Protocol(TypedDict):
+    """What a cell of the tuned protocol is: one of the trials, or a chosen configuration."""
+
+    name: Literal["tuned"]
+    role: Literal["trial", "tuned"]
+    trial: Count
+
+
+@part
+class MetricOf(TypedDict):
+    """A metric of a plugin, as it was defined when the cell ran."""
+
+    unit: str
+    better: Literal["higher", "lower"] | None
+    definition: str
+    plugin: str
+    distribution: str | None
+    version: str | None
+
+
+@part
+class Timing(TypedDict, total=False):
+    """Seconds of each phase, off one another's clocks; empty for a cell without an outcome."""
+
+    prepare_s: Number | None
+    train_s: Number | None
+    evaluate_s: Number | None
+    steps: Count | None
+    step_ms_median: Number | None
+    vectorised_runs: Count | None
+    """Runs that trained as one computation, and share its clock."""
+
+
+@part
+class Record(TypedDict):
+    """One cell: an algorithm with its configuration, on a task, at a seed. `RUN/cells/KEY.json`."""
+
+    schema: Literal[1]
+    key: Hex
+    """Hash of everything that decides the numbers."""
+    status: Status
+    error: Error | None
+    algorithm: AlgorithmOf
+    task: TaskOf
+    train: Train
+    seed: Count
+    experiment: str | None
+    protocol: NotRequired[Protocol]
+    """Of the tuned protocol: the role of the cell."""
+    metrics: dict[str, Number | None]
+    """Name -> value; absent where a metric does not apply, null for never or undefined."""
+    metric_definitions: NotRequired[dict[str, MetricOf]]
+    """Of the metrics of plugins that were measured; absent where there is none."""
+    final_policy: dict[str, dict[str, Number]] | None
+    """prompt -> completion -> probability, where it is exact and has at most 4,096 entries."""
+    timing: Timing
+    notes: dict[str, Any]
+    environment: dict[str, Any]
+    """Machine and versions; environment variables by allow-list."""
+    created: str
+    """UTC, ISO 8601."""
+
+
+Curve = list[dict[str, float | None]]
+"""One row per evaluation: `step`, and every metric that was evaluated there."""
+
+
+def schema() -> dict[str, Any]:
+    """The JSON Schema of a record."""
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(Record).json_schema()
 
 
 def now() -> str:
@@ -18,70 +192,5 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def cell_record(
-    cell: Cell,
-    outcome: Outcome | None,
-    *,
-    status: str,
-    error: Mapping[str, Any] | None,
-    model: Mapping[str, Any],
-    environment: Mapping[str, Any],
-) -> dict[str, Any]:
-    """One record, see CONTRACT's schema; a cell without an outcome has no metrics."""
-    setup, dataset = cell.setup, cell.setup.dataset(cell.seed)
-    notes = dict(outcome.notes) if outcome else {}
-    by_template = {"eos": "template"} if dataset.template == "model" else {}  # it ends completions itself
-    if "eos" in notes:
-        notes |= by_template
-    algorithm = {
-        "name": cell.algorithm.name,
-        "config": dict(cell.config),
-        "plugin": cell.info.name,
-        "distribution": cell.info.distribution,
-        "version": cell.info.version,
-        "regulariser": list(cell.algorithm.regulariser) if cell.algorithm.regulariser else None,
-    }
-    if "z0" in notes:
-        algorithm["z0"] = notes["z0"]
-    return {
-        "schema": SCHEMA,
-        "key": cell.key,
-        "status": status,
-        "error": dict(error) if error else None,
-        "algorithm": algorithm,
-        "task": {
-            "name": setup.name,
-            "version": setup.task.version,
-            "options": dict(setup.options),
-            "data": {
-                "source": dataset.source,
-                "revision": dataset.revision,
-                "kind": dataset.kind,
-                "fingerprint": setup.data_fingerprint(cell.seed),
-                "rows": dataset.rows or len(dataset.train) + len(dataset.heldout),
-                "dropped": dict(dataset.dropped),
-                **({"layout": dataset.layout, "columns": dict(dataset.columns)} if dataset.layout else {}),
-                **({"notes": dict(dataset.notes)} if dataset.notes else {}),
-                "train": len(dataset.train),
-                "heldout": len(dataset.heldout),
-                "template": dataset.template,
-                **({"template_date": dataset.template_date} if dataset.template_date else {}),
-                **(outcome.data if outcome else {}),
-            },
-            "model": dict(model) | (by_template if "eos" in model else {}),
-            "budget": dump(setup.budget),
-            "expected_divergence": cell.algorithm.name in setup.task.expects_divergence,
-        },
-        "train": {"lr": cell.lr, "optimizer": cell.optimizer}
-        | ({"processes": setup.processes} if setup.processes > 1 else {}),
-        "seed": cell.seed,
-        "experiment": cell.experiment,
-        **({"protocol": dict(cell.protocol)} if cell.protocol else {}),
-        "metrics": dict(outcome.metrics) if outcome else {},
-        **({"metric_definitions": {n: entry(*m) for n, m in setup.metrics.items()}} if setup.metrics else {}),
-        "final_policy": outcome.final_policy if outcome else None,
-        "timing": outcome.timing if outcome else {},
-        "notes": notes,
-        "environment": dict(environment),
-        "created": now(),
-    }
+if __name__ == "__main__":
+    print(json.dumps(schema(), indent=1, ensure_ascii=False))

@@ -1,10 +1,9 @@
-"""Reference log-probabilities beside the records: what one run has scored, a resumed one does not score
-again.
+"""Reference log-probabilities beside the records: a resumed run does not score them again.
 
 `RUN/references/FINGERPRINT.parquet` holds the scores of fixed completions under one initial policy, each with
 what it cost. The fingerprint hashes the weights themselves, how text becomes tokens, and the suite's source,
-so a file can only be read by a policy that would write the same. A file that is not whole is set aside under
-another name and scored again.
+so a file can only be read by a policy that would write the same. A file that is incomplete or corrupt is
+set aside under another name and scored again.
 """
 
 from __future__ import annotations
@@ -49,7 +48,7 @@ def fingerprint(policy: Any, truncate: str) -> str:
 
 
 class References:
-    """Scores by completion, read from a file when there is a whole one, and written back by `save`.
+    """Scores by completion, read from a file when there is an intact one, and written back by `save`.
 
     Args:
         path: the file, or None to keep the scores in memory alone.
@@ -67,9 +66,7 @@ class References:
             try:
                 self.path.parent.mkdir(exist_ok=True)
                 write_atomic(self.path, _parquet(self._known))
-            except (
-                OSError
-            ) as error:  # they can be computed again; a record that cannot be written is told of by itself
+            except OSError as error:  # not fatal: they can be computed again
                 print(
                     f"xpo-bench: {self.path}: cannot be written ({error.strerror or error})", file=sys.stderr
                 )
@@ -84,7 +81,8 @@ class References:
             aside = self.path.with_suffix(".damaged")
             self.path.replace(aside)
             print(
-                f"xpo-bench: {self.path} is not whole ({type(error).__name__}); set aside as {aside.name}",
+                f"xpo-bench: {self.path} is incomplete or corrupt ({type(error).__name__}); "
+                f"set aside as {aside.name}",
                 file=sys.stderr,
             )
             return {}
@@ -104,8 +102,8 @@ class References:
 
 
 def _digest(item: Completion) -> bytes:
-    told = [item.prompt, item.text, *([item.tokens] if item.tokens else [])]
-    return blake2b(json.dumps(told).encode(), digest_size=16).digest()
+    identity = [item.prompt, item.text, *([item.tokens] if item.tokens else [])]
+    return blake2b(json.dumps(identity).encode(), digest_size=16).digest()
 
 
 def _parquet(known: dict[bytes, CachedScore]) -> bytes:

@@ -7,10 +7,10 @@ from typing import Any
 
 
 def remarks(record: Mapping[str, Any]) -> list[str]:
-    """The remarks on a record; equal ones of several records are to be told once."""
-    who = f"{record['algorithm']['name']} on {record['task']['name']}"
-    if record["algorithm"].get("z0") == "none":
-        return [
-            f"{who}: all rows that are trained on share one prompt, none has a mismatched partner, and z0 is 0 throughout"
-        ]
-    return []
+    """The remarks on a record, which may be one of an earlier version; equal ones are to be shown once."""
+    if record["algorithm"].get("z0") != "none":
+        return []
+    return [
+        f"{record['algorithm']['name']} on {record['task']['name']}: all rows that are trained on share one "
+        "prompt, none has a mismatched partner, and z0 is 0 throughout"
+    ]

@@ -1,10 +1,9 @@
-"""Requests: what a user asks for, from flags, plan files and suites, before any task or plugin is looked at."""
+"""Requests: the words of flags, plan files and suites, each read once, before tasks and plugins are."""
 
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -13,34 +12,10 @@ from xpo_bench.contract.algorithm import Algorithm
 from xpo_bench.contract.task import Task
 from xpo_bench.data.layouts import check_columns
 from xpo_bench.errors import UsageError, unknown
-from xpo_bench.runner.settings import Settings, add_setting, parse_set
-
-
-@dataclass(frozen=True)
-class Request:
-    """What a user asks for, in the words of the flags; None leaves a choice to the task."""
-
-    algos: Sequence[str | type[Algorithm] | Algorithm] = ()
-    tasks: Sequence[str | type[Task] | Task] = ()
-    suite: str | None = None
-    data: str | None = None
-    world: str | None = None
-    rows: int | None = None
-    on_bad_row: str = "error"
-    columns: Mapping[str, str] | None = None
-    rankings: str | None = None
-    truncate: str = "prompt"
-    model: str | None = None
-    lora: str | None = None
-    trust_remote_code: bool = False
-    template_date: str | None = None
-    settings: Settings = field(default_factory=dict)
-    seeds: Sequence[int] = (0,)
-    budget: Mapping[str, Any] = field(default_factory=dict)
-    device: str = "cpu"
-    gpus_per_cell: int = 1
-    experiment: str | None = None
-
+from xpo_bench.runner.model_choice import parse_date, parse_lora
+from xpo_bench.runner.settings import settings_of
+from xpo_bench.runner.words import FILE_KEYS
+from xpo_bench.runner.words import Request as Request
 
 MOST_SEEDS = 100_000
 
@@ -71,24 +46,6 @@ def parse_shard(text: str) -> tuple[int, int]:
     if not (slash and number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
         raise UsageError(f"--shard {text}: expected a part such as 3/8, the third of eight")
     return int(number), int(count)
-
-
-FILE_KEYS = (
-    "algos", "tasks", "suite", "data", "world", "model", "set", "seeds", "steps", "sampling", "heldout", "batch_size",
-    "optimizer", "lr", "loss_over", "label_noise", "dtype", "experiment", "rows", "on_bad_row", "truncate",
-    "lora", "gpus_per_cell", "template_date", "columns", "rankings",
-)  # fmt: skip
-BUDGET_KEYS = (
-    "steps",
-    "sampling",
-    "heldout",
-    "batch_size",
-    "optimizer",
-    "lr",
-    "loss_over",
-    "label_noise",
-    "dtype",
-)
 
 
 def read_file(path: Path) -> list[dict[str, Any]]:
@@ -126,7 +83,8 @@ def suites() -> dict[str, Path]:
     }
 
 
-def _words(value: Any, where: str) -> tuple[Any, ...]:
+def names_of(value: Any, where: str) -> tuple[Any, ...]:
+    """Names separated by commas, or a list of names, classes and instances, as they are."""
     if value is None:
         return ()
     if isinstance(value, str):
@@ -167,8 +125,8 @@ def _override(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, A
     """The words of two sources: the upper one wins, field by field in `set`."""
     merged = {**below, **above}
     if "set" in below and "set" in above:
-        settings = {target: dict(fields) for target, fields in _settings(below["set"]).items()}
-        for target, fields in _settings(above["set"]).items():
+        settings = {target: dict(fields) for target, fields in settings_of(below["set"]).items()}
+        for target, fields in settings_of(above["set"]).items():
             settings.setdefault(target, {}).update(fields)
         merged["set"] = settings
     return merged
@@ -178,7 +136,7 @@ def _narrow(part: dict[str, Any], above: dict[str, Any]) -> tuple[dict[str, Any]
     """A suite's block, the words above it; where a block names its algorithms, only those asked for stay,
     with their settings.
     """
-    own, asked = _words(part.get("algos"), "--algos"), _words(above.get("algos"), "--algos")
+    own, asked = names_of(part.get("algos"), "--algos"), names_of(above.get("algos"), "--algos")
     if not own or not asked:
         return part, above
     called = [getattr(item, "name", item) for item in asked]
@@ -189,67 +147,56 @@ def _narrow(part: dict[str, Any], above: dict[str, Any]) -> tuple[dict[str, Any]
         if own == ("all",)
         else tuple(name for name in own if name in called)
     )
-    settings = _settings(part.get("set"))
+    settings = settings_of(part.get("set"))
     if kept != ("all",):
         names = [getattr(item, "name", item) for item in kept]
         settings = {to: v for to, v in settings.items() if to == "task" or to.removesuffix(".train") in names}
     return {**part, "set": settings}, {**above, "algos": kept}
 
 
-def _settings(value: Any) -> Settings:
-    """Settings from `--set` words, from a table of a plan file or call, flat or nested, or as they are.
-
-    Raises:
-        UsageError: a value of another kind.
-    """
-    if not value:
-        return {}
-    if isinstance(value, str | list | tuple):
-        return parse_set([value] if isinstance(value, str) else value)
-    if not isinstance(value, Mapping):
-        raise UsageError(
-            f'set = {value}: expected a table such as {{ "dpo.beta" = [0.1, 0.5] }}, or words ALGORITHM.FIELD=VALUE'
-        )
-    settings: Settings = {}
-    for left, values in value.items():
-        nested = (
-            {f"{left}.{field}": v for field, v in values.items()}
-            if isinstance(values, Mapping)
-            else {left: values}
-        )
-        for name, found in nested.items():
-            add_setting(settings, name, found if isinstance(found, list | tuple) else [found])
-    return settings
-
-
 def _request(words: Mapping[str, Any], suite: str | None, device: str) -> Request:
-    processes = words.get("gpus_per_cell", 1)
-    if type(processes) is not int or processes < 1:
-        raise UsageError(f"--gpus-per-cell {processes}: expected a whole number of processes, 1 or more")
-    algos = _words(words.get("algos"), "--algos")
-    if not algos:
-        if suite is None:
-            raise UsageError("--algos is missing: name algorithms such as --algos dpo,ipo, or --algos all")
-        algos = ("all",)
-    return Request(
-        algos=algos,
-        tasks=_words(words.get("tasks"), "--tasks"),
-        suite=suite,
-        data=words.get("data"),
-        world=words.get("world"),
-        rows=words.get("rows"),
-        on_bad_row=words.get("on_bad_row", "error"),
-        columns=None if words.get("columns") is None else check_columns(words["columns"]),
-        rankings=words.get("rankings"),
-        truncate=words.get("truncate", "prompt"),
-        model=words.get("model"),
-        lora=words.get("lora"),
-        trust_remote_code=bool(words.get("trust_remote_code", False)),
-        template_date=None if words.get("template_date") is None else str(words["template_date"]),
-        settings=_settings(words.get("set")),
-        seeds=parse_seeds(words.get("seeds", 1)),
-        budget={k: words[k] for k in BUDGET_KEYS if k in words},
-        device=device,
-        gpus_per_cell=processes,
-        experiment=words.get("experiment"),
-    )
+    _check_combination(words)
+    read = {FIELDS.get(name, name): READERS.get(name, _as_it_is)(value) for name, value in words.items()}
+    read |= {"algos": _algos(words.get("algos"), suite), "tasks": names_of(words.get("tasks"), "--tasks")}
+    return Request(**read | {"suite": suite, "device": device})
+
+
+def _algos(value: Any, suite: str | None) -> tuple[Any, ...]:
+    algos = names_of(value, "--algos")
+    if not algos and suite is None:
+        raise UsageError("--algos is missing: name algorithms such as --algos dpo,ipo, or --algos all")
+    return algos or ("all",)
+
+
+def _check_combination(words: Mapping[str, Any]) -> None:
+    """Refuse words that go with `--data` alone: tasks know their files, columns and splits themselves."""
+    if words.get("data"):
+        return
+    if words.get("world"):
+        raise UsageError("--world goes with --data: it describes the prompts of an ad-hoc preference set")
+    for name in ("columns", "rankings"):
+        if words.get(name):
+            raise UsageError(f"--{name} goes with --data: the tasks know the columns of their sets")
+
+
+def _processes(value: Any) -> int:
+    if type(value) is not int or value < 1:
+        raise UsageError(f"--gpus-per-cell {value}: expected a whole number of processes, 1 or more")
+    return value
+
+
+def _as_it_is(value: Any) -> Any:
+    return value
+
+
+READERS: Mapping[str, Callable[[Any], Any]] = {
+    "columns": check_columns,
+    "lora": parse_lora,
+    "template_date": lambda value: parse_date(str(value)),
+    "trust_remote_code": bool,
+    "set": settings_of,
+    "seeds": parse_seeds,
+    "gpus_per_cell": _processes,
+}
+"""What a word becomes that is no plain value; budgets are validated with the task's own."""
+FIELDS = {"set": "settings"}

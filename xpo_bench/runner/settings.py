@@ -13,6 +13,7 @@ from typing_extensions import Doc
 
 from xpo_bench.contract.settings import Optimizer
 from xpo_bench.errors import UsageError, unknown
+from xpo_bench.runner.words import Settings
 
 T = TypeVar("T")
 
@@ -84,10 +85,6 @@ def docs(cls: type) -> dict[str, str]:
     return out
 
 
-Settings = dict[str, dict[str, list[Any]]]
-"""target -> field -> values; target is `task`, `NAME` or `NAME.train`."""
-
-
 def parse_set(words: Iterable[str]) -> Settings:
     """`A.FIELD=v1,v2` words into settings; the last dot splits, a comma makes a sweep.
 
@@ -109,11 +106,49 @@ def add_setting(out: Settings, left: str, values: Sequence[Any] | None) -> None:
     cleaned = [v.strip() if isinstance(v, str) else v for v in values or []]
     if not (dot and target and field) or not cleaned or any(v == "" for v in cleaned):
         raise UsageError(
-            f"--set {left}: expected ALGORITHM.FIELD=VALUE[,VALUE], ALGORITHM.train.lr=VALUE or task.FIELD=VALUE"
+            f"--set {left}: expected ALGORITHM.FIELD=VALUE[,VALUE], ALGORITHM.train.lr=VALUE "
+            "or task.FIELD=VALUE"
         )
     if field in out.setdefault(target, {}):
         raise UsageError(f"--set {left}: given twice; separate the values of a sweep by commas")
     out[target][field] = cleaned
+
+
+def settings_of(value: Any) -> Settings:
+    """Settings from `--set` words, from a table of a plan file or call, flat or nested, or as they are.
+
+    Raises:
+        UsageError: a value of another kind.
+    """
+    if not value:
+        return {}
+    if isinstance(value, str | list | tuple):
+        return parse_set([value] if isinstance(value, str) else value)
+    if not isinstance(value, Mapping):
+        raise UsageError(
+            f'set = {value}: expected a table such as {{ "dpo.beta" = [0.1, 0.5] }}, '
+            "or words ALGORITHM.FIELD=VALUE"
+        )
+    settings: Settings = {}
+    for left, values in value.items():
+        inner = values if isinstance(values, Mapping) else None
+        flat = {f"{left}.{field}": v for field, v in inner.items()} if inner is not None else {left: values}
+        for name, entry in flat.items():
+            add_setting(settings, name, entry if isinstance(entry, list | tuple) else [entry])
+    return settings
+
+
+def swept(settings: Settings) -> str | None:
+    """The first field that is given several values, as TARGET.FIELD."""
+    return next(
+        (
+            f"{target}.{name}"
+            for target, chosen in settings.items()
+            for name, v in chosen.items()
+            if len(v) > 1
+        ),
+        None,
+    )
 
 
 def grid(settings: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:

@@ -8,16 +8,17 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from pydantic_core import from_json
 
 from xpo_bench.errors import StoreError, UsageError
 from xpo_bench.metrics.names import current
-from xpo_bench.runner.definitions import learn_from
 from xpo_bench.runner.keys import canonical
+from xpo_bench.runner.record import SCHEMA as SCHEMA
+from xpo_bench.runner.record import Record
+from xpo_bench.runner.run_document import RunDocument
 
-SCHEMA = 1
 DONE = ("ok", "diverged")
 SIZE_LIMIT = 1 << 26
 """Bytes of a record at most; 4,096 entries of a final policy take a tenth of it."""
@@ -26,6 +27,10 @@ KEY = re.compile(r"[0-9a-f]{24}")
 
 def write_atomic(path: Path, content: bytes) -> None:
     """Write under a temporary name, fsync, rename, fsync the directory."""
+    # os.replace is atomic within a directory, so a reader sees the old file or the new one; the file is
+    # synced before, or a crash could leave the new name with an empty file, and the directory after, or the
+    # rename itself could be lost. The name begins with a dot and holds the pid: no reader takes it for a
+    # record, and two writers never share one
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:
@@ -84,18 +89,22 @@ class Store:
             )
         return cls(root)
 
-    def write_run(self, document: Mapping[str, Any]) -> None:
+    def write_run(self, document: RunDocument) -> None:
         self._write(self.root / "run.json", canonical(finite(document)).encode())
 
-    def read_run(self) -> dict[str, Any]:
-        """run.json, or an empty dictionary where it is missing or unreadable."""
+    def read_run(self) -> RunDocument:
+        """run.json, or an empty dictionary where it is missing or unreadable: records do without it."""
         try:
             loaded = json.loads((self.root / "run.json").read_bytes())
         except (OSError, ValueError):
             return {}
-        return loaded if isinstance(loaded, dict) else {}
+        if not isinstance(loaded, dict):
+            return {}
+        if "plan" in loaded:
+            loaded["plan"] = [cell for cell in loaded["plan"] if isinstance(cell, dict) and "key" in cell]
+        return cast(RunDocument, loaded)
 
-    def write_cell(self, record: Mapping[str, Any], curve: Sequence[Mapping[str, Any]]) -> None:
+    def write_cell(self, record: Record, curve: Sequence[Mapping[str, float | None]]) -> None:
         """Curve first, record last: the record commits the cell."""
         key = record["key"]
         curve_path = self.root / "curves" / f"{key}.parquet"
@@ -103,7 +112,7 @@ class Store:
             self._write(curve_path, parquet(curve))
         self._write(self.root / "cells" / f"{key}.json", canonical(finite(record)).encode())
 
-    def copy_cell(self, source: Store, key: str, record: Mapping[str, Any]) -> None:
+    def copy_cell(self, source: Store, key: str, record: Record) -> None:
         """Take a cell from another run directory: its curve as it is, then its record."""
         try:
             curve = (source.root / "curves" / f"{key}.parquet").read_bytes()
@@ -118,15 +127,16 @@ class Store:
             write_atomic(path, content)
         except OSError as error:
             raise StoreError(
-                f"{path}: cannot be written ({error.strerror or error}); finished cells are kept, the same command resumes"
+                f"{path}: cannot be written ({error.strerror or error}); finished cells are kept, "
+                "the same command resumes"
             ) from error
 
-    def read_cell(self, key: str) -> dict[str, Any] | None:
-        """The record of a key, or None when there is no whole one of this schema."""
+    def read_cell(self, key: str) -> Record | None:
+        """The record of a key, or None when there is no intact one of this schema."""
         return self._read(self.root / "cells" / f"{key}.json")
 
-    def records(self) -> list[dict[str, Any]]:
-        """Every whole record of the run directory, in the order of the keys."""
+    def records(self) -> list[Record]:
+        """Every intact record of the run directory, in the order of the keys."""
         folder = self.root / "cells"
         keys = sorted(
             name[:-5] for name in os.listdir(folder) if name.endswith(".json") and KEY.fullmatch(name[:-5])
@@ -141,7 +151,7 @@ class Store:
             if collecting:
                 gc.enable()
 
-    def _read(self, path: str | Path) -> dict[str, Any] | None:
+    def _read(self, path: str | Path) -> Record | None:
         try:
             with open(path, "rb", buffering=0) as file:
                 if os.fstat(file.fileno()).st_size > SIZE_LIMIT:
@@ -151,16 +161,15 @@ class Store:
         except FileNotFoundError:
             return None
         except (OSError, ValueError, RecursionError) as error:
-            self.damaged[Path(path)] = getattr(error, "strerror", None) or "not whole"
+            self.damaged[Path(path)] = getattr(error, "strerror", None) or "incomplete or corrupt"
             return None
         reason = _fault(record, os.path.basename(path)[:-5])
         if reason:
             self.damaged[Path(path)] = reason
             return None
-        learn_from(record)
         if isinstance(record.get("metrics"), dict):
             record["metrics"] = current(record["metrics"])
-        return record  # type: ignore[no-any-return]
+        return cast(Record, record)
 
     def set_aside(self) -> list[tuple[Path, str]]:
         """Rename the damaged files that have been looked at, so that they are computed again; their new
@@ -183,13 +192,13 @@ class Store:
         return record is not None and record["status"] in DONE
 
 
-def parquet(rows: Sequence[Mapping[str, Any]]) -> bytes:
+def parquet(rows: Sequence[Mapping[str, float | None]]) -> bytes:
     """Curve rows as parquet bytes: `step` as integer, every other column as double, absent values null."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     names = sorted({name for row in rows for name in row} - {"step"})
-    columns = {"step": pa.array([int(row["step"]) for row in rows], pa.int64())}
+    columns = {"step": pa.array([int(cast(float, row["step"])) for row in rows], pa.int64())}
     columns |= {name: pa.array([finite(row.get(name)) for row in rows], pa.float64()) for name in names}
     sink = pa.BufferOutputStream()
     pq.write_table(pa.table(columns), sink)

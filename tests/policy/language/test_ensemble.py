@@ -12,7 +12,7 @@ from xpo_bench import Budget, Completion, Dataset, ModelSpec, Pair, plugins
 from xpo_bench.api import run
 from xpo_bench.policy.language.causal_lm import CausalLM, State
 from xpo_bench.policy.language.ensemble import Ensemble
-from xpo_bench.runner.executors.in_process import fits_ensemble, groups
+from xpo_bench.runner.executors.groups import fits_ensemble, groups
 from xpo_bench.runner.plan import make_plan
 from xpo_bench.runner.request import requests
 from xpo_bench.train.evaluation.on_policy import ReferenceScorer

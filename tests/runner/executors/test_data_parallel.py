@@ -24,7 +24,8 @@ import xpo_bench
 from xpo_bench import Budget, ModelSpec, plugins
 from xpo_bench.api import Result
 from xpo_bench.errors import UsageError
-from xpo_bench.runner.model_choice import check_processes, devices_from
+from xpo_bench.runner.devices import devices_from
+from xpo_bench.runner.model_choice import check_processes
 from xpo_bench_plugins.algorithms.kto import KTO
 
 ROWS = [

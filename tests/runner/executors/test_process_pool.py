@@ -19,7 +19,7 @@ from runs import SMALL, by_name, content, ended, same
 
 import xpo_bench
 from xpo_bench.errors import UsageError
-from xpo_bench.runner.executors.placement import DevicePlacement, places
+from xpo_bench.runner.executors.placement import DevicePlacement, placements
 from xpo_bench.runner.executors.preload import EVERY_S
 
 ODD = '''
@@ -404,23 +404,23 @@ def test_a_class_that_other_processes_cannot_import_is_told(
 
 def test_every_worker_has_cores_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2, 3, 5}, raising=False)
-    assert [place.cores for place in places(2, "cpu")] == [(0, 2, 5), (1, 3)]
-    assert [place.cores for place in places(7, "cpu")] == [(0,), (1,), (2,), (3,), (5,), (0,), (1,)]
+    assert [place.cores for place in placements(2, "cpu")] == [(0, 2, 5), (1, 3)]
+    assert [place.cores for place in placements(7, "cpu")] == [(0,), (1,), (2,), (3,), (5,), (0,), (1,)]
 
 
 def test_every_worker_has_gpus_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.device_count", lambda: 4)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    assert places(2, "cuda:1") == [DevicePlacement("cuda:0", ("1",)), DevicePlacement("cuda:0", ("2",))]
-    assert places(2, "cuda:0", 2) == [
+    assert placements(2, "cuda:1") == [DevicePlacement("cuda:0", ("1",)), DevicePlacement("cuda:0", ("2",))]
+    assert placements(2, "cuda:0", 2) == [
         DevicePlacement("cuda:0", ("0", "1")),
         DevicePlacement("cuda:0", ("2", "3")),
     ]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7,5,4,GPU-a")
-    assert places(3, "cuda:1") == [
+    assert placements(3, "cuda:1") == [
         DevicePlacement("cuda:0", ("5",)),
         DevicePlacement("cuda:0", ("4",)),
         DevicePlacement("cuda:0", ("GPU-a",)),
     ]
     with pytest.raises(UsageError, match="has 4 from cuda:0 on"):
-        places(5, "cuda:0")
+        placements(5, "cuda:0")

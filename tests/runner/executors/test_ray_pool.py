@@ -309,13 +309,13 @@ def test_room_is_counted_by_node(monkeypatch: pytest.MonkeyPatch) -> None:
         UsageError, match=r"takes 1 CPU and 9 GPUs of one node.* 12 GPUs on 3 nodes.* 8 GPUs$"
     ):
         cluster.room(need_of("cuda", 9))
-    assert [cluster.device(name) for name in ("auto", "cpu", "cuda")] == ["cuda", "cpu", "cuda"]
+    assert [cluster.devices().resolve(name) for name in ("auto", "cpu", "cuda")] == ["cuda", "cpu", "cuda"]
     with pytest.raises(UsageError, match="Ray chooses the GPU"):
-        cluster.device("cuda:1")
+        cluster.devices().resolve("cuda:1")
     monkeypatch.setattr(Cluster, "nodes", lambda _: NODES[:1])
-    assert cluster.device("auto") == "cpu"
+    assert cluster.devices().resolve("auto") == "cpu"
     with pytest.raises(UsageError, match="--device cuda: the cluster"):
-        cluster.device("cuda")
+        cluster.devices().resolve("cuda")
 
 
 def test_a_node_without_the_model_or_with_other_code_is_named() -> None:

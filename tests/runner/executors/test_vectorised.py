@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 
 from xpo_bench import plugins
-from xpo_bench.api import Result, Session, execute
 from xpo_bench.metrics.registry import describe
-from xpo_bench.runner.executors.in_process import LocalExecutor, groups
+from xpo_bench.runner.execute import Session, execute
+from xpo_bench.runner.executed import Executed
+from xpo_bench.runner.executors.groups import groups
+from xpo_bench.runner.executors.in_process import LocalExecutor
 from xpo_bench.runner.plan import TABLE_ABILITIES, Cell, Plan, make_plan
 from xpo_bench.runner.request import requests
 
@@ -58,8 +60,8 @@ def run(cells: Sequence[Cell]) -> dict[str, dict[str, Any]]:
     executor = LocalExecutor(
         lambda cell, record, curve: records.__setitem__(cell.key, record | {"curve": curve})
     )
-    for group in groups(cells):
-        executor.run(group)
+    for batch in groups(cells):
+        executor.run(batch)
     return records
 
 
@@ -136,7 +138,7 @@ def test_order_of_the_plan_changes_nothing(tmp_path: Path) -> None:
     from xpo_bench.runner.store import Store
 
     forwards, backwards = plan(["dpo", "ipo"], seeds=[0, 1]), plan(["ipo", "dpo"], seeds=[1, 0])
-    results: list[Result] = [
+    results: list[Executed] = [
         execute(p, Store(tmp_path / str(i)), Session(plugins.load()))
         for i, p in enumerate((forwards, backwards))
     ]

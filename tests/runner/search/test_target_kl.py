@@ -53,7 +53,7 @@ def test_what_never_settles_is_said_to_be_out_of_reach(warm: Command, one_pair: 
     assert reasons["sft"] == "declares no regulariser"
     assert "is still changing; more --steps" in reasons["dpo"]
     told = warm("run", "--algos", "dpo", "--target-kl", "0.2", *one_pair)
-    assert "dpo on d: not settled in this budget" in " ".join(told.out.split())
+    assert "dpo on d: not converged in this budget" in " ".join(told.out.split())
 
 
 def test_a_distance_that_the_world_does_not_have(warm: Command, one_pair: list[str]) -> None:

@@ -15,10 +15,10 @@ from xpo_bench import plugins
 from xpo_bench.contract.examples import Dataset, Pair
 from xpo_bench.data.validation import SHARE, validation_split
 from xpo_bench.errors import UsageError
-from xpo_bench.runner.executors.in_process import groups
+from xpo_bench.runner.executors.groups import groups
 from xpo_bench.runner.plan import Plan, make_plan
 from xpo_bench.runner.request import requests
-from xpo_bench.runner.search import tuned
+from xpo_bench.runner.search import space, tuned
 
 Command = Callable[..., Any]
 SHORT = ["--tasks", "bandit", "--steps", "30", "--protocol", "tuned", "--trials", "4", "--out", "r"]
@@ -26,13 +26,13 @@ SHORT = ["--tasks", "bandit", "--steps", "30", "--protocol", "tuned", "--trials"
 
 def test_points_lie_in_their_bounds_and_more_begin_with_the_same() -> None:
     axes = [
-        tuned.Axis("wide", 0.01, 0.5),
-        tuned.Axis("linear", 0, 10),
-        tuned.Axis("count", 4, 64, whole=True),
+        space.Axis("wide", 0.01, 0.5),
+        space.Axis("linear", 0, 10),
+        space.Axis("count", 4, 64, whole=True),
     ]
-    many, few = tuned.draw(axes, 63, "dpo"), tuned.draw(axes, 5, "dpo")
+    many, few = space.draw(axes, 63, "dpo"), space.draw(axes, 5, "dpo")
     assert many[:5] == few
-    assert many != tuned.draw(axes, 63, "ipo")
+    assert many != space.draw(axes, 63, "ipo")
     for axis in axes:
         values = [p[axis.name] for p in many]
         assert min(values) >= axis.low

@@ -31,8 +31,8 @@ leave it out.
 def print_run(
     console: Console,
     records: Sequence[Record],
-    skipped: Sequence[Mapping[str, str]] = (),
-    unreachable: Sequence[Mapping[str, str]] = (),
+    skipped: Sequence[Mapping[str, Any]] = (),
+    unreachable: Sequence[Mapping[str, Any]] = (),
     targets: Sequence[Mapping[str, Any]] = (),
     tuning: Sequence[Mapping[str, Any]] = (),
     groups: Sequence[SeedGroup] | None = None,
@@ -123,7 +123,7 @@ def failed_metrics(records: Sequence[Record]) -> list[str]:
     ]
 
 
-def left_out(skipped: Sequence[Mapping[str, str]]) -> list[str]:
+def left_out(skipped: Sequence[Mapping[str, Any]]) -> list[str]:
     """Algorithms that share a task and a reason in one line."""
     together: dict[tuple[str, str], list[str]] = {}
     for s in skipped:

@@ -1,7 +1,7 @@
 """Whose fault an exception is, in the line that a record keeps of it.
 
 A plugin is named where its own code was running, or where the suite says what is wrong with what the plugin
-returned. Anything else is told with the place that raised it: a model that cannot do something, or the suite
+returned. Anything else comes with the line that raised it: a model that cannot do something, or the suite
 itself.
 """
 

@@ -16,6 +16,7 @@ from types import ModuleType
 from typing import Any
 
 from xpo_bench.errors import UsageError
+from xpo_bench.runner.devices import Devices
 
 REACH_S = 5.0
 """Seconds in which the head of a cluster answers."""
@@ -42,22 +43,9 @@ class Cluster:
             if node["Alive"]
         ]
 
-    def device(self, asked: str) -> str:
-        """`auto`, `cpu` or `cuda` as `cpu`, or as `cuda` without a number, which Ray gives.
-
-        Raises:
-            UsageError: the cluster has no such device, or one is numbered.
-        """
-        gpus = any(node["GPU"] for node in self.nodes())
-        if asked == "auto":
-            return "cuda" if gpus else "cpu"
-        if asked.startswith("cuda:"):
-            raise UsageError(f"--device {asked}: Ray chooses the GPU of every cell; say --device cuda")
-        if asked not in ("cpu", "cuda"):
-            raise UsageError(f"--device {asked}: with --executor ray it is auto, cpu or cuda")
-        if asked == "cuda" and not gpus:
-            raise UsageError(f"--device cuda: {self.described()}")
-        return asked
+    def devices(self) -> Devices:
+        """CPUs and GPUs of all nodes, which have no numbers: Ray gives a cell its own."""
+        return Devices(sum(int(node["GPU"]) for node in self.nodes()), False, self.described())
 
     def room(self, need: Mapping[str, float]) -> int:
         """How many cells that need these resources of one node fit on all nodes together.
@@ -83,7 +71,8 @@ class Cluster:
         largest = max(nodes, key=lambda node: (node["GPU"], node["CPU"]), default=dict.fromkeys(KINDS, 0.0))
         total = " and ".join(counted(sum(node[kind] for node in nodes), kind) for kind in KINDS)
         most = " and ".join(counted(largest[kind], kind) for kind in KINDS)
-        return f"the cluster at {self.address} has {total} on {counted(len(nodes), 'node')}, the largest of which has {most}"
+        size = f"{total} on {counted(len(nodes), 'node')}, the largest of which has {most}"
+        return f"the cluster at {self.address} has {size}"
 
 
 def counted(amount: float, kind: str) -> str:
@@ -102,9 +91,8 @@ def imported() -> ModuleType:
         UsageError: it is not installed.
     """
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    os.environ.setdefault(
-        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0"
-    )  # what will be the default, which Ray warns of
+    # what will be Ray's default: without it Ray warns on every machine that has no GPU
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     try:
         import ray
     except ImportError as error:
@@ -130,7 +118,8 @@ def connected(address: str, workers: int) -> Iterator[Cluster]:
     """
     if "://" in address:
         raise UsageError(
-            f"--address {address}: give auto, local or HOST:PORT; Ray's client protocol does not carry streams"
+            f"--address {address}: give auto, local or HOST:PORT; "
+            "Ray's client protocol does not carry streams"
         )
     if address == "local":
         _lock()
@@ -150,8 +139,9 @@ def connected(address: str, workers: int) -> Iterator[Cluster]:
             except (ConnectionError, OSError, RuntimeError, ValueError) as error:
                 reason = (str(error).splitlines() or ["no answer"])[0].rstrip(".")
                 raise UsageError(
-                    f"--address {address}: no Ray cluster to connect to ({reason}); `ray start --head` begins one, "
-                    "--address local one of this machine's own; one with a token needs RAY_AUTH_MODE=token here too"
+                    f"--address {address}: no Ray cluster to connect to ({reason}); "
+                    "`ray start --head` begins one, --address local one of this machine's own; "
+                    "one with a token needs RAY_AUTH_MODE=token here too"
                 ) from error
         yield Cluster(address)
     finally:

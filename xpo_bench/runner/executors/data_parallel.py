@@ -1,5 +1,4 @@
-"""Processes that train one language model together: started, heard and ended by this one, which alone writes
-records.
+"""Processes that train one language model together; this one starts, hears and ends them, and writes records.
 
 Each holds the whole model on a device of its own and reads the data itself. The process that asks takes no
 part in the training, so that it can end the others when one of them raises, dies or is waited for in vain.
@@ -16,14 +15,20 @@ import tempfile
 import threading
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from xpo_bench.runner.devices import devices_from
+from xpo_bench.runner.executors.groups import job_of, one_thread
 from xpo_bench.runner.executors.subprocesses import as_child, ending, follow, portable, rebuilt, unsendable
-from xpo_bench.runner.model_choice import devices_from
-from xpo_bench.runner.plan import Cell, TaskSetup
+from xpo_bench.runner.plan import Cell
+from xpo_bench.runner.task_setup import TaskSetup
 from xpo_bench.train.job import Outcome, Progress
+
+if TYPE_CHECKING:
+    from xpo_bench.runner.executors.model_cache import LanguageModels
 
 Observed = Callable[[int, int, dict[str, float]], None]
 
@@ -40,10 +45,11 @@ class DataParallelGroup:
 
     def __init__(self, setup: TaskSetup, references: Path | None) -> None:
         self.count, self.device = setup.processes, setup.device
+        # where the processes find one another: torch's file rendezvous needs no free port
         self.folder = tempfile.TemporaryDirectory(prefix="xpo-bench-")
         self.members: list[multiprocessing.process.BaseProcess] = []
         self.pipes: list[Connection] = []
-        context = multiprocessing.get_context("spawn")
+        context = multiprocessing.get_context("spawn")  # CUDA does not survive a fork
         devices = devices_from(self.device, self.count)
         try:
             for rank, device in enumerate(devices):
@@ -62,7 +68,7 @@ class DataParallelGroup:
             raise
 
     def serves(self, setup: TaskSetup) -> bool:
-        """Whether the team is whole and is what a task asks for."""
+        """Whether the processes are all there and are what a task asks for."""
         return bool(self.members) and (self.count, self.device) == (setup.processes, setup.device)
 
     def train(
@@ -71,7 +77,7 @@ class DataParallelGroup:
         """Train cells as one computation; the first process's outcomes, and facts about the model.
 
         Raises:
-            ChildProcessError: a process has died. Whatever a process raised, otherwise. The team has ended
+            ChildProcessError: a process has died. Whatever a process raised, otherwise. The group has ended
             then.
         """
         try:
@@ -84,12 +90,13 @@ class DataParallelGroup:
         self, cells: Sequence[Cell], progress: Progress | None, observed: Observed
     ) -> tuple[list[Outcome], Mapping[str, Any]]:
         setup = cells[0].setup
+        # rows do not travel: every process reads them, and refuses what has another fingerprint
         prints = {cell.seed: setup.data_fingerprint(cell.seed) for cell in cells}
         try:
-            message = pickle.dumps((id(setup), cells, prints))
+            message = pickle.dumps((id(setup), cells, prints))  # the id says when a loaded model serves again
         except (pickle.PicklingError, AttributeError, TypeError) as error:
             raise unsendable(error, "--gpus-per-cell") from error
-        with contextlib.suppress(BrokenPipeError):  # a dead process is told of below
+        with contextlib.suppress(BrokenPipeError):  # a dead process is found below
             for pipe in self.pipes:
                 pipe.send_bytes(message)
         results: dict[int, Any] = {}
@@ -103,7 +110,8 @@ class DataParallelGroup:
                     elif kind == "evaluation":
                         observed(*content)
                     elif kind == "error":
-                        self._look_for_the_dead(GRACE_S)
+                        # when one process dies the others fail in their next collective: blame the dead one
+                        self._raise_if_one_died(GRACE_S)
                         raise rebuilt(*content)
                     elif kind == "result":
                         results[rank] = content
@@ -115,11 +123,11 @@ class DataParallelGroup:
         try:
             message: tuple[str, Any] = self.pipes[rank].recv()
         except (EOFError, ConnectionError):
-            self._look_for_the_dead(10 * GRACE_S)
+            self._raise_if_one_died(10 * GRACE_S)
             raise ChildProcessError(f"process {rank + 1}/{self.count} is not heard any more") from None
         return message
 
-    def _look_for_the_dead(self, patience_s: float) -> None:
+    def _raise_if_one_died(self, patience_s: float) -> None:
         ended = wait([member.sentinel for member in self.members], patience_s)
         for member in self.members:
             if member.sentinel in ended:
@@ -152,7 +160,7 @@ class DataParallelGroup:
 def serve(
     rank: int, count: int, device: str, meeting: Path, references: Path | None, pipe: Connection
 ) -> None:
-    """Train what arrives by the pipe, until it closes; what one process of a team runs."""
+    """Train what arrives by the pipe, until it closes; what one process of a group runs."""
     threading.Thread(target=follow, daemon=True).start()
     if rank:  # what a plugin prints is printed once
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.__stdout__.fileno() if sys.__stdout__ else 1)
@@ -174,30 +182,27 @@ def serve(
 
 
 class Work:
-    """What one process of a team keeps between cells: its setups, with the models that they have loaded."""
+    """What one process of a group keeps between cells: its setups, with the models that they have loaded."""
 
     def __init__(self, rank: int, count: int, device: str, meeting: Path, references: Path | None) -> None:
         from xpo_bench.train.data_parallel import Processes
 
         self.processes = Processes.join(rank, count, device, meeting)
         self.device, self.references = device, references
-        self.known: dict[int, Any] = {}
+        self.known: dict[int, tuple[TaskSetup, LanguageModels]] = {}
 
     def train(self, message: bytes, pipe: Connection) -> tuple[list[Outcome], Mapping[str, Any]]:
         """Train the cells of a message; outcomes in the first process only."""
-        from dataclasses import replace
-
-        from xpo_bench.runner.executors.in_process import job_of, one_thread
         from xpo_bench.runner.executors.model_cache import LanguageModels
 
         try:
-            place, cells, prints = pickle.loads(message)
+            setup_id, cells, prints = pickle.loads(message)
         except (AttributeError, ImportError) as error:
             raise unsendable(error, "--gpus-per-cell") from error
-        if place not in self.known:
+        if setup_id not in self.known:
             setup = replace(cells[0].setup, device=self.device)
-            self.known[place] = (setup, LanguageModels(setup, self.references, self.processes))
-        setup, models = self.known[place]
+            self.known[setup_id] = (setup, LanguageModels(setup, self.references, self.processes))
+        setup, models = self.known[setup_id]
         for seed, print_ in prints.items():
             if setup.data_fingerprint(seed) != print_:
                 raise RuntimeError(

@@ -1,67 +1,62 @@
-"""Which group of cells is begun when, and what becomes of one whose process dies or takes too long; not where
-processes run.
+"""Which batch of cells is begun when, and what becomes of one whose process dies or takes too long.
 
-An executor of several processes says how one is begun, heard and ended. This one, the driver, alone writes
-records.
+An executor of several processes says how one is begun, heard and ended, and where it runs. This process, the
+driver, alone writes records.
 """
 
 from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from xpo_bench.runner.executors.in_process import CellBatch, CellTimeout, Finished, LocalExecutor, parts_of
-from xpo_bench.runner.executors.placement import ExecutionConfig
+from xpo_bench.runner.executors.groups import CellBatch, parts_of
+from xpo_bench.runner.executors.in_process import CellTimeout, Finished, LocalExecutor
+from xpo_bench.runner.executors.placement import DevicePlacement, ExecutionConfig
+from xpo_bench.runner.plan import Cell
 
 if TYPE_CHECKING:
     from xpo_bench.runner.progress import Reporter
 
 TRIES = 2
-"""How often a group is begun whose process dies."""
+"""How often a batch is begun whose process dies."""
 PER_WORKER = 2
-"""Into how many bundles per worker the cells of one language model are cut: fewer load it less often, more
-keep all busy.
-"""
+"""Bundles per worker of the cells of one language model: fewer load it less often, more keep all busy."""
 LANGUAGE = 1000
-"""What a step of a language model costs, about, where a step of a table costs one: the longest are begun
-first.
-"""
+"""What a step of a language model costs, about, where one of a tabular policy costs 1."""
 
 
 @dataclass
-class Task:
-    """A group to run. `tries`: how often its process has died."""
+class Attempt:
+    """A batch to run. `tries`: how often its process has died."""
 
-    group: CellBatch
+    batch: CellBatch
     tries: int = 0
 
     @property
     def cost(self) -> float:
-        cells = self.group.cells
-        budget = cells[0].setup.budget
-        return (
-            len(cells) * budget.steps * budget.batch_size * (1 if cells[0].setup.model.tabular else LANGUAGE)
-        )
+        cells, setup = self.batch.cells, self.batch.cells[0].setup
+        step = setup.budget.batch_size * (1 if setup.model.tabular else LANGUAGE)
+        return len(cells) * setup.budget.steps * step
 
 
 @dataclass(eq=False)
 class Worker:
-    """A process that runs the groups of a bundle in order; `at` is the one that it is at.
+    """A process that runs the batches of a bundle in order; `at` is the one that it is at.
 
     Args:
-        process, channel: what ends it, and what is heard of it. began: when its group did, by the monotonic
+        process, channel: what ends it, and what is heard of it. began: when its batch did, by the monotonic
             clock.
         ended: in words, how it has ended.
     """
 
     process: Any
     channel: Any
-    bundle: list[Task]
-    place: Any = None
+    bundle: list[Attempt]
+    placement: DevicePlacement | None = None
     at: int = 0
     done: bool = False
     began: float = field(default_factory=time.monotonic)
@@ -69,42 +64,37 @@ class Worker:
 
 
 Message = tuple[str, Any]
-"""(kind, content): begun; start, a group by its number; step; observe; finished, a cell; error; done."""
+"""(kind, content): begun; start, a batch by its number; step; observe; finished, a cell; error; done."""
 
 
 class Dispatcher(ABC):
-    """Runs groups in processes, and hands every finished cell to `finished`.
+    """Runs batches in processes, and hands every finished cell to `finished`.
 
     Args:
-        where: how many processes, and how long a group may take. observe: what calls the observers of
+        execution: how many processes, and how long a batch may take. observe: what calls the observers of
             plugins, here.
         references: where reference scores are kept; the processes share them there.
     """
 
     def __init__(
         self,
-        where: ExecutionConfig,
+        execution: ExecutionConfig,
         finished: Finished,
         observe: Callable[..., None],
         references: Path | None,
         reporter: Reporter | None = None,
     ) -> None:
-        self.where, self.finished, self.observe, self.references, self.reporter = (
-            where,
-            finished,
-            observe,
-            references,
-            reporter,
-        )
-        self.facts: Mapping[str, Any] = where.facts
+        self.execution, self.finished, self.observe = execution, finished, observe
+        self.references, self.reporter = references, reporter
+        self.facts = execution.facts
         self.active: list[Worker] = []
-        self.queue: list[list[Task]] = []
+        self.queue: list[list[Attempt]] = []
 
     # ----------------------------------------------------------------------- what an executor says
 
     @abstractmethod
-    def prepare(self, groups: Sequence[CellBatch]) -> int:
-        """Make ready for these groups; the number of processes at a time.
+    def prepare(self, batches: Sequence[CellBatch]) -> int:
+        """Make ready for these batches; the number of processes at a time.
 
         Raises:
             UsageError: they cannot run there.
@@ -115,7 +105,7 @@ class Dispatcher(ABC):
         """Whether another process may be begun."""
 
     @abstractmethod
-    def begin(self, bundle: list[Task]) -> Worker:
+    def begin(self, bundle: list[Attempt]) -> Worker:
         """Begin a process for a bundle."""
 
     @abstractmethod
@@ -132,16 +122,16 @@ class Dispatcher(ABC):
 
     # ----------------------------------------------------------------------- what is done of it
 
-    def run_all(self, groups: Sequence[CellBatch], started: Callable[[CellBatch], None]) -> None:
-        """Run groups, the longest first; returns when all have their records.
+    def run_all(self, batches: Sequence[CellBatch], started: Callable[[CellBatch], None]) -> None:
+        """Run batches, the longest first; returns when all have their records.
 
         Raises:
             UsageError: a process found that the run cannot be as it was asked for.
         """
-        if not groups:
+        if not batches:
             return
         self.started = started
-        self.queue = bundles(groups, self.prepare(groups))
+        self.queue = bundles(batches, self.prepare(batches))
         self.recorder = LocalExecutor(self.finished, also=self.facts)
         while self.queue or self.active:
             while self.queue and self.room():
@@ -160,17 +150,17 @@ class Dispatcher(ABC):
             worker.began = time.monotonic()
         if kind == "start":
             worker.at = content
-            self.started(worker.bundle[worker.at].group)
-        cells = worker.bundle[worker.at].group.cells
+            self.started(worker.bundle[worker.at].batch)
+        batch = worker.bundle[worker.at].batch
         if kind == "step" and self.reporter:
-            self.reporter.working(worker.bundle[worker.at].group.label, len(cells))
+            self.reporter.working(batch.label, len(batch.cells))
             self.reporter.step(*content)
         elif kind == "observe":
             hook, key, more = content
-            self.observe(hook, cell=next(cell for cell in cells if cell.key == key), **more)
+            self.observe(hook, cell=_of_key(batch, key), **more)
         elif kind == "finished":
             key, record, curve = content
-            self.finished(next(cell for cell in cells if cell.key == key), record, curve)
+            self.finished(_of_key(batch, key), record, curve)
         elif kind == "error":
             raise self.raised(content)
         elif kind == "done":
@@ -178,17 +168,18 @@ class Dispatcher(ABC):
 
     @abstractmethod
     def raised(self, content: Any) -> BaseException:
-        """The error that a process tells of."""
+        """The error in a message of a process."""
 
     def _late(self, worker: Worker) -> bool:
-        limit = self.where.limit_s
+        limit = self.execution.limit_s
         return limit is not None and time.monotonic() - worker.began > limit
 
     def _patience(self) -> float | None:
         """Seconds until the next process is late."""
-        limit = self.where.limit_s
+        limit = self.execution.limit_s
         if limit is None or not self.active:
             return None
+        # a hundredth of a second more, so that it is late when it is looked at
         return max(0.0, min(worker.began for worker in self.active) + limit - time.monotonic()) + 0.01
 
     def _retire(self, worker: Worker, late: bool = False) -> None:
@@ -197,33 +188,39 @@ class Dispatcher(ABC):
         self.part(worker, late)
         if worker.done:
             return
+        # the batches before `at` have their records, the one at it is suspect, those after it were not begun
         lost, rest = worker.bundle[worker.at], worker.bundle[worker.at + 1 :]
         if rest:
             self.queue.insert(0, rest)
         if late:
-            again = [Task(part) for part in parts_of(lost.group)]
-            error: Exception = CellTimeout(f"took longer than {self.where.limit_s:g} s (--cell-timeout)")
-        elif lost.tries + 1 < TRIES:
-            self.queue.insert(0, [Task(lost.group, lost.tries + 1)])
+            again = [Attempt(part) for part in parts_of(lost.batch)]
+            error: Exception = CellTimeout(f"took longer than {self.execution.limit_s:g} s (--cell-timeout)")
+        elif lost.tries + 1 < TRIES:  # the machine may have ended it, for memory say: once more as it is
+            self.queue.insert(0, [Attempt(lost.batch, lost.tries + 1)])
             return
         else:
-            again = [Task(part, TRIES - 1) for part in parts_of(lost.group)]
+            again = [Attempt(part, TRIES - 1) for part in parts_of(lost.batch)]
             error = ChildProcessError(f"its process {worker.ended}, {TRIES} times")
         if len(again) > 1:  # find the culprit: its neighbours must not pay for it
-            self.queue[:0] = [[task] for task in again]
+            self.queue[:0] = [[attempt] for attempt in again]
         else:
-            self.recorder.failed(lost.group, error)
+            self.recorder.failed(lost.batch, error)
 
 
-def bundles(groups: Sequence[CellBatch], workers: int) -> list[list[Task]]:
-    """What the processes are begun with, the longest first: a group, or several that share a language model."""
-    shared: dict[Any, list[Task]] = {}
-    for group in groups:
-        setup = group.cells[0].setup
-        shared.setdefault(group.cells[0].key if setup.model.tabular else id(setup), []).append(Task(group))
-    out: list[list[Task]] = []
-    for tasks in shared.values():
-        tasks.sort(key=lambda task: -task.cost)
-        count = min(len(tasks), PER_WORKER * workers)
-        out += [tasks[start::count] for start in range(count)]
-    return sorted(out, key=lambda bundle: -sum(task.cost for task in bundle))
+def _of_key(batch: CellBatch, key: str) -> Cell:
+    return next(cell for cell in batch.cells if cell.key == key)
+
+
+def bundles(batches: Sequence[CellBatch], workers: int) -> list[list[Attempt]]:
+    """What the processes are begun with, the longest first: a batch, or several of one language model."""
+    shared: dict[str | int, list[Attempt]] = {}
+    for batch in batches:
+        first = batch.cells[0]
+        model = first.key if first.setup.model.tabular else id(first.setup)  # tabular policies share nothing
+        shared.setdefault(model, []).append(Attempt(batch))
+    out: list[list[Attempt]] = []
+    for attempts in shared.values():
+        attempts.sort(key=lambda attempt: -attempt.cost)
+        count = min(len(attempts), PER_WORKER * workers)
+        out += [attempts[start::count] for start in range(count)]  # dealt in turn: every bundle about as long
+    return sorted(out, key=lambda bundle: -sum(attempt.cost for attempt in bundle))

@@ -11,8 +11,8 @@ from xpo_bench.policy.language.causal_lm import CausalLM
 from xpo_bench.policy.language.ensemble import Ensemble
 from xpo_bench.policy.language.sharding import Sharding
 from xpo_bench.random_streams import derive
-from xpo_bench.runner.plan import TaskSetup
 from xpo_bench.runner.references import References, fingerprint
+from xpo_bench.runner.task_setup import TaskSetup
 from xpo_bench.train.data_parallel import ALONE, Processes
 from xpo_bench.train.evaluation.on_policy import ReferenceScorer, initial_identity, prepare_initial
 from xpo_bench.train.job import Job, Outcome, Progress
@@ -70,11 +70,8 @@ class LanguageModels:
     def _known(self, start: Any) -> References:
         """The reference scores of an initial policy, which the model is at this moment."""
         if start not in self.cache:
-            place = (
-                self.references
-                and self.references / f"{fingerprint(self.policy, self.setup.truncate)}.parquet"
-            )
-            self.cache[start] = References(place)
+            name = f"{fingerprint(self.policy, self.setup.truncate)}.parquet"
+            self.cache[start] = References(self.references and self.references / name)
         return self.cache[start]
 
     def _initial(self, job: Job) -> Any:

@@ -6,16 +6,22 @@ import contextlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Literal, NotRequired, TypedDict
 
 from xpo_bench.errors import UsageError, unknown
-from xpo_bench.runner import environment
-from xpo_bench.runner.model_choice import devices_from
+from xpo_bench.runner.devices import devices_from, of_this_machine
+from xpo_bench.runner.executors.cluster import Cluster, connected
+from xpo_bench.runner.words import Execution, described
 
-if TYPE_CHECKING:
-    from xpo_bench.runner.executors.cluster import Cluster
+EXECUTORS: tuple[str, ...] = described(Execution)["executor"].choices
 
-EXECUTORS = ("local", "ray")
+
+class ExecutionFacts(TypedDict):
+    """What records say of how cells were spread: processes side by side confound throughput."""
+
+    executor: Literal["local", "ray"]
+    workers: NotRequired[int]
+    deterministic: NotRequired[bool]
 
 
 @dataclass(frozen=True)
@@ -23,7 +29,7 @@ class ExecutionConfig:
     """How cells are spread.
 
     Args:
-        workers: processes at a time; 0 as many as a cluster has room for. limit_s: seconds that a group of
+        workers: processes at a time; 0 as many as a cluster has room for. limit_s: seconds that a batch of
             cells may take, None for no limit. cluster: of Ray, None for this machine. deterministic: torch
             takes no algorithm that is not.
     """
@@ -39,40 +45,53 @@ class ExecutionConfig:
         return self.workers == 1 and self.limit_s is None and self.cluster is None
 
     @property
-    def facts(self) -> dict[str, Any]:
-        """What records say of it: processes side by side confound throughput."""
-        told: dict[str, Any] = {"executor": "ray" if self.cluster else "local"}
+    def facts(self) -> ExecutionFacts:
+        """What records say of it."""
+        facts: ExecutionFacts = {"executor": "ray" if self.cluster else "local"}
         if self.workers > 1:
-            told["workers"] = self.workers
-        return told | ({"deterministic": True} if self.deterministic else {})
+            facts["workers"] = self.workers
+        if self.deterministic:
+            facts["deterministic"] = True
+        return facts
 
     def device(self, asked: str) -> str:
         """A device as it was asked for, as one that is there."""
-        return self.cluster.device(asked) if self.cluster else environment.resolve_device(asked)
+        return (self.cluster.devices() if self.cluster else of_this_machine()).resolve(asked)
+
+    def check(self, asked: str, device: str, processes: int) -> None:
+        """Refuse cells of this many processes that cannot run on what the asked device turned out to be."""
+        if asked == "auto" and device == "cpu" and processes > 1:
+            there = "in the cluster" if self.cluster else "on this machine"
+            raise UsageError(
+                f"--gpus-per-cell {processes}: no GPU {there}; --device cpu runs the processes on the CPU"
+            )
+        if self.cluster:
+            self.cluster.check(device, processes)
+        if self.deterministic and processes > 1:
+            raise UsageError(
+                "--deterministic: not with --gpus-per-cell, whose sums over devices have no promised order"
+            )
 
 
 @contextlib.contextmanager
-def spread(
-    executor: str, address: str | None, workers: int | None, limit_s: float | None
-) -> Iterator[ExecutionConfig]:
-    """Where cells run, as the words of a run say; a cluster is connected to meanwhile.
+def configured(asked: Execution) -> Iterator[ExecutionConfig]:
+    """How cells are spread, from the words of a run; a cluster stays connected meanwhile.
 
     Raises:
         UsageError: words that do not go together, or a cluster that is not there.
     """
-    if executor not in EXECUTORS:
-        raise UsageError(unknown("executor", executor, EXECUTORS))
+    workers, limit_s = asked.workers, asked.cell_timeout
+    if asked.executor not in EXECUTORS:
+        raise UsageError(unknown("executor", asked.executor, EXECUTORS))
     if (workers is not None and workers < 1) or (limit_s is not None and not limit_s > 0):
         raise UsageError("workers must be at least 1, and cell_timeout more than 0 seconds")
-    if executor == "local":
-        if address is not None:
-            raise UsageError(f"--address {address}: goes with --executor ray")
-        yield ExecutionConfig(workers or 1, limit_s)
+    if asked.executor == "local":
+        if asked.address is not None:
+            raise UsageError(f"--address {asked.address}: goes with --executor ray")
+        yield ExecutionConfig(workers or 1, limit_s, None, asked.deterministic)
         return
-    from xpo_bench.runner.executors.cluster import connected
-
-    with connected(address or "auto", workers or 1) as cluster:
-        yield ExecutionConfig(workers or 0, limit_s, cluster)
+    with connected(asked.address or "auto", workers or 1) as cluster:
+        yield ExecutionConfig(workers or 0, limit_s, cluster, asked.deterministic)
 
 
 @dataclass(frozen=True)
@@ -95,8 +114,8 @@ class DevicePlacement:
         return self.device
 
 
-def places(workers: int, device: str, processes: int = 1) -> list[DevicePlacement]:
-    """A place for each worker.
+def placements(workers: int, device: str, processes: int = 1) -> list[DevicePlacement]:
+    """A placement for each worker.
 
     Args:
         processes: how many of them train a cell together, each on a device of its own.
@@ -105,21 +124,25 @@ def places(workers: int, device: str, processes: int = 1) -> list[DevicePlacemen
         UsageError: there are not as many devices.
     """
     if not device.startswith("cuda"):
-        cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
-        return [
-            DevicePlacement(
-                device, cores=tuple(cores[i::workers] or cores[i % len(cores) :][:1]) if cores else ()
-            )
-            for i in range(workers)
-        ]
+        return [DevicePlacement(device, cores=cores) for cores in _shares_of_cores(workers)]
     there = [name.partition(":")[2] for name in devices_from(device, workers * processes)]
     if len(there) < workers * processes:
         each = f", each on {processes} GPUs" if processes > 1 else ""
         raise UsageError(
             f"--workers {workers}{each}: this machine has {len(there)} from {device} on; they never share one"
         )
+    # torch counts what CUDA_VISIBLE_DEVICES shows; a worker needs the names that stand there, which may be
+    # other numbers or UUIDs. With them set it sees its own devices alone, the first of which is cuda:0
     shown = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
     names = [shown[int(number)] if shown else number for number in there]
     return [
         DevicePlacement("cuda:0", tuple(names[i * processes : (i + 1) * processes])) for i in range(workers)
     ]
+
+
+def _shares_of_cores(workers: int) -> list[tuple[int, ...]]:
+    """The cores that this process may use, dealt to the workers; one each, repeated, where they are fewer."""
+    if not hasattr(os, "sched_getaffinity"):
+        return [()] * workers
+    cores = sorted(os.sched_getaffinity(0))
+    return [tuple(cores[i::workers]) or (cores[i % len(cores)],) for i in range(workers)]

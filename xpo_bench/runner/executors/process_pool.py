@@ -1,5 +1,4 @@
-"""Several processes of this machine at a time: each runs its groups of cells and ends; what it dies of costs
-the one it was at.
+"""Several processes of this machine at a time: each runs batches of cells; its death costs the one it was at.
 
 The processes are forked from a server that has torch imported and has computed nothing. Each follows the
 process that asked, which alone writes records. What comes back is the content of records; the rows of a task
@@ -12,14 +11,14 @@ import multiprocessing
 import os
 import threading
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
-from xpo_bench.runner.executors.dispatcher import Dispatcher, Message, Task, Worker
-from xpo_bench.runner.executors.in_process import CellBatch
-from xpo_bench.runner.executors.placement import DevicePlacement, places
+from xpo_bench.runner.executors.dispatcher import Attempt, Dispatcher, Message, Worker
+from xpo_bench.runner.executors.groups import CellBatch
+from xpo_bench.runner.executors.placement import DevicePlacement, ExecutionFacts, placements
 from xpo_bench.runner.executors.subprocesses import as_child, ending, follow, portable, rebuilt
 from xpo_bench.runner.executors.worker import pack, unpack, work
 
@@ -27,39 +26,29 @@ GRACE_S = 5.0
 
 
 class Pool(Dispatcher):
-    """Runs groups in processes of this machine."""
+    """Runs batches in processes of this machine."""
 
-    def prepare(self, groups: Sequence[CellBatch]) -> int:
-        setups = [group.cells[0].setup for group in groups]
-        self.free = places(self.where.workers, setups[0].device, max(setup.processes for setup in setups))
-        methods = multiprocessing.get_all_start_methods()
-        self.context: Any = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
-        if "forkserver" in methods:
-            language = (
-                []
-                if all(s.model.tabular for s in setups)
-                else ["transformers", "xpo_bench.runner.executors.model_cache"]
-            )
-            here = __package__
-            self.context.set_forkserver_preload(
-                [f"{here}.preload", "torch", __name__, *language, f"{here}.preloaded"]
-            )
-        return self.where.workers
+    def prepare(self, batches: Sequence[CellBatch]) -> int:
+        setups = [batch.cells[0].setup for batch in batches]
+        count = self.execution.workers
+        self.free = placements(count, setups[0].device, max(setup.processes for setup in setups))
+        self.context = _context(language=not all(setup.model.tabular for setup in setups))
+        return count
 
     def room(self) -> bool:
         return bool(self.free)
 
-    def begin(self, bundle: list[Task]) -> Worker:
-        message = pack([task.group for task in bundle], "--workers")
-        place = self.free.pop(0)
+    def begin(self, bundle: list[Attempt]) -> Worker:
+        message = pack([attempt.batch for attempt in bundle], "--workers")
+        placement = self.free.pop(0)
         ours, theirs = self.context.Pipe()
-        arguments = (message, place, self.references, self.facts, theirs)
-        name = f"xpo-bench: {bundle[0].group.cells[0].setup.name}"
+        arguments = (message, placement, self.references, self.facts, theirs)
+        name = f"xpo-bench: {bundle[0].batch.cells[0].setup.name}"
         process = self.context.Process(target=serve, args=arguments, name=name)
         with as_child():
             process.start()
         theirs.close()
-        return Worker(process, ours, bundle, place)
+        return Worker(process, ours, bundle, placement)
 
     def listen(self, patience_s: float | None) -> Iterator[tuple[Worker, Message | None]]:
         ready = wait([worker.channel for worker in self.active], patience_s)
@@ -68,7 +57,7 @@ class Pool(Dispatcher):
                 message: Message | None = worker.channel.recv()
             except (EOFError, ConnectionError):
                 message = None
-            yield worker, message
+            yield worker, message  # None: the pipe is closed, the process has ended or will
 
     def part(self, worker: Worker, late: bool) -> None:
         if late:
@@ -78,7 +67,8 @@ class Pool(Dispatcher):
         worker.process.join()
         worker.channel.close()
         worker.ended = ending(worker.process)
-        self.free.append(worker.place)
+        if worker.placement:
+            self.free.append(worker.placement)
 
     def raised(self, content: Any) -> BaseException:
         return rebuilt(*content)
@@ -92,20 +82,38 @@ class Pool(Dispatcher):
         self.active = []
 
 
+def _context(language: bool) -> Any:
+    """What begins processes: a fork server with everything imported that they need, else spawned ones.
+
+    Forking this process itself would copy the locks of torch's threads in whatever state they are, and CUDA
+    does not survive it. The server has imported torch and computed nothing: a fork of it is safe and takes
+    milliseconds, where a spawned interpreter imports torch for seconds.
+    """
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    models = ["transformers", f"{__package__}.model_cache"] if language else []
+    # in this order: `preload` first, so that a server that still imports ends with this process
+    context.set_forkserver_preload(
+        [f"{__package__}.preload", "torch", __name__, *models, f"{__package__}.preloaded"]
+    )
+    return context
+
+
 # --------------------------------------------------------------------------- in the started process
 
 
 def serve(
     message: bytes,
-    place: DevicePlacement,
+    placement: DevicePlacement,
     references: Path | None,
-    facts: Mapping[str, Any],
+    facts: ExecutionFacts,
     pipe: Connection,
 ) -> None:
-    """Run the groups of a message, and send what becomes of them."""
+    """Run the batches of a message, and send what becomes of them."""
     threading.Thread(target=follow, daemon=True).start()
     os.dup2(2, 1)  # what a plugin prints is no result
-    device = place.settle()
+    device = placement.settle()
     try:
         work(
             *unpack(message, "--workers"),

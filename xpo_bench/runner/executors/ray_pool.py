@@ -1,4 +1,4 @@
-"""The Ray executor: bundles of groups as Ray tasks, which stream to this process what becomes of their cells.
+"""The Ray executor: bundles of batches as Ray tasks, which stream what becomes of their cells.
 
 Ray says where a task runs; when one is begun, and what follows when its worker or its node dies, is as with
 processes of this machine. A task gets the rows of its task from Ray's object store, once per node, and
@@ -15,6 +15,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
@@ -24,36 +25,36 @@ from xpo_bench.errors import UsageError
 from xpo_bench.runner import keys
 from xpo_bench.runner.environment import VARIABLES
 from xpo_bench.runner.executors.cluster import Cluster, need_of
-from xpo_bench.runner.executors.dispatcher import Dispatcher, Message, Task, Worker
-from xpo_bench.runner.executors.in_process import CellBatch
-from xpo_bench.runner.executors.placement import ExecutionConfig
+from xpo_bench.runner.executors.dispatcher import Attempt, Dispatcher, Message, Worker
+from xpo_bench.runner.executors.groups import CellBatch
+from xpo_bench.runner.executors.placement import ExecutionConfig, ExecutionFacts
 from xpo_bench.runner.executors.subprocesses import RemoteTraceback
 from xpo_bench.runner.executors.worker import pack, unpack, work
-from xpo_bench.runner.plan import TaskSetup
+from xpo_bench.runner.task_setup import TaskSetup
 
 OPTION = "--executor ray"
 CHECK_S = 10.0
 """Seconds after which it is looked whether tasks that wait can ever begin."""
-TOLD = (*VARIABLES, "HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE")
+FORWARDED = (*VARIABLES, "HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE")
 """Environment variables that a task has from this process."""
 
 
 class RayPool(Dispatcher):
-    """Runs groups as tasks of the cluster that this process is connected to."""
+    """Runs batches as tasks of the cluster that this process is connected to."""
 
-    def __init__(self, cluster: Cluster, where: ExecutionConfig, *words: Any) -> None:
-        super().__init__(where, *words)
+    def __init__(self, cluster: Cluster, execution: ExecutionConfig, *words: Any) -> None:
+        super().__init__(execution, *words)
         self.cluster = cluster
         self.rows: dict[str, Any] = {}
         self.waiting = False
 
-    def prepare(self, groups: Sequence[CellBatch]) -> int:
+    def prepare(self, batches: Sequence[CellBatch]) -> int:
         import ray
 
-        needs = [need(group.cells[0].setup) for group in groups]
-        self.most = self.where.workers or max(self.cluster.room(need) for need in needs)
-        self.facts = self.where.facts | ({"workers": self.most} if self.most > 1 else {})
-        variables = {name: os.environ[name] for name in TOLD if name in os.environ}
+        needs = [need(batch.cells[0].setup) for batch in batches]
+        self.most = self.execution.workers or max(self.cluster.room(need) for need in needs)
+        self.facts = replace(self.execution, workers=self.most).facts
+        variables = {name: os.environ[name] for name in FORWARDED if name in os.environ}
         variables["PYTHONHASHSEED"] = os.environ.get("PYTHONHASHSEED", "0")
         # a fresh process for every task, as the pool has; which task is begun again is decided here
         self.task = ray.remote(num_returns="streaming", max_retries=0, max_calls=1)(serve)
@@ -63,13 +64,13 @@ class RayPool(Dispatcher):
     def room(self) -> bool:
         return len(self.active) < self.most
 
-    def begin(self, bundle: list[Task]) -> Worker:
-        groups = [task.group for task in bundle]
-        message = pack(groups, OPTION)
-        setup = groups[0].cells[0].setup
+    def begin(self, bundle: list[Attempt]) -> Worker:
+        batches = [attempt.batch for attempt in bundle]
+        message = pack(batches, OPTION)
+        setup = batches[0].cells[0].setup
         asked = need(setup)
         self.cluster.room(asked)
-        rows = self._put(groups)
+        rows = self._put(batches)
         references = self.references and self.references.absolute()
         task = self.task.options(
             num_cpus=asked["CPU"],
@@ -79,7 +80,7 @@ class RayPool(Dispatcher):
         )
         stream = task.remote(
             message,
-            sources(groups),
+            sources(batches),
             setup.device,
             (os.getcwd(), sys.path),
             references,
@@ -87,14 +88,14 @@ class RayPool(Dispatcher):
             list(rows),
             *rows.values(),
         )
-        return Worker(None, stream, bundle, began=math.inf)
+        return Worker(None, stream, bundle, began=math.inf)  # Ray may begin it much later: its clock waits
 
-    def _put(self, groups: Sequence[CellBatch]) -> dict[str, Any]:
-        """The rows of groups in Ray's object store, by fingerprint."""
+    def _put(self, batches: Sequence[CellBatch]) -> dict[str, Any]:
+        """The rows of batches in Ray's object store, by fingerprint."""
         import ray
 
         out = {}
-        for cell in (cell for group in groups for cell in group.cells):
+        for cell in (cell for batch in batches for cell in batch.cells):
             print_ = cell.setup.data_fingerprint(cell.seed)
             if print_ not in self.rows:
                 self.rows[print_] = ray.put(cell.setup.dataset(cell.seed))
@@ -128,7 +129,7 @@ class RayPool(Dispatcher):
         """Refuse to wait for what no node has any more."""
         waiting = [worker for worker in self.active if worker.began == math.inf]
         for worker in waiting:
-            self.cluster.room(need(worker.bundle[0].group.cells[0].setup))
+            self.cluster.room(need(worker.bundle[0].batch.cells[0].setup))
         if waiting and not self.waiting and self.reporter:
             self.waiting = True
             self.reporter.note(f"{len(waiting)} tasks wait for Ray to begin them")
@@ -162,10 +163,10 @@ def last_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or ["no message"])[-1]
 
 
-def sources(groups: Sequence[CellBatch]) -> dict[str, str | None]:
+def sources(batches: Sequence[CellBatch]) -> dict[str, str | None]:
     """What on a machine decides the numbers of cells, by what it is: hashes of code and of model files."""
     out: dict[str, str | None] = {"xpo-bench": keys.host_source()}
-    for cell in (cell for group in groups for cell in group.cells):
+    for cell in (cell for batch in batches for cell in batch.cells):
         model = cell.setup.model.name
         out[f"the module of task {cell.setup.task.name}"] = keys.source(type(cell.setup.task))
         out[f"the module of algorithm {cell.algorithm.name}"] = keys.source(type(cell.algorithm))
@@ -187,11 +188,11 @@ def serve(
     device: str,
     home: tuple[str, Sequence[str]],
     references: Path | None,
-    facts: Mapping[str, Any],
+    facts: ExecutionFacts,
     prints: Sequence[str],
     *rows: Dataset,
 ) -> Iterator[str]:
-    """Run the groups of a message; batches of what becomes of them, as JSON.
+    """Run the batches of a message; lists of what becomes of them, as JSON.
 
     Args:
         expected: see `sources`. home: working directory and module path of the driver, used as far as they
@@ -199,21 +200,23 @@ def serve(
         prints: fingerprints of the rows that follow.
     """
     yield json.dumps([("begun", None)])
-    said: SimpleQueue[tuple[str, Any]] = SimpleQueue()
+    # a generator task can only speak when it yields: the cells run in a thread, and this one sends on, in one
+    # message, whatever has gathered since the last
+    messages: SimpleQueue[Message] = SimpleQueue()
 
     def emit(kind: str, content: Any) -> None:
-        said.put((kind, content))
+        messages.put((kind, content))
 
     def run() -> None:
         _run(message, expected, device, home, references, facts, dict(zip(prints, rows, strict=True)), emit)
 
     threading.Thread(target=run, daemon=True).start()
     while True:
-        batch = [said.get()]
-        while not said.empty():
-            batch.append(said.get())
-        yield json.dumps(batch)
-        if batch[-1][0] in ("done", "error"):
+        gathered = [messages.get()]
+        while not messages.empty():
+            gathered.append(messages.get())
+        yield json.dumps(gathered)
+        if gathered[-1][0] in ("done", "error"):
             return
 
 
@@ -223,7 +226,7 @@ def _run(
     device: str,
     home: tuple[str, Sequence[str]],
     references: Path | None,
-    facts: Mapping[str, Any],
+    facts: ExecutionFacts,
     rows: Mapping[str, Dataset],
     emit: Callable[[str, Any], None],
 ) -> None:
@@ -231,14 +234,14 @@ def _run(
         folder, modules = home
         if Path(folder).is_dir():
             os.chdir(folder)
-        sys.path += [place for place in modules if place not in sys.path and Path(place).exists()]
+        sys.path += [path for path in modules if path not in sys.path and Path(path).exists()]
         import torch
 
         torch.set_num_threads(1)
-        groups, fingerprints = unpack(message, OPTION)
-        check_fingerprints(expected, sources(groups))
+        batches, fingerprints = unpack(message, OPTION)
+        check_fingerprints(expected, sources(batches))
         shared = references if references and references.parent.is_dir() else None
-        work(groups, fingerprints, "cuda:0" if device == "cuda" else device, shared, facts, emit, rows)
+        work(batches, fingerprints, "cuda:0" if device == "cuda" else device, shared, facts, emit, rows)
     except BaseException as error:
         emit("error", (type(error).__name__, str(error), "".join(traceback.format_exception(error))))
     else:

@@ -25,6 +25,9 @@ def as_child() -> Iterator[None]:
     Nor do they import from the working directory what this process does not: modules of a user's own called
     as those of the standard library are.
     """
+    # one hash seed for all, or sets would be walked in another order in every process; no working directory
+    # on the module path; SIGINT blocked here is blocked in the child, which inherits the mask: this process
+    # alone hears Ctrl-C, and ends the others
     before_env = {name: os.environ.get(name) for name in (*ALIKE, ASKED)}
     os.environ.update(
         {name: before_env[name] or value for name, value in ALIKE.items()} | {ASKED: str(os.getpid())}

@@ -1,4 +1,4 @@
-"""What a process is sent that runs groups of cells for another one, and what it does with it."""
+"""What a process is sent that runs batches of cells for another one, and what it does with it."""
 
 from __future__ import annotations
 
@@ -12,46 +12,50 @@ from typing import Any
 from xpo_bench.contract.examples import Dataset
 from xpo_bench.errors import UsageError
 from xpo_bench.runner import environment
-from xpo_bench.runner.executors.in_process import CellBatch, LocalExecutor
+from xpo_bench.runner.executors.groups import CellBatch
+from xpo_bench.runner.executors.in_process import LocalExecutor
+from xpo_bench.runner.executors.placement import ExecutionFacts
 from xpo_bench.runner.executors.subprocesses import unsendable
-from xpo_bench.runner.plan import Cell, TaskSetup
+from xpo_bench.runner.plan import Cell
+from xpo_bench.runner.record import Curve, Record
+from xpo_bench.runner.task_setup import TaskSetup
 
 NEWS_S = 1.0
-"""Seconds between the steps that a process tells of."""
+"""Seconds between the steps that a process reports."""
 
 
-def pack(groups: Sequence[CellBatch], option: str) -> bytes:
-    """Groups with the fingerprints of their rows, which stay behind.
+def pack(batches: Sequence[CellBatch], option: str) -> bytes:
+    """Batches with the fingerprints of their rows, which stay behind.
 
     Raises:
         UsageError: a class that cannot be sent; `option` is what asked for other processes.
     """
-    prints = [[cell.setup.data_fingerprint(cell.seed) for cell in group.cells] for group in groups]
+    prints = [[cell.setup.data_fingerprint(cell.seed) for cell in batch.cells] for batch in batches]
     try:
-        return pickle.dumps((list(groups), prints))
+        return pickle.dumps((list(batches), prints))
     except (pickle.PicklingError, AttributeError, TypeError) as error:
         raise unsendable(error, option) from error
 
 
 def unpack(message: bytes, option: str) -> tuple[list[CellBatch], list[list[str]]]:
-    """The groups of a message, and the fingerprint of the rows of each cell."""
+    """The batches of a message, and the fingerprint of the rows of each cell."""
     try:
-        groups, prints = pickle.loads(message)
+        batches, prints = pickle.loads(message)
     except (AttributeError, ImportError) as error:
         raise unsendable(error, option) from error
-    return groups, prints
+    return batches, prints
 
 
 def work(
-    groups: Sequence[CellBatch],
+    batches: Sequence[CellBatch],
     prints: Sequence[Sequence[str]],
     device: str,
     references: Path | None,
-    facts: Mapping[str, Any],
+    facts: ExecutionFacts,
     emit: Callable[[str, Any], None],
     rows: Mapping[str, Dataset] | None = None,
 ) -> None:
-    """Run groups, and emit what becomes of them.
+    """Run batches, and emit what becomes of them.
 
     Args:
         device: of this process. facts: for the `environment` of records. emit: takes kind and content of a
@@ -61,46 +65,46 @@ def work(
     Raises:
         UsageError: the rows are not those that the run was planned with.
     """
-    told = 0.0
+    last = 0.0
 
     def step(*content: Any) -> None:
-        nonlocal told
-        if time.monotonic() - told > NEWS_S:
-            told = time.monotonic()
+        nonlocal last
+        if time.monotonic() - last > NEWS_S:
+            last = time.monotonic()
             emit("step", content)
 
     def observe(hook: str, *, cell: Cell, **more: Any) -> None:
         emit("observe", (hook, cell.key, more))
 
-    def finished(cell: Cell, record: dict[str, Any], curve: list[dict[str, Any]]) -> None:
+    def finished(cell: Cell, record: Record, curve: Curve) -> None:
         emit("finished", (cell.key, record, curve))
 
     with environment.deterministic(bool(facts.get("deterministic"))):
-        _work(groups, prints, device, rows, LocalExecutor(finished, step, observe, references, facts), emit)
+        _work(batches, prints, device, rows, LocalExecutor(finished, step, observe, references, facts), emit)
 
 
 def _work(
-    groups: Sequence[CellBatch],
+    batches: Sequence[CellBatch],
     prints: Sequence[Sequence[str]],
     device: str,
     rows: Mapping[str, Dataset] | None,
     executor: LocalExecutor,
     emit: Callable[[str, Any], None],
 ) -> None:
-    known: dict[int, TaskSetup] = {}
-    for number, (group, expected) in enumerate(zip(groups, prints, strict=True)):
+    known: dict[int, TaskSetup] = {}  # cells that shared a setup share one here, and with it a loaded model
+    for number, (batch, expected) in enumerate(zip(batches, prints, strict=True)):
         emit("start", number)
-        group = CellBatch(
+        here = CellBatch(
             tuple(
-                replace(cell, setup=_at(cell.setup, device, known, rows is not None)) for cell in group.cells
+                replace(cell, setup=_at(cell.setup, device, known, rows is not None)) for cell in batch.cells
             )
         )
-        for cell, print_ in zip(group.cells, expected, strict=True):
+        for cell, print_ in zip(here.cells, expected, strict=True):
             if rows is not None:
                 cell.setup.take(cell.seed, rows[print_], print_)
             elif cell.setup.data_fingerprint(cell.seed) != print_:
                 raise UsageError(f"task {cell.setup.name}: its data has changed since the run was planned")
-        executor.run(group)
+        executor.run(here)
     executor.close()
 
 

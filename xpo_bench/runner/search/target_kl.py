@@ -7,7 +7,7 @@ that share a β. At equal KL they can be compared: what does each earn for the s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from math import exp, log
@@ -15,13 +15,14 @@ from typing import Any
 
 from xpo_bench.contract.algorithm import Algorithm
 from xpo_bench.errors import UsageError
-from xpo_bench.plugins import Registry
-from xpo_bench.runner.plan import IN_MEMORY, Cell, Plan, make_plan
-from xpo_bench.runner.request import Request
-from xpo_bench.runner.settings import validate
+from xpo_bench.plugins import IN_MEMORY, Registry
+from xpo_bench.runner.plan import Cell, Plan, make_plan
+from xpo_bench.runner.record import Record
+from xpo_bench.runner.settings import swept, validate
+from xpo_bench.runner.words import Request
 
 VALUES = 7
-"""Values of the regulariser that are tried together: on a table they train as one computation."""
+"""Values of the regulariser that are tried together: a tabular policy trains them as one computation."""
 ROUNDS = 5
 """Rounds at most; each narrows the bracket by a factor of VALUES + 1."""
 REACH = 1e4
@@ -95,16 +96,18 @@ class Search:
             return False
         return True
 
-    def read(self, records: Sequence[Mapping[str, Any]]) -> None:
+    def read(self, records: Sequence[Record]) -> None:
         """Take the records of a round, and narrow the bracket or end the search."""
-        by_value: dict[float, list[Mapping[str, Any]]] = {}
+        by_value: dict[float, list[Record]] = {}
         for record in records:
             by_value.setdefault(record["algorithm"]["config"][self.field], []).append(record)
         for value, runs in by_value.items():
-            kls = [run["metrics"].get("kl") for run in runs]
-            if all(run["status"] == "ok" for run in runs) and all(kl is not None for kl in kls):
-                settled = [run["notes"].get("kl_settled") for run in runs]
-                self.tried[value] = (sum(kls) / len(kls), None if None in settled else all(settled))
+            kls = [
+                kl for run in runs if run["status"] == "ok" and (kl := run["metrics"].get("kl")) is not None
+            ]
+            if len(kls) == len(runs):
+                converged = [run["notes"].get("kl_settled") for run in runs]
+                self.tried[value] = (sum(kls) / len(kls), None if None in converged else all(converged))
         if not self.tried:
             self.done, self.reason = True, "no run with a finite KL"
             return
@@ -112,6 +115,8 @@ class Search:
         if self._distance(best) <= log(1 + CLOSE):
             self.done = True
             return
+        # the first crossing from the tightest value on: with noise there may be several, and the one at the
+        # smallest departure is the one that the regulariser is meant to hold
         tighter = sorted(self.tried, reverse=self.direction > 0)  # KL rises along this order
         for inner, outer in pairwise(tighter):
             if self.tried[inner][0] <= self.target <= self.tried[outer][0]:
@@ -120,8 +125,8 @@ class Search:
         kls = [kl for kl, _ in self.tried.values()]
         self.done = True
         self.reason = (
-            f"KL stays between {min(kls):.3g} and {max(kls):.3g} nats for {self.field} from {min(self.tried):.3g} "
-            f"to {max(self.tried):.3g}"
+            f"KL stays between {min(kls):.3g} and {max(kls):.3g} nats for {self.field} "
+            f"from {min(self.tried):.3g} to {max(self.tried):.3g}"
         )
 
     def _distance(self, value: float) -> float:
@@ -129,36 +134,44 @@ class Search:
         return abs(log(kl / self.target)) if kl > 0 else float("inf")
 
     def result(self) -> Found:
-        """The value nearest to the target, where it is near and its runs have settled."""
+        """The value nearest to the target, where it is near and its runs have converged."""
         if self.reason:
             return Found(
                 self.cls.name, self.task, self.field, None, None, f"cannot be reached: {self.reason}"
             )
         value = min(self.tried, key=self._distance)
-        kl, settled = self.tried[value]
+        kl, converged = self.tried[value]
         if self._distance(value) > log(1 + CLOSE):
             reason = (
                 f"cannot be reached within {CLOSE:.0%}: the nearest is KL {kl:.3g} at {self.field} {value:g}"
             )
             return Found(self.cls.name, self.task, self.field, None, kl, reason)
-        if settled is False:
-            reason = f"not settled in this budget: KL {kl:.3g} at {self.field} {value:g} is still changing; more --steps"
+        if converged is False:
+            reason = (
+                f"not converged in this budget: KL {kl:.3g} at {self.field} {value:g} is still changing; "
+                "more --steps"
+            )
             return Found(self.cls.name, self.task, self.field, None, kl, reason)
-        note = None if settled else "KL is known at the end only, so whether it has settled is not"
+        note = None if converged else "KL is known at the end only, so whether it has converged is not"
         return Found(self.cls.name, self.task, self.field, value, kl, note)
 
 
-Run = Callable[[Plan, list[Request]], Sequence[Mapping[str, Any]]]
+Run = Callable[[Plan], Sequence[Record]]
 """Executes a plan and returns its records in plan order."""
 
 
 def find(
-    asked: Sequence[Request], target: float, registry: Registry, run: Run, tell: Callable[[str], None]
-) -> tuple[Plan, list[Request], list[Found]]:
-    """Search for every algorithm on every task, all of a round together.
+    base: Plan,
+    asked: Sequence[Request],
+    target: float,
+    registry: Registry,
+    run: Run,
+    note: Callable[[str], None],
+) -> tuple[Plan, list[Found]]:
+    """Search for every algorithm on every task of a plan, all of a round together.
 
     Returns:
-        the plan of the final cells, its requests, one per algorithm and task that reaches the target, and
+        the plan of the final cells, one configuration per algorithm and task that reaches the target, and
         what was found.
 
     Raises:
@@ -166,40 +179,33 @@ def find(
     """
     if not target > 0:
         raise UsageError(f"--target-kl {target:g}: want a KL in nats above 0, such as 1")
-    swept = [
-        f"{t}.{f}"
-        for request in asked
-        for t, fields in request.settings.items()
-        for f, v in fields.items()
-        if len(v) > 1
-    ]
-    if swept:
-        raise UsageError(f"--target-kl searches at one setting: give {swept[0]} one value")
-    base = make_plan(asked, registry)
+    for request in asked:
+        if field := swept(request.settings):
+            raise UsageError(f"--target-kl searches at one setting: give {field} one value")
     searches, found = _searches(base, asked, target)
     for number in range(ROUNDS):
-        going = [(s, s.values()) for s in searches if not s.done]
-        going = [(s, values) for s, values in going if values]
-        if not going:
+        tried = [(search, values) for search in searches if not search.done and (values := search.values())]
+        if not tried:
             break
-        tell(f"target kl {target:g}: round {number + 1} of at most {ROUNDS}, {len(going)} searches")
-        requests = [_with(s, values, f"kl={target:g} search") for s, values in going]
-        plans = [make_plan([request], registry) for request in requests]
-        records = iter(run(Plan([cell for plan in plans for cell in plan.cells]), requests))
-        for (search, _), plan in zip(going, plans, strict=True):
+        note(f"target kl {target:g}: round {number + 1} of at most {ROUNDS}, {len(tried)} searches")
+        plans = [
+            make_plan([_with(search, values, f"kl={target:g} search")], registry) for search, values in tried
+        ]
+        records = iter(run(Plan([cell for plan in plans for cell in plan.cells])))
+        for (search, _), plan in zip(tried, plans, strict=True):
             search.read([next(records) for _ in plan.cells])
-    found += [search.result() for search in searches]
-    reached = {(f.algorithm, f.task): f.value for f in found if f.value is not None}
+    results = [(search, search.result()) for search in searches]
+    found += [result for _, result in results]
     finals = [
-        _with(s, [reached[s.cls.name, s.task]], f"kl={target:g}")
-        for s in searches
-        if (s.cls.name, s.task) in reached
+        _with(search, [result.value], f"kl={target:g}")
+        for search, result in results
+        if result.value is not None
     ]
-    return Plan(make_plan(finals, registry).cells, base.skipped, base.unreachable), finals, found
+    return Plan(make_plan(finals, registry).cells, base.skipped, base.unreachable), found
 
 
 def _searches(base: Plan, asked: Sequence[Request], target: float) -> tuple[list[Search], list[Found]]:
-    """One search per algorithm and task of the plan; what has no regulariser to search is found out at once."""
+    """One search per algorithm and task of the plan, and the result for what has no regulariser to search."""
     searches: dict[tuple[str, str], Search] = {}
     found: dict[tuple[str, str], Found] = {}
     for cell in base.cells:

@@ -1,5 +1,4 @@
-"""`--protocol tuned`: every algorithm gets the same number of trials, and runs at the one that validates
-best.
+"""`--protocol tuned`: every algorithm gets as many trials, and runs at the one that validates best.
 
 Trial 0 is the configuration as it was asked for; the others are points of a scrambled Sobol sequence over the
 algorithm's search space and its learning rate. Trials train on the training rows without a validation split,
@@ -9,69 +8,30 @@ at seeds that are not reported; what is reported is trained on all training rows
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
-from math import ceil, log2, sqrt
-from typing import Any
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 
 from xpo_bench.errors import UsageError
 from xpo_bench.metrics.registry import find as find_metric
-from xpo_bench.random_streams import stream
-from xpo_bench.runner.plan import Cell, Plan, TaskSetup, make_cell
-from xpo_bench.runner.request import Request
-from xpo_bench.runner.settings import names, validate
+from xpo_bench.runner.plan import Cell, Plan, make_cell
+from xpo_bench.runner.record import Protocol, Record
+from xpo_bench.runner.run_document import Trial, Tuning
+from xpo_bench.runner.search.space import LR, Axis, axes_of, draw
+from xpo_bench.runner.settings import swept, validate
+from xpo_bench.runner.task_setup import TaskSetup
+from xpo_bench.runner.words import Request
 
 TRIALS = 16
 """Trials of an algorithm on a task, its default among them."""
 SELECT = "heldout_reward_accuracy"
-"""By what a trial is chosen: every algorithm that learns from pairs has it, and it asks for no test set and
-no truth.
-"""
+"""By what a trial is chosen: whatever learns from pairs has it, and it asks for no test set and no truth."""
 TUNING_SEEDS = (1_000_000, 1_000_001, 1_000_002)
 """Seeds of trials, as many of them as the run has seeds, three at most."""
-RATE = sqrt(10)
-"""A learning rate is searched from the task's own divided by this to the task's own times this: a decade."""
-DECADE = 10.0
-"""From which ratio of its bounds on a range is searched in the logarithm."""
 SPREAD = (SELECT, "frontier_gap", "kl")
 """Metrics whose spread over the trials is kept, besides that of the selection."""
-LR = "train.lr"
-
-
-@dataclass(frozen=True)
-class Axis:
-    """One dimension of a search. `whole`: only whole numbers."""
-
-    name: str
-    low: float
-    high: float
-    whole: bool = False
-
-    def at(self, u: float) -> float:
-        """The value at u in [0, 1), four significant digits inside the bounds: log-uniform from a decade on,
-        else uniform.
-        """
-        if self.low > 0 and self.high / self.low >= DECADE * (1 - 1e-9):
-            value = float(self.low * (self.high / self.low) ** u)
-        else:
-            value = self.low + (self.high - self.low) * u
-        value = min(max(float(f"{value:.4g}"), self.low), self.high)
-        return round(value) if self.whole else value
-
-
-def draw(axes: Sequence[Axis], count: int, name: str) -> list[dict[str, float]]:
-    """The first `count` points of the scrambled Sobol sequence that belongs to a name; more points begin with
-    the same ones.
-    """
-    if count < 1 or not axes:
-        return []
-    from scipy.stats import qmc
-
-    sampler = qmc.Sobol(len(axes), scramble=True, seed=stream(0, name, "trials"))
-    points = sampler.random_base2(max(1, ceil(log2(count))))[:count]
-    return [{axis.name: axis.at(float(u)) for axis, u in zip(axes, point, strict=True)} for point in points]
 
 
 @dataclass
@@ -88,17 +48,16 @@ class Subject:
     def first(self) -> Cell:
         return self.cells[0]
 
-    def cell(self, setup: TaskSetup, number: int, seed: int, role: str) -> Cell:
-        """The cell of a trial's configuration at a seed; a trial's experiment ends as those that tables leave
-        out.
-        """
+    def cell(self, setup: TaskSetup, number: int, seed: int, role: Literal["trial", "tuned"]) -> Cell:
+        """The cell of a trial's configuration at a seed."""
         first, changes = self.first, dict(self.changes[number])
         lr = changes.pop(LR, first.lr)
         algorithm = validate(type(first.algorithm), {**first.config, **changes}, first.algorithm.name)
+        # tables leave out experiments whose name ends in "search"
         experiment = " ".join(
             filter(None, (first.experiment, "tuned search" if role == "trial" else "tuned"))
         )
-        protocol = {"name": "tuned", "role": role, "trial": number}
+        protocol: Protocol = {"name": "tuned", "role": role, "trial": number}
         return make_cell(setup, algorithm, first.info, (lr, first.optimizer), seed, experiment, protocol)
 
 
@@ -115,38 +74,30 @@ def check(trials: int, select: str) -> None:
     metric = find_metric(select.removeprefix("heldout_"))
     if not select.startswith("heldout_") or metric is None or metric.better is None:
         raise UsageError(
-            f"--select {select}: want a heldout_ metric of which higher or lower is better, such as {SELECT}; "
+            f"--select {select}: want a heldout_ metric with a preferred direction, such as {SELECT}; "
             "in a trial it is taken on the validation split"
         )
 
 
-Run = Callable[[Plan], Sequence[Mapping[str, Any]]]
+Run = Callable[[Plan], Sequence[Record]]
 """Executes a plan and returns its records."""
 
 
 def find(
-    base: Plan, asked: Sequence[Request], trials: int, select: str, run: Run, tell: Callable[[str], None]
-) -> tuple[Plan, list[dict[str, Any]]]:
+    base: Plan, asked: Sequence[Request], trials: int, select: str, run: Run, note: Callable[[str], None]
+) -> tuple[Plan, list[Tuning]]:
     """Run all trials of a plan and choose.
 
     Returns:
-        the plan of what is reported, the cells of `base` and those of the chosen configurations; and a
-        document per algorithm
-        and task: what was searched, every trial with its score, the one chosen, the spread over the trials,
-        and the keys of the cells to compare.
+        the plan of what is reported, the cells of `base` and those of the chosen configurations; and what was
+        found for every algorithm on every task.
 
     Raises:
         UsageError: a sweep, or a reported seed that is one of the trials'.
     """
-    swept = [
-        f"{t}.{f}"
-        for request in asked
-        for t, chosen in request.settings.items()
-        for f, v in chosen.items()
-        if len(v) > 1
-    ]
-    if swept:
-        raise UsageError(f"--protocol tuned searches at one setting: give {swept[0]} one value")
+    for request in asked:
+        if field := swept(request.settings):
+            raise UsageError(f"--protocol tuned searches at one setting: give {field} one value")
     if any(cell.seed in TUNING_SEEDS for cell in base.cells):
         raise UsageError(
             f"--seeds: {TUNING_SEEDS[0]} to {TUNING_SEEDS[-1]} are the seeds of the trials; report others"
@@ -155,28 +106,23 @@ def find(
     cells: dict[str, Cell] = {}
     for subject in subjects:
         if subject.reason:
-            tell(
-                f"{subject.first.algorithm.name} on {subject.first.setup.name}: default only: {subject.reason}"
-            )
+            first = subject.first
+            note(f"{first.algorithm.name} on {first.setup.name}: default only: {subject.reason}")
             continue
         for number in range(len(subject.changes)):
             for cell in _trial(subject, number):
                 cells.setdefault(cell.key, cell)
     if cells:
-        tell(f"tuned: {len(cells)} cells of {trials} trials, chosen by {select} on validation splits")
+        note(f"tuned: {len(cells)} cells of {trials} trials, chosen by {select} on validation splits")
     records = {r["key"]: r for r in run(Plan(list(cells.values())))} if cells else {}
     plan, found = Plan(list(base.cells), base.skipped, base.unreachable), []
     for subject in subjects:
-        chosen, document = _choose(subject, records, select)
-        reported = (
-            [subject.cell(subject.first.setup, chosen, c.seed, "tuned") for c in subject.cells]
-            if chosen
-            else subject.cells
-        )
-        if chosen:
-            plan.cells += reported
-        keys = {"default": [c.key for c in subject.cells], "tuned": [c.key for c in reported]}
-        found.append(document | {"keys": keys})
+        entry = _choose(subject, records, select)
+        if chosen := entry["chosen"]:  # trial 0 is the default, whose cells are in the plan
+            best = [subject.cell(subject.first.setup, chosen, c.seed, "tuned") for c in subject.cells]
+            entry["keys"]["tuned"] = [cell.key for cell in best]
+            plan.cells += best
+        found.append(entry)
     return plan, found
 
 
@@ -187,28 +133,21 @@ def _trial(subject: Subject, number: int) -> list[Cell]:
 
 def _subjects(base: Plan, asked: Sequence[Request], trials: int) -> list[Subject]:
     """The cells of a plan gathered over seeds, with their trials."""
-    together: dict[Any, list[Cell]] = {}
+    together: dict[Hashable, list[Cell]] = {}
     for cell in base.cells:
-        key = (
-            id(cell.setup),
-            cell.algorithm.name,
-            repr(cell.config),
-            cell.lr,
-            cell.optimizer,
-            cell.experiment,
-        )
-        together.setdefault(key, []).append(cell)
+        configuration = (cell.algorithm.name, repr(cell.config), cell.lr, cell.optimizer)
+        together.setdefault((id(cell.setup), *configuration, cell.experiment), []).append(cell)
     setups: dict[int, TaskSetup] = {}
     out = []
     for cells in together.values():
         first = cells[0]
         setup = setups.setdefault(id(first.setup), replace(first.setup, validation=True, _data={}))
-        axes = _axes(first, asked)
+        axes = axes_of(first, asked)
         subject = Subject(cells, setup, axes, [{}, *draw(axes, trials - 1, first.algorithm.name)])
         if not axes:
             subject.reason = "it declares no range that is still free"
         else:
-            try:
+            try:  # a validation split that cannot be made is known before any trial is run
                 for seed in TUNING_SEEDS[: len(cells)]:
                     setup.dataset(seed)
             except UsageError as error:
@@ -217,31 +156,10 @@ def _subjects(base: Plan, asked: Sequence[Request], trials: int) -> list[Subject
     return out
 
 
-def _axes(cell: Cell, asked: Sequence[Request]) -> list[Axis]:
-    """What is searched: the declared ranges and the learning rate, without what the user has fixed."""
-    cls, name = type(cell.algorithm), cell.algorithm.name
-    written = dict(zip([f.name for f in fields(cls)], names(cls), strict=True))
-    fixed = {field for request in asked for field in request.settings.get(name, {})}
-    axes = []
-    for field, (low, high) in cls.search_space.items():
-        if low < high and not fixed & {field, written[field]}:
-            axes.append(Axis(written[field], low, high, isinstance(getattr(cell.algorithm, field), int)))
-    rate_fixed = any("lr" in r.budget or "lr" in r.settings.get(f"{name}.train", {}) for r in asked)
-    rate_fixed = rate_fixed or any("lr" in r.settings.get("task", {}) for r in asked)
-    if not rate_fixed and not all(stage.solve for stage in cell.algorithm.stages()):
-        axes.append(Axis(LR, cell.lr / RATE, cell.lr * RATE))
-    return axes
-
-
-def _choose(
-    subject: Subject, records: Mapping[str, Mapping[str, Any]], select: str
-) -> tuple[int, dict[str, Any]]:
-    """The number of the best trial, the earliest of those that tie, and the document."""
-    runs = (
-        []
-        if subject.reason
-        else [[records.get(c.key) for c in _trial(subject, number)] for number in range(len(subject.changes))]
-    )
+def _choose(subject: Subject, records: Mapping[str, Record], select: str) -> Tuning:
+    """What was found: the best trial is chosen, the earliest of those that tie."""
+    numbers = range(0 if subject.reason else len(subject.changes))
+    runs = [[records.get(cell.key) for cell in _trial(subject, number)] for number in numbers]
     scores = [_mean(trial, select) for trial in runs]
     reason, chosen = subject.reason, 0
     known = [s for s in scores if s is not None]
@@ -249,28 +167,25 @@ def _choose(
         chosen = scores.index(_best(known, select))
     elif not reason:
         reason = f"no trial has {select}; --select names another metric"
-    spread = {
-        m: s
-        for m in dict.fromkeys((select, *SPREAD))
-        if (s := _spread([_mean(trial, m) for trial in runs], m))
-    }
-    document = {
+    spreads = {m: _spread([_mean(trial, m) for trial in runs], m) for m in (select, *SPREAD)}
+    keys = [cell.key for cell in subject.cells]
+    return {
         "algorithm": subject.first.algorithm.name,
         "task": subject.first.setup.name,
         "experiment": subject.first.experiment,
         "select": select,
         "seeds": list(TUNING_SEEDS[: len(subject.cells)]),
         "space": {axis.name: [axis.low, axis.high] for axis in subject.axes},
-        "trials": [{"changes": c, "score": s} for c, s in zip(subject.changes, scores, strict=False)],
+        "trials": [Trial(changes=c, score=s) for c, s in zip(subject.changes, scores, strict=False)],
         "chosen": chosen,
         "changes": subject.changes[chosen],
-        "spread": spread,
+        "spread": {m: spread for m, spread in spreads.items() if spread},
         "reason": reason,
+        "keys": {"default": keys, "tuned": keys},
     }
-    return chosen, document
 
 
-def _mean(trial: Iterable[Mapping[str, Any] | None], metric: str) -> float | None:
+def _mean(trial: Iterable[Record | None], metric: str) -> float | None:
     """A trial's mean over seeds, None unless every seed is ok and has it."""
     values = [r["metrics"].get(metric) if r is not None and r["status"] == "ok" else None for r in trial]
     known = [float(v) for v in values if v is not None]
