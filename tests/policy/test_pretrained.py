@@ -11,11 +11,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from xpo_bench import checkpoints
 from xpo_bench.checkpoints import locate
 from xpo_bench.contract.examples import Completion
 from xpo_bench.contract.settings import ModelSpec
 from xpo_bench.errors import UsageError
-from xpo_bench.policy.language import checkpoints
 from xpo_bench.policy.language.causal_lm import CausalLM
 
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]

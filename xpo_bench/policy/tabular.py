@@ -18,7 +18,7 @@ from xpo_bench.contract.examples import Completion, Example, World
 from xpo_bench.contract.scoring import Scores
 from xpo_bench.errors import DataError
 from xpo_bench.policy.base import Request
-from xpo_bench.policy.language.divergence import forward_kl
+from xpo_bench.policy.kl import forward_kl
 from xpo_bench.policy.language.fit import Fitted
 
 ALL = slice(None)

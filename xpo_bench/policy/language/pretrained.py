@@ -17,7 +17,7 @@ import torch
 from xpo_bench.checkpoints import Checkpoint, locate
 from xpo_bench.contract.settings import ModelSpec
 from xpo_bench.errors import UnreachableError, UsageError
-from xpo_bench.policy.language.network import vocabulary_of
+from xpo_bench.policy.language.model_facts import end_ids, vocabulary_of
 from xpo_bench.policy.language.tokenizers import IdTokenizer, ModelTokenizer, Tokenizer
 
 PICKLED = (".bin", ".pt", ".pth", ".ckpt")
@@ -50,27 +50,19 @@ def load_pretrained(spec: ModelSpec) -> tuple[Any, Tokenizer]:
         if spec.tokenizer == "ids":
             return model, IdTokenizer(known)
         return model, ModelTokenizer(
-            AutoTokenizer.from_pretrained(found.place, **options), end_ids(model), known
+            AutoTokenizer.from_pretrained(found.place, **options),
+            end_ids(model.config, getattr(model, "generation_config", None)),
+            known,
         )
     except UsageError:
         raise
     except Exception as error:  # configurations, weights and tokenizers fail in many ways
-        reason = _first_sentence(error)
+        reason = first_sentence(error)
         if found.local or not isinstance(error, OSError) or _says_no_such_model(error):
             raise UsageError(
                 f"model {spec.name!r} cannot be loaded as a causal language model: {reason}"
             ) from error
         raise UnreachableError(f"model {spec.name!r} cannot be reached: {reason}") from error
-
-
-def end_ids(model: Any) -> list[int]:
-    """Ids at which the model's generation settings, or else its configuration, end a text."""
-    settings = getattr(model, "generation_config", None)
-    found = getattr(settings, "eos_token_id", None)
-    if found is None:
-        found = getattr(model.config, "eos_token_id", None)
-    several = found if isinstance(found, list | tuple) else [found]
-    return [int(i) for i in several if isinstance(i, int) and i >= 0]
 
 
 def _weights(spec: ModelSpec, found: Checkpoint, options: dict[str, Any]) -> Any:
@@ -123,8 +115,8 @@ def _require_weights(name: str, folder: Path) -> None:
     pickled = [file for file in files if file.endswith(PICKLED)]
     if pickled and not any(file.endswith(".safetensors") for file in files):
         raise UsageError(
-            f"model path {name!r} holds pickled weights only ({pickled[0]}), which run code when they are read; "
-            "want model.safetensors, as save_pretrained writes it"
+            f"model path {name!r} holds pickled weights only ({pickled[0]}), which run code when they are "
+            "read; want model.safetensors, as save_pretrained writes it"
         )
 
 
@@ -139,7 +131,8 @@ def _says_no_such_model(error: BaseException | None) -> bool:
     return False
 
 
-def _first_sentence(error: Exception, limit: int = 200) -> str:
+def first_sentence(error: Exception, limit: int = 200) -> str:
+    """What an error says, in one line; its class where it says nothing."""
     text = " ".join(str(error).split()).split(". ")[0] or type(error).__name__
     return text if len(text) <= limit else text[: limit - 1] + "…"
 

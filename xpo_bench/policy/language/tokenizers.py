@@ -144,13 +144,13 @@ class ModelTokenizer:
         self.eos: int | None = tokenizer.eos_token_id
         self._stops = frozenset(stops)
         if self.eos is not None:
-            self._require_known([self.eos])
+            require_known([self.eos], self.vocabulary, self)
 
     @cached_property
     def lead(self) -> tuple[int, ...]:
         """What the tokenizer puts before a text, found by asking it."""
         bare, whole = self._ids(["a"])[0], list(self.inner("a", verbose=False)["input_ids"])
-        self._require_known(whole)
+        require_known(whole, self.vocabulary, self)
         places = (k for k in range(len(whole) - len(bare) + 1) if whole[k : k + len(bare)] == bare)
         return tuple(whole[: next(places, 0)])
 
@@ -212,22 +212,32 @@ class ModelTokenizer:
         plain = [str(text) for text in texts]
         found = [list(ids) for ids in self.inner(plain, add_special_tokens=False, verbose=False)["input_ids"]]
         for ids in found:
-            self._require_known(ids)
+            require_known(ids, self.vocabulary, self)
         return found
-
-    def _require_known(self, ids: Sequence[int]) -> None:
-        if self.vocabulary is not None and ids and max(ids) >= self.vocabulary:
-            token = self.inner.convert_ids_to_tokens(max(ids))
-            raise UsageError(
-                f"the tokenizer gives {token!r} the id {max(ids)}, and the model has embeddings of {self.vocabulary} ids alone; "
-                "want the model's own tokenizer, or a model whose embeddings were resized to it"
-            )
 
     def _led(self, prompt: str, ids: list[int]) -> list[int]:
         """The ids with what the tokenizer puts before a text, once: not before what a template wrote, nor
         before the same.
         """
         return ids if prompt_key(prompt)[1] else led(self.lead, ids)
+
+
+def require_known(ids: Sequence[int], known: int | None, tokenizer: Tokenizer) -> None:
+    """Refuse ids that a model has no embedding for.
+
+    Args:
+        known: ids that the model knows; None or 0 for any number.
+
+    Raises:
+        UsageError: an id is beyond them.
+    """
+    if known and ids and max(ids) >= known:
+        inner = getattr(tokenizer, "inner", None)
+        token = f" {inner.convert_ids_to_tokens(max(ids))!r}" if inner is not None else ""
+        raise UsageError(
+            f"the tokenizer gives{token} the id {max(ids)}, and the model has embeddings of {known} ids alone; "
+            "want the model's own tokenizer, or a model whose embeddings were resized to it"
+        )
 
 
 def prompt_key(prompt: str) -> tuple[str, bool]:

@@ -11,13 +11,14 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from xpo_bench.policy.language.network import text_config
+from xpo_bench.policy.language.model_facts import text_config
 
 UNBOUNDED = 2**31
 
 STATED = re.compile(
-    r"(^|_)(window|windows|window_size|window_len|window_length|window_sizes|chunk_size|chunk_len|chunk_length|context_window"
-    r"|local_attention|local_blocks|block_size|local_radius|index_topk|indexer_budget|index_kpool|sparse_topk)$"
+    r"(^|_)(window|windows|window_size|window_len|window_length|window_sizes|context_window"
+    r"|chunk_size|chunk_len|chunk_length|local_attention|local_blocks|block_size|local_radius"
+    r"|index_topk|indexer_budget|index_kpool|sparse_topk)$"
     r"|sliding_windows?(_size)?$|compress(ion)?_(rate|ratio)s?(_|$)|local_window"
 )
 """Names under which configurations state how many tokens attention sees, or compresses into one."""
