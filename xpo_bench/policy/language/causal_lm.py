@@ -27,10 +27,10 @@ from xpo_bench.policy.language import sampling
 from xpo_bench.policy.language.fit import Fitted
 from xpo_bench.policy.language.flops import Tally
 from xpo_bench.policy.language.hidden import mean_and_last
-from xpo_bench.policy.language.lora import add_adapters
+from xpo_bench.policy.language.loading import load_model, recompute_layers
 from xpo_bench.policy.language.model_facts import context_length
 from xpo_bench.policy.language.network import Network, prepared
-from xpo_bench.policy.language.pretrained import load_pretrained, quiet
+from xpo_bench.policy.language.pretrained import quiet
 from xpo_bench.policy.language.probes.head import probe_head
 from xpo_bench.policy.language.probes.probe import probe
 from xpo_bench.policy.language.reader import Reader
@@ -38,7 +38,6 @@ from xpo_bench.policy.language.requests import arrange, pick
 from xpo_bench.policy.language.sampling import Sampled, Sampler, SequenceKL
 from xpo_bench.policy.language.scoring import Scorer
 from xpo_bench.policy.language.sharding import Sharding
-from xpo_bench.policy.language.tiny import tiny_model, tiny_tokenizer
 from xpo_bench.policy.language.tokenize import Encoded
 from xpo_bench.policy.language.tokenizers import Tokenizer, require_known
 from xpo_bench.policy.language.weights import State
@@ -53,12 +52,7 @@ class CausalLM:
     """One causal language model; the runs axis of its scores has length 1.
 
     Attributes:
-        notes: how it is computed, for the record. `head` is `selected` when only completion positions go
-            through the output head, `full` when the model does something around its head, so that full logits
-            are computed and then restricted. `prefix` is `shared` when completions share the row of their
-            prompt, `separate` when the model cannot. `rows` is `packed` when prompts share a row, or
-            `padded`; `attention` is `flex` where that packs them, or says what kept it from doing so.
-            `last_layer` is `completions` where that is computed at completion positions alone. `eos` is
+        notes: how it is computed, for the record: those of its `Capabilities`, and whether `eos` is
             `appended` or `none`.
         capabilities: what was found out about the model.
         network, reader, scorer, sampler: its parts.
@@ -135,12 +129,7 @@ class CausalLM:
         """
         find_device(device)  # before a long download
         with quiet():
-            if spec.name == "tiny":
-                model, tokenizer = tiny_model(spec, init_seed), tiny_tokenizer(spec)
-            else:
-                model, tokenizer = load_pretrained(spec)
-            if spec.lora_rank:
-                add_adapters(model, spec.lora_rank, spec.lora_alpha, init_seed)
+            model, tokenizer = load_model(spec, init_seed)
             policy = cls(
                 model, tokenizer, spec, dtype=dtype, device=device, packing=packing, sharding=sharding
             )
@@ -154,20 +143,7 @@ class CausalLM:
         Raises:
             UsageError: a model whose layers cannot.
         """
-        newer = hasattr(self.model, "activation_checkpointing_enable")
-        kind = "activation" if newer else "gradient"
-        try:
-            getattr(self.model, f"{kind}_checkpointing_enable")(
-                **{f"{kind}_checkpointing_kwargs": {"use_reentrant": False}}
-            )
-        except (ValueError, AttributeError):
-            raise UsageError(
-                f"model {self.spec.name!r} has no gradient checkpointing; leave out task.checkpointing"
-            ) from None
-        # layers recompute in training mode alone; `module.train()` would turn dropout on further inside too
-        for module in self.model.modules():
-            if getattr(module, "gradient_checkpointing", False):
-                module.training = True
+        recompute_layers(self.model, self.spec.name)
         self.notes["checkpointing"] = True
         self.scorer.trims = False  # what the backward pass computes again, it computes everywhere
         self.notes.pop("last_layer", None)
@@ -228,8 +204,7 @@ class CausalLM:
         runs: slice = slice(None),
         against: State | None = None,
     ) -> dict[str, Scores]:
-        """Score several groups together, in batches sorted by length; rows that groups share are computed
-        once.
+        """Score several groups together; rows that groups share are computed once.
 
         Args:
             requests: group -> (encoded, index); the index has shape `(1, N)`, −1 is an absent row, None takes
@@ -239,8 +214,7 @@ class CausalLM:
                 graph.
 
         Returns:
-            Scores per group, shape `(1, N, T)` with T the group's longest requested completion, at least 1.
-            The mask is true on completion tokens (EOS included), all false for absent and dropped rows.
+            Scores per group, shape `(1, N, T)`; see `arrange`.
         """
         picked = pick({group: ([encoded], index) for group, (encoded, index) in requests.items()}, 1)
         with torch.set_grad_enabled(grad and torch.is_grad_enabled()):
@@ -257,9 +231,7 @@ class CausalLM:
         """
         index = torch.arange(len(encoded))
         if rows is not None:
-            wanted = torch.zeros(len(encoded), dtype=torch.bool)
-            wanted[rows.reshape(-1).cpu()] = True
-            index = index.masked_fill(~wanted, -1)
+            index = index.masked_fill(~torch.isin(index, rows.reshape(-1).cpu()), -1)
         scores = self.score({"all": (encoded, index[None])}, grad=False)["all"]
         pad = (0, encoded.width - scores.mask.shape[-1])
         return Scores(F.pad(scores.token_logps, pad), F.pad(scores.mask, pad))
@@ -334,9 +306,7 @@ class CausalLM:
         top_k: int = 0,
         max_new_tokens: int = 64,
     ) -> list[list[Completion]]:
-        """Draw completions, grouped by prompt. Each carries the ids that were drawn, which are what is
-        scored.
-        """
+        """Draw completions, grouped by prompt; each carries the ids that were drawn, which are scored."""
         generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
         drawn = self.sample(
             prompts,
@@ -360,8 +330,7 @@ class CausalLM:
     def describe_completions(
         self, completions: Sequence[Completion], state: State, truncate: str = "prompt"
     ) -> npt.NDArray[np.float64]:
-        """Features of completions under a snapshot, for reward heads, shape `(n, 2·width)`; see
-        `mean_and_last`.
+        """Features of completions under a snapshot, shape `(n, 2·width)`; see `mean_and_last`.
 
         Raises:
             DataError: a completion has no token within the context.
@@ -394,9 +363,7 @@ class CausalLM:
         return self.network.weights.using(state)
 
     def gradients(self, loss: Tensor) -> list[Tensor]:
-        """Gradients of a loss, zero where it does not reach; of the losses of all processes where they share
-        layers.
-        """
+        """Gradients of a loss; see `Weights.gradients`."""
         return self.network.weights.gradients(loss)
 
     def anywhere(self, here: bool) -> bool:

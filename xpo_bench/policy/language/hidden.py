@@ -62,7 +62,7 @@ def hidden_states(scorer: Scorer, rows: Sequence[Row], name: str) -> list[Tensor
 
 
 def _head_inputs(network: Network, row: Row, name: str) -> Tensor:
-    """Of a model that does something around its head (soft-capping, scaling): read where the head reads it."""
+    """The same of a model that does something around its head (soft-capping): what the head itself reads."""
     seen: list[Tensor] = []
     hook = network.head.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
     try:

@@ -162,8 +162,9 @@ class Sampler:
         way, stop = self.able.sampling, sorted(self.reader.stops)
         if way is None:
             raise UsageError(
-                f"model {self.name!r} ({type(self.network.model).__name__}): no way of sampling from it gives "
-                "the log-probabilities that it scores; algorithms and metrics that sample need another model"
+                f"model {self.name!r} ({type(self.network.model).__name__}): no way of sampling from it "
+                "gives the log-probabilities that it scores; algorithms and metrics that sample "
+                "need another model"
             )
         lengths, limit = [len(start) for start in starts], uniform.shape[1]
         for batch in decode_batches(

@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING
 
 from xpo_bench.policy.language.model_facts import text_config
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
 
 UNBOUNDED = 2**31
 
@@ -27,17 +30,16 @@ OTHER = re.compile(r"^(vision|audio|image|video|mamba|ssm|conv)_")
 """Names that are about something else."""
 
 
-def windows(config: Any) -> list[int]:
-    """Every window, chunk and budget that the text part of a configuration states, in tokens, smallest first."""
+def windows(config: PretrainedConfig) -> list[int]:
+    """Every window, chunk and budget that a configuration states for text, in tokens, smallest first."""
     text = text_config(config)
-    layers: Any = getattr(text, "per_layer_config", None)
-    count = int(getattr(text, "num_hidden_layers", 0) or 0) if layers is not None else 0
-    return sorted(
-        {value for part in (text, *(layers[i] for i in range(count))) for value in _stated(vars(part))}
-    )
+    parts = [text]
+    if (layers := getattr(text, "per_layer_config", None)) is not None:
+        parts += [layers[i] for i in range(int(getattr(text, "num_hidden_layers", 0) or 0))]
+    return sorted({value for part in parts for value in _stated(vars(part))})
 
 
-def budgets(config: Any) -> list[int]:
+def budgets(config: PretrainedConfig) -> list[int]:
     """Lengths from which a row may be computed otherwise: windows, and how many tokens so many blocks of so
     many are.
     """
@@ -45,14 +47,14 @@ def budgets(config: Any) -> list[int]:
     return sorted({*found, *(one * other for one in found for other in found if one != other)})
 
 
-def reach(config: Any) -> int:
+def reach(config: PretrainedConfig) -> int:
     """The longest row whose every token sees all before it: a model with windows or chunks of attention ends
     earlier.
     """
     return min(windows(config), default=UNBOUNDED)
 
 
-def _stated(fields: Mapping[str, Any]) -> Iterator[int]:
+def _stated(fields: Mapping[str, object]) -> Iterator[int]:
     for name, value in fields.items():
         if OTHER.search(name):
             continue
@@ -62,12 +64,10 @@ def _stated(fields: Mapping[str, Any]) -> Iterator[int]:
             yield from _stated({str(key): inner for key, inner in value.items()})
 
 
-def _numbers(value: Any) -> Iterator[int]:
+def _numbers(value: object) -> Iterator[int]:
     """Whole numbers above 0 in a value, a list of them per layer, or a mapping by kind of layer."""
-    if isinstance(value, Mapping):
-        value = list(value.values())
-    if isinstance(value, (list, tuple)):
-        for inner in value:
+    if isinstance(value, Mapping | list | tuple):
+        for inner in value.values() if isinstance(value, Mapping) else value:
             yield from _numbers(inner)
     elif isinstance(value, int) and not isinstance(value, bool) and value > 0:
         yield value

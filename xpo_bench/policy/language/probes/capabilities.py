@@ -22,7 +22,13 @@ class Capabilities:
         trims: the last layer is computed at completion positions alone.
         sampling: how prompts are continued; None where no way agrees with the scorer.
         shrinks: rows that have ended leave the batch.
-        notes: for the record.
+        notes: for the record. `head` is `selected` when only completion positions go through the output
+            head, `full` when the model does something around its head, so that full logits are computed and
+            then restricted. `prefix` is `shared` when completions share the row of their prompt, `separate`
+            when the model cannot. `rows` is `packed` when prompts share a row, `padded`, or `one by one`;
+            `attention` is `flex` where that packs them, or says what kept it from doing so. `last_layer` is
+            `completions` where that is computed at completion positions alone. `probes` is what was tried
+            and is not used: `differs`, or the class of the exception.
     """
 
     takes_positions: bool = False
