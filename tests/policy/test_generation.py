@@ -1,4 +1,4 @@
-"""Generation on text behind the tools: sampled completions, reward heads, and the algorithms that need both."""
+"""Generation on text behind the tools: sampled completions, reward heads, and algorithms that need both."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ BYTES = ModelSpec(name="tiny", hidden_size=16, intermediate_size=32, layers=1, c
 
 @pytest.fixture(scope="module")
 def wild() -> CausalLM:
-    """A byte model whose samples are mostly no valid UTF-8, so that their text does not give their ids back."""
+    """A byte model whose samples are mostly no valid UTF-8: their text does not give their ids back."""
     torch.set_num_threads(1)
     return CausalLM.load(BYTES, init_seed=1, dtype="float64", device="cpu")
 

@@ -80,7 +80,7 @@ class TabularPolicy:
     enumerable = True
     stacked = True
     generalises = False
-    """Whether prompts that occur in no training row are told apart from the initial policy."""
+    """Whether training rows change the policy at prompts that occur in none of them."""
     name = "tabular"
     abilities = frozenset({"enumerable", "generate", "reward"})
 
@@ -89,7 +89,9 @@ class TabularPolicy:
         self.runs = runs
         self.notes: dict[str, object] = {}
         self.tokens_processed = 0
-        if dtype == "bfloat16":  # a table is not a network: its log-probabilities are at least float32
+        if (
+            dtype == "bfloat16"
+        ):  # log-probabilities are at least float32, and there is no body to compute in less
             dtype = "float32"
         self.value_dtype = getattr(torch, dtype)
         self.device = torch.device(device)
@@ -112,7 +114,7 @@ class TabularPolicy:
     # ---------------------------------------------------------------- completions
 
     def fit(self, examples: Sequence[Example], truncate: str = "prompt") -> Fitted:
-        """The rows as they are: the actions of a table are no tokens."""
+        """The rows as they are: the actions of a tabular policy are no tokens."""
         return Fitted(tuple(examples))
 
     def encode(self, completions: Sequence[Completion], truncate: str = "prompt") -> Tensor:
@@ -125,7 +127,7 @@ class TabularPolicy:
         return torch.stack([torch.nn.functional.pad(e, (0, longest - len(e))) for e in encoded])
 
     def lengths(self, stacked: Tensor) -> Tensor:
-        """Every completion of a table is one token, shape (runs, E)."""
+        """Every completion of a tabular policy is one token, shape (runs, E)."""
         return torch.ones_like(stacked)
 
     def begin(self) -> None:
@@ -223,7 +225,7 @@ class TabularPolicy:
     ) -> list[list[Completion]]:
         """Independent draws from one run's tables at a temperature, optionally from the `top_k` likeliest.
 
-        A completion of a table is one token, so `max_new_tokens` changes nothing.
+        A completion of a tabular policy is one token, so `max_new_tokens` changes nothing.
         """
         table = self.log_probs()[run].cpu().numpy() / temperature
         out = []

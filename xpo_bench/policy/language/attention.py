@@ -25,8 +25,9 @@ if TYPE_CHECKING:
 NAME = "xpo_bench"
 FILL = 16
 """torch computes what is left over from whole vectors by other code, and matrix products of a few rows too: a
-packed row is filled up to a multiple, so that the company of a completion does not decide the last bits of
-its score."""
+packed row is filled up to a multiple, so that what a completion is packed with does not decide the last bits
+of its score.
+"""
 QUERIES = 64
 """Queries that are compared at a time, about: fewer compute less of the triangle that a causal mask hides, in
 more calls.

@@ -66,6 +66,7 @@ def ches(
 
 def _scores(hidden: Tensor) -> Numbers:
     """⟨chosen, rejected⟩ − ‖chosen‖² of pairs, whose sides alternate in `hidden`, shape (2n, width)."""
+    # ⟨c, r⟩ − ⟨c, c⟩ = ⟨c, r − c⟩: one product, exactly 0 where both sides are equal
     chosen, rejected = hidden[::2], hidden[1::2]
     scores: Numbers = (chosen * (rejected - chosen)).sum(-1).numpy()
     return scores

@@ -194,6 +194,7 @@ class Ensemble:
         for r, run in enumerate(rows):
             for b, row in enumerate(run):
                 ids[r, b, : len(row.ids) - 1] = torch.tensor(row.ids[:-1])
+            # the token at k of row b is predicted at b·width + k − 1 of the flattened batch
             places = [b * width + k - 1 for b, row in enumerate(run) for k in row.scored]
             at[r, : len(places)] = torch.tensor(places)
             targets[r, : len(places)] = torch.tensor([row.ids[k] for row in run for k in row.scored])

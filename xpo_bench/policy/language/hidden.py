@@ -55,7 +55,7 @@ def hidden_states(scorer: Scorer, rows: Sequence[Row], name: str) -> list[Tensor
     Raises:
         UsageError: the model's head is not one module that is called once.
     """
-    if scorer.network.selected:
+    if scorer.network.selected:  # features are what enters the head
         features, _ = scorer.features(rows)
         return list(features.split([row.length for row in rows]))
     return [_head_inputs(scorer.network, row, name) for row in rows]

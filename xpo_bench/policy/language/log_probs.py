@@ -40,6 +40,7 @@ def in_chunks(
     if extra := -count % fill:
         values = tuple(F.pad(value, (0, 0) * (value.dim() - 1) + (0, extra)) for value in values)
     pieces = list(zip(*(value.split(size) for value in values), strict=True))
+    # with one piece there is nothing to save: its logits exist in the backward pass either way
     if len(pieces) > 1 and torch.is_grad_enabled():
         found = [
             checkpoint(compute, *piece, use_reentrant=False, preserve_rng_state=False) for piece in pieces

@@ -157,6 +157,7 @@ class Network:
     def features(self, *, use_cache: bool = False, **inputs: object) -> tuple[Tensor, Any]:
         """Features of shape `(B, L, width)` for `logits`, and the model's cache if one was asked for."""
         self.positions.forget()
+        # a cache of keys and values is memory that scoring never reads again
         if "use_cache" in self.takes:
             inputs["use_cache"] = use_cache
         with self.autocast():

@@ -77,6 +77,7 @@ def _arranged(flat: Flat, rows: Sequence[Sequence[Row]], places: Sequence[Sequen
     length, begin = (torch.tensor(n, dtype=torch.long, device=device)[..., None] for n in (lengths, begins))
     t = torch.arange(max(1, max((n for run in lengths for n in run), default=1)), device=device)
     mask = t < length  # (runs, N, T)
+    # token t of example n is number begin_n + t of its run; what lies off the mask reads any number, and is 0
     at = (begin + t).masked_fill(~mask, 0)
 
     def gathered(values: Tensor) -> Tensor:

@@ -125,6 +125,7 @@ class Sampler:
         room = self.reader.context - max_new_tokens
         whole = prompt_ids(tokenizer, prompts)
         starts = [start for ids in whole for start in [truncate_left(ids, room, tokenizer.lead)] * samples]
+        # one number per (sample, position), drawn at once: which samples share a batch changes none of them
         uniform = torch.rand(len(starts), max_new_tokens, generator=generator, dtype=torch.float64)
         drawn: list[list[int]] = [[] for _ in starts]
         logps = torch.zeros(len(starts), max_new_tokens, dtype=self.network.value_dtype)
@@ -196,6 +197,7 @@ class Sampler:
         """Whether a row that grew from `start` tokens to `end` passed a length at which its position encoding
         changes, or what its later tokens do to earlier ones: the whole row is then scored otherwise.
         """
+        # `alone_beyond` of 0: rows always go by themselves, and one way of computing is all there is
         return self.network.positions.changes(start, end) or end > self.able.alone_beyond > 0
 
 
@@ -243,7 +245,7 @@ def sequence_kl(scorer: Scorer, sampled: Sampled, reference: State | Scorer) -> 
         for total, values in zip((kl, entropy), _divergence(scorer, picked, reference), strict=True):
             total[batch] = torch.stack([part.sum() for part in values.double().cpu().split(lengths)])
     lengths_of = torch.tensor([row.length for row in rows], dtype=torch.float64)
-    item = sampled.encoded.item
+    item = sampled.encoded.item  # equal samples are computed once, and counted as often as they were drawn
     return SequenceKL(
         per_sample_kl=kl[item],
         prompt_index=sampled.prompt_index,

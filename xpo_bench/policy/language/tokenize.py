@@ -192,6 +192,7 @@ def _unscored(
     A character's place among the ids is where the ids of the text up to it end; a token that reaches over the
     border counts as what stands behind it.
     """
+    # 0 and the end of the text are known places; every other edge is found by encoding the text up to it
     edges = sorted({place for span in spoken for place in span} - {0, len(c.text)})
     parts = tokenizer.joint([(c.prompt, c.text[:edge]) for edge in edges])
     place = {0: start, len(c.text): len(ids)}

@@ -65,7 +65,7 @@ class Weights:
         shares = {name: p for name, p in self.named.items() if name not in whole}
         own = {name: p.data for name, p in whole.items()} | {name: p.clone() for name, p in shares.items()}
         try:
-            for name, p in whole.items():
+            for name, p in whole.items():  # the parameter stays the same object: tied weights stay tied
                 p.data = state[name].to(p.device, p.dtype)
             for name, p in shares.items():
                 p.copy_(state[name])

@@ -43,6 +43,7 @@ def budgets(config: PretrainedConfig) -> list[int]:
     """Lengths from which a row may be computed otherwise: windows, and how many tokens so many blocks of so
     many are.
     """
+    # a configuration may state how many blocks of how many tokens are read: their product is a length too
     found = windows(config)
     return sorted({*found, *(one * other for one in found for other in found if one != other)})
 

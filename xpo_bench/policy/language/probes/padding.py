@@ -24,15 +24,15 @@ def alone_beyond(trial: Trial) -> tuple[int, Trial]:
     Raises:
         UsageError: the model is not causal.
     """
-    if (settled := _side_by_side(trial, trial.rows, "padding")) is not None:
-        return UNBOUNDED, settled
+    if (found := _side_by_side(trial, trial.rows, "padding")) is not None:
+        return UNBOUNDED, found
     longest = len(trial.rows[0].ids)
     for limit in sorted((limit for limit in trial.limits if limit < longest), reverse=True):
         shorter = rows_of(trial.ids, limit)
         what = f"padding of rows of {limit} tokens"
-        if (settled := _side_by_side(trial, shorter, what)) is not None:
+        if (found := _side_by_side(trial, shorter, what)) is not None:
             near = shorter if limit <= trial.within else trial.near
-            return limit, replace(settled, rows=shorter, near=near, context=min(trial.context, limit))
+            return limit, replace(found, rows=shorter, near=near, context=min(trial.context, limit))
     if _causal(trial, trial.near[0]):
         return 0, trial
     raise UsageError(f"{trial.model} is not causal: later tokens change earlier ones")

@@ -20,6 +20,7 @@ def takes_positions(trial: Trial) -> bool:
     if "position_ids" not in network.takes:
         return False
     ids = trial.row_ids(trial.rows[0])
+    # some models begin at 2, or count padding: sharing restarts positions, which must then mean the same
     positions = torch.arange(ids.shape[1], device=ids.device)[None]
     untold = network.features(input_ids=ids)[0]
     return trial.agrees(

@@ -62,6 +62,7 @@ class Trial:
         """Rows that are longer than every window that the model states, as far as `LONGEST` allows."""
         config = network.model.config
         context = min(context, network.positions.first)
+        # beyond `first` positions are encoded otherwise, and rows go by themselves whatever is found out here
         limits, within = tuple(budgets(config)), reach(config)
         tried = [limit + BEYOND for limit in limits if limit + BEYOND <= min(LONGEST, context)]
         longest = min(max([USUAL, *tried]), context)
@@ -105,6 +106,8 @@ class Trial:
         except Exception as error:  # whatever a model that takes no such mask, or a compiler, raises
             self.failed[what] = type(error).__name__
             return False
+        # a model that padding moves further, such as one with float32 norms at float64, is allowed 30
+        # times that, and never more than a thousandth
         noise = self.noise if scale is None else 0.0
         if close(found, expected, max(ROUNDING, min(30 * noise, 1e-3)), scale):
             return True
