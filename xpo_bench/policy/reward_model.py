@@ -1,4 +1,4 @@
-"""Bradley–Terry reward models: one reward per completion, heads on language models, pairwise rankers."""
+"""Bradley–Terry reward models, on tables and as heads on language models, and pairwise rankers."""
 
 from __future__ import annotations
 
@@ -6,14 +6,11 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 
 import numpy as np
-import numpy.typing as npt
 from scipy.optimize import minimize
 from scipy.sparse import csr_array
 from scipy.special import expit, log_expit
 
 from xpo_bench.contract.examples import Completion, Pair
-
-Numbers = npt.NDArray[np.float64]
 
 ITERATIONS = 5000
 """Steps of a fit at most."""
@@ -85,7 +82,7 @@ def fit_ranker(
 
 
 def fit_head(
-    features: Callable[[Sequence[Completion]], Numbers], pairs: Sequence[Pair], weight_decay: float
+    features: Callable[[Sequence[Completion]], np.ndarray], pairs: Sequence[Pair], weight_decay: float
 ) -> Callable[[Sequence[Completion]], list[float]]:
     """A linear Bradley–Terry reward on frozen features of a language model.
 
@@ -110,7 +107,7 @@ def fit_head(
 
 
 def accuracy(reward: Callable[[Sequence[Completion]], list[float]], pairs: Sequence[Pair]) -> float:
-    """Fraction of pairs whose chosen completion has the higher reward; ties count one half."""
+    """Share of pairs whose chosen completion has the higher reward; ties count one half."""
     chosen = np.array(reward([Completion(p.prompt, p.chosen) for p in pairs]))
     rejected = np.array(reward([Completion(p.prompt, p.rejected) for p in pairs]))
     return float((0.5 + 0.5 * np.sign(chosen - rejected)).mean())
@@ -120,7 +117,7 @@ def _prompts(pairs: Sequence[Pair]) -> int:
     return len({pair.prompt for pair in pairs})
 
 
-def _logistic(design: csr_array | Numbers, counts: Numbers, penalty: float) -> Numbers:
+def _logistic(design: csr_array | np.ndarray, counts: np.ndarray, penalty: float) -> np.ndarray:
     """argmin of the count-weighted mean of −log σ(design @ x) plus penalty/2 · Σ x², shape (parameters,).
 
     Raises:
@@ -129,7 +126,7 @@ def _logistic(design: csr_array | Numbers, counts: Numbers, penalty: float) -> N
     weight = counts / counts.sum()
     transposed = design.T.tocsr() if isinstance(design, csr_array) else design.T
 
-    def objective(x: Numbers) -> tuple[float, Numbers]:
+    def objective(x: np.ndarray) -> tuple[float, np.ndarray]:
         margin = design @ x
         # d/dm of −log σ(m) is σ(m) − 1
         gradient = transposed @ (weight * (expit(margin) - 1.0)) + penalty * x
@@ -149,7 +146,6 @@ def _logistic(design: csr_array | Numbers, counts: Numbers, penalty: float) -> N
     largest = float(np.abs(np.where(inward, slope, 0.0)).max(initial=0.0))
     if not largest <= STATIONARY:
         raise ArithmeticError(
-            f"the fit of a reward has not converged: gradient {largest:.3g} after {fit.nit} steps "
-            f"({fit.message})"
+            f"the fit of a reward has not converged: gradient {largest:.3g} after {fit.nit} steps ({fit.message})"
         )
     return np.asarray(fit.x)
