@@ -30,7 +30,7 @@ from benchmarks.tiny_architectures import VOCABULARY, architectures, build
 from xpo_bench.contract.settings import ModelSpec
 from xpo_bench.errors import UsageError
 from xpo_bench.policy.language.causal_lm import CausalLM
-from xpo_bench.policy.language.probes import plain_ids
+from xpo_bench.policy.language.probes.trial import plain_ids
 from xpo_bench.policy.language.tokenize import Encoded, Row
 from xpo_bench.policy.language.tokenizers import IdTokenizer
 from xpo_bench.policy.language.windows import UNBOUNDED

@@ -38,11 +38,11 @@ def model(rows: str) -> CausalLM:
     with_tokenizer = CausalLM.load(ModelSpec(name="tiny"), init_seed=0)
     policy = CausalLM(transformers.LlamaForCausalLM(config), with_tokenizer.tokenizer, ModelSpec(name="tiny"))
     if rows != "packed":
-        policy.packed = False
+        policy.scorer.packed = False
         policy.model.set_attn_implementation("sdpa")
-        policy._attention = policy.shape.per_context / policy.shape.per_token
+        policy.scorer.masked_cost = policy.scorer.shape.per_context / policy.scorer.shape.per_token
     if rows == "separate":
-        policy.reach = 0
+        policy.scorer.reach = 0
     return policy
 
 

@@ -11,8 +11,9 @@ from typing import Any
 
 from xpo_bench import ModelSpec
 from xpo_bench.contract.examples import Completion, Pair
-from xpo_bench.policy.language.causal_lm import CausalLM, State
+from xpo_bench.policy.language.causal_lm import CausalLM
 from xpo_bench.policy.language.tokenize import Row
+from xpo_bench.policy.language.weights import State
 from xpo_bench.train.batching import usable
 from xpo_bench_plugins.tasks.ukp import Ukp
 

@@ -29,7 +29,7 @@ OWN = ([0, 1, 2, 4], [3])
 
 def lm(family: str, sharding: Sharding | None = None) -> CausalLM:
     policy = CausalLM(build(family), IdTokenizer(VOCAB), SPEC, dtype="float64", sharding=sharding)
-    policy.tokens_per_forward = 6
+    policy.scorer.tokens_per_forward = 6
     return policy
 
 

@@ -60,7 +60,7 @@ def test_operations_are_those_that_torch_counts(policy: CausalLM) -> None:
     row = encoded.rows[0]
     fed = len(row.ids) - 1
     upper = row.start**2 + (fed - row.start) * fed - fed * (fed + 1) // 2
-    assert policy.flops == counted.get_total_flops() - 3 * policy.shape.per_context * upper
+    assert policy.flops == counted.get_total_flops() - 3 * policy.scorer.shape.per_context * upper
 
 
 def test_a_sample_costs_what_scoring_it_costs(policy: CausalLM) -> None:
@@ -69,7 +69,7 @@ def test_a_sample_costs_what_scoring_it_costs(policy: CausalLM) -> None:
     )
     sampling, policy.flops = policy.flops, 0.0
     # every sample feeds its prompt through all layers, and so does every row that shares none
-    policy.reach, policy.trims = 0, False
+    policy.scorer.reach, policy.scorer.trims = 0, False
     policy.score({"all": (sampled.encoded, None)}, grad=False)
     assert len(set(sampled.encoded.rows)) == 4  # equal rows would be scored once
     assert sampling == pytest.approx(policy.flops, rel=1e-9)

@@ -117,7 +117,7 @@ def test_who_does_not_ask_pays_nothing(job: Callable[..., Job]) -> None:
     tokens = {}
     for algorithm in (Free(), Anchored(), Both()):
         policy = CausalLM.load(SPEC, init_seed=0, dtype="float64")
-        policy.reach = 0  # a row for every completion
+        policy.scorer.reach = 0  # a row for every completion
         scorer = ReferenceScorer(policy, policy.snapshot(), {})
         trainer = GroupTrainer(policy, [job(algorithm, ROWS, **SMALL | {"steps": 2})], scorer)
         trainer.run()

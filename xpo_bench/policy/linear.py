@@ -3,9 +3,9 @@ over to others.
 
     π(y|x) ∝ π_ref(y|x)·exp(θ·φ(x, y))
 
-It shares everything with the table but the parameter: exact distributions, the runs axis, one code path.
-Trained by likelihood from a uniform reference it is McFadden's conditional logit (McFadden 1974). With a
-limited rank R it sees only the R directions in which the actions of a prompt differ most, so it cannot
+It shares everything with the tabular one but the parameter: exact distributions, the runs axis, one code
+path. Trained by likelihood from a uniform reference it is McFadden's conditional logit (McFadden 1974). With
+a limited rank R it sees only the R directions in which the actions of a prompt differ most, so it cannot
 express every preference of the full features.
 """
 
@@ -54,7 +54,8 @@ class LinearPolicy(TabularPolicy):
         sizes = {len(values) for values in known.values()}
         if len(sizes) != 1 or not all(math.isfinite(v) for values in known.values() for v in values):
             raise UsageError(
-                f"--model linear: features must be finite and of one length everywhere, found lengths {sorted(sizes)}"
+                "--model linear: features must be finite and of one length everywhere, "
+                f"found lengths {sorted(sizes)}"
             )
         (size,) = sizes
         self.features = torch.zeros(
@@ -65,7 +66,8 @@ class LinearPolicy(TabularPolicy):
         if self.rank:
             if self.rank > size:
                 raise UsageError(
-                    f"--model linear:{self.rank}: this task has {size} features an action; give at most linear:{size}"
+                    f"--model linear:{self.rank}: this task has {size} features an action; "
+                    f"give at most linear:{size}"
                 )
             self.features = self._principal(self.features, self.rank)
             size = self.rank
@@ -91,7 +93,8 @@ class LinearPolicy(TabularPolicy):
             return self.world_features[prompt][text]
         except KeyError:
             raise UsageError(
-                "--model linear: this task knows no features of its actions; use a task that has them, such as travel, or tabular"
+                "--model linear: this task knows no features of its actions; "
+                "use a task that has them, such as travel, or tabular"
             ) from None
 
     def _logits(self, parameter: Tensor | None = None) -> Tensor:

@@ -128,6 +128,7 @@ def _logistic(design: csr_array | np.ndarray, counts: np.ndarray, penalty: float
 
     def objective(x: np.ndarray) -> tuple[float, np.ndarray]:
         margin = design @ x
+        # d/dm of −log σ(m) is σ(m) − 1
         gradient = transposed @ (weight * (expit(margin) - 1.0)) + penalty * x
         return float(-weight @ log_expit(margin) + penalty / 2 * x @ x), gradient
 

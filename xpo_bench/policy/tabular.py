@@ -1,4 +1,4 @@
-"""The exact policy: a softmax table over prompts x completions, vectorised over runs.
+"""The tabular policy: a softmax table over prompts x completions, vectorised over runs.
 
 One run is `runs = 1` of the same code path. Everything about it is exact: the distribution, both
 KL divergences, and the expected reward.
@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from xpo_bench.contract.examples import Completion, Example, World
 from xpo_bench.contract.scoring import Scores
 from xpo_bench.errors import DataError
-from xpo_bench.policy.base import Request
-from xpo_bench.policy.language.divergence import forward_kl
+from xpo_bench.policy.kl import forward_kl
 from xpo_bench.policy.language.fit import Fitted
 
 ALL = slice(None)
@@ -46,7 +45,7 @@ class TableLayout:
         shape = (len(self.prompts), self.width)
         self.mask = np.zeros(shape, bool)
         self.log_reference = np.full(shape, -np.inf)
-        self.reward: np.ndarray | None = np.zeros(shape) if world.reward else None
+        self.reward: npt.NDArray[np.float64] | None = np.zeros(shape) if world.reward else None
         for row, (prompt, actions) in enumerate(zip(self.prompts, self.actions, strict=True)):
             n = len(actions)
             self.mask[row, :n] = True
@@ -59,7 +58,7 @@ class TableLayout:
             if self.reward is not None:
                 self.reward[row, :n] = [world.reward.get(prompt, {}).get(a, 0.0) for a in actions]
 
-    def encode(self, completions: Sequence[Completion]) -> np.ndarray:
+    def encode(self, completions: Sequence[Completion]) -> npt.NDArray[np.int64]:
         """Flat table positions of completions, shape (E,); DataError for one that the world lacks."""
         try:
             return np.fromiter(
@@ -73,28 +72,33 @@ class TableLayout:
 
 
 class TabularPolicy:
-    """`runs` softmax tables that start at the reference distribution."""
+    """`runs` softmax tables that start at the reference distribution.
+
+    The logits of a table start at log π_ref, so log-softmax returns them, and the policy is π_ref exactly.
+    """
 
     enumerable = True
     stacked = True
     generalises = False
-    """Whether prompts that occur in no training row are told apart from the initial policy."""
+    """Whether training rows change the policy at prompts that occur in none of them."""
     name = "tabular"
     abilities = frozenset({"enumerable", "generate", "reward"})
 
     def __init__(self, world: World, runs: int, dtype: str = "float64", device: str = "cpu") -> None:
         self.layout = TableLayout(world)
         self.runs = runs
-        self.notes: dict[str, Any] = {}
+        self.notes: dict[str, object] = {}
         self.tokens_processed = 0
-        if dtype == "bfloat16":  # a table is not a network: its log-probabilities are at least float32
+        if (
+            dtype == "bfloat16"
+        ):  # log-probabilities are at least float32, and there is no body to compute in less
             dtype = "float32"
         self.value_dtype = getattr(torch, dtype)
         self.device = torch.device(device)
         self.log_reference = torch.tensor(
             self.layout.log_reference, dtype=self.value_dtype, device=self.device
         )
-        self._flat: Tensor | None = None
+        self._flat: Tensor | None = None  # log π of all actions at `begin`, shape (runs, P·A)
         self.parameter = self._start()
 
     def _start(self) -> Tensor:
@@ -110,7 +114,7 @@ class TabularPolicy:
     # ---------------------------------------------------------------- completions
 
     def fit(self, examples: Sequence[Example], truncate: str = "prompt") -> Fitted:
-        """The rows as they are: the actions of a table are no tokens."""
+        """The rows as they are: the actions of a tabular policy are no tokens."""
         return Fitted(tuple(examples))
 
     def encode(self, completions: Sequence[Completion], truncate: str = "prompt") -> Tensor:
@@ -123,7 +127,7 @@ class TabularPolicy:
         return torch.stack([torch.nn.functional.pad(e, (0, longest - len(e))) for e in encoded])
 
     def lengths(self, stacked: Tensor) -> Tensor:
-        """Every completion of a table is one token, shape (runs, E)."""
+        """Every completion of a tabular policy is one token, shape (runs, E)."""
         return torch.ones_like(stacked)
 
     def begin(self) -> None:
@@ -131,7 +135,12 @@ class TabularPolicy:
         self._flat = torch.log_softmax(self._logits(), -1).flatten(1)
 
     def score(
-        self, requests: Mapping[str, Request], *, grad: bool, runs: slice = ALL, against: Tensor | None = None
+        self,
+        requests: Mapping[str, tuple[Tensor, Tensor | None]],
+        *,
+        grad: bool,
+        runs: slice = ALL,
+        against: Tensor | None = None,
     ) -> dict[str, Scores]:
         """Gather from the log-probabilities of `begin`; shapes (runs, N, 1).
 
@@ -186,6 +195,7 @@ class TabularPolicy:
         """
         assert self._flat is not None
         logp = self._flat[runs].detach().reshape(-1, *self.log_reference.shape)
+        # Σ p·(log p − log p_ref); an absent action has log p = −∞ and adds nothing
         against = self.log_reference if reference is None else reference
         kl = torch.where(torch.isfinite(logp), logp.exp() * (logp - against), 0.0).sum(-1)
         positions = stacked if index is None else stacked.gather(1, index.clamp(min=0))
@@ -215,7 +225,7 @@ class TabularPolicy:
     ) -> list[list[Completion]]:
         """Independent draws from one run's tables at a temperature, optionally from the `top_k` likeliest.
 
-        A completion of a table is one token, so `max_new_tokens` changes nothing.
+        A completion of a tabular policy is one token, so `max_new_tokens` changes nothing.
         """
         table = self.log_probs()[run].cpu().numpy() / temperature
         out = []
@@ -226,6 +236,7 @@ class TabularPolicy:
             if 0 < top_k < len(actions):
                 logits[np.argsort(-logits, kind="stable")[top_k:]] = -np.inf
             p = np.exp(logits - logits.max())
+            # inversion of the cumulative distribution at uniform numbers
             picks = np.searchsorted(np.cumsum(p / p.sum())[:-1], rng.random(samples), side="right")
             out.append([Completion(prompt, actions[i]) for i in picks])
         return out
@@ -258,7 +269,7 @@ class TabularPolicy:
     def restore(self, state: Tensor) -> None:
         self.parameter.copy_(state)
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> dict[str, object]:
         return {
             "name": self.name,
             "prompts": len(self.layout.prompts),

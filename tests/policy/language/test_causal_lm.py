@@ -12,8 +12,8 @@ from pretrained import stories_folder
 from xpo_bench.contract.examples import Completion
 from xpo_bench.contract.settings import ModelSpec
 from xpo_bench.errors import UnreachableError, UsageError
-from xpo_bench.policy.language import causal_lm
 from xpo_bench.policy.language.causal_lm import CausalLM
+from xpo_bench.policy.language.model_facts import context_length
 from xpo_bench.policy.language.tokenize import Encoded, Row
 from xpo_bench.policy.language.tokenizers import IdTokenizer
 
@@ -126,8 +126,8 @@ def test_what_a_model_does_around_its_head_is_noticed(family: str, head: str) ->
 @pytest.mark.parametrize("share", [False, True])
 def test_gradients_equal_naive_ones(family: str, chunk: int, share: bool) -> None:
     lm = policy(family)
-    lm.reach *= share
-    lm.chunk, lm.tokens_per_forward = chunk, 16
+    lm.scorer.reach *= share
+    lm.scorer.chunk, lm.scorer.tokens_per_forward = chunk, 16
     weight = torch.tensor([1.0, -2.0, 0.5, 3.0], dtype=torch.float64)
     (
         lm.score({"a": (lm.encode(COMPLETIONS), index(0, 1, 2, 3))}, grad=True)["a"].sum * weight
@@ -159,7 +159,7 @@ def test_batching_does_not_matter(family: str, tokens: int) -> None:
     lm = policy(family)
     encoded = lm.encode(COMPLETIONS)
     want = lm.score_all(encoded)
-    lm.tokens_per_forward, lm.chunk = tokens, 2
+    lm.scorer.tokens_per_forward, lm.scorer.chunk = tokens, 2
     got = lm.score_all(encoded)
     torch.testing.assert_close(got.token_logps, want.token_logps, rtol=0, atol=1e-12)
 
@@ -231,7 +231,7 @@ def test_dropout_is_off_and_positions_are_selected() -> None:
     lm = policy("gpt2")
     encoded = lm.encode(COMPLETIONS)
     seen = []
-    lm._head.register_forward_hook(lambda module, args, out: seen.append(args[0].shape[0]))
+    lm.network.head.register_forward_hook(lambda module, args, out: seen.append(args[0].shape[0]))
     first, second = (lm.score({"a": (encoded, index(0, 1, 2, 3))}, grad=True)["a"] for _ in range(2))
     assert torch.equal(first.token_logps, second.token_logps)
     assert seen == [16, 16]  # 12 tokens, filled up
@@ -248,7 +248,7 @@ def test_log_softmax_is_float32_under_bfloat16() -> None:
     assert all(p.dtype == torch.float32 for p in half.parameters())
     assert scores.length.item() == 512
     assert abs(scores.sum.item() - exact.score_all(encoded).sum.item()) < 0.5
-    logits = half.logits(torch.randn(3, 64, dtype=torch.bfloat16))
+    logits = half.network.logits(torch.randn(3, 64, dtype=torch.bfloat16))
     assert logits.dtype == torch.float32
     half.score({"a": (encoded, index(0))}, grad=True)["a"].sum.sum().backward()
     assert present(half.parameters()[0].grad).dtype == torch.float32
@@ -389,4 +389,4 @@ def test_a_pretrained_model_prefers_its_own_language(stories: CausalLM) -> None:
     assert scores.mean[0, 0] > -1.5
     assert scores.mean[0, 1] < -4
     assert stories.describe()["context"] == 512
-    assert causal_lm.context_length(stories.model.config, stories.tokenizer) == 512
+    assert context_length(stories.model.config, stories.tokenizer.inner) == 512

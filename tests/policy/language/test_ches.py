@@ -128,5 +128,5 @@ def test_chosen_completions_of_high_pairs_gain_least() -> None:
 
 def test_ids_without_an_embedding_are_told_in_one_line() -> None:
     policy = CausalLM(build("llama"), IdTokenizer(SPEC.vocab_size + 8), SPEC)
-    with pytest.raises(UsageError, match="gives the id 39, and its embedding has 32 rows"):
+    with pytest.raises(UsageError, match="gives the id 39, and the model has embeddings of 32 ids alone"):
         ches(policy, [Pair("1", "39 2", "3")])

@@ -12,10 +12,11 @@ from torch import Tensor
 
 from xpo_bench.contract.examples import Completion, World
 from xpo_bench.contract.settings import ModelSpec
-from xpo_bench.policy.language.causal_lm import CausalLM, State
-from xpo_bench.policy.language.divergence import forward_kl
+from xpo_bench.policy.kl import forward_kl
+from xpo_bench.policy.language.causal_lm import CausalLM
 from xpo_bench.policy.language.ensemble import Ensemble
 from xpo_bench.policy.language.tokenizers import IdTokenizer
+from xpo_bench.policy.language.weights import State
 from xpo_bench.policy.linear import LinearPolicy
 from xpo_bench.policy.tabular import TabularPolicy
 
@@ -105,7 +106,7 @@ def asked(lm: Any, state: State, grad: bool = False, *picked: int) -> Any:
 @pytest.mark.parametrize("chunk", [4, 10**6])
 def test_it_is_that_of_full_distributions_and_so_is_its_gradient(family: str, chunk: int) -> None:
     lm = policy(family)
-    lm.chunk = chunk
+    lm.scorer.chunk = chunk
     state = moved(lm.snapshot())
     scores = asked(lm, state, True)
     assert scores.token_kl.shape == scores.token_logps.shape
@@ -171,16 +172,16 @@ def test_absent_rows_have_none() -> None:
 @pytest.mark.parametrize("grad", [True, False])
 def test_distributions_exist_for_a_chunk_at_a_time(grad: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     lm = policy()
-    lm.chunk = 4
+    lm.scorer.chunk = 4
     state = moved(lm.snapshot())
     heights: list[int] = []
-    logits = lm.logits
+    logits = lm.network.logits
 
     def counted(features: Tensor) -> Tensor:
         heights.append(len(features))
         return logits(features)
 
-    monkeypatch.setattr(lm, "logits", counted)
+    monkeypatch.setattr(lm.network, "logits", counted)
     scores = asked(lm, state, grad)
     assert sum(heights) >= 2 * 12  # 12 tokens, under the policy and under the reference
     assert max(heights) <= 4
@@ -204,7 +205,7 @@ def test_layers_may_be_recomputed() -> None:
     gradients = []
     for recompute in (False, True):
         lm = CausalLM.load(SPEC, init_seed=0, dtype="float64", checkpointing=recompute)
-        lm.chunk = 4
+        lm.scorer.chunk = 4
         scores = asked(lm, moved(lm.snapshot()), True)
         gradients.append(torch.autograd.grad(scores.sequence_kl.sum() + scores.sum.sum(), lm.parameters()))
     for one, other in zip(*gradients, strict=True):
@@ -213,7 +214,7 @@ def test_layers_may_be_recomputed() -> None:
 
 def test_the_weights_are_the_policys_own_afterwards() -> None:
     lm = policy()
-    lm.chunk = 4
+    lm.scorer.chunk = 4
     before = lm.snapshot()
     scores = asked(lm, moved(before), True)
     torch.autograd.grad(scores.sequence_kl.sum(), lm.parameters())

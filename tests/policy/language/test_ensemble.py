@@ -10,8 +10,9 @@ import torch
 
 from xpo_bench import Budget, Completion, Dataset, ModelSpec, Pair, plugins
 from xpo_bench.api import run
-from xpo_bench.policy.language.causal_lm import CausalLM, State
+from xpo_bench.policy.language.causal_lm import CausalLM
 from xpo_bench.policy.language.ensemble import Ensemble
+from xpo_bench.policy.language.weights import State
 from xpo_bench.runner.executors.groups import fits_ensemble, groups
 from xpo_bench.runner.plan import make_plan
 from xpo_bench.runner.request import requests
@@ -65,7 +66,7 @@ def together(jobs: Sequence[Job]) -> list[Outcome]:
 def by_itself(j: Job) -> Outcome:
     """The path of one language model, laid out as in an ensemble."""
     policy = single(j.seed)
-    policy.reach = 0
+    policy.scorer.reach = 0
     start = policy.snapshot()
     (outcome,) = GroupTrainer(policy, [j], ReferenceScorer(policy, start, {})).run()
     return outcome
@@ -155,7 +156,7 @@ def test_scores_are_those_of_each_copy() -> None:
                 expected = alone.score_all(alone.encode([long[i]])).sum
                 torch.testing.assert_close(scores["chosen"].sum[r, n], expected[0, 0], rtol=1e-12, atol=1e-12)
         torch.testing.assert_close(scores["again"].sum[r, 0], scores["chosen"].sum[r, 0])
-    ensemble.single.tokens_per_forward = 8  # a row at a time
+    ensemble.single.scorer.tokens_per_forward = 8  # a row at a time
     torch.testing.assert_close(
         ensemble.score({"chosen": (encoded, index)}, grad=False)["chosen"].sum, scores["chosen"].sum
     )

@@ -121,12 +121,12 @@ def test_packed_rows_score_and_learn_like_rows_of_their_own(family: str) -> None
     weights = torch.tensor([1.0, -2.0, 3.0, 1.0, -1.5], dtype=torch.float64)
     found: list[Any] = []
     for packed in (True, False):
-        lm.packed, reach, lm.reach = packed, lm.reach, lm.reach if packed else 0
+        lm.scorer.packed, reach, lm.scorer.reach = packed, lm.scorer.reach, lm.scorer.reach if packed else 0
         try:
             scores = lm.score({"all": (Encoded.of(ROWS), None)}, grad=True)["all"]
             found.append([scores.token_logps.detach(), *lm.gradients((scores.sum * weights).sum())])
         finally:
-            lm.packed, lm.reach = True, reach
+            lm.scorer.packed, lm.scorer.reach = True, reach
     for ours, theirs in zip(*found, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
 

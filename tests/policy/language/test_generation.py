@@ -125,11 +125,11 @@ def test_texts_that_are_equal_and_drawn_otherwise_are_two_completions() -> None:
 
 def test_samples_end_at_every_id_that_ends_a_text(wild: CausalLM) -> None:
     tokenizer = wild.tokenizer
-    wild.tokenizer = ManyEnds()
+    wild.reader.tokenizer = ManyEnds()
     try:
         drawn = wild.sample(["ab"], 60, max_new_tokens=12, generator=torch.Generator().manual_seed(0))
     finally:
-        wild.tokenizer = tokenizer
+        wild.reader.tokenizer = tokenizer
     ends = [ids[-1] for ids in drawn.ids]
     assert all(not ManyEnds.stops.intersection(ids[:-1]) for ids in drawn.ids)
     assert drawn.finished.tolist() == [end in ManyEnds.stops for end in ends]

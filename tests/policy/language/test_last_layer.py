@@ -38,10 +38,10 @@ def learnt(policy: CausalLM) -> list[torch.Tensor]:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_scores_and_gradients_are_those_of_the_whole_layer(family: str, packing: bool) -> None:
     policy = lm(family, packing=packing)
-    assert policy.trims
+    assert policy.scorer.trims
     assert policy.notes["last_layer"] == "completions"
     found = learnt(policy)
-    policy.trims = False
+    policy.scorer.trims = False
     for ours, theirs in zip(found, learnt(policy), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-6)  # some norms compute in float32
 
@@ -64,7 +64,7 @@ def test_operations_that_are_not_done_are_not_counted() -> None:
     encoded = Encoded.of(ROWS)
     counted = []
     for trims in (True, False):
-        policy.trims, policy.flops = trims, 0.0
+        policy.scorer.trims, policy.flops = trims, 0.0
         policy.score_all(encoded)
         counted.append(policy.flops)
         assert policy.operations(encoded, range(len(ROWS))) == policy.flops
@@ -79,20 +79,20 @@ def test_a_layer_that_looks_at_its_neighbours_is_left_as_it_is(name: str) -> Non
     own = part.forward
     part.forward = lambda features: own(features.cumsum(1) / 4)
     policy = CausalLM(model, IdTokenizer(VOCAB), SPEC, dtype="float64", packing=False)
-    assert not policy.trims
+    assert not policy.scorer.trims
     assert "last_layer" not in policy.notes
 
 
 def test_a_layer_of_another_make_is_left_as_it_is() -> None:
     bloom = lm("bloom")  # its MLP takes the residual too
-    assert not bloom.trims
+    assert not bloom.scorer.trims
     assert learnt(bloom)
 
 
 def test_recomputed_activations_are_those_of_the_whole_layer() -> None:
     policy, whole = lm("llama"), lm("llama")
     policy.recompute_layers()
-    assert not policy.trims
+    assert not policy.scorer.trims
     assert "last_layer" not in policy.notes
     for ours, theirs in zip(learnt(policy), learnt(whole), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-6)

@@ -50,20 +50,20 @@ PACKED = {family for family in POLICIES if build(family).config._attn_implementa
 @given(rows=groups(), tokens=st.sampled_from([4, 12, 1000]))
 def test_packed_shared_and_separate_rows_score_alike(family: str, rows: list[Row], tokens: int) -> None:
     lm = POLICIES[family]
-    reach, before, packed = lm.reach, lm.tokens_per_forward, lm.packed
+    reach, before, packed = lm.scorer.reach, lm.scorer.tokens_per_forward, lm.scorer.packed
     assert reach > 0
     assert lm.notes["rows"] == ("packed" if family in PACKED else "padded")
-    lm._attention = 0.0  # share whether it pays or not
+    lm.scorer.masked_cost = 0.0  # share whether it pays or not
     encoded = Encoded.of(rows)
-    lm.tokens_per_forward = tokens
+    lm.scorer.tokens_per_forward = tokens
     try:
         found = [lm.score_all(encoded)]
-        lm.packed = False
+        lm.scorer.packed = False
         found.append(lm.score_all(encoded))
-        lm.reach = 0
+        lm.scorer.reach = 0
         separate = lm.score_all(encoded)
     finally:
-        lm.reach, lm.tokens_per_forward, lm.packed = reach, before, packed
+        lm.scorer.reach, lm.scorer.tokens_per_forward, lm.scorer.packed = reach, before, packed
     for shared in found:
         assert torch.equal(shared.mask, separate.mask)
         torch.testing.assert_close(
@@ -81,9 +81,9 @@ def test_the_company_of_a_row_does_not_change_a_bit(
     """Otherwise reference scores, and all that follows, would depend on which cell asked for them first."""
     lm = policy(family, dtype)
     some = data.draw(st.lists(st.sampled_from(rows), min_size=1, max_size=8))
-    lm.tokens_per_forward = 10**6
+    lm.scorer.tokens_per_forward = 10**6
     company = {row: lm.score_all(Encoded.of([row])).token_logps[0, 0] for row in some}
-    lm.tokens_per_forward = tokens
+    lm.scorer.tokens_per_forward = tokens
     together = lm.score_all(Encoded.of(rows)).token_logps[0]
     for row, alone in company.items():
         assert torch.equal(together[rows.index(row), : row.length], alone)
@@ -97,7 +97,7 @@ def test_gradients_of_packed_and_separate_rows_agree(family: str) -> None:
     )
     found = []
     for packed in (True, False):
-        lm.packed, reach, lm.reach = packed, lm.reach, lm.reach if packed else 0
+        lm.scorer.packed, reach, lm.scorer.reach = packed, lm.scorer.reach, lm.scorer.reach if packed else 0
         try:
             loss = (
                 lm.score({"all": (rows, None)}, grad=True)["all"].sum * torch.tensor([1.0, -2.0, 3.0, 1.0])
@@ -106,7 +106,7 @@ def test_gradients_of_packed_and_separate_rows_agree(family: str) -> None:
                 torch.autograd.grad(loss, lm.parameters(), allow_unused=True, materialize_grads=True)
             )
         finally:
-            lm.packed, lm.reach = True, reach
+            lm.scorer.packed, lm.scorer.reach = True, reach
     for ours, theirs in zip(*found, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
 
@@ -227,7 +227,7 @@ def test_a_prompt_is_fed_once() -> None:
     lm.score_all(Encoded.of(rows))
     assert lm.tokens_processed == 3 + 1 + 2
     shared = lm.flops
-    lm.reach, lm.flops = 0, 0.0
+    lm.scorer.reach, lm.flops = 0, 0.0
     lm.score_all(Encoded.of(rows))
     assert lm.tokens_processed == 6 + 4 + 5
     assert shared < lm.flops
@@ -235,9 +235,9 @@ def test_a_prompt_is_fed_once() -> None:
 
 def test_rows_beyond_a_window_stand_alone() -> None:
     lm = policy("mistral")
-    assert lm.reach == 8
+    assert lm.scorer.reach == 8
     short, long = Row((1, 2, 3, 4, 5), 3), Row((1, 2, 3, *range(8)), 3)
-    assert [part.members for part in blocks([short, short, long], 1000, lm.reach)] == [(0, 1), (2,)]
+    assert [part.members for part in blocks([short, short, long], 1000, lm.scorer.reach)] == [(0, 1), (2,)]
     assert lm.notes["prefix"] == "shared"
 
 
@@ -245,7 +245,7 @@ def test_a_model_whose_rows_cannot_be_told_apart_scores_them_separately() -> Non
     lm = policy("bloom")  # the distance of tokens goes by their place in the row
     assert lm.notes["prefix"] == "separate"
     assert lm.describe()["prefix"] == "separate"
-    assert lm.reach == 0
+    assert lm.scorer.reach == 0
 
 
 def test_a_model_that_ignores_the_mask_is_noticed() -> None:
@@ -285,7 +285,7 @@ def test_kinds_of_attention_and_dtypes(kind: str, dtype: str) -> None:
     assert lm.notes["rows"] == ("packed" if kind == "sdpa" else "padded")
     rows = Encoded.of([Row((1, 2, 3, 4, 5), 3), Row((1, 2, 3, 6, 7, 8), 3)])
     shared = lm.score_all(rows).sum
-    lm.reach = 0
+    lm.scorer.reach = 0
     torch.testing.assert_close(
         shared, lm.score_all(rows).sum, rtol=0, atol=1e-4 if dtype == "float32" else 0.2
     )

@@ -97,7 +97,7 @@ def test_positions_that_begin_elsewhere_are_not_told() -> None:
     patched(model.transformer, shifted)
     model.transformer.forward.__signature__ = signature
     lm = policy(model)
-    assert not lm.takes_positions
+    assert not lm.capabilities.takes_positions
     assert lm.notes["prefix"] == "separate"
     assert lm.notes["probes"]["positions"] == "differs"
     agrees(lm, (3, 5), (10, 2))
@@ -178,7 +178,7 @@ def test_layers_that_are_used_twice_are_not_trimmed(packing: bool) -> None:
 
     patched(layers[-1], again)
     lm = policy(model, packing=packing)
-    assert not lm.trims
+    assert not lm.scorer.trims
     assert "last_layer" not in lm.notes
     words = {"rows": "packed" if packing else "padded", "prefix": "shared"}
     assert {name: lm.notes[name] for name in words} == words
@@ -189,7 +189,7 @@ def test_a_last_layer_that_is_not_the_last_is_noticed() -> None:
     """What is read behind it would be zeros at prompt positions, which hide well in a small model."""
     model = build("llama")
     patched(model.model.norm, lambda own, x: own(x + 1e-6 * x.cumsum(1)))
-    assert not policy(model).trims
+    assert not policy(model).scorer.trims
 
 
 def test_masks_are_numbers_and_hide() -> None:
@@ -320,11 +320,11 @@ def test_a_row_whose_length_decides_is_refused() -> None:
 
 
 def test_where_nothing_agrees_sampling_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    from xpo_bench.policy.language import probes
+    from xpo_bench.policy.language.probes import sampling
 
-    real = probes.decode  # type: ignore[attr-defined]
+    real = sampling.decode  # type: ignore[attr-defined]
     monkeypatch.setattr(
-        probes,
+        sampling,
         "decode",
         lambda *args, **words: (lambda found: (found[0], found[1] - 0.01))(real(*args, **words)),
     )
@@ -365,7 +365,7 @@ def longrope(original: int = 24) -> Any:
 
 def test_a_score_does_not_depend_on_longer_rows_beside_it() -> None:
     lm = policy(longrope())
-    assert (lm.reach, lm.notes["rows"]) == (24, "packed")
+    assert (lm.scorer.reach, lm.notes["rows"]) == (24, "packed")
     agrees(lm, (3, 5), (10, 40), (20, 4), (20, 5), (12, 11), (2, 60))
     snapshot = lm.snapshot()
     rows = Encoded.of([Row((1, 2, 3, 4, 5), 2), Row((1, 2, *range(30)), 2)])
@@ -480,7 +480,7 @@ def test_a_router_is_on_record() -> None:
 
 def test_a_tokenizer_with_more_ids_than_the_model_is_one_line() -> None:
     lm = CausalLM(build("llama"), IdTokenizer(VOCAB + 8), ModelSpec(name="tiny", eos=False))
-    with pytest.raises(UsageError, match=r"gives the id 37, and its embedding has 32 rows \(ids 0 to 31\)"):
+    with pytest.raises(UsageError, match=r"gives the id 37, and the model has embeddings of 32 ids alone"):
         lm.encode([Completion("1 2", "3 37")])
 
 

@@ -12,6 +12,7 @@ from xpo_bench.contract.examples import Completion
 from xpo_bench.contract.settings import ModelSpec
 from xpo_bench.errors import UsageError
 from xpo_bench.policy.language.causal_lm import CausalLM
+from xpo_bench.policy.language.tiny import tiny_model
 from xpo_bench.policy.language.tokenizers import IdTokenizer
 
 
@@ -121,7 +122,7 @@ def test_cached_logps_equal_scored_ones(family: str, dtype: str) -> None:
         ),
     }[family]()
     lm = CausalLM(model, IdTokenizer(16), ModelSpec(name="tiny", eos=False), dtype=dtype)
-    lm.reach = 0  # as samples are drawn, a row each; some models compute attention in float32
+    lm.scorer.reach = 0  # as samples are drawn, a row each; some models compute attention in float32
     sampled = lm.sample(["1", "2 3 4 5 6 7", "8 9"], 3, max_new_tokens=9, generator=generator())
     scored = lm.score_all(sampled.encoded)
     torch.testing.assert_close(
@@ -133,7 +134,7 @@ def test_a_sample_does_not_depend_on_its_batch() -> None:
     lm = world()
     prompts = ["1", "2 3 4 5 6 7", "6 7"]
     together = lm.sample(prompts, 2, max_new_tokens=8, generator=generator())
-    lm.tokens_per_decode = 1
+    lm.sampler.tokens_per_batch = 1
     assert lm.sample(prompts, 2, max_new_tokens=8, generator=generator()).texts == together.texts
 
 
@@ -142,7 +143,7 @@ def test_samples_stop_at_eos() -> None:
     with torch.no_grad():  # make the end likely
         lm.model.lm_head.weight.mul_(0.0)
         lm.model.lm_head.weight[258] = 0.0
-    hook = lm._head.register_forward_hook(
+    hook = lm.network.head.register_forward_hook(
         lambda module, args, out: out.index_add(
             -1, torch.tensor([257]), torch.full((*out.shape[:-1], 1), 5.0)
         )
@@ -192,7 +193,7 @@ def test_kl_equals_enumeration(as_snapshot: bool, chunk: int) -> None:
     lm, other = world(5), world(5)
     reference = other.snapshot()
     sharpen(lm, -1.5)
-    lm.chunk = other.chunk = chunk
+    lm.scorer.chunk = other.scorer.chunk = chunk
     kl_of, se_of, entropy = [], [], []
     for prompt in ("1 2", "3"):
         logp, ref = enumerate_logps(lm, prompt, 2)[1], enumerate_logps(other, prompt, 2)[1]
@@ -237,8 +238,7 @@ def test_finished_samples_leave_the_batch_and_change_nothing(monkeypatch: pytest
     spec = ModelSpec(
         name="tiny", tokenizer="ids", vocab_size=8, hidden_size=16, intermediate_size=32, heads=2, context=64
     )
-    lm = CausalLM.load(spec, init_seed=0)
-    lm.tokenizer = IdTokenizer(8, eos=7)
+    lm = CausalLM(tiny_model(spec, init_seed=0), IdTokenizer(8, eos=7), spec)
     kept = []
     select = Cache.batch_select_indices
 

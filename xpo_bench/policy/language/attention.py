@@ -13,17 +13,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
 NAME = "xpo_bench"
 FILL = 16
 """torch computes what is left over from whole vectors by other code, and matrix products of a few rows too: a
-packed row is filled up to a multiple, so that the company of a completion does not decide the last bits of
-its score."""
+packed row is filled up to a multiple, so that what a completion is packed with does not decide the last bits
+of its score.
+"""
 QUERIES = 64
 """Queries that are compared at a time, about: fewer compute less of the triangle that a causal mask hides, in
 more calls.
@@ -49,14 +53,51 @@ Packing = Sequence[tuple[int, Sequence[int]]]
 stretch is the prompt and its first completion, every further one another completion."""
 
 
-def use(model: Any) -> None:
-    """Let a Hugging Face model compute its attention here."""
+class Attention(Protocol):
+    """Attention as transformers calls it."""
+
+    def __call__(
+        self,
+        module: torch.nn.Module | None,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        attention_mask: Tensor | None,
+        /,
+    ) -> tuple[Tensor, None]: ...
+
+
+def register(model: PreTrainedModel, name: str, function: Attention) -> None:
+    """Let a Hugging Face model compute its attention by a function, with the masks of scaled dot products."""
     from transformers import AttentionInterface, AttentionMaskInterface
     from transformers.masking_utils import sdpa_mask
 
-    AttentionInterface.register(NAME, attention)
-    AttentionMaskInterface.register(NAME, sdpa_mask)
-    model.set_attn_implementation(NAME)
+    AttentionInterface.register(name, function)
+    AttentionMaskInterface.register(name, sdpa_mask)
+    model.set_attn_implementation(name)
+
+
+def use(model: PreTrainedModel) -> None:
+    """Let a Hugging Face model compute its attention here."""
+    register(model, NAME, attention)
+
+
+def plain(
+    module: torch.nn.Module | None,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    scaling: float | None,
+    **more: object,
+) -> tuple[Tensor, None]:
+    """Scaled dot-product attention, of a forward pass that packs nothing."""
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+    out: tuple[Tensor, None] = sdpa_attention_forward(
+        module, query, key, value, mask, scaling=scaling, **more
+    )
+    return out
 
 
 def prepare(packing: Packing, device: torch.device) -> Packing:
@@ -65,7 +106,7 @@ def prepare(packing: Packing, device: torch.device) -> Packing:
 
 
 def attention(
-    module: Any,
+    module: torch.nn.Module | None,
     query: Tensor,
     key: Tensor,
     value: Tensor,
@@ -73,7 +114,7 @@ def attention(
     *,
     scaling: float | None = None,
     packing: Packing | None = None,
-    **more: Any,
+    **more: object,
 ) -> tuple[Tensor, None]:
     """Attention as transformers calls it.
 
@@ -89,12 +130,7 @@ def attention(
         OwnMask: a packed row for a model that hides tokens itself.
     """
     if packing is None:
-        from transformers.integrations.sdpa_attention import sdpa_attention_forward
-
-        plain: tuple[Tensor, None] = sdpa_attention_forward(
-            module, query, key, value, attention_mask, scaling=scaling, **more
-        )
-        return plain
+        return plain(module, query, key, value, attention_mask, scaling, **more)
     require_no_mask(attention_mask)
     repeats = query.shape[1] // key.shape[1]
     if repeats > 1:  # a group of heads shares its keys
@@ -102,10 +138,12 @@ def attention(
             heads[:, :, None].expand(-1, -1, repeats, -1, -1).flatten(1, 2) for heads in (key, value)
         )
     stretches = [length for _, lengths in packing for length in lengths]
+    # the first stretch is cut at the end of the prompt, so that a prompt's pieces do not depend on what
+    # follows it, and the last bits of its keys and values neither
     pieces = [
         cut
-        for start, (first, *more) in packing
-        for cut in (_pieces(start) + _pieces(first - start), *map(_pieces, more))
+        for start, (first, *others) in packing
+        for cut in (_pieces(start) + _pieces(first - start), *map(_pieces, others))
     ]
     queries = iter(query.split([length for cut in pieces for length in cut], 2))
     keys, values = (iter(heads.split(stretches, 2)) for heads in (key, value))
@@ -117,10 +155,10 @@ def attention(
             k, v = next(keys), next(values)
             if prompt is None:
                 prompt = k[:, :, :start], v[:, :, :start]
-            else:
+            else:  # a further completion sees the prompt and itself, not the completions between them
                 k, v = torch.cat([prompt[0], k], 2), torch.cat([prompt[1], v], 2)
             seen = k.shape[2] - length
-            for piece in next(cuts):
+            for piece in next(cuts):  # softmax(q·kᵀ·scale + mask)·v, over the keys up to the piece's end
                 seen += piece
                 mask = lower_right(piece, seen, query.dtype)
                 out.append(
@@ -141,7 +179,11 @@ def _pieces(length: int) -> list[int]:
 
 
 def lower_right(queries: int, keys: int, dtype: torch.dtype) -> Tensor:
-    """0 where the last `queries` of `keys` tokens see a token, −inf elsewhere, shape (queries, keys)."""
+    """0 where the last `queries` of `keys` tokens see a token, −inf elsewhere, shape (queries, keys).
+
+    Query i stands at place keys − queries + i and sees the keys up to there.
+    """
+    # a staircase for keys up to a power of two serves all that are shorter
     half = 1 << max(8, (keys - 1).bit_length())
     first = half - (keys - queries)
     return _staircase(2 * QUERIES, half, dtype)[:queries, first : first + keys]

@@ -27,7 +27,7 @@ from xpo_bench.contract.examples import Pair
 from xpo_bench.errors import UsageError
 from xpo_bench.policy.language.causal_lm import CausalLM
 from xpo_bench.policy.language.fit import sides_of
-from xpo_bench.policy.language.tokenize import Row
+from xpo_bench.policy.language.hidden import summed
 
 Numbers = npt.NDArray[np.float64]
 
@@ -59,49 +59,14 @@ def ches(
     rows = encoded.rows
     if encoded.dropped:
         raise UsageError(f"{encoded.dropped} completions do not fit the context of {policy.context} tokens")
-    width = int(policy.model.get_output_embeddings().weight.shape[1])
-    sums, done = torch.zeros(len(rows), width, dtype=torch.float64), 0
-    for batch in policy.row_batches(rows):
-        for b, hidden in zip(batch, hidden_states(policy, [rows[b] for b in batch]), strict=True):
-            sums[b] = hidden.double().sum(0).cpu()
-        done += len(batch)
-        tell(done)
+    sums = summed(policy.scorer, rows, policy.spec.name, tell)
     means = sums / torch.tensor([[row.length] for row in rows], dtype=torch.float64)
     return Ches(*(_scores(each[encoded.item]) for each in (sums, means)))
 
 
 def _scores(hidden: Tensor) -> Numbers:
     """⟨chosen, rejected⟩ − ‖chosen‖² of pairs, whose sides alternate in `hidden`, shape (2n, width)."""
+    # ⟨c, r⟩ − ⟨c, c⟩ = ⟨c, r − c⟩: one product, exactly 0 where both sides are equal
     chosen, rejected = hidden[::2], hidden[1::2]
     scores: Numbers = (chosen * (rejected - chosen)).sum(-1).numpy()
     return scores
-
-
-def hidden_states(policy: CausalLM, rows: Sequence[Row]) -> list[Tensor]:
-    """What enters the output head where each scored token is predicted, one tensor of shape (length, width) a
-    row.
-
-    Raises:
-        UsageError: the model's head is not one module that is called once.
-    """
-    if policy.notes["head"] == "selected":
-        features, _ = policy.completion_features(rows)
-        return list(features.split([row.length for row in rows]))
-    return [_head_inputs(policy, row) for row in rows]
-
-
-def _head_inputs(policy: CausalLM, row: Row) -> Tensor:
-    """Of a model that does something around its head (soft-capping, scaling): read where the head reads it."""
-    seen: list[Tensor] = []
-    hook = policy.model.get_output_embeddings().register_forward_pre_hook(
-        lambda _, args: seen.append(args[0])
-    )
-    try:
-        policy.features(input_ids=torch.tensor([row.ids[:-1]], device=policy.device), use_cache=False)
-    finally:
-        hook.remove()
-    if len(seen) != 1 or seen[0].numel() // seen[0].shape[-1] != len(row.ids) - 1:
-        raise UsageError(
-            f"model {policy.spec.name!r}: its output head is not called once per text, so that CHES is not defined"
-        )
-    return seen[0].reshape(-1, seen[0].shape[-1])[[place - 1 for place in row.scored]]

@@ -20,11 +20,14 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from xpo_bench.contract.examples import Completion, Example
 from xpo_bench.contract.scoring import Scores
-from xpo_bench.policy.language.causal_lm import CausalLM, State
-from xpo_bench.policy.language.divergence import forward_kl
+from xpo_bench.policy.kl import forward_kl
+from xpo_bench.policy.language.causal_lm import CausalLM
 from xpo_bench.policy.language.fit import Fitted
 from xpo_bench.policy.language.layout import batches
+from xpo_bench.policy.language.network import Network
+from xpo_bench.policy.language.requests import Flat, arrange, pick
 from xpo_bench.policy.language.tokenize import Encoded, Row
+from xpo_bench.policy.language.weights import State
 
 ALL = slice(None)
 
@@ -32,22 +35,31 @@ ALL = slice(None)
 class _TargetLogps(torch.nn.Module):
     """The log-probability of the given tokens at the given positions: what is mapped over the copies."""
 
-    def __init__(self, single: CausalLM) -> None:
+    def __init__(self, network: Network) -> None:
         super().__init__()
-        self.model = single.model
-        self._single = single
+        self.model = network.model  # under this name, weights that are handed in replace the model's own
+        self._network = network
 
     def forward(self, ids: Tensor, at: Tensor, targets: Tensor) -> Tensor:
-        features = self._single.features(input_ids=ids, use_cache=False)[0].flatten(0, 1).index_select(0, at)
-        return -torch.nn.functional.cross_entropy(self._single.logits(features), targets, reduction="none")
+        logits = self._network.logits(_features(self._network, ids, at))
+        return -torch.nn.functional.cross_entropy(logits, targets, reduction="none")
 
 
-class _Logps(_TargetLogps):
+class _Logps(torch.nn.Module):
     """The log-probabilities of all tokens at the given positions."""
 
-    def forward(self, ids: Tensor, at: Tensor) -> Tensor:  # type: ignore[override]
-        features = self._single.features(input_ids=ids, use_cache=False)[0].flatten(0, 1).index_select(0, at)
-        return self._single.logits(features).log_softmax(-1)
+    def __init__(self, network: Network) -> None:
+        super().__init__()
+        self.model = network.model
+        self._network = network
+
+    def forward(self, ids: Tensor, at: Tensor) -> Tensor:
+        return self._network.logits(_features(self._network, ids, at)).log_softmax(-1)
+
+
+def _features(network: Network, ids: Tensor, at: Tensor) -> Tensor:
+    """Features of rows at flat positions, shape (K, width)."""
+    return network.features(input_ids=ids)[0].flatten(0, 1).index_select(0, at)
 
 
 class Ensemble:
@@ -77,7 +89,7 @@ class Ensemble:
         self._stacked = {
             name: torch.stack([state[name] for state in states]).requires_grad_() for name in states[0]
         }
-        self._module, self._everything = _TargetLogps(single), _Logps(single)
+        self._module, self._everything = _TargetLogps(single.network), _Logps(single.network)
 
     # ----------------------------------------------------------------------- scoring
 
@@ -124,25 +136,9 @@ class Ensemble:
         Returns:
             Scores per group, shape (runs, N, T).
         """
-        count = len(range(self.runs)[runs])
-        rows: list[dict[Row, int]] = [{} for _ in range(count)]
-        picked: dict[str, list[list[int]]] = {}
-        for group, (stacked, index) in requests.items():
-            if index is None:
-                widest = max(map(len, stacked))
-                places = [[*range(len(encoded)), *[-1] * (widest - len(encoded))] for encoded in stacked]
-            else:
-                places = index.tolist()
-            picked[group] = [
-                [-1 if (row := encoded.row(i)) is None else known.setdefault(row, len(known)) for i in at]
-                for encoded, known, at in zip(stacked, rows, places, strict=True)
-            ]
+        picked = pick(requests, len(range(self.runs)[runs]))
         with torch.set_grad_enabled(grad and torch.is_grad_enabled()):
-            distinct = [list(known) for known in rows]
-            flat, kl, offsets = self._token_logps(distinct, runs, against)
-            return {
-                group: self._arrange(flat, kl, offsets, distinct, picks) for group, picks in picked.items()
-            }
+            return arrange(self._token_logps(picked.rows, runs, against), picked)
 
     def score_all(
         self, stacked: Sequence[Encoded], rows: Tensor | None = None, *, runs: slice = ALL
@@ -155,41 +151,35 @@ class Ensemble:
         scores = self.score({str(i): (stacked, None) for i, stacked in enumerate(sets)}, grad=False)
         return [scores[str(i)] for i in range(len(sets))]
 
-    def _token_logps(
-        self, rows: Sequence[Sequence[Row]], runs: slice, against: State | None
-    ) -> tuple[Tensor, Tensor | None, list[list[int]]]:
-        """Log-probabilities of all completion tokens, the KL from a snapshot, shape (runs, K), and where each
-        row's begin.
+    def _token_logps(self, rows: Sequence[Sequence[Row]], runs: slice, against: State | None) -> Flat:
+        """Log-probabilities of all completion tokens, and the KL from a snapshot.
+
+        Every run's rows are sorted by length, and the rows of one rank in all runs go through together, so
+        that little is padded. A run with fewer completion tokens in a batch is padded at the end of it.
         """
         orders = [sorted(range(len(run)), key=lambda i: -len(run[i].ids)) for run in rows]
+        ranked = [[run[i] for i in order] for run, order in zip(rows, orders, strict=True)]
         most = max(map(len, rows))
-        longest = [
-            max(len(run[order[k]].ids) for run, order in zip(rows, orders, strict=True) if k < len(run))
-            for k in range(most)
-        ]
+        longest = [max(len(run[k].ids) for run in ranked if k < len(run)) for k in range(most)]
         offsets = [[0] * len(run) for run in rows]
         parts: list[Tensor] = []
         kls: list[Tensor] = []
         total = 0
-        for batch in batches(longest, max(1, self.single.tokens_per_forward // len(rows))):
-            chosen = [[order[k] for k in batch if k < len(order)] for order in orders]
-            for run, order in enumerate(chosen):
+        for batch in batches(longest, max(1, self.single.scorer.tokens_per_forward // len(rows))):
+            for run, order in enumerate(orders):
                 here = total
-                for i in order:
+                for i in (order[k] for k in batch if k < len(order)):
                     offsets[run][i] = here
                     here += rows[run][i].length
-            scored, kl = self._forward(
-                [[rows[run][i] for i in order] for run, order in enumerate(chosen)], runs, against
-            )
+            chosen = [[run[k] for k in batch if k < len(run)] for run in ranked]
+            scored, kl = self._forward(chosen, runs, against)
             total += scored.shape[1]
             parts.append(scored)
             kls += [] if kl is None else [kl]
-        if (
-            not parts
-        ):  # nothing to score; still part of a graph, so that a step of absent rows has a zero gradient
+        if not parts:  # still part of a graph, so that a step of absent rows has a gradient, of zero
             nothing = next(iter(self._stacked.values()))[runs].flatten(1)[:, :1] * 0
-            return nothing, None if against is None else nothing, offsets
-        return torch.cat(parts, 1), torch.cat(kls, 1) if kls else None, offsets
+            return Flat(nothing, None if against is None else nothing, offsets)
+        return Flat(torch.cat(parts, 1), torch.cat(kls, 1) if kls else None, offsets)
 
     def _forward(
         self, rows: Sequence[Sequence[Row]], runs: slice, against: State | None
@@ -204,6 +194,7 @@ class Ensemble:
         for r, run in enumerate(rows):
             for b, row in enumerate(run):
                 ids[r, b, : len(row.ids) - 1] = torch.tensor(row.ids[:-1])
+            # the token at k of row b is predicted at b·width + k − 1 of the flattened batch
             places = [b * width + k - 1 for b, row in enumerate(run) for k in row.scored]
             at[r, : len(places)] = torch.tensor(places)
             targets[r, : len(places)] = torch.tensor([row.ids[k] for row in run for k in row.scored])
@@ -227,33 +218,6 @@ class Ensemble:
                 stacked, *inputs
             )
         return out
-
-    @staticmethod
-    def _arrange(
-        flat: Tensor,
-        kl: Tensor | None,
-        offsets: Sequence[list[int]],
-        rows: Sequence[list[Row]],
-        picks: Sequence[list[int]],
-    ) -> Scores:
-        """Flat log-probabilities, and the KL where there is one, as (runs, N, T); the mask is false on absent
-        rows.
-        """
-        device = flat.device
-        length = torch.tensor(
-            [[known[i].length if i >= 0 else 0 for i in at] for known, at in zip(rows, picks, strict=True)]
-        )
-        start = torch.tensor(
-            [[begin[i] if i >= 0 else 0 for i in at] for begin, at in zip(offsets, picks, strict=True)]
-        )
-        t = torch.arange(max(1, int(length.max())))
-        mask = (t < length[..., None]).to(device)
-        places = (start[..., None] + t).to(device).masked_fill(~mask, 0)
-
-        def arranged(values: Tensor) -> Tensor:
-            return values.gather(1, places.flatten(1)).reshape(places.shape).masked_fill(~mask, 0.0)
-
-        return Scores(arranged(flat), mask, None if kl is None else arranged(kl))
 
     # ----------------------------------------------------------------------- copies
 

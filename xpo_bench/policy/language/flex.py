@@ -13,15 +13,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from xpo_bench.policy.language.attention import Packing, require_no_mask
+from xpo_bench.policy.language.attention import Packing, plain, register, require_no_mask
 
 if TYPE_CHECKING:
     from torch.nn.attention.flex_attention import BlockMask
+    from transformers import PreTrainedModel
 
 NAME = "xpo_bench_flex"
 BLOCK = 128
@@ -30,18 +31,13 @@ FILL = BLOCK
 """A packed row is filled up to a multiple: fewer shapes to compile for."""
 
 
-def use(model: Any) -> None:
+def use(model: PreTrainedModel) -> None:
     """Let a Hugging Face model compute its attention here."""
-    from transformers import AttentionInterface, AttentionMaskInterface
-    from transformers.masking_utils import sdpa_mask
-
-    AttentionInterface.register(NAME, attention)
-    AttentionMaskInterface.register(NAME, sdpa_mask)
-    model.set_attn_implementation(NAME)
+    register(model, NAME, attention)
 
 
 def attention(
-    module: Any,
+    module: torch.nn.Module | None,
     query: Tensor,
     key: Tensor,
     value: Tensor,
@@ -49,7 +45,7 @@ def attention(
     *,
     scaling: float | None = None,
     packing: BlockMask | None = None,
-    **more: Any,
+    **more: object,
 ) -> tuple[Tensor, None]:
     """Attention as transformers calls it; plain scaled dot-product attention where no `packing` is given.
 
@@ -64,12 +60,7 @@ def attention(
         OwnMask: a packed row for a model that hides tokens itself.
     """
     if packing is None:
-        from transformers.integrations.sdpa_attention import sdpa_attention_forward
-
-        plain: tuple[Tensor, None] = sdpa_attention_forward(
-            module, query, key, value, attention_mask, scaling=scaling, **more
-        )
-        return plain
+        return plain(module, query, key, value, attention_mask, scaling, **more)
     require_no_mask(attention_mask)
     out = _kernel(query.device.type)(
         query, key, value, block_mask=packing, scale=scaling, enable_gqa=query.shape[1] != key.shape[1]
@@ -98,6 +89,7 @@ def prepare(packing: Packing, device: torch.device) -> BlockMask:
         return (k <= q) & (prompt[q] == prompt[k]) & ((part[k] == 0) | (part[k] == part[q]))
 
     some, all_ = _blocks(prompt, part)
+    # of each row of blocks, the columns that exist, first of all; the counts say how many they are
     order, every = (
         blocks.int().argsort(dim=-1, descending=True, stable=True).int()[None, None]
         for blocks in (some, all_)
@@ -132,20 +124,21 @@ def _blocks(prompt: Tensor, part: Tensor) -> tuple[Tensor, Tensor]:
     both, bool.
     """
     short = -len(prompt) % BLOCK
-    ends = []
+    ends = []  # the smallest and largest prompt, and part, among the tokens of each block
     for values in (prompt, part):
         cut = torch.nn.functional.pad(values, (0, short), value=-1).view(-1, BLOCK)
         if short:  # what lies beyond the row is in no prompt
             cut[-1, -short:] = cut[-1, -short - 1]
         ends.append((cut.amin(-1), cut.amax(-1)))
     (first, last), (low, high) = ends
-    one = (first == last) & (low == high)
+    one = (first == last) & (low == high)  # all tokens are of one completion, or of one prompt
     at = torch.arange(len(first), device=prompt.device)
     earlier = at[None, :] < at[:, None]
+    # queries are rows, keys are columns; of two such blocks of one prompt, all tokens see one another or none
     pure = one[:, None] & one[None, :] & (first[:, None] == first[None, :])
     seen = (low[None, :] == 0) | (low[None, :] == low[:, None])
     whole = pure & earlier & seen
+    # otherwise a block may hold visible scores where both have tokens of one prompt; a block meets itself
     meet = (first[None, :] <= last[:, None]) & (first[:, None] <= last[None, :])
-    return meet & (earlier | torch.eye(len(at), dtype=torch.bool, device=prompt.device)) & ~(
-        pure & ~seen
-    ) & ~whole, whole
+    reached = earlier | torch.eye(len(at), dtype=torch.bool, device=prompt.device)
+    return meet & reached & ~(pure & ~seen) & ~whole, whole

@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
+
+import torch
+
+from xpo_bench.policy.language.model_facts import stated, text_body, text_config, vocabulary_of
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel
 
 BACKWARD = 2
 """A backward pass costs two forward passes: one for the inputs' gradients, one for the weights'."""
@@ -26,17 +34,13 @@ class ModelShape:
     per_logits: float
 
     @classmethod
-    def of(cls, model: Any) -> ModelShape:
+    def of(cls, model: PreTrainedModel) -> ModelShape:
         """The shape of a Hugging Face causal model; lookups in embedding tables cost nothing, nor do towers
         that see.
 
         A model without heads of attention pays nothing per context. Of experts, as many count as a token is
         sent to.
         """
-        import torch
-
-        from xpo_bench.policy.language.network import text_body, text_config, vocabulary_of
-
         config, body = text_config(model.config), text_body(model)
         head = getattr(model.get_output_embeddings(), "weight", None)
         tables = {id(m.weight) for m in body.modules() if isinstance(m, torch.nn.Embedding)}
@@ -54,6 +58,7 @@ class ModelShape:
         )
         active = sum(p.numel() * _active(name, p, chosen) for name, p in matrices.items())
         logits = head.numel() if head is not None else vocabulary_of(model)[0] * hidden
+        # a number of a matrix is one multiply-add; q·k and weight·v are `width` of them per head, each
         return cls(2.0 * active, 4.0 * layers * heads * width, 2.0 * logits)
 
     def forward(self, rows: Sequence[tuple[int, int]], positions: int) -> float:
@@ -65,16 +70,43 @@ class ModelShape:
             positions: how many of them go through the output head.
         """
         tokens = sum(last - first for first, last in rows)
+        # the token at position t attends to t + 1 tokens: Σ over first ≤ t < last
         attended = sum(last * (last + 1) - first * (first + 1) for first, last in rows) / 2
         return self.per_token * tokens + self.per_context * attended + self.per_logits * positions
 
 
-def _first(config: Any, *names: str) -> float:
+@dataclass
+class Tally:
+    """What went through a model so far.
+
+    Args:
+        tokens: in scoring, sampling and KL, with and without a graph; padding excluded, equal rows and shared
+            prompts of one call counted once. The last token of a row predicts nothing and is not fed.
+        flops: floating-point operations of those tokens, forward and backward; recomputation is not counted.
+    """
+
+    tokens: int = 0
+    flops: float = 0.0
+
+    def add(self, tokens: int, flops: float) -> None:
+        """Count what went through."""
+        self.tokens += tokens
+        self.flops += flops
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Count nothing for a while."""
+        kept = self.tokens, self.flops
+        try:
+            yield
+        finally:
+            self.tokens, self.flops = kept
+
+
+def _first(config: PretrainedConfig, *names: str) -> float:
     """The first of these numbers that a configuration states; the mean where it states one per layer, 0 where
     none.
     """
-    from xpo_bench.policy.language.network import stated
-
     for name in names:
         value = stated(config, name)
         if isinstance(value, (list, tuple)) and value and all(isinstance(v, int) for v in value):
@@ -84,7 +116,7 @@ def _first(config: Any, *names: str) -> float:
     return 0.0
 
 
-def _active(name: str, parameter: Any, chosen: float) -> float:
+def _active(name: str, parameter: torch.nn.Parameter, chosen: float) -> float:
     """The fraction of a matrix that a token meets: all of it, or its experts' where they are stacked in one
     tensor.
     """

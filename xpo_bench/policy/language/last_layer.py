@@ -3,16 +3,19 @@
 Behind the keys and values of the last layer nothing at a prompt position is read: no later layer sees it, and
 no output head. The output projection of its attention and its MLP, which compute each position by itself, are
 given the positions that predict; what they return is zero elsewhere.
+
+With n tokens of which k predict, the layer's matrices but those of queries, keys and values cost k/n of what
+they would. The residual stream carries h = x + o(attention) + mlp, so zeros leave it at x where nobody reads.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import Module
 
 MLPS = ("mlp", "feed_forward", "ffn")
 ATTENTIONS = ("self_attn", "attn", "attention", "self_attention")
@@ -31,7 +34,7 @@ class LastLayer:
         blank: what stands where nothing is computed.
     """
 
-    def __init__(self, body: Any) -> None:
+    def __init__(self, body: Module) -> None:
         self._at: Tensor | None = None
         self.blank = 0.0
         self.parts = [_Restricted(self, part) for part in _parts(body)]
@@ -68,35 +71,38 @@ class LastLayer:
 class _Restricted:
     """A module that computes each position by itself, through hooks before and behind it."""
 
-    def __init__(self, owner: LastLayer, module: Any) -> None:
+    def __init__(self, owner: LastLayer, module: Module) -> None:
         self.owner, self.module, self.calls = owner, module, 0
         module.register_forward_pre_hook(self._gather)
         module.register_forward_hook(self._scatter)
 
-    def _gather(self, module: Any, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
+    def _gather(self, module: Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
         if self.owner.at is None:
             return None
         (features,) = inputs
         self.calls += 1
         self._batch = features.shape[:2]
+        # (B, L, width) to the positions that predict, as one row: (1, K, width)
         return (features.flatten(0, 1).index_select(0, self.owner.at)[None],)
 
-    def _scatter(self, module: Any, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
+    def _scatter(self, module: Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
         if self.owner.at is None:
             return None
+        # and back to their places, so that the residual connection around the module fits
         flat = output.new_full((self._batch.numel(), output.shape[-1]), self.owner.blank)
         return flat.index_copy(0, self.owner.at, output[0]).view(*self._batch, -1)
 
 
-def _parts(body: Any) -> list[Any]:
+def _parts(body: Module) -> list[Module]:
     """The MLP of the last layer and the output projection of its attention, where they go by a known name."""
     stacks = [module for module in body.modules() if isinstance(module, torch.nn.ModuleList) and len(module)]
     if not stacks:
         return []
+    # the longest list of modules is that of the layers; shorter ones hold experts
     layer = max(stacks, key=len)[-1]
     attention = _child(layer, ATTENTIONS)
     return [part for part in (_child(layer, MLPS), _child(attention, PROJECTIONS)) if part is not None]
 
 
-def _child(module: Any, names: tuple[str, ...]) -> Any | None:
+def _child(module: Module | None, names: tuple[str, ...]) -> Module | None:
     return next((getattr(module, name) for name in names if hasattr(module, name)), None)

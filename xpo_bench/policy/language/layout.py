@@ -59,6 +59,8 @@ def blocks(rows: Sequence[Row], limit: int, reach: int, attention: float = 0.0) 
             out.append(groups[prompt])
             continue
         last, length = known[-1], known[-1].length + row.tail - 1
+        # saved: `start` tokens, each worth 1; paid: (L + m)² − L² − n² scores, each worth `attention`, where
+        # a row of n tokens adds m to a block of L
         scores = length**2 - last.length**2 - alone.length**2
         if length <= limit and row.start >= attention * scores:
             known[-1] = Block((*last.members, i), row.start, length)
@@ -68,7 +70,7 @@ def blocks(rows: Sequence[Row], limit: int, reach: int, attention: float = 0.0) 
 
 
 def batches(lengths: Sequence[int], tokens: int) -> Iterator[list[int]]:
-    """Indices of rows or blocks, longest first, cut where the padded tokens of a batch would exceed `tokens`."""
+    """Indices of rows or blocks, longest first, cut where a batch would exceed `tokens` padded tokens."""
     order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
     start = 0
     while start < len(order):
@@ -130,7 +132,7 @@ def lay_out(
             depends on the length of the row.
     """
     packed = fill > 0
-    skipped = 0 if whole else 1
+    skipped = 0 if whole else 1  # the last token of a row predicts nothing
     width = 0 if packed else max(part.length + (1 - skipped) * len(part.members) for part in parts)
     ids: list[int] = []
     positions: list[int] = []
@@ -139,14 +141,13 @@ def lay_out(
     packing: list[tuple[int, list[int]]] = []
     for b, part in enumerate(parts):
         start = part.start
-        head = len(ids) + start - 1
+        head = len(ids) + start - 1  # the prompt's last token, which predicts the first of every completion
         ids += rows[part.members[0]].ids[:start]
         positions += range(start)
         segments += [0] * start
         stretches = [start]
         for number, i in enumerate(part.members, 1):
-            # what predicts the token at k stands one before it, and what predicts the first stands at the
-            # prompt's end
+            # the token at k stands at len(ids) + (k − start), and what predicts it one before
             before = len(ids) - start - 1
             at[i] = [head if k == start else before + k for k in rows[i].scored]
             fed = rows[i].ids[start : len(rows[i].ids) - skipped]
@@ -157,6 +158,7 @@ def lay_out(
         packing.append(
             (start, [length for length in (stretches[0] + stretches[1], *stretches[2:]) if length])
         )
+        # a padded row is filled up to the longest; a packed one at its end, as a prompt of its own
         last = b == len(parts) - 1
         padding = (b + 1) * width - len(ids) if not packed else -len(ids) % fill if last else 0
         if packed and padding:
@@ -195,6 +197,7 @@ def _visible(segments: Tensor) -> Tensor:
     L, L).
     """
     length = segments.shape[1]
+    # j ≤ i, and j in the prompt or in i's own completion
     causal = torch.ones(length, length, dtype=torch.bool, device=segments.device).tril()
     own = (segments[:, None, :] == 0) | (segments[:, None, :] == segments[:, :, None])
     return (own & causal)[:, None]

@@ -10,21 +10,24 @@ import io
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 
 from xpo_bench.checkpoints import Checkpoint, locate
 from xpo_bench.contract.settings import ModelSpec
 from xpo_bench.errors import UnreachableError, UsageError
-from xpo_bench.policy.language.network import vocabulary_of
+from xpo_bench.policy.language.model_facts import end_ids, vocabulary_of
 from xpo_bench.policy.language.tokenizers import IdTokenizer, ModelTokenizer, Tokenizer
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 PICKLED = (".bin", ".pt", ".pth", ".ckpt")
 """Suffixes of weights that run code when they are read."""
 
 
-def load_pretrained(spec: ModelSpec) -> tuple[Any, Tokenizer]:
+def load_pretrained(spec: ModelSpec) -> tuple[PreTrainedModel, Tokenizer]:
     """A pretrained model with float32 weights on the CPU, and its tokenizer. The global generator is not
     advanced.
 
@@ -49,13 +52,13 @@ def load_pretrained(spec: ModelSpec) -> tuple[Any, Tokenizer]:
         known = min(vocabulary, embeddings) or max(vocabulary, embeddings)
         if spec.tokenizer == "ids":
             return model, IdTokenizer(known)
-        return model, ModelTokenizer(
-            AutoTokenizer.from_pretrained(found.place, **options), end_ids(model), known
-        )
+        ends = end_ids(model.config, getattr(model, "generation_config", None))
+        inner = AutoTokenizer.from_pretrained(found.place, **options)
+        return model, ModelTokenizer(inner, ends, known)
     except UsageError:
         raise
     except Exception as error:  # configurations, weights and tokenizers fail in many ways
-        reason = _first_sentence(error)
+        reason = first_sentence(error)
         if found.local or not isinstance(error, OSError) or _says_no_such_model(error):
             raise UsageError(
                 f"model {spec.name!r} cannot be loaded as a causal language model: {reason}"
@@ -63,35 +66,21 @@ def load_pretrained(spec: ModelSpec) -> tuple[Any, Tokenizer]:
         raise UnreachableError(f"model {spec.name!r} cannot be reached: {reason}") from error
 
 
-def end_ids(model: Any) -> list[int]:
-    """Ids at which the model's generation settings, or else its configuration, end a text."""
-    settings = getattr(model, "generation_config", None)
-    found = getattr(settings, "eos_token_id", None)
-    if found is None:
-        found = getattr(model.config, "eos_token_id", None)
-    several = found if isinstance(found, list | tuple) else [found]
-    return [int(i) for i in several if isinstance(i, int) and i >= 0]
-
-
-def _weights(spec: ModelSpec, found: Checkpoint, options: dict[str, Any]) -> Any:
+def _weights(spec: ModelSpec, found: Checkpoint, options: dict[str, object]) -> PreTrainedModel:
     from transformers import AutoModelForCausalLM
 
     with contextlib.ExitStack() as context:
-        context.enter_context(
-            torch.random.fork_rng(devices=[])
-        )  # weights that a checkpoint lacks are drawn, and refused below
-        if found.gguf:
-            context.enter_context(
-                contextlib.redirect_stderr(io.StringIO())
-            )  # its progress bar knows no switch
+        # weights that a checkpoint lacks are drawn, and refused below
+        context.enter_context(torch.random.fork_rng(devices=[]))
+        if found.gguf:  # its progress bar knows no switch
+            context.enter_context(contextlib.redirect_stderr(io.StringIO()))
         model, info = AutoModelForCausalLM.from_pretrained(
             found.place,
             dtype=torch.float32,
             use_safetensors=True,
             output_loading_info=True,
-            adapter_kwargs={
-                "local_files_only": options["local_files_only"]
-            },  # where peft is installed, adapters are looked for
+            # where peft is installed, adapters are looked for
+            adapter_kwargs={"local_files_only": options["local_files_only"]},
             **options,
         )
         lacking = sorted(info.get("missing_keys", ()))
@@ -102,7 +91,7 @@ def _weights(spec: ModelSpec, found: Checkpoint, options: dict[str, Any]) -> Any
         return _plain(model) if found.gguf else model
 
 
-def _plain(model: Any) -> Any:
+def _plain(model: PreTrainedModel) -> PreTrainedModel:
     """A model as if it had never been quantised: one that was read from GGUF refuses to be saved."""
     config = copy.deepcopy(model.config)
     if hasattr(config, "quantization_config"):
@@ -123,8 +112,8 @@ def _require_weights(name: str, folder: Path) -> None:
     pickled = [file for file in files if file.endswith(PICKLED)]
     if pickled and not any(file.endswith(".safetensors") for file in files):
         raise UsageError(
-            f"model path {name!r} holds pickled weights only ({pickled[0]}), which run code when they are read; "
-            "want model.safetensors, as save_pretrained writes it"
+            f"model path {name!r} holds pickled weights only ({pickled[0]}), which run code when they are "
+            "read; want model.safetensors, as save_pretrained writes it"
         )
 
 
@@ -139,7 +128,8 @@ def _says_no_such_model(error: BaseException | None) -> bool:
     return False
 
 
-def _first_sentence(error: Exception, limit: int = 200) -> str:
+def first_sentence(error: Exception, limit: int = 200) -> str:
+    """What an error says, in one line; its class where it says nothing."""
     text = " ".join(str(error).split()).split(". ")[0] or type(error).__name__
     return text if len(text) <= limit else text[: limit - 1] + "…"
 

@@ -13,7 +13,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
+
+import torch
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel
 
 FOREVER = 2**31
 
@@ -30,20 +35,18 @@ class LengthDependence:
 
     longrope: tuple[int, ...] = ()
     dynamic: tuple[int, ...] = ()
-    modules: tuple[Any, ...] = ()
+    modules: tuple[torch.nn.Module, ...] = ()
 
     @classmethod
-    def of(cls, model: Any) -> LengthDependence:
+    def of(cls, model: PreTrainedModel) -> LengthDependence:
         """What a Hugging Face model says of it, in its configuration."""
         found: dict[str, set[int]] = {"longrope": set(), "dynamic": set()}
         for config, rope in _ropes(model.config):
             kind = str(rope.get("rope_type", rope.get("type", "")))
             longest = getattr(config, "max_position_embeddings", None)
-            first = rope.get("original_max_position_embeddings") or getattr(
-                config, "original_max_position_embeddings", None
-            )
-            first = first or longest
-            if kind == "longrope" and first:
+            own = getattr(config, "original_max_position_embeddings", None)
+            first = rope.get("original_max_position_embeddings") or own or longest
+            if kind == "longrope" and isinstance(first, int | float):
                 found["longrope"].add(int(first))
             elif "dynamic" in kind and longest:
                 found["dynamic"].add(int(longest))
@@ -59,8 +62,10 @@ class LengthDependence:
 
     def regime(self, length: int) -> int:
         """Rows of one regime may stand in one forward pass; 0 for rows of up to `first` tokens."""
+        # dynamic NTK: base·(s·L/L₀ − s + 1)^(d/(d−2)) for every length L beyond L₀, so each is its own
         if self.dynamic and length > self.dynamic[0]:
             return length
+        # LongRoPE: one set of factors up to each limit, another beyond it
         return -sum(length > limit for limit in self.longrope)
 
     def changes(self, start: int, end: int) -> bool:
@@ -70,7 +75,10 @@ class LengthDependence:
         return start < end and self.regime(start) != self.regime(end)
 
     def forget(self) -> None:
-        """Before a forward pass: what an earlier and longer row has left behind."""
+        """Before a forward pass: what an earlier and longer row has left behind.
+
+        A module keeps the frequencies of the longest row so far, by which it would turn shorter rows too.
+        """
         for module in self.modules:
             for name in [n for n in (*module._buffers, *vars(module)) if n.endswith("original_inv_freq")]:
                 original, prefix = getattr(module, name), name.removesuffix("original_inv_freq")
@@ -82,10 +90,8 @@ class LengthDependence:
                     setattr(module, f"{prefix}max_seq_len_cached", module.original_max_seq_len)
 
 
-def _ropes(config: Any) -> Iterator[tuple[Any, Mapping[str, Any]]]:
-    """Every statement about rotary embeddings in a configuration and those inside it, with the configuration
-    it is in.
-    """
+def _ropes(config: PretrainedConfig) -> Iterator[tuple[PretrainedConfig, Mapping[str, object]]]:
+    """Every statement about rotary embeddings in a configuration and those inside it, with its place."""
     for value in list(vars(config).values()):
         if hasattr(value, "to_dict") and hasattr(value, "model_type"):
             yield from _ropes(value)

@@ -14,12 +14,16 @@ batches makes idle ones.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, TypeGuard
 
 import torch
 from torch import Tensor
 
 from xpo_bench.errors import UsageError
+
+if TYPE_CHECKING:
+    from torch.distributed.tensor import DTensor
+    from transformers import PreTrainedModel
 
 
 class Sharding:
@@ -36,7 +40,7 @@ class Sharding:
         self.count: int = dist.get_world_size()
         self._parameters: list[Tensor] = []
 
-    def shard(self, model: Any, device: torch.device) -> Any:
+    def shard(self, model: PreTrainedModel, device: torch.device) -> PreTrainedModel:
         """Keep this process's share of a model that is on the CPU, the same in all processes, on its device.
 
         Raises:
@@ -54,15 +58,13 @@ class Sharding:
         mesh = init_device_mesh(device.type, (self.count,))
         for layer in layers:
             whole = fully_shard(layer, mesh=mesh, reshard_after_forward=True)
-            whole.set_gradient_divide_factor(
-                1.0
-            )  # losses are divided by the totals of a step: gradients add up
+            # losses are divided by the totals of a step over all processes: their gradients add up
+            whole.set_gradient_divide_factor(1.0)
             whole.set_force_sum_reduction_for_comms(True)
         body = model.base_model
         kept = {p for p in body.parameters() if not _is_share(p)}
-        fully_shard(
-            body, mesh=mesh, ignored_params=kept
-        )  # no weights of its own: it orders what the layers do
+        # it shards no weights of the body itself: it orders what the layers do
+        fully_shard(body, mesh=mesh, ignored_params=kept)
         for tensor in (*model.parameters(), *model.buffers()):
             if not _is_share(tensor):
                 tensor.data = tensor.data.to(device)
@@ -70,10 +72,9 @@ class Sharding:
         return model
 
     @torch.no_grad()
-    def own(self, parameter: Any) -> Tensor:
+    def own(self, parameter: Tensor) -> Tensor:
         """This process's part of a parameter, in the same memory; the parameter itself where it is whole."""
-        part: Tensor = parameter.to_local().detach() if _is_share(parameter) else parameter
-        return part
+        return parameter.to_local().detach() if _is_share(parameter) else parameter
 
     def gradients(self, loss: Tensor) -> list[Tensor]:
         """This process's parts of the gradients of the sum of all processes' losses, one per trained
@@ -88,7 +89,7 @@ class Sharding:
         for parameter in self._parameters:
             grad, parameter.grad = parameter.grad, None
             found = torch.zeros_like(self.own(parameter)) if grad is None else self.own(grad)
-            if not _is_share(parameter):
+            if not _is_share(parameter):  # shares were summed where the backward pass let them go
                 dist.all_reduce(found)
             out.append(found)
         return out
@@ -101,6 +102,7 @@ class Sharding:
 
         squares = torch.stack([value.detach().double().square().sum() for value in values])
         shared = torch.tensor([_is_share(p) for p in self._parameters], device=squares.device)
+        # ‖g‖² = Σ over processes of the shares' squares + the squares of what every process has whole, once
         of_shares = squares[shared].sum()
         dist.all_reduce(of_shares)
         return (of_shares + squares[~shared].sum()).sqrt()
@@ -129,14 +131,13 @@ class Sharding:
         return values
 
 
-def _is_share(tensor: Any) -> bool:
+def _is_share(tensor: Tensor) -> TypeGuard[DTensor]:
     """Whether a tensor is a part of one that processes share."""
     from torch.distributed.tensor import DTensor
 
     return isinstance(tensor, DTensor)
 
 
-def full(tensor: Any) -> Tensor:
+def full(tensor: Tensor) -> Tensor:
     """A tensor whole, put together where processes share it."""
-    found: Tensor = tensor.full_tensor() if _is_share(tensor) else tensor
-    return found
+    return tensor.full_tensor() if _is_share(tensor) else tensor

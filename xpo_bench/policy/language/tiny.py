@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 
 from xpo_bench.contract.settings import ModelSpec
 from xpo_bench.errors import UsageError
 from xpo_bench.policy.language.tokenizers import ByteTokenizer, IdTokenizer, Tokenizer
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 def tiny_tokenizer(spec: ModelSpec) -> Tokenizer:
@@ -22,19 +25,20 @@ def tiny_tokenizer(spec: ModelSpec) -> Tokenizer:
     tokenizer = ByteTokenizer()
     if spec.vocab_size <= tokenizer.pad:
         raise UsageError(
-            f"model tiny: vocab_size is {spec.vocab_size}; the byte tokenizer needs at least {tokenizer.pad + 1}"
+            f"model tiny: vocab_size is {spec.vocab_size}; "
+            f"the byte tokenizer needs at least {tokenizer.pad + 1}"
         )
     return tokenizer
 
 
-def tiny_model(spec: ModelSpec, init_seed: int) -> Any:
+def tiny_model(spec: ModelSpec, init_seed: int) -> PreTrainedModel:
     """A float32 Llama on the CPU, its weights a function of `spec` and `init_seed` alone.
 
     The global generator is neither read nor advanced.
 
     Raises:
-        UsageError: the width is not an even multiple of the number of heads (rotary positions need even
-        heads).
+        UsageError: the width is not an even multiple of the number of heads: rotary positions turn pairs of
+            numbers.
     """
     from transformers import LlamaConfig, LlamaForCausalLM
 

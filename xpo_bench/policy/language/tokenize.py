@@ -16,7 +16,10 @@ from xpo_bench.errors import DataError, UsageError
 from xpo_bench.policy.language.tokenizers import Joint, Tokenizer, common_prefix, prompt_key
 
 TRUNCATIONS = ("prompt", "completion", "drop")
-NO_CONTEXT = "an empty prompt needs a tokenizer that puts a beginning-of-sequence token before a text; this model's does not"
+NO_CONTEXT = (
+    "an empty prompt needs a tokenizer that puts a beginning-of-sequence token before a text; "
+    "this model's does not"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,11 +168,12 @@ def _drawn(c: Completion) -> tuple[int, ...] | None:
 def _tokens(tokenizer: Tokenizer, c: Completion, joint: Joint, eos: bool) -> Tokens:
     rendered = prompt_key(c.prompt)[1]
     shift = c.text.shift if isinstance(c.text, Text) else 0
+    # `shift` lets both sides of a pair begin at one place, though the prompt merges with one of them alone
     start = min(joint.start, joint.own - shift)
     prompt, completion = joint.ids[:start], joint.ids[start:]
     spoken = c.text.spoken if isinstance(c.text, Text) else None
     unscored = () if spoken is None else _unscored(tokenizer, c, joint.ids, start, spoken)
-    if eos and not rendered and tokenizer.eos is not None:
+    if eos and not rendered and tokenizer.eos is not None:  # once, where the data spells it too
         while completion and completion[-1] == tokenizer.eos:
             completion.pop()
         completion.append(tokenizer.eos)
@@ -188,6 +192,7 @@ def _unscored(
     A character's place among the ids is where the ids of the text up to it end; a token that reaches over the
     border counts as what stands behind it.
     """
+    # 0 and the end of the text are known places; every other edge is found by encoding the text up to it
     edges = sorted({place for span in spoken for place in span} - {0, len(c.text)})
     parts = tokenizer.joint([(c.prompt, c.text[:edge]) for edge in edges])
     place = {0: start, len(c.text): len(ids)}
@@ -237,9 +242,8 @@ def fit_row(
 def _row(prompt: Sequence[int], text: Sequence[int], found: Tokens) -> Row:
     start, end = len(prompt), len(prompt) + len(text)
     unscored = tuple((start + a, min(start + b, end)) for a, b in found.unscored if start + a < end)
-    if (
-        unscored and unscored[-1][1] == end
-    ):  # truncated within another's turn: what nobody scores need not be read
+    # truncated within another's turn: what nobody scores need not be read
+    if unscored and unscored[-1][1] == end:
         end = unscored[-1][0]
         unscored = unscored[:-1]
     return Row((*prompt, *text[: end - start]), start, unscored)

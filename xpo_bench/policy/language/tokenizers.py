@@ -1,9 +1,8 @@
 """Tokenizers: text to the ids that a model would read, and back.
 
 The boundary between prompt and completion is where it is in the ids of the joint text. A completion that is
-encoded alone can
-begin with a token that the joint text does not have: tokenizers that mark the start of a text put a "▁"
-    before it.
+encoded alone can begin with a token that the joint text does not have: tokenizers that mark the start of a
+text put a "▁" before it.
 """
 
 from __future__ import annotations
@@ -11,10 +10,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from xpo_bench.contract.examples import Text
 from xpo_bench.errors import DataError, UsageError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 class Joint(NamedTuple):
@@ -137,20 +139,23 @@ class ModelTokenizer:
 
     name = "own"
 
-    def __init__(self, tokenizer: Any, stops: Sequence[int] = (), vocabulary: int | None = None) -> None:
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, stops: Sequence[int] = (), vocabulary: int | None = None
+    ) -> None:
         self.inner = tokenizer
         self.vocabulary = vocabulary
         self.bos: int | None = tokenizer.bos_token_id
         self.eos: int | None = tokenizer.eos_token_id
         self._stops = frozenset(stops)
         if self.eos is not None:
-            self._require_known([self.eos])
+            require_known([self.eos], self.vocabulary, self)
 
     @cached_property
     def lead(self) -> tuple[int, ...]:
         """What the tokenizer puts before a text, found by asking it."""
         bare, whole = self._ids(["a"])[0], list(self.inner("a", verbose=False)["input_ids"])
-        self._require_known(whole)
+        require_known(whole, self.vocabulary, self)
+        # what stands before the bare ids; a tokenizer may put EOS behind them too
         places = (k for k in range(len(whole) - len(bare) + 1) if whole[k : k + len(bare)] == bare)
         return tuple(whole[: next(places, 0)])
 
@@ -166,19 +171,16 @@ class ModelTokenizer:
         if not self.inner.chat_template:
             return None
         answer = "Yes"
-        for form in (
-            answer,
-            [{"type": "text", "text": answer}],
-        ):  # templates of some vision models read lists of parts alone
+        # templates of some vision models read lists of parts alone
+        for form in (answer, [{"type": "text", "text": answer}]):
             said = [{"role": "user", "content": form}, {"role": "assistant", "content": form}]
             try:
-                shown, found, tail = str(self.inner.apply_chat_template(said, tokenize=False)).rpartition(
-                    answer
-                )
+                whole = str(self.inner.apply_chat_template(said, tokenize=False))
             except (
                 Exception
-            ):  # templates raise what they like; rows that one refuses are told of where they are rendered
+            ):  # templates raise what they like; rows that one refuses say so where they are read
                 continue
+            shown, found, tail = whole.rpartition(answer)
             if answer in shown and found:
                 return self._first_special(tail)
         return None
@@ -212,16 +214,8 @@ class ModelTokenizer:
         plain = [str(text) for text in texts]
         found = [list(ids) for ids in self.inner(plain, add_special_tokens=False, verbose=False)["input_ids"]]
         for ids in found:
-            self._require_known(ids)
+            require_known(ids, self.vocabulary, self)
         return found
-
-    def _require_known(self, ids: Sequence[int]) -> None:
-        if self.vocabulary is not None and ids and max(ids) >= self.vocabulary:
-            token = self.inner.convert_ids_to_tokens(max(ids))
-            raise UsageError(
-                f"the tokenizer gives {token!r} the id {max(ids)}, and the model has embeddings of {self.vocabulary} ids alone; "
-                "want the model's own tokenizer, or a model whose embeddings were resized to it"
-            )
 
     def _led(self, prompt: str, ids: list[int]) -> list[int]:
         """The ids with what the tokenizer puts before a text, once: not before what a template wrote, nor
@@ -230,13 +224,31 @@ class ModelTokenizer:
         return ids if prompt_key(prompt)[1] else led(self.lead, ids)
 
 
+def require_known(ids: Sequence[int], known: int | None, tokenizer: Tokenizer) -> None:
+    """Refuse ids that a model has no embedding for.
+
+    Args:
+        known: ids that the model knows; None or 0 for any number.
+
+    Raises:
+        UsageError: an id is beyond them.
+    """
+    if known and ids and max(ids) >= known:
+        inner = getattr(tokenizer, "inner", None)
+        token = f" {inner.convert_ids_to_tokens(max(ids))!r}" if inner is not None else ""
+        raise UsageError(
+            f"the tokenizer gives{token} the id {max(ids)}, and the model has embeddings of {known} ids "
+            "alone; want the model's own tokenizer, or a model whose embeddings were resized to it"
+        )
+
+
 def prompt_key(prompt: str) -> tuple[str, bool]:
     """What decides the ids of a prompt: its text, and whether a chat template wrote it."""
     return str(prompt), isinstance(prompt, Text) and prompt.rendered
 
 
 def led(lead: Sequence[int], ids: list[int]) -> list[int]:
-    """Ids behind what the tokenizer puts before a text, which stands there once: a text may spell it itself."""
+    """Ids behind what the tokenizer puts before a text; it stands there once, though a text may spell it."""
     lead = list(lead)
     while lead and ids[: len(lead)] == lead:
         ids = ids[len(lead) :]

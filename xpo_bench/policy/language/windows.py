@@ -9,15 +9,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING
 
-from xpo_bench.policy.language.network import text_config
+from xpo_bench.policy.language.model_facts import text_config
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
 
 UNBOUNDED = 2**31
 
 STATED = re.compile(
-    r"(^|_)(window|windows|window_size|window_len|window_length|window_sizes|chunk_size|chunk_len|chunk_length|context_window"
-    r"|local_attention|local_blocks|block_size|local_radius|index_topk|indexer_budget|index_kpool|sparse_topk)$"
+    r"(^|_)(window|windows|window_size|window_len|window_length|window_sizes|context_window"
+    r"|chunk_size|chunk_len|chunk_length|local_attention|local_blocks|block_size|local_radius"
+    r"|index_topk|indexer_budget|index_kpool|sparse_topk)$"
     r"|sliding_windows?(_size)?$|compress(ion)?_(rate|ratio)s?(_|$)|local_window"
 )
 """Names under which configurations state how many tokens attention sees, or compresses into one."""
@@ -26,32 +30,32 @@ OTHER = re.compile(r"^(vision|audio|image|video|mamba|ssm|conv)_")
 """Names that are about something else."""
 
 
-def windows(config: Any) -> list[int]:
-    """Every window, chunk and budget that the text part of a configuration states, in tokens, smallest first."""
+def windows(config: PretrainedConfig) -> list[int]:
+    """Every window, chunk and budget that a configuration states for text, in tokens, smallest first."""
     text = text_config(config)
-    layers: Any = getattr(text, "per_layer_config", None)
-    count = int(getattr(text, "num_hidden_layers", 0) or 0) if layers is not None else 0
-    return sorted(
-        {value for part in (text, *(layers[i] for i in range(count))) for value in _stated(vars(part))}
-    )
+    parts = [text]
+    if (layers := getattr(text, "per_layer_config", None)) is not None:
+        parts += [layers[i] for i in range(int(getattr(text, "num_hidden_layers", 0) or 0))]
+    return sorted({value for part in parts for value in _stated(vars(part))})
 
 
-def budgets(config: Any) -> list[int]:
+def budgets(config: PretrainedConfig) -> list[int]:
     """Lengths from which a row may be computed otherwise: windows, and how many tokens so many blocks of so
     many are.
     """
+    # a configuration may state how many blocks of how many tokens are read: their product is a length too
     found = windows(config)
     return sorted({*found, *(one * other for one in found for other in found if one != other)})
 
 
-def reach(config: Any) -> int:
+def reach(config: PretrainedConfig) -> int:
     """The longest row whose every token sees all before it: a model with windows or chunks of attention ends
     earlier.
     """
     return min(windows(config), default=UNBOUNDED)
 
 
-def _stated(fields: Mapping[str, Any]) -> Iterator[int]:
+def _stated(fields: Mapping[str, object]) -> Iterator[int]:
     for name, value in fields.items():
         if OTHER.search(name):
             continue
@@ -61,12 +65,10 @@ def _stated(fields: Mapping[str, Any]) -> Iterator[int]:
             yield from _stated({str(key): inner for key, inner in value.items()})
 
 
-def _numbers(value: Any) -> Iterator[int]:
+def _numbers(value: object) -> Iterator[int]:
     """Whole numbers above 0 in a value, a list of them per layer, or a mapping by kind of layer."""
-    if isinstance(value, Mapping):
-        value = list(value.values())
-    if isinstance(value, (list, tuple)):
-        for inner in value:
+    if isinstance(value, Mapping | list | tuple):
+        for inner in value.values() if isinstance(value, Mapping) else value:
             yield from _numbers(inner)
     elif isinstance(value, int) and not isinstance(value, bool) and value > 0:
         yield value
