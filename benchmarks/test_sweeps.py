@@ -53,7 +53,7 @@ def trainer(runs: int, batch: int, steps: int) -> GroupTrainer:
         Job(DPO(beta=0.05 + 0.001 * (r % 100)), "bandit", r, 0.05, "adam", known[r % DATASETS], budget)
         for r in range(runs)
     ]
-    return GroupTrainer(TabularPolicy(known[0].world, runs), jobs, None)  # type: ignore[arg-type]
+    return GroupTrainer(TabularPolicy(known[0].world, runs), jobs, None)
 
 
 def step_ms(runs: int, batch: int, steps: int) -> float:
@@ -69,13 +69,13 @@ def test_a_step(benchmark: Callable[..., Any], runs: int, batch: int) -> None:
     prepared = trainer(runs, batch, 200)
     prepared.run()
     benchmark.extra_info["runs"] = runs  # type: ignore[attr-defined]
-    benchmark(prepared._step, 1, 1.0)
+    benchmark(prepared.update.step, 1, 1.0)
 
 
 def measure(
     sizes: list[int], batch: int, steps: int, rounds: int, note: Callable[[str], None]
 ) -> list[dict[str, Any]]:
-    """One row a size: run-steps per second and the ratio to one run, medians with extremes over the rounds."""
+    """One row a size: run-steps per second and the ratio to one run, medians and extremes over rounds."""
     rates: dict[int, list[float]] = {runs: [] for runs in sizes}
     ratios: dict[int, list[float]] = {runs: [] for runs in sizes}
     for number in range(rounds):

@@ -9,8 +9,8 @@ import pytest
 
 from xpo_bench.contract.metric import Evaluation, WorldEvaluation
 from xpo_bench.metrics import frontier
+from xpo_bench.metrics.curve import evaluate_point
 from xpo_bench.metrics.frontier import frontier_deficit, frontier_reward
-from xpo_bench.metrics.registry import evaluate_point
 
 L = np.longdouble
 WORLDS, TOGETHER = 2000, 25
@@ -175,11 +175,13 @@ def evaluation(
     runs = len(logp)
     rows = np.full((runs, 1), -1.0)
     world = WorldEvaluation(
-        logp=logp[:, None], ref_logp=np.log(ref)[None], mask=np.ones((1, len(ref)), bool), reward=reward[None],
+        logp=logp[:, None], ref_logp=np.log(ref)[None], mask=np.ones((1, len(ref)), bool),
+        reward=reward[None],
         prompt_weight=np.ones((runs, 1)),
     )  # fmt: skip
     return Evaluation(
-        step=0, chosen_logp=rows, rejected_logp=rows, chosen_length=-rows, rejected_length=-rows, chosen_ref=rows,
+        step=0, chosen_logp=rows, rejected_logp=rows, chosen_length=-rows, rejected_length=-rows,
+        chosen_ref=rows,
         rejected_ref=rows, p_chosen=np.full((runs, 1), np.nan), valid=np.ones((runs, 1), bool), world=world,
         kl_strength=None if beta is None else np.full(runs, beta),
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""What every run of a group sees: rows, labels, references, stages; and what becomes of a run that diverges."""
+"""What every run of a group sees: rows, labels, references, stages; and a run that diverges."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def test_pairs_and_singles_see_the_same_rows(job: MakeJob, train: Train, budget:
     assert seen["pairs"][0][0] != seen["pairs"][0][1]  # seeds differ
 
 
-def test_a_seed_sees_the_same_rows_in_any_company(job: MakeJob, train: Train) -> None:
+def test_a_seed_sees_the_same_rows_whatever_trains_beside_it(job: MakeJob, train: Train) -> None:
     of_pairs, _, seen = spies()
     train([job(of_pairs(), ROWS, seed=seed, batch_size=7, label_noise=0.2) for seed in (0, 1, 2)])
     together = [step[1] for step in seen["pairs"]]
@@ -310,7 +310,7 @@ def test_a_loss_of_the_wrong_shape_is_named(
 
 
 def test_weights_leave_out_what_is_not_there(job: MakeJob, train: Train) -> None:
-    """Runs of one slice that differ in their number of rows: the padding of the smaller one changes nothing."""
+    """Runs of one block that differ in their number of rows: the smaller one's padding changes nothing."""
 
     @dataclass(frozen=True)
     class Some(DPO):

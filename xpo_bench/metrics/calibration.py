@@ -13,8 +13,7 @@ BINS = 5
 
 @metric("–", better="lower")
 def calibration_error(ev: Evaluation) -> Array | None:
-    """Expected calibration error of implied_preference q against p_chosen p: Σ share of bin · |mean q − mean
-    p|.
+    """Expected calibration error of implied_preference q and p_chosen p: Σ fraction in bin · |mean q − mean p|.
 
     Which completion comes first is a convention, so every pair enters in both orientations, (q, p) and
     (1 − q, 1 − p), in 10 bins of equal width over [0, 1]. The two halves mirror each other, so it is computed

@@ -19,7 +19,7 @@ SLOPE_POINTS = 3
 
 @metric("share", kind="series")
 def below_threshold(ev: Evaluation) -> Array:
-    """Share of pairs whose rejected log-ratio per token is below −ln 1000, by more than rounding, at this
+    """Fraction of pairs whose rejected log-ratio per token is below −ln 1000, by more than rounding, at this
     evaluation.
     """
     length = np.maximum(ev.rejected_length, 1.0)
@@ -30,16 +30,13 @@ def below_threshold(ev: Evaluation) -> Array:
 
 @metric("nats", kind="series")
 def rejected_rounding(ev: Evaluation) -> Array:
-    """Tolerance of the mean rejected log-probability at this evaluation: a drift that differs from −0.1 by
-    less is −0.1.
-    """
+    """Tolerance of the mean rejected log-probability at a point: a drift that is closer to −0.1 is −0.1."""
     return masked_mean(tolerance(ev, ev.rejected_logp), ev.rejected_rows)
 
 
 @metric("nats", kind="curve")
 def rejected_drift(history: History) -> Array:
-    """Change of the mean rejected_logp over the last fifth of the steps: below −0.1 still falling, near 0
-    settled.
+    """Change of mean rejected_logp over the last fifth of the steps: < −0.1 still falling, near 0 converged.
 
     Read between the last evaluation at or before 0.8 of the steps and the last one. Absent where the curve
     has no evaluation to read it from (a policy that is set in closed form). Source: this suite; after Azar et
@@ -51,7 +48,7 @@ def rejected_drift(history: History) -> Array:
 
 @metric("share", better="lower", kind="curve")
 def collapsed(history: History) -> Array:
-    """Share of pairs that are collapsed: final rejected log-ratio per token below −ln 1000, and
+    """Fraction of pairs that are collapsed: final rejected log-ratio per token below −ln 1000, and
     rejected_drift < −0.1.
 
     A rejected completion that has become unlikely and stays where it is has not collapsed.
@@ -71,7 +68,7 @@ def collapsed(history: History) -> Array:
 def collapse_step(history: History) -> Array:
     """First evaluation from which on, to the end, at least half the pairs are below −ln 1000 per token.
 
-    Null if never. Censored, so that summaries give the share of runs and the median, never a mean.
+    Null if never. Censored, so that summaries give the fraction of runs and the median, never a mean.
     Source: this suite.
     """
     half = np.where(history.recorded, history.series["below_threshold"] >= 0.5, True)

@@ -109,7 +109,8 @@ def frontier_deficit(kl: Array, ref_logp: Array, mask: Mask, deficit: Array, pro
     if not bool(((found >= -tolerance) & (found <= bound + tolerance)).all()):
         at = int(np.argmax(np.maximum(-found, found - bound) / tolerance))
         raise ArithmeticError(
-            f"frontier at KL {kl[active][at]:.17g} nats: {found[at]:.17g} below the best reward; want 0 to {bound[at]:.17g}"
+            f"frontier at KL {kl[active][at]:.17g} nats: {found[at]:.17g} below the best reward; "
+            f"want 0 to {bound[at]:.17g}"
         )
     out[active] = np.clip(found, 0.0, bound)
     return out
@@ -130,7 +131,7 @@ class _Search:
         self.p_ref = np.exp(ref)
 
     def run(self, best: float) -> Array:
-        """The smallest mean deficits, shape (R,); `best`: the largest −log π_ref of a prompt's best actions."""
+        """The smallest mean deficits, shape (R,); `best`: the most −log π_ref of a prompt's best actions."""
         log_kl = np.log(self.kl)
         # K ≤ (range/b)²/8 (Hoeffding), and where every other action has less than e^−800 of the best, K is at
         # its largest

@@ -1,4 +1,4 @@
-"""How far the policy has gone from the task's initial policy: exact on enumerable worlds, else from samples."""
+"""How far the policy has gone from the initial one: exact on enumerable worlds, else from samples."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy.typing as npt
 from xpo_bench.contract.metric import Array, Evaluation, History, Mask, WorldEvaluation, metric
 
 SETTLED = 0.02
-"""Relative change of kl over the last fifth of the steps below which a run is settled."""
+"""Relative change of kl over the last fifth of the steps below which a run has converged."""
 STILL = 1e-12
 """Nats: a kl below it is that of a policy which has not moved, up to the rounding of its log-probabilities in
 float32.
@@ -134,9 +134,7 @@ def kl_from_samples(per_sample_kl: npt.ArrayLike, prompt_index: npt.ArrayLike) -
 
 @metric("–", kind="note")
 def kl_settled(history: History) -> Array:
-    """1 where kl changed by at most 2 % of its final value (or 1e-12 nats) over the last fifth of the steps,
-    else 0.
-    """
+    """1 where kl changed by at most 2 % of its final value (or 1e-12 nats) in the last fifth of the steps."""
     before, now = history.last_fifth("kl")
     with np.errstate(invalid="ignore"):
         settled = np.abs(now - before) <= SETTLED * np.abs(now) + STILL
@@ -145,11 +143,11 @@ def kl_settled(history: History) -> Array:
 
 @metric("–", kind="run")
 def control(kl: npt.ArrayLike, regulariser: npt.ArrayLike, direction: int = 1) -> tuple[float, float]:
-    """Minus the least-squares slope of ln kl(final) on ln(regulariser), over a sweep; 0 = the knob does
-    nothing.
+    """Minus the least-squares slope of ln kl(final) on ln(regulariser), over a sweep; 0 = without effect.
 
-    Multiplied by the declared direction (−1 where a larger value loosens), so that above 0 the knob works as
-    declared. Null unless every run of the sweep is settled. The exact optimum's own slope stands beside it.
+    Multiplied by the declared direction (−1 where a larger value loosens), so that above 0 the hyperparameter
+    works as declared. Null unless every run of the sweep has converged. The exact optimum's own slope stands
+    beside it.
     Returns (value, its standard error: NaN with two points). Source: this suite.
     """
     x, y = np.log(np.asarray(regulariser, dtype=np.float64)), np.log(np.asarray(kl, dtype=np.float64))

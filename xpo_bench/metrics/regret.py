@@ -43,8 +43,8 @@ def frontier_gap(ev: Evaluation) -> Array | None:
     tolerance = ROUNDING * np.where(world.prompt_weight > 0, deficit.max(-1), 0.0).max(-1)
     if bool((gap < -tolerance).any()):
         raise ArithmeticError(
-            f"frontier_gap {float(np.nanmin(gap)):.6g}: a policy above the exact frontier; its log-probabilities or those of the "
-            "reference do not sum to 1"
+            f"frontier_gap {float(np.nanmin(gap)):.6g}: a policy above the exact frontier; "
+            "its log-probabilities or those of the reference do not sum to 1"
         )
     return np.maximum(gap, 0.0)  # keeps NaN
 
@@ -83,7 +83,7 @@ def unseen_mass(ev: Evaluation) -> Array | None:
 
 
 def optimum_kl(world: WorldEvaluation, kl_strength: Array) -> Array:
-    """KL(π*‖π_ref) in nats of the exact optimum π* ∝ π_ref·exp(r/β), NaN where β or r is unknown, shape (R,)."""
+    """KL(π*‖π_ref), nats, of the optimum π* ∝ π_ref·exp(r/β), NaN where β or r is unknown, shape (R,)."""
     beta = np.where(kl_strength > 0, kl_strength, np.nan)
     if world.reward is None:
         return np.full(beta.shape, np.nan)

@@ -7,8 +7,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from xpo_bench.contract.metric import Definition, Metric
-from xpo_bench.metrics.registry import learn
+from xpo_bench.contract.metric import Metric
+from xpo_bench.metrics.registry import defined_in, learn
 from xpo_bench.plugins import PluginInfo
 
 
@@ -25,13 +25,5 @@ def entry(metric: Metric, info: PluginInfo) -> dict[str, Any]:
 
 
 def learn_from(record: Mapping[str, Any]) -> None:
-    """Learn of the metrics that a record defines, to print and compare them; what is no definition is passed
-    over.
-    """
-    found = record.get("metric_definitions")
-    if isinstance(found, dict):
-        learn(
-            Definition(str(name), str(e.get("unit", "")), e.get("better"), str(e.get("definition", "")))
-            for name, e in found.items()
-            if isinstance(e, dict) and e.get("better") in ("higher", "lower", None)
-        )
+    """Learn of the metrics that a record defines, to print and compare them."""
+    learn(defined_in(record).values())

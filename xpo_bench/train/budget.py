@@ -9,7 +9,7 @@ from xpo_bench.contract.settings import Stage
 
 
 def stage_steps(stages: Sequence[Stage], steps: int) -> list[int]:
-    """Whole steps per stage that sum to `steps`, by rounding the cumulative shares."""
+    """Whole steps per stage that sum to `steps`, by rounding the cumulative fractions."""
     total = sum(stage.share for stage in stages)
     if abs(total - 1) > 1e-6:
         raise ValueError(f"the shares of an algorithm's stages must sum to 1, got {total:g}")
