@@ -160,8 +160,7 @@ class Step:
     state: Mapping[str, Tensor] = field(default_factory=dict)
 
     def all_reduce(self, values: Tensor) -> Tensor:
-        """The sum of `values` over the processes that share the batch, without gradient; `values` where there
-        is one process.
+        """The sum of `values` over the processes that share the batch, without gradient.
 
         A loss passes what it sums over the examples of a batch (KTO's z0). It is called equally often in all
         processes, in the same order and with the same shape, whatever the values.

@@ -50,8 +50,7 @@ def ranking_accuracy_avg(ev: Evaluation) -> Array | None:
 
 @metric("–", better="higher")
 def accuracy_lc(ev: Evaluation) -> Array | None:
-    """Length-controlled accuracy: mean of reward_accuracy over the chosen-longer and the chosen-shorter
-    pairs.
+    """Length-controlled accuracy: mean of reward_accuracy over chosen-longer and chosen-shorter pairs.
 
     Always preferring the longer completion scores ½. Absent where one of the strata is empty.
     Source: this suite; after Dubois et al. 2024 (length-controlled AlpacaEval) and Park et al. 2024.
@@ -59,6 +58,8 @@ def accuracy_lc(ev: Evaluation) -> Array | None:
     if not ev.paired:
         return None
     won = _margin_wins(ev)
+    # ½·(P(right | chosen longer) + P(right | chosen shorter)): a rule that looks at length alone is right
+    # always in one stratum and never in the other
     longer = masked_mean(won, ev.chosen_rows & (ev.chosen_length > ev.rejected_length))
     shorter = masked_mean(won, ev.chosen_rows & (ev.chosen_length < ev.rejected_length))
     return 0.5 * (longer + shorter)
@@ -87,6 +88,7 @@ def determinism(ev: Evaluation) -> Array | None:
     """
     if not ev.paired:
         return None
+    # σ(Δ) > .999 ⇔ −Δ < −ln(.999/.001): in logits, where float32 still tells .999 from .9999999
     return masked_mean(below(-ev.margin, -DECIDED, margin_tolerance(ev)), ev.chosen_rows)
 
 
@@ -112,8 +114,9 @@ def validation_accuracy(ev: Evaluation) -> Array:
 
 @metric("–", better="higher", kind="run")
 def test_accuracy(ev: Evaluation) -> Array:
-    """reward_accuracy on the held-out pairs that validation_accuracy leaves: what is reported of that
-    evaluation. Curves only.
+    """reward_accuracy on the held-out pairs that validation_accuracy leaves: what that evaluation reports.
+
+    Curves only.
 
     Source: as validation_accuracy.
     """

@@ -19,9 +19,7 @@ SLOPE_POINTS = 3
 
 @metric("share", kind="series")
 def below_threshold(ev: Evaluation) -> Array:
-    """Fraction of pairs whose rejected log-ratio per token is below −ln 1000, by more than rounding, at this
-    evaluation.
-    """
+    """Fraction of pairs whose rejected log-ratio per token is below −ln 1000 now, by more than rounding."""
     length = np.maximum(ev.rejected_length, 1.0)
     per_token = (ev.rejected_logp - ev.rejected_ref) / length
     rounding = tolerance(ev, ev.rejected_logp / length, ev.rejected_ref / length)
@@ -48,19 +46,19 @@ def rejected_drift(history: History) -> Array:
 
 @metric("share", better="lower", kind="curve")
 def collapsed(history: History) -> Array:
-    """Fraction of pairs that are collapsed: final rejected log-ratio per token below −ln 1000, and
-    rejected_drift < −0.1.
+    """Fraction of collapsed pairs: final rejected log-ratio per token below −ln 1000, rejected_drift < −0.1.
 
     A rejected completion that has become unlikely and stays where it is has not collapsed.
     Absent where pairs are below the threshold and the drift is not known.
     Source: this suite; after Azar et al. 2023, §4.2.
     """
-    share, drift = history.final("below_threshold"), rejected_drift(history)
+    fraction, drift = history.final("below_threshold"), rejected_drift(history)
+    # the drift is a difference of two means, each known up to its own rounding
     rounding = 2 * np.nan_to_num(history.final("rejected_rounding"), nan=TIE)
     return np.where(
-        np.isnan(drift) & (share > 0),
+        np.isnan(drift) & (fraction > 0),
         np.nan,
-        np.where(below(drift, FALLING, rounding) > 0, share, share * 0.0),
+        np.where(below(drift, FALLING, rounding) > 0, fraction, fraction * 0.0),
     )
 
 
@@ -72,6 +70,7 @@ def collapse_step(history: History) -> Array:
     Source: this suite.
     """
     half = np.where(history.recorded, history.series["below_threshold"] >= 0.5, True)
+    # true at k where all evaluations from k on are true: a running "and" from the end
     to_the_end = np.flip(np.logical_and.accumulate(np.flip(half, 0), 0), 0) & history.recorded
     return np.where(to_the_end.any(0), history.steps[to_the_end.argmax(0)], np.nan)
 
@@ -98,8 +97,7 @@ def collapse_slope(history: History) -> Array:
 
 
 def _total(values: Array) -> Array:
-    """Sum over evaluations (points, runs) -> (runs,), each run as if it were alone: order of summation
-    included.
-    """
+    """Sum over evaluations, (points, runs) -> (runs,)."""
+    # numpy sums a contiguous axis in an order of its own: each run gets the order that it has alone
     total: Array = np.ascontiguousarray(values.T).sum(-1)
     return total

@@ -37,9 +37,7 @@ class Deficits(NamedTuple):
 
 
 class Tilted(NamedTuple):
-    """Means over prompts at one tilt: KL in nats, deficit, and the variance of deficits within a prompt;
-    shape (R,) each.
-    """
+    """Means over prompts at one tilt, shape (R,): KL in nats, deficit, variance of deficits in a prompt."""
 
     kl: Array
     deficit: Array
@@ -202,9 +200,7 @@ class _Search:
 
 
 def _excess(x: Array) -> Array:
-    """x + exp(−x) − 1 ≥ 0 for |x| < 1, in relative precision: its series x²/2 − x³/6 + … near 0, where the
-    sum cancels.
-    """
+    """x + exp(−x) − 1 ≥ 0 for |x| < 1, in relative precision: near 0, where it cancels, x²/2 − x³/6 + …"""
     near = np.abs(x) < 0.02
     s = np.where(near, x, 0.0)
     series = (

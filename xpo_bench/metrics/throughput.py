@@ -22,8 +22,9 @@ __all__ = [
 
 @metric("1/s", better="higher", kind="run")
 def pairs_per_s(pairs: float, seconds: float) -> float | None:
-    """Training pairs per second of the training clock, device synchronised, evaluation excluded; a single is
-    half a pair.
+    """Training pairs per second of the training clock; an unpaired example is half a pair.
+
+    The device is synchronised, and evaluation excluded.
 
     Where several runs train as one computation it is that of all of them together. None without training
     time. Source: the usual definition.
@@ -33,8 +34,7 @@ def pairs_per_s(pairs: float, seconds: float) -> float | None:
 
 @metric("1/s", better="higher", kind="run")
 def tokens_per_s(tokens: float, seconds: float) -> float | None:
-    """Tokens that the model really processed per second of the training clock: shared prompts count once,
-    padding never.
+    """Tokens processed per second of the training clock: shared prompts count once, padding never.
 
     None without training time. Source: the usual definition.
     """

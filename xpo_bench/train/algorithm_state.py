@@ -29,6 +29,7 @@ def next_state(algorithm: Algorithm, pieces: Sequence[Step], processes: Processe
     Raises:
         TypeError, ValueError: what `next_state` returns is no state, or another one in every process.
     """
+    # one state per optimizer step: it must not see into how many micro-batches the step was cut
     step = joined(pieces)
     found = algorithm.next_state(step)
     if not isinstance(found, Mapping) or set(found) != set(step.state):

@@ -16,6 +16,7 @@ def stage_steps(stages: Sequence[Stage], steps: int) -> list[int]:
     ends, reached = [0], 0.0
     for stage in stages:
         reached += stage.share
+        # rounded ends, not rounded lengths: errors do not add up, and the last end is `steps`
         ends.append(round(reached * steps))
     return [after - before for before, after in pairwise(ends)]
 

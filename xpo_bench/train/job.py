@@ -78,6 +78,7 @@ Progress = Callable[[int, int, float | None], None]
 
 def stack_configs(algorithms: Sequence[Algorithm], dtype: torch.dtype, device: torch.device) -> Algorithm:
     """One algorithm whose float fields are tensors of shape (runs, 1)."""
+    # β of shape (runs, 1) meets log-ratios of shape (runs, N): a loss written for one run computes all
     first = algorithms[0]
     stacked: Mapping[str, Any] = {
         f.name: torch.tensor([[getattr(a, f.name)] for a in algorithms], dtype=dtype, device=device)

@@ -38,6 +38,7 @@ class SFTOverhead:
             step_s: seconds of the algorithm's step, sampling included. update_s: of its optimizer update.
             requests: what `policy.score` is asked for with a graph, per micro-batch.
         """
+        # a clock of its own: the run's would charge the cell for a step that is not its own
         clock = Clock(str(self.policy.device))
         with clock.charge("train_s"):
             for request in requests:

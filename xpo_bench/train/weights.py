@@ -7,7 +7,7 @@ numbers decide that a step is finite.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -20,45 +20,17 @@ from xpo_bench.train.job import Job
 from xpo_bench.train.optim import ModuleOptimizer, StackedOptimizer, Stepper
 
 
-class Weights(Protocol):
-    """What a step asks of the weights that it changes.
-
-    Attributes:
-        sharded: processes share the layers, so that all of them make every forward pass, evaluation included.
-    """
-
-    sharded: bool
-
-    def gradients(self, loss: Tensor) -> list[Tensor]:
-        """Gradients of a loss, zero where it does not reach."""
-        ...
-
-    def exchange(self, loss: Tensor, grads: list[Tensor], clock: Clock) -> tuple[Tensor, list[Tensor], float]:
-        """Loss and gradients of the whole step from those of this process, and the seconds that it took."""
-        ...
-
-    def finite(self, grads: Sequence[Tensor]) -> Tensor:
-        """Whether the gradients of each run are finite, shape (runs,)."""
-        ...
-
-    def optimizer(self, jobs: Sequence[Job]) -> Stepper:
-        """The optimizer of the jobs, in its initial state."""
-        ...
-
-    def whole(self) -> list[Tensor]:
-        """Parameters that every process has whole, and that must be equal in all of them."""
-        ...
-
-
 class SideBySide:
     """The weights of several runs, each tensor with a leading runs axis; one process trains them."""
 
     sharded = False
+    """Processes share the layers, so that all of them make every forward pass, evaluation included."""
 
     def __init__(self, policy: Policy) -> None:
         self.policy = policy
 
     def gradients(self, loss: Tensor) -> list[Tensor]:
+        """Gradients of a loss, zero where it does not reach."""
         # The loss is Σ over runs, and no run reads another's weights: its gradient holds every run's own.
         # The rows of a step may all be absent, and its loss then reach no weight.
         return list(torch.autograd.grad(loss, self.policy.parameters(), materialize_grads=True))
@@ -71,11 +43,13 @@ class SideBySide:
         return torch.isfinite(torch.stack([grad.flatten(1).sum(1) for grad in grads])).all(0)
 
     def optimizer(self, jobs: Sequence[Job]) -> Stepper:
+        """The optimizer of the jobs, in its initial state."""
         # runs differ in their learning rates, so that a sweep over them is one computation: shape (runs,)
         lr = torch.tensor([job.lr for job in jobs], dtype=self.policy.value_dtype, device=self.policy.device)
         return StackedOptimizer(jobs[0].optimizer, self.policy.parameters(), lr, jobs[0].budget.clip)
 
     def whole(self) -> list[Tensor]:
+        """Parameters that every process has whole, and that must be equal in all of them."""
         return self.policy.parameters()
 
 
@@ -128,6 +102,9 @@ class SharedModel(OneModel):
 
     def whole(self) -> list[Tensor]:
         return self.sharding.whole(self.policy.parameters())
+
+
+Weights: TypeAlias = SideBySide | OneModel
 
 
 def weights_of(policy: Policy, processes: Processes) -> Weights:

@@ -92,9 +92,7 @@ def _p_chosen(rows: Sequence[Sequence[Example]]) -> Array:
 
 
 def _sides(run: Sequence[Example], paired: bool) -> tuple[list[Completion], list[Completion]]:
-    """Chosen and rejected completions of a run's rows; of unpaired labels the desirable and the undesirable
-    ones.
-    """
+    """Chosen and rejected completions of a run's rows; of unpaired examples the desirable and the others."""
     if not paired:
         return _labelled(run, True), _labelled(run, False)
     pairs = [e for e in run if isinstance(e, Pair)]

@@ -100,6 +100,7 @@ class Evaluator:
         if self.on_policy and step in self.on_policy[0].points:
             sampled = self._sampled(alive)
         if self.eval_set:
+            # at step 0 the policy is the reference, whose scores are known
             found = evaluate(self.policy, self.eval_set, step, blocks, self.kl_strength, world, step == 0)
             self.curve.add(found, alive, sampled)
         if self.heldout_set and self._heldout_due(step):
@@ -148,6 +149,7 @@ class Evaluator:
                 for r, value in enumerate(values):
                     if math.isfinite(value):
                         out[r][prefix + name] = float(value)
+                    # "never" and "undefined" are results: the other metrics that do not apply are left out
                     elif name in ("collapse_step", "collapse_slope"):
                         out[r][prefix + name] = None
         for metrics in out:

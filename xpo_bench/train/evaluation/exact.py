@@ -122,7 +122,19 @@ class Tables:
 
     def evaluation(self) -> WorldEvaluation:
         """The exact distributions of the policies as they stand."""
-        return world_evaluation(self.policy, self.prompt_weight, self.seen)
+        layout, found = self.policy.layout, self.policy.log_probs()
+        logp = array(found)
+        if found.dtype != torch.float64:
+            # rounded logarithms are those of no distribution, and KL and rewards want one: log π − log Σ π
+            logp = logp - np.logaddexp.reduce(logp, axis=-1, keepdims=True)
+        return WorldEvaluation(
+            logp=logp,
+            ref_logp=layout.log_reference,
+            mask=layout.mask,
+            reward=layout.reward,
+            prompt_weight=self.prompt_weight,
+            seen=self.seen,
+        )
 
     def final_policy(self, run: int) -> FinalPolicy | None:
         """The distribution of one run, or None where it is too large for a record."""
@@ -132,24 +144,6 @@ class Tables:
 def array(values: Tensor) -> Array:
     """A float64 copy on the host."""
     return values.detach().to("cpu", torch.float64).numpy()
-
-
-def world_evaluation(policy: Enumeration, prompt_weight: Array, seen: Mask | None = None) -> WorldEvaluation:
-    """The exact distributions of a policy; `seen` marks actions of the training data, shape (runs, P, A)."""
-    layout = policy.layout
-    found = policy.log_probs()
-    logp = array(found)
-    if found.dtype != torch.float64:
-        # rounded logarithms sum to 1 in no exponent, and KL and rewards want a distribution: log π − log Σ π
-        logp = logp - np.logaddexp.reduce(logp, axis=-1, keepdims=True)
-    return WorldEvaluation(
-        logp=logp,
-        ref_logp=layout.log_reference,
-        mask=layout.mask,
-        reward=layout.reward,
-        prompt_weight=prompt_weight,
-        seen=seen,
-    )
 
 
 def prompt_weights(policy: Enumeration, rows: Sequence[Sequence[Example]]) -> Array:
