@@ -24,8 +24,8 @@ from xpo_bench import Budget
 from xpo_bench.policy.language.causal_lm import CausalLM
 from xpo_bench.policy.language.ensemble import Ensemble
 from xpo_bench.runner import environment
-from xpo_bench.train.evaluation.on_policy import ReferenceScorer
 from xpo_bench.train.job import Job
+from xpo_bench.train.reference_scores import ReferenceScorer
 from xpo_bench.train.trainer import GroupTrainer
 from xpo_bench_plugins.algorithms.dpo import DPO
 from xpo_bench_plugins.tasks.overfit_pair import OverfitPair
@@ -50,7 +50,7 @@ def step_ms(copies: int, steps: int, device: str) -> float:
         trainer = GroupTrainer(single, jobs, ReferenceScorer(single, states[0], {}), device=device)
     else:
         ensemble: Any = Ensemble(single, [states[c % DISTINCT] for c in range(copies)])
-        trainer = GroupTrainer(ensemble, jobs, None, device=device)  # type: ignore[arg-type]
+        trainer = GroupTrainer(ensemble, jobs, None, device=device)
     return float(trainer.run()[0].timing["step_ms_median"])
 
 

@@ -53,7 +53,7 @@ def trainer(runs: int, batch: int, steps: int) -> GroupTrainer:
         Job(DPO(beta=0.05 + 0.001 * (r % 100)), "bandit", r, 0.05, "adam", known[r % DATASETS], budget)
         for r in range(runs)
     ]
-    return GroupTrainer(TabularPolicy(known[0].world, runs), jobs, None)  # type: ignore[arg-type]
+    return GroupTrainer(TabularPolicy(known[0].world, runs), jobs, None)
 
 
 def step_ms(runs: int, batch: int, steps: int) -> float:
@@ -69,7 +69,7 @@ def test_a_step(benchmark: Callable[..., Any], runs: int, batch: int) -> None:
     prepared = trainer(runs, batch, 200)
     prepared.run()
     benchmark.extra_info["runs"] = runs  # type: ignore[attr-defined]
-    benchmark(prepared._step, 1, 1.0)
+    benchmark(prepared.update.step, 1, 1.0)
 
 
 def measure(

@@ -18,8 +18,8 @@ from transformers import PrinterCallback, TrainerCallback
 from benchmarks.peers.cases import Batches, Case, require
 from xpo_bench import Budget, Dataset
 from xpo_bench.contract.examples import Pair
-from xpo_bench.train.evaluation.on_policy import ReferenceScorer
 from xpo_bench.train.job import Job
+from xpo_bench.train.reference_scores import ReferenceScorer
 from xpo_bench.train.row_selection import Rows
 from xpo_bench.train.trainer import GroupTrainer
 from xpo_bench_plugins.algorithms.dpo import DPO
@@ -66,7 +66,7 @@ def ours(case: Case, job: Job, losses: list[float] | None = None) -> list[float]
             losses.append(math.nan if loss is None else loss)
 
     trainer = GroupTrainer(case.policy, [job], ReferenceScorer(case.policy, case.initial, {}), progress=note)
-    trainer.bare = None  # its comparisons are off the clock, and take as long as the steps
+    trainer.sft_overhead = None  # its comparisons are off the clock, and take as long as the steps
     (outcome,) = trainer.run()
     require(
         outcome.status == "ok" and not outcome.notes.get("truncated"),

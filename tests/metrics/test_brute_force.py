@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from xpo_bench.contract.metric import Evaluation, WorldEvaluation
-from xpo_bench.metrics.registry import evaluate_point
+from xpo_bench.metrics.curve import evaluate_point
 
 Pairs = Callable[..., Evaluation]
 

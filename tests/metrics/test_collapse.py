@@ -10,30 +10,30 @@ import pytest
 
 from xpo_bench.contract.metric import Evaluation
 from xpo_bench.metrics.collapse import THRESHOLD
-from xpo_bench.metrics.registry import Curve
+from xpo_bench.metrics.curve import Curve
 
 Pairs = Callable[..., Evaluation]
-Course = Callable[[int], Any]
+CurveAt = Callable[[int], Any]
 STEPS = [0, 1, 2, 5, *range(10, 201, 10)]
 
 
 def run(
-    pairs: Pairs, courses: Sequence[Callable[[int], Any]], steps: Sequence[int] = STEPS, length: float = 1.0
+    pairs: Pairs, curves: Sequence[Callable[[int], Any]], steps: Sequence[int] = STEPS, length: float = 1.0
 ) -> dict[str, np.ndarray]:
-    """Final metrics of runs whose rejected log-ratios follow the given courses."""
+    """Final metrics of runs whose rejected log-ratios follow the given curves."""
     curve = Curve(steps[-1])
     for t in steps:
-        rejected = np.array([np.atleast_1d(course(t)) for course in courses], float)
+        rejected = np.array([np.atleast_1d(curve_at(t)) for curve_at in curves], float)
         curve.add(pairs(np.zeros_like(rejected), rejected, t, rejected_length=np.full_like(rejected, length)))
     return curve.final()
 
 
-def test_settled_falling_never(pairs: Pairs) -> None:
+def test_converged_falling_never(pairs: Pairs) -> None:
     got = run(
         pairs,
         [
             lambda t: -10.0 * np.log1p(t),  # falls as ln t for ever
-            lambda t: -20.0 * (1 - np.exp(-t / 10)),  # far below the threshold, but settled
+            lambda t: -20.0 * (1 - np.exp(-t / 10)),  # far below the threshold, but converged
             lambda t: -2.0 * np.log1p(t) / 6,  # falls, never far
         ],
     )
@@ -63,11 +63,11 @@ def test_half_of_the_pairs(pairs: Pairs) -> None:
 
 
 def test_threshold_is_per_token(pairs: Pairs) -> None:
-    def course(t: int) -> float:
+    def curve_at(t: int) -> float:
         return -0.05 * t  # −10 at the end
 
-    assert run(pairs, [course], length=1)["collapsed"][0] == 1
-    assert run(pairs, [course], length=2)["collapsed"][0] == 0
+    assert run(pairs, [curve_at], length=1)["collapsed"][0] == 1
+    assert run(pairs, [curve_at], length=2)["collapsed"][0] == 0
     assert pytest.approx(-6.907755) == THRESHOLD
 
 
@@ -95,7 +95,7 @@ def test_the_dead_do_not_come_back(pairs: Pairs) -> None:
     assert [row["step"] for row in curve.rows(0)] == [0]
 
 
-def test_closed_form_policies_have_no_course(pairs: Pairs) -> None:
+def test_closed_form_policies_have_no_curve_at(pairs: Pairs) -> None:
     """Evaluated before and after only: no drift, and no claim of collapse unless nothing is below."""
     got = run(pairs, [lambda t: -20.0 * t / 1000, lambda t: -2.0 * t / 1000], steps=[0, 1000])
     assert np.isnan(got["rejected_drift"]).all()
@@ -154,9 +154,9 @@ def test_kl_settled(pairs: Pairs) -> None:
         {"kl_settled": True},
         {"kl_settled": True},
     ]
-    bare = Curve(1)
-    bare.add(pairs([-1], [-1], 0))
-    assert bare.notes(0) == {}
+    lone = Curve(1)
+    lone.add(pairs([-1], [-1], 0))
+    assert lone.notes(0) == {}
 
 
 def test_unpaired_collapse(pairs: Pairs) -> None:

@@ -9,8 +9,8 @@ import pytest
 
 from xpo_bench.contract.metric import Evaluation, WorldEvaluation
 from xpo_bench.metrics import frontier
+from xpo_bench.metrics.curve import evaluate_point
 from xpo_bench.metrics.frontier import frontier_deficit, frontier_reward
-from xpo_bench.metrics.registry import evaluate_point
 
 L = np.longdouble
 WORLDS, TOGETHER = 2000, 25

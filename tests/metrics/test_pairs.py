@@ -9,7 +9,7 @@ import pytest
 
 from xpo_bench.contract.metric import Evaluation
 from xpo_bench.metrics.accuracy import generalization_gap
-from xpo_bench.metrics.registry import evaluate_point
+from xpo_bench.metrics.curve import evaluate_point
 from xpo_bench.metrics.throughput import acceptance_rate, pairs_per_s, prepare_s, tokens_per_s
 
 Pairs = Callable[..., Evaluation]

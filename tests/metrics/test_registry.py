@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from xpo_bench.contract.metric import Definition, metric
-from xpo_bench.metrics.registry import METRICS, describe, find, learn, take
+from xpo_bench.metrics.registry import METRICS, better, defined_in, describe, find, learn, take
 
 CONTRACT = {
     "chosen_logp",
@@ -101,6 +101,19 @@ def test_what_is_learned_changes_nothing_of_the_suite_s_own() -> None:
     assert learned is not None
     assert (learned.unit, learned.better) == ("miles", "higher")
     assert "learned_here" not in {row["name"] for row in describe()}
+
+
+def test_definitions_of_records_travel_as_a_value() -> None:
+    entry = {"unit": "miles", "better": "higher", "definition": "Another."}
+    record = {"metric_definitions": {"carried": entry, "kl": entry, "odd": {"better": "sideways"}, "none": 3}}
+    found = defined_in(record)
+    assert found.keys() == {"carried", "kl"}
+    assert find("heldout_carried", found) == Definition("carried", "miles", "higher", "Another.")
+    assert better("carried", found) == "higher"
+    assert find("kl", found) is METRICS["kl"]
+    assert find("carried") is None  # reading changes nothing
+    assert find("carried", {}) is None
+    assert defined_in({}) == defined_in({"metric_definitions": None}) == {}
 
 
 def test_no_torch() -> None:

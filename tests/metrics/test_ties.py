@@ -11,8 +11,8 @@ import pytest
 from xpo_bench.contract.metric import Evaluation
 from xpo_bench.metrics.accuracy import DECIDED
 from xpo_bench.metrics.collapse import THRESHOLD
+from xpo_bench.metrics.curve import Curve, evaluate_point
 from xpo_bench.metrics.gold import win_rate
-from xpo_bench.metrics.registry import Curve, evaluate_point
 
 Pairs = Callable[..., Evaluation]
 FLOAT32 = float(np.finfo(np.float32).eps)
@@ -100,7 +100,7 @@ def test_equal_rewards_computed_in_another_order_tie() -> None:
     assert win_rate([[0.0, 1e6]], [[1e-17, 1e6]]) == 0.5
 
 
-def test_a_policy_that_has_not_moved_has_settled(pairs: Pairs) -> None:
+def test_a_policy_that_has_not_moved_has_converged(pairs: Pairs) -> None:
     """Its KL is rounding, of which no part is 2 %."""
     curve = Curve(100)
     for step, kl in ((0, 0.0), (80, 1e-33), (100, 7e-33)):

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from xpo_bench.contract.metric import Evaluation
+from xpo_bench.metrics.curve import evaluate_point
 from xpo_bench.metrics.kl import kl_from_samples
-from xpo_bench.metrics.registry import evaluate_point
 from xpo_bench.metrics.regret import frontier_reward
 
 REF = np.array([0.4, 0.3, 0.2, 0.1])

@@ -12,7 +12,7 @@ import torch
 from xpo_bench import Completion, ModelSpec
 from xpo_bench.policy.language.causal_lm import CausalLM
 from xpo_bench.runner.references import References, fingerprint
-from xpo_bench.train.evaluation.on_policy import CachedScore
+from xpo_bench.train.reference_scores import CachedScore
 
 SPEC = ModelSpec(name="tiny", hidden_size=16, intermediate_size=32, layers=1, heads=2, context=64)
 ITEMS = [Completion("a", "one"), Completion("a", "two"), Completion("b", "")]

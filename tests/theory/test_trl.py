@@ -16,9 +16,9 @@ from torch import Tensor
 
 from xpo_bench import Algorithm, Budget, Completion, Dataset, ModelSpec, Pair, Single
 from xpo_bench.policy.language.causal_lm import CausalLM
-from xpo_bench.train.evaluation.on_policy import ReferenceScorer
 from xpo_bench.train.job import Job
 from xpo_bench.train.optim import ModuleOptimizer
+from xpo_bench.train.reference_scores import ReferenceScorer
 from xpo_bench.train.trainer import GroupTrainer
 from xpo_bench_plugins.algorithms.dpo import DPO
 from xpo_bench_plugins.algorithms.ipo import IPO
@@ -89,7 +89,7 @@ def ours(
         ReferenceScorer(policy, reference, {}),
         progress=lambda step, steps, loss: losses.append(loss),
     )
-    trainer.bare = None
+    trainer.sft_overhead = None
     trainer.run()
     assert losses[0] is not None
     return losses[0], dict(zip(policy.snapshot(), seen[0], strict=True))

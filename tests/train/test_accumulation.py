@@ -11,8 +11,8 @@ from torch import Tensor
 
 from xpo_bench import Algorithm, ModelSpec, Pair
 from xpo_bench.policy.language.causal_lm import CausalLM
-from xpo_bench.train.evaluation.on_policy import ReferenceScorer
 from xpo_bench.train.job import Job, Outcome
+from xpo_bench.train.reference_scores import ReferenceScorer
 from xpo_bench.train.trainer import GroupTrainer
 from xpo_bench_plugins.algorithms.cpo import CPO
 from xpo_bench_plugins.algorithms.dpo import DPO

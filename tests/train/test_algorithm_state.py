@@ -14,8 +14,8 @@ from torch.nn.functional import logsigmoid
 from xpo_bench import Algorithm, ModelSpec, Pair, Stage, Step
 from xpo_bench.policy.language.causal_lm import CausalLM
 from xpo_bench.train.data_parallel import Processes
-from xpo_bench.train.evaluation.on_policy import ReferenceScorer
 from xpo_bench.train.job import Job, Outcome
+from xpo_bench.train.reference_scores import ReferenceScorer
 from xpo_bench.train.trainer import GroupTrainer
 
 ROWS = tuple(Pair(f"x{i}", "a" * (1 + i % 3), "b" * (1 + i % 2)) for i in range(6))
@@ -80,7 +80,7 @@ def _nothing_seen() -> None:
     seen.clear()
 
 
-def course(outcome: Outcome) -> list[Any]:
+def curve_of(outcome: Outcome) -> list[Any]:
     timed = {"pairs_per_s", "tokens_per_s", "prepare_s"}
     return [[{k: v for k, v in row.items() if k not in timed} for row in outcome.curve], outcome.final_policy]
 
@@ -108,7 +108,7 @@ def test_one_run_alone_is_bit_for_bit_one_of_many(
     together = train(jobs)
     assert len({str(outcome.final_policy) for outcome in together}) == len(jobs)
     for j, outcome in zip(jobs, together, strict=True):
-        assert course(train([j])[0]) == course(outcome)
+        assert curve_of(train([j])[0]) == curve_of(outcome)
 
 
 def test_without_state_nothing_is_kept_or_called(
@@ -129,7 +129,7 @@ def test_the_state_begins_anew_where_the_optimizer_does(
 
 
 def test_a_language_model_in_micro_batches_keeps_the_state_of_the_whole_step(job: Callable[..., Job]) -> None:
-    courses = []
+    curves = []
     for micro in (0, 1, 2):
         seen.clear()
         policy = CausalLM.load(SPEC, init_seed=0, dtype="float64")
@@ -138,9 +138,9 @@ def test_a_language_model_in_micro_batches_keeps_the_state_of_the_whole_step(job
         (outcome,) = GroupTrainer(policy, [job(Smoothed(), ROWS, **words)], scorer).run()
         assert outcome.status == "ok"
         assert len(seen) == 4
-        courses.append([[float(before), float(mean)] for before, mean in seen])
-    for other in courses[1:]:
-        torch.testing.assert_close(torch.tensor(other), torch.tensor(courses[0]), rtol=1e-9, atol=1e-12)
+        curves.append([[float(before), float(mean)] for before, mean in seen])
+    for other in curves[1:]:
+        torch.testing.assert_close(torch.tensor(other), torch.tensor(curves[0]), rtol=1e-9, atol=1e-12)
 
 
 class Echo(Processes):

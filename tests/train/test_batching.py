@@ -10,7 +10,7 @@ from narrow import present
 
 from xpo_bench import Completion, Pair, Scores, Single, Step
 from xpo_bench.train.batching import mismatch, row_schedule, token_schedule, usable
-from xpo_bench.train.stage_data import by_token, take
+from xpo_bench.train.score_ops import by_token, take
 
 
 def rng(seed: int = 0) -> np.random.Generator:

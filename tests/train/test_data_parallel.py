@@ -15,8 +15,8 @@ from xpo_bench import ModelSpec, Pair, Step
 from xpo_bench.policy.language.causal_lm import CausalLM
 from xpo_bench.train import data_parallel
 from xpo_bench.train.data_parallel import ALONE, Processes
-from xpo_bench.train.evaluation.on_policy import ReferenceScorer
 from xpo_bench.train.job import Job
+from xpo_bench.train.reference_scores import ReferenceScorer
 from xpo_bench.train.trainer import GroupTrainer
 from xpo_bench_plugins.algorithms.dpo import DPO
 

@@ -13,10 +13,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from xpo_bench import Budget, Completion, Dataset, ModelSpec, Pair, Single
 from xpo_bench.policy.language.causal_lm import CausalLM
-from xpo_bench.train.evaluation.on_policy import GOLD_POINTS, ReferenceScorer
+from xpo_bench.train.evaluation.on_policy import GOLD_POINTS
 from xpo_bench.train.job import Job, Outcome
 from xpo_bench.train.memory import RESET
-from xpo_bench.train.sft_overhead import BareStep
+from xpo_bench.train.reference_scores import ReferenceScorer
+from xpo_bench.train.sft_overhead import SFTOverhead
 from xpo_bench.train.trainer import GroupTrainer
 from xpo_bench_plugins.algorithms.dpo import DPO
 from xpo_bench_plugins.algorithms.ipo import IPO
@@ -96,13 +97,13 @@ def test_shared_reference_scores_are_charged_to_everyone(policy: CausalLM) -> No
     assert free < alone  # reads no reference
 
 
-def test_comparing_with_a_bare_step_leaves_the_run_as_it_is(
+def test_comparing_with_an_sft_step_leaves_the_run_as_it_is(
     policy: CausalLM, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with_it = trained(policy, DPO(), {})
     assert with_it.metrics["overhead"] is not None
     assert with_it.metrics["overhead"] > 0
-    monkeypatch.setattr(BareStep, "compare", lambda *_: None)
+    monkeypatch.setattr(SFTOverhead, "measure", lambda *_: None)
     without = trained(policy, DPO(), {})
     assert "overhead" not in without.metrics
     assert with_it.curve == without.curve
@@ -138,7 +139,7 @@ def test_a_gold_reward_is_followed_along_the_run(policy: CausalLM) -> None:
 
 
 def test_the_warm_start_trains_on_the_corpus(tmp_path: Path) -> None:
-    from xpo_bench.train.evaluation.on_policy import prepare_initial
+    from xpo_bench.train.warm_start import prepare_initial
 
     text = Completion("say q", "qqqq")
     likelier = {}

@@ -13,9 +13,9 @@ from xpo_bench import Algorithm, Completion, ModelSpec, Pair
 from xpo_bench.errors import UsageError
 from xpo_bench.policy.language.causal_lm import CausalLM
 from xpo_bench.policy.language.tokenizers import IdTokenizer
-from xpo_bench.train.evaluation.on_policy import ReferenceScorer
 from xpo_bench.train.job import Job, Outcome
 from xpo_bench.train.memory import is_out_of_memory
+from xpo_bench.train.reference_scores import ReferenceScorer
 from xpo_bench.train.trainer import GroupTrainer
 from xpo_bench_plugins.algorithms.dpo import DPO
 from xpo_bench_plugins.algorithms.kto import KTO
@@ -54,7 +54,7 @@ def fit(job: Job, room: int) -> tuple[Tensor, Outcome, list[int]]:
     assert isinstance(policy, Scarce)
     policy.room, policy.asked = room, []
     trainer = GroupTrainer(policy, [job], ReferenceScorer(policy, policy.snapshot(), {}))
-    trainer.bare = None
+    trainer.sft_overhead = None
     (outcome,) = trainer.run()
     return torch.cat([value.flatten() for value in policy.snapshot().values()]), outcome, policy.asked
 

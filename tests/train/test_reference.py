@@ -16,8 +16,8 @@ from torch.nn.functional import logsigmoid
 from xpo_bench import Algorithm, ModelSpec, Pair, Single, Stage, Step, World
 from xpo_bench.policy.language.causal_lm import CausalLM
 from xpo_bench.policy.language.ensemble import Ensemble
-from xpo_bench.train.evaluation.on_policy import ReferenceScorer
 from xpo_bench.train.job import Job, Outcome
+from xpo_bench.train.reference_scores import ReferenceScorer
 from xpo_bench.train.trainer import GroupTrainer
 from xpo_bench_plugins.algorithms.kto import KTO, reference_point
 from xpo_bench_plugins.algorithms.rlhf import RLHF

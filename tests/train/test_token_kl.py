@@ -14,9 +14,9 @@ from torch.nn.functional import logsigmoid
 from xpo_bench import Algorithm, Group, ModelSpec, Pair, Scores, Stage, Step
 from xpo_bench.policy.language.causal_lm import CausalLM
 from xpo_bench.policy.language.ensemble import Ensemble
-from xpo_bench.train.evaluation.on_policy import ReferenceScorer
 from xpo_bench.train.job import Job, Outcome
-from xpo_bench.train.stage_data import by_token
+from xpo_bench.train.reference_scores import ReferenceScorer
+from xpo_bench.train.score_ops import by_token
 from xpo_bench.train.trainer import GroupTrainer
 
 ROWS = tuple(Pair(f"x{i % 4}", "ab"[: 1 + i % 2] * 2, "cd"[i % 2 :]) for i in range(6))
@@ -121,7 +121,7 @@ def test_who_does_not_ask_pays_nothing(job: Callable[..., Job]) -> None:
         scorer = ReferenceScorer(policy, policy.snapshot(), {})
         trainer = GroupTrainer(policy, [job(algorithm, ROWS, **SMALL | {"steps": 2})], scorer)
         trainer.run()
-        tokens[algorithm.name] = trainer.tokens_seen
+        tokens[algorithm.name] = trainer.update.tokens_seen
     assert tokens["both"] == 2 * tokens["free"]
     assert tokens["free"] < tokens["anchored"] < tokens["both"]
 
@@ -146,7 +146,7 @@ def test_runs_side_by_side_are_each_alone(
 def test_copies_of_a_model_are_each_alone(job: Callable[..., Job]) -> None:
     jobs = [job(Anchored(weight=w, reference="previous"), ROWS, **SMALL | {"steps": 4}) for w in (0.1, 2.0)]
     single = CausalLM.load(SPEC, init_seed=0, dtype="float64")
-    together = GroupTrainer(Ensemble(single, [single.snapshot()] * 2), jobs, None).run()  # type: ignore[arg-type]
+    together = GroupTrainer(Ensemble(single, [single.snapshot()] * 2), jobs, None).run()
     for j, outcome in zip(jobs, together, strict=True):
         (alone,) = language([j])
         assert outcome.metrics["chosen_logp"] == pytest.approx(alone.metrics["chosen_logp"], rel=1e-6)

@@ -93,7 +93,7 @@ def test_pairs_and_singles_see_the_same_rows(job: MakeJob, train: Train, budget:
     assert seen["pairs"][0][0] != seen["pairs"][0][1]  # seeds differ
 
 
-def test_a_seed_sees_the_same_rows_in_any_company(job: MakeJob, train: Train) -> None:
+def test_a_seed_sees_the_same_rows_whatever_trains_beside_it(job: MakeJob, train: Train) -> None:
     of_pairs, _, seen = spies()
     train([job(of_pairs(), ROWS, seed=seed, batch_size=7, label_noise=0.2) for seed in (0, 1, 2)])
     together = [step[1] for step in seen["pairs"]]

@@ -8,7 +8,7 @@ of examples of a batch and `T` the longest completion in tokens. Log-probabiliti
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -34,6 +34,10 @@ class Group:
     grad: bool = True
     mismatched: bool = False
     token_kl: bool = False
+
+
+DERIVED = ("sum", "length", "mean")
+"""Properties of `Scores` that have one number per completion."""
 
 
 @dataclass(frozen=True)
@@ -78,15 +82,54 @@ class Scores:
             raise TypeError("there is no token_kl here: the group has to declare Group(token_kl=True)")
         return self.token_kl.masked_fill(~self.mask.bool(), 0.0).sum(-1)
 
+    def map(
+        self, change: Callable[[Tensor], Tensor], derived: Callable[[Tensor], Tensor] | None = None
+    ) -> Scores:
+        """The scores with every tensor per token changed alike: log-probabilities, mask and `token_kl`.
+
+        Args:
+            change: a function of tensors of shape `(..., N, T)`.
+            derived: the same for those of `sum`, `length` and `mean` that are known, of shape `(..., N)`.
+                Without it they are computed anew.
+        """
+        kl = None if self.token_kl is None else change(self.token_kl)
+        out = Scores(change(self.token_logps), change(self.mask), kl)
+        if derived is not None:
+            for name in DERIVED:
+                if name in self.__dict__:  # where `cached_property` keeps what it has computed
+                    out.__dict__[name] = derived(self.__dict__[name])
+        return out
+
+    def pad(self, width: int) -> Scores:
+        """The scores with masked tokens added, `width` in all; the scores themselves if they have as many."""
+        short = width - self.mask.shape[-1]
+        if short <= 0:
+            return self
+        from torch.nn.functional import pad
+
+        # zeros are off the mask: Σ_t log π(y_t) and the length are those of the given tokens
+        return self.map(lambda values: pad(values, (0, short)))
+
+    @staticmethod
+    def cat(parts: Sequence[Scores], dim: int = -2) -> Scores:
+        """Scores one behind the other along an axis (rows by default), padded to the widest.
+
+        `token_kl` is joined where all parts have it.
+        """
+        import torch
+
+        width = max(scores.mask.shape[-1] for scores in parts)
+        padded = [scores.pad(width) for scores in parts]
+        kls = [scores.token_kl for scores in padded if scores.token_kl is not None]
+        return Scores(
+            torch.cat([scores.token_logps for scores in padded], dim),
+            torch.cat([scores.mask for scores in padded], dim),
+            torch.cat(kls, dim) if len(kls) == len(padded) else None,
+        )
+
     def detach(self) -> Scores:
         """The same scores outside the graph."""
-        out = Scores(
-            self.token_logps.detach(), self.mask, None if self.token_kl is None else self.token_kl.detach()
-        )
-        for name in ("sum", "length", "mean"):  # keep what is already derived
-            if name in self.__dict__:
-                out.__dict__[name] = self.__dict__[name].detach()
-        return out
+        return self.map(lambda values: values.detach(), derived=lambda values: values.detach())
 
 
 @dataclass(frozen=True)
@@ -117,8 +160,7 @@ class Step:
     state: Mapping[str, Tensor] = field(default_factory=dict)
 
     def all_reduce(self, values: Tensor) -> Tensor:
-        """The sum of `values` over the processes that share the batch, without gradient; `values` where there
-        is one process.
+        """The sum of `values` over the processes that share the batch, without gradient.
 
         A loss passes what it sums over the examples of a batch (KTO's z0). It is called equally often in all
         processes, in the same order and with the same shape, whatever the values.

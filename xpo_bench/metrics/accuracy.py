@@ -13,8 +13,7 @@ DECIDED = float(np.log(0.999 / 0.001))
 
 @metric("–", better="higher")
 def reward_accuracy(ev: Evaluation) -> Array | None:
-    """Share of pairs with Δ > 0, the log-ratios taken against the initial policy; ties up to rounding count
-    ½.
+    """Fraction of pairs with Δ > 0, log-ratios against the initial policy; ties up to rounding count ½.
 
     At step 0 it is ½ by construction. Pairs without a preferred side are left out.
     Source: Lambert et al. 2024 (RewardBench, DPO as implicit reward).
@@ -24,7 +23,7 @@ def reward_accuracy(ev: Evaluation) -> Array | None:
 
 @metric("–", better="higher")
 def ranking_accuracy(ev: Evaluation) -> Array | None:
-    """Share of pairs whose chosen completion has the higher summed log-probability; ties count ½.
+    """Fraction of pairs whose chosen completion has the higher summed log-probability; ties count ½.
 
     Source: Chen et al. 2024, §2 (preference learning algorithms do not learn preference rankings).
     """
@@ -36,7 +35,7 @@ def ranking_accuracy(ev: Evaluation) -> Array | None:
 
 @metric("–", better="higher")
 def ranking_accuracy_avg(ev: Evaluation) -> Array | None:
-    """Share of pairs whose chosen completion has the higher average log-probability per token; ties count ½.
+    """Fraction of pairs whose chosen completion has the higher mean log-probability per token; ties count ½.
 
     Source: Meng et al. 2024, §2 (the metric that generation is guided by).
     """
@@ -51,8 +50,7 @@ def ranking_accuracy_avg(ev: Evaluation) -> Array | None:
 
 @metric("–", better="higher")
 def accuracy_lc(ev: Evaluation) -> Array | None:
-    """Length-controlled accuracy: mean of reward_accuracy over the chosen-longer and the chosen-shorter
-    pairs.
+    """Length-controlled accuracy: mean of reward_accuracy over chosen-longer and chosen-shorter pairs.
 
     Always preferring the longer completion scores ½. Absent where one of the strata is empty.
     Source: this suite; after Dubois et al. 2024 (length-controlled AlpacaEval) and Park et al. 2024.
@@ -60,6 +58,8 @@ def accuracy_lc(ev: Evaluation) -> Array | None:
     if not ev.paired:
         return None
     won = _margin_wins(ev)
+    # ½·(P(right | chosen longer) + P(right | chosen shorter)): a rule that looks at length alone is right
+    # always in one stratum and never in the other
     longer = masked_mean(won, ev.chosen_rows & (ev.chosen_length > ev.rejected_length))
     shorter = masked_mean(won, ev.chosen_rows & (ev.chosen_length < ev.rejected_length))
     return 0.5 * (longer + shorter)
@@ -67,7 +67,7 @@ def accuracy_lc(ev: Evaluation) -> Array | None:
 
 @metric("–")
 def longer_accuracy(ev: Evaluation) -> Array | None:
-    """Share of pairs that the rule "prefer the longer completion, in tokens" ranks right; ties count ½.
+    """Fraction of pairs that the rule "prefer the longer completion, in tokens" ranks right; ties count ½.
 
     A property of the evaluated pairs, not of the policy: the floor that an accuracy on text has to beat.
     Absent where all pairs tie in length. Source: this suite; after Park et al. 2024 (length exploitation in
@@ -82,12 +82,13 @@ def longer_accuracy(ev: Evaluation) -> Array | None:
 
 @metric("–")
 def determinism(ev: Evaluation) -> Array | None:
-    """Share of pairs with σ(Δ) > .999, by more than rounding: the policy has all but decided them.
+    """Fraction of pairs with σ(Δ) > .999, by more than rounding: the policy has all but decided them.
 
     Source: Azar et al. 2023, §4.2 (DPO and deterministic preferences).
     """
     if not ev.paired:
         return None
+    # σ(Δ) > .999 ⇔ −Δ < −ln(.999/.001): in logits, where float32 still tells .999 from .9999999
     return masked_mean(below(-ev.margin, -DECIDED, margin_tolerance(ev)), ev.chosen_rows)
 
 
@@ -113,8 +114,9 @@ def validation_accuracy(ev: Evaluation) -> Array:
 
 @metric("–", better="higher", kind="run")
 def test_accuracy(ev: Evaluation) -> Array:
-    """reward_accuracy on the held-out pairs that validation_accuracy leaves: what is reported of that
-    evaluation. Curves only.
+    """reward_accuracy on the held-out pairs that validation_accuracy leaves: what that evaluation reports.
+
+    Curves only.
 
     Source: as validation_accuracy.
     """

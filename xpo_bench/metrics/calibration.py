@@ -13,15 +13,13 @@ BINS = 5
 
 @metric("–", better="lower")
 def calibration_error(ev: Evaluation) -> Array | None:
-    """Expected calibration error of implied_preference q against p_chosen p: Σ share of bin · |mean q − mean
-    p|.
+    """Calibration error of implied_preference q against p_chosen p: Σ fraction in bin · |mean q − mean p|.
 
     Which completion comes first is a convention, so every pair enters in both orientations, (q, p) and
     (1 − q, 1 − p), in 10 bins of equal width over [0, 1]. The two halves mirror each other, so it is computed
     on the confident side alone: q ≥ ½ in 5 bins, p turned along (½ where q is ½ up to rounding, 1e-9 in
     float64). A constant q = ½ is calibrated; `brier` tells it from a good forecast. Rows at p = ½ count. q is
-    what the algorithm claims
-    in its loss: its log-ratios are against the reference of the stage at hand.
+    what the algorithm claims in its loss: its log-ratios are against the reference of the stage at hand.
     Source: Guo et al. 2017, eq. 3.
     """
     known = _known(ev)
@@ -32,7 +30,9 @@ def calibration_error(ev: Evaluation) -> Array | None:
     q = np.where(np.abs(q - 0.5) <= rounding, 0.5, q)
     confident = np.maximum(q, 1.0 - q)
     agreed = np.where(q > 0.5, p, np.where(q < 0.5, 1.0 - p, 0.5))
+    # a claim on a bin's edge, up to rounding, counts in the upper bin
     place = np.clip(np.floor((confident + rounding) * 2 * BINS).astype(int) - BINS, 0, BINS - 1)
+    # Σ_b n_b/n · |mean_b q − mean_b p| = Σ_b |Σ_{i∈b} (q_i − p_i)| / n: no mean of an empty bin is needed
     total = np.zeros(len(q))
     for b in range(BINS):
         total += np.abs(np.where(known & (place == b), confident - agreed, 0.0).sum(-1))
@@ -43,8 +43,7 @@ def calibration_error(ev: Evaluation) -> Array | None:
 
 @metric("–", better="lower")
 def brier(ev: Evaluation) -> Array | None:
-    """Mean of (implied_preference − p_chosen)² over pairs with a known probability; ¼ is a coin on sure
-    things.
+    """Mean of (implied_preference − p_chosen)² over pairs with a known probability; ¼: a coin on sure things.
 
     Log-ratios of the claim are against the reference of the stage at hand, as in the loss.
     Source: Brier 1950.

@@ -19,9 +19,7 @@ SLOPE_POINTS = 3
 
 @metric("share", kind="series")
 def below_threshold(ev: Evaluation) -> Array:
-    """Share of pairs whose rejected log-ratio per token is below −ln 1000, by more than rounding, at this
-    evaluation.
-    """
+    """Fraction of pairs whose rejected log-ratio per token is below −ln 1000 now, by more than rounding."""
     length = np.maximum(ev.rejected_length, 1.0)
     per_token = (ev.rejected_logp - ev.rejected_ref) / length
     rounding = tolerance(ev, ev.rejected_logp / length, ev.rejected_ref / length)
@@ -30,16 +28,13 @@ def below_threshold(ev: Evaluation) -> Array:
 
 @metric("nats", kind="series")
 def rejected_rounding(ev: Evaluation) -> Array:
-    """Tolerance of the mean rejected log-probability at this evaluation: a drift that differs from −0.1 by
-    less is −0.1.
-    """
+    """Tolerance of the mean rejected log-probability at a point: a drift that is closer to −0.1 is −0.1."""
     return masked_mean(tolerance(ev, ev.rejected_logp), ev.rejected_rows)
 
 
 @metric("nats", kind="curve")
 def rejected_drift(history: History) -> Array:
-    """Change of the mean rejected_logp over the last fifth of the steps: below −0.1 still falling, near 0
-    settled.
+    """Change of mean rejected_logp over the last fifth of the steps: < −0.1 still falling, near 0 converged.
 
     Read between the last evaluation at or before 0.8 of the steps and the last one. Absent where the curve
     has no evaluation to read it from (a policy that is set in closed form). Source: this suite; after Azar et
@@ -51,19 +46,19 @@ def rejected_drift(history: History) -> Array:
 
 @metric("share", better="lower", kind="curve")
 def collapsed(history: History) -> Array:
-    """Share of pairs that are collapsed: final rejected log-ratio per token below −ln 1000, and
-    rejected_drift < −0.1.
+    """Fraction of collapsed pairs: final rejected log-ratio per token below −ln 1000, rejected_drift < −0.1.
 
     A rejected completion that has become unlikely and stays where it is has not collapsed.
     Absent where pairs are below the threshold and the drift is not known.
     Source: this suite; after Azar et al. 2023, §4.2.
     """
-    share, drift = history.final("below_threshold"), rejected_drift(history)
+    fraction, drift = history.final("below_threshold"), rejected_drift(history)
+    # the drift is a difference of two means, each known up to its own rounding
     rounding = 2 * np.nan_to_num(history.final("rejected_rounding"), nan=TIE)
     return np.where(
-        np.isnan(drift) & (share > 0),
+        np.isnan(drift) & (fraction > 0),
         np.nan,
-        np.where(below(drift, FALLING, rounding) > 0, share, share * 0.0),
+        np.where(below(drift, FALLING, rounding) > 0, fraction, fraction * 0.0),
     )
 
 
@@ -71,10 +66,11 @@ def collapsed(history: History) -> Array:
 def collapse_step(history: History) -> Array:
     """First evaluation from which on, to the end, at least half the pairs are below −ln 1000 per token.
 
-    Null if never. Censored, so that summaries give the share of runs and the median, never a mean.
+    Null if never. Censored, so that summaries give the fraction of runs and the median, never a mean.
     Source: this suite.
     """
     half = np.where(history.recorded, history.series["below_threshold"] >= 0.5, True)
+    # true at k where all evaluations from k on are true: a running "and" from the end
     to_the_end = np.flip(np.logical_and.accumulate(np.flip(half, 0), 0), 0) & history.recorded
     return np.where(to_the_end.any(0), history.steps[to_the_end.argmax(0)], np.nan)
 
@@ -101,8 +97,7 @@ def collapse_slope(history: History) -> Array:
 
 
 def _total(values: Array) -> Array:
-    """Sum over evaluations (points, runs) -> (runs,), each run as if it were alone: order of summation
-    included.
-    """
+    """Sum over evaluations, (points, runs) -> (runs,)."""
+    # numpy sums a contiguous axis in an order of its own: each run gets the order that it has alone
     total: Array = np.ascontiguousarray(values.T).sum(-1)
     return total

@@ -55,7 +55,7 @@ def displacement(ev: Evaluation) -> Array:
 
 @metric("–", better="lower")
 def displaced_fraction(ev: Evaluation) -> Array:
-    """Share of pairs whose chosen completion is less probable than at step 0, by more than rounding.
+    """Fraction of pairs whose chosen completion is less probable than at step 0, by more than rounding.
 
     Source: Razin et al. 2024, §2 (likelihood displacement).
     """

@@ -37,9 +37,7 @@ class Deficits(NamedTuple):
 
 
 class Tilted(NamedTuple):
-    """Means over prompts at one tilt: KL in nats, deficit, and the variance of deficits within a prompt;
-    shape (R,) each.
-    """
+    """Means over prompts at one tilt, shape (R,): KL in nats, deficit, variance of deficits in a prompt."""
 
     kl: Array
     deficit: Array
@@ -109,7 +107,8 @@ def frontier_deficit(kl: Array, ref_logp: Array, mask: Mask, deficit: Array, pro
     if not bool(((found >= -tolerance) & (found <= bound + tolerance)).all()):
         at = int(np.argmax(np.maximum(-found, found - bound) / tolerance))
         raise ArithmeticError(
-            f"frontier at KL {kl[active][at]:.17g} nats: {found[at]:.17g} below the best reward; want 0 to {bound[at]:.17g}"
+            f"frontier at KL {kl[active][at]:.17g} nats: {found[at]:.17g} below the best reward; "
+            f"want 0 to {bound[at]:.17g}"
         )
     out[active] = np.clip(found, 0.0, bound)
     return out
@@ -130,7 +129,7 @@ class _Search:
         self.p_ref = np.exp(ref)
 
     def run(self, best: float) -> Array:
-        """The smallest mean deficits, shape (R,); `best`: the largest −log π_ref of a prompt's best actions."""
+        """The smallest mean deficits, shape (R,); `best`: the most −log π_ref of a prompt's best actions."""
         log_kl = np.log(self.kl)
         # K ≤ (range/b)²/8 (Hoeffding), and where every other action has less than e^−800 of the best, K is at
         # its largest
@@ -201,9 +200,7 @@ class _Search:
 
 
 def _excess(x: Array) -> Array:
-    """x + exp(−x) − 1 ≥ 0 for |x| < 1, in relative precision: its series x²/2 − x³/6 + … near 0, where the
-    sum cancels.
-    """
+    """x + exp(−x) − 1 ≥ 0 for |x| < 1, in relative precision: near 0, where it cancels, x²/2 − x³/6 + …"""
     near = np.abs(x) < 0.02
     s = np.where(near, x, 0.0)
     series = (

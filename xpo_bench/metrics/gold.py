@@ -11,18 +11,17 @@ from xpo_bench.metrics.ties import reward_tolerance, wins
 
 @metric("–", better="higher", kind="run")
 def win_rate(policy: npt.ArrayLike, reference: npt.ArrayLike) -> float:
-    """Probability that a sample of the policy has a higher gold reward than one of the initial policy; ties
-    count ½.
+    """Probability that a policy's sample has a higher gold reward than one of the initial policy.
 
-    Rewards that differ by less than 1e-12 of the largest are a tie. All pairs of samples of one prompt are
-    compared,
-    then prompts are averaged: ½ at the initial policy.
+    Ties count ½: rewards that differ by less than 1e-12 of the largest. All pairs of samples of one prompt
+    are compared, then prompts are averaged: ½ at the initial policy.
 
     Args:
         policy, reference: gold rewards, shape (prompts, samples).
 
     Source: the usual definition; pairs after Mann & Whitney 1947.
     """
+    # Mann–Whitney: every sample of the policy meets every one of the initial policy, shape (prompts, s, s')
     a, b = _matrix(policy)[:, :, None], _matrix(reference)[:, None, :]
     return float(np.mean(wins(a - b, reward_tolerance(a, b))))
 
@@ -43,8 +42,7 @@ def gold_gain(policy: npt.ArrayLike, reference: npt.ArrayLike) -> float:
 
 @metric("tokens", kind="run")
 def sample_length(lengths: npt.ArrayLike) -> float:
-    """Mean length of on-policy samples in tokens, the end-of-sequence token included, up to the budget's
-    length limit.
+    """Mean length of on-policy samples in tokens, end-of-sequence included, up to the budget's length limit.
 
     Source: the usual definition.
     """

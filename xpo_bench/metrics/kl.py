@@ -1,4 +1,4 @@
-"""How far the policy has gone from the task's initial policy: exact on enumerable worlds, else from samples."""
+"""How far the policy has gone from the initial one: exact on enumerable worlds, else from samples."""
 
 from __future__ import annotations
 
@@ -8,11 +8,9 @@ import numpy.typing as npt
 from xpo_bench.contract.metric import Array, Evaluation, History, Mask, WorldEvaluation, metric
 
 SETTLED = 0.02
-"""Relative change of kl over the last fifth of the steps below which a run is settled."""
+"""Relative change of kl over the last fifth of the steps below which a run has converged."""
 STILL = 1e-12
-"""Nats: a kl below it is that of a policy which has not moved, up to the rounding of its log-probabilities in
-float32.
-"""
+"""Nats: a kl below it is that of a policy which has not moved, up to the rounding of float32."""
 
 
 def divergence(logp: Array, logq: Array, mask: Mask) -> Array:
@@ -27,6 +25,7 @@ def divergence(logp: Array, logq: Array, mask: Mask) -> Array:
     p, q = (np.where(mask, np.exp(np.where(mask, x, 0.0)), 0.0) for x in (logp, logq))
     with np.errstate(invalid="ignore"):
         d = np.where(mask & (p > 0), logp - logq, 0.0)
+    # for |d| ≥ 1 nothing cancels, and exp(−d) = q/p would overflow where p is tiny: p·d + (q − p) as it is
     near = np.abs(d) < 1.0
     small = np.where(near, d, 0.0)
     terms = np.where(near & (p > 0), p * (small + np.expm1(-small)), p * d + (q - p))
@@ -48,8 +47,7 @@ def weighted(world: WorldEvaluation, values: Array) -> Array:
 
 @metric("nats")
 def kl(ev: Evaluation) -> Array | None:
-    """KL(π‖π_ref) per prompt against the task's INITIAL policy, averaged over the prompts of the training
-    data.
+    """KL(π‖π_ref) per prompt against the task's INITIAL policy, averaged over the training data's prompts.
 
     Exact on enumerable worlds. Elsewhere the per-step full-vocabulary KL summed along on-policy samples
     (temperature 1, full support), with its standard error `kl_se` clustered by prompt.
@@ -60,10 +58,9 @@ def kl(ev: Evaluation) -> Array | None:
 
 @metric("nats")
 def kl_forward(ev: Evaluation) -> Array | None:
-    """KL(π_ref‖π) per prompt against the task's initial policy; grows without bound where π gives up a
-    completion.
+    """KL(π_ref‖π) per prompt against the task's initial policy.
 
-    Source: the usual definition.
+    It grows without bound where π gives up a completion. Source: the usual definition.
     """
     if ev.world is None:
         return None
@@ -72,10 +69,9 @@ def kl_forward(ev: Evaluation) -> Array | None:
 
 @metric("nats")
 def entropy(ev: Evaluation) -> Array | None:
-    """Entropy of π over completions, −Σ π ln π, averaged over the prompts of the training data; exact worlds
-    only.
+    """Entropy of π over completions, −Σ π ln π, averaged over the prompts of the training data.
 
-    Where completions are too many to enumerate, `token_entropy` stands in its place.
+    Exact worlds only. Where completions are too many to enumerate, `token_entropy` stands in its place.
     Source: Shannon 1948.
     """
     if ev.world is None:
@@ -86,15 +82,13 @@ def entropy(ev: Evaluation) -> Array | None:
 
 @metric("nats", kind="run")
 def token_entropy(entropies: npt.ArrayLike, lengths: npt.ArrayLike) -> float:
-    """Mean over the tokens of on-policy samples of the full-vocabulary entropy of the next token, in nats per
-    token.
+    """Mean over the tokens of on-policy samples of the next token's full-vocabulary entropy, nats per token.
 
     Language models only, where the Monte Carlo kl is measured. Not comparable with `entropy`, which is that
     of whole completions.
 
     Args:
-        entropies: summed over the tokens of each sample, shape (N,). lengths: tokens of each sample, shape
-            (N,).
+        entropies: summed over the tokens of each sample, shape (N,). lengths: its tokens, shape (N,).
 
     Source: Shannon 1948 (the entropy rate of the source that writes the samples).
     """
@@ -105,10 +99,10 @@ def token_entropy(entropies: npt.ArrayLike, lengths: npt.ArrayLike) -> float:
 
 @metric("nats", kind="run")
 def kl_se(per_sample_kl: npt.ArrayLike, prompt_index: npt.ArrayLike) -> float:
-    """Standard error of the Monte Carlo kl, clustered by prompt: samples of one prompt are not independent
-    evidence.
+    """Standard error of the Monte Carlo kl, clustered by prompt.
 
-    With one prompt it is the standard error over its samples; NaN from a single sample.
+    Samples of one prompt are not independent evidence. With one prompt it is the standard error over its
+    samples; NaN from a single sample.
     Source: Liang & Zeger 1986 (cluster-robust variance), with the n/(n−1) correction.
     """
     values, index = np.asarray(per_sample_kl, dtype=np.float64), np.asarray(prompt_index)
@@ -118,6 +112,7 @@ def kl_se(per_sample_kl: npt.ArrayLike, prompt_index: npt.ArrayLike) -> float:
     clusters = int(place.max()) + 1
     if clusters == 1:
         return float(values.std(ddof=1) / np.sqrt(len(values)))
+    # Var(mean) = G/(G−1) · Σ_g (Σ_{i∈g} (x_i − mean))² / N²: a prompt's deviations add up before the square
     sums = np.bincount(place, weights=values - values.mean(), minlength=clusters)
     return float(np.sqrt(clusters / (clusters - 1) * (sums**2).sum()) / len(values))
 
@@ -134,9 +129,7 @@ def kl_from_samples(per_sample_kl: npt.ArrayLike, prompt_index: npt.ArrayLike) -
 
 @metric("–", kind="note")
 def kl_settled(history: History) -> Array:
-    """1 where kl changed by at most 2 % of its final value (or 1e-12 nats) over the last fifth of the steps,
-    else 0.
-    """
+    """1 where kl changed by at most 2 % of its final value (or 1e-12 nats) in the last fifth of the steps."""
     before, now = history.last_fifth("kl")
     with np.errstate(invalid="ignore"):
         settled = np.abs(now - before) <= SETTLED * np.abs(now) + STILL
@@ -145,13 +138,14 @@ def kl_settled(history: History) -> Array:
 
 @metric("–", kind="run")
 def control(kl: npt.ArrayLike, regulariser: npt.ArrayLike, direction: int = 1) -> tuple[float, float]:
-    """Minus the least-squares slope of ln kl(final) on ln(regulariser), over a sweep; 0 = the knob does
-    nothing.
+    """Minus the least-squares slope of ln kl(final) on ln(regulariser), over a sweep; 0 = without effect.
 
-    Multiplied by the declared direction (−1 where a larger value loosens), so that above 0 the knob works as
-    declared. Null unless every run of the sweep is settled. The exact optimum's own slope stands beside it.
+    Multiplied by the declared direction (−1 where a larger value loosens), so that above 0 the hyperparameter
+    works as declared. Null unless every run of the sweep has converged. The exact optimum's own slope stands
+    beside it.
     Returns (value, its standard error: NaN with two points). Source: this suite.
     """
+    # kl ∝ λ^(−s): s is minus the slope of the line, its variance Σ residual² / (n − 2) / Σ (x − mean x)²
     x, y = np.log(np.asarray(regulariser, dtype=np.float64)), np.log(np.asarray(kl, dtype=np.float64))
     dx = x - x.mean()
     spread = float((dx**2).sum())

@@ -6,8 +6,7 @@ from typing import Any
 
 
 def current(values: dict[str, Any]) -> dict[str, Any]:
-    """The metrics of a record, or a row of a curve, under today's names; the given dictionary where nothing
-    changed.
+    """The metrics of a record, or a row of a curve, under today's names; the given ones if none changed.
 
     Until `token_entropy` had a name of its own, `entropy` held it for sampled policies, in nats per token.
     Those are told by `sample_length`, which is measured on samples alone.

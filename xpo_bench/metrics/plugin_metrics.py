@@ -39,6 +39,7 @@ class PluginMetrics:
         for m in metrics:
             try:
                 found = m.function(read_only(given))
+                # a copy: what a plugin keeps of its values cannot change what is recorded
                 values = None if found is None else np.array(found, dtype=np.float64)
                 if values is not None and values.shape != (runs,):
                     raise ValueError(

@@ -1,18 +1,12 @@
-"""The metrics of the suite by name, and how the numbers of a run are gathered along its curve."""
+"""The metrics of the suite by name, and what records define of those of plugins."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeAlias
 
-import numpy as np
-
-from xpo_bench.contract.metric import Array, Definition, Evaluation, History, Kind, Mask, Metric, metric_of
-from xpo_bench.metrics.plugin_metrics import PluginMetrics
-
-# --------------------------------------------------------------------------- the registry
+from xpo_bench.contract.metric import Better, Definition, Kind, Metric, metric_of
 
 METRICS: dict[str, Metric] = {}
 
@@ -33,42 +27,50 @@ def take(modules: Iterable[ModuleType]) -> None:
             METRICS[found.name] = found
 
 
+Definitions: TypeAlias = Mapping[str, Definition]
+"""Metrics of plugins by name, as a plan or records have them: how to print and compare them, no more."""
+
 LEARNED: dict[str, Definition] = {}
-"""Metrics of plugins that this process has met, in a plan or in records: how to print and compare them, no
-more.
-"""
+"""Those that were handed to `learn`, which `find` reads where no definitions are passed to it."""
 
 
 def learn(definitions: Iterable[Definition]) -> None:
     """Remember what the metrics of plugins are; those of the suite stay what they are."""
-    for found in definitions:
-        if found.name not in METRICS:
-            LEARNED[found.name] = found
+    LEARNED.update((found.name, found) for found in definitions if found.name not in METRICS)
 
 
 def learn_from(records: Iterable[Mapping[str, Any]]) -> None:
-    """Remember the metrics that records define, so that those of plugins are printed and compared where the
-    plugin is not installed; what is no definition is passed over.
-    """
+    """Remember the metrics of plugins that records define, to print and compare them without the plugin."""
     for record in records:
-        found = record.get("metric_definitions")
-        if isinstance(found, dict):
-            learn(
-                Definition(str(name), str(entry.get("unit", "")), entry.get("better"), str(entry.get("definition", "")))
-                for name, entry in found.items()
-                if isinstance(entry, dict) and entry.get("better") in ("higher", "lower", None)
-            )
+        learn(defined_in(record).values())
 
 
-def find(name: str) -> Definition | None:
-    """The metric of a column; `heldout_x` is x on held-out pairs."""
+def defined_in(record: Mapping[str, object]) -> dict[str, Definition]:
+    """The metrics of plugins that a record defines, by name; what is no definition is passed over."""
+    found = record.get("metric_definitions")
+    out: dict[str, Definition] = {}
+    for name, entry in found.items() if isinstance(found, dict) else ():
+        if isinstance(entry, dict) and entry.get("better") in ("higher", "lower", None):
+            unit, doc = str(entry.get("unit", "")), str(entry.get("definition", ""))
+            out[str(name)] = Definition(str(name), unit, entry.get("better"), doc)
+    return out
+
+
+def find(name: str, third_party: Definitions | None = None) -> Definition | None:
+    """The metric of a column; `heldout_x` is x on held-out pairs.
+
+    Args:
+        third_party: the metrics of plugins that the records at hand define. The suite's own come first.
+    """
     plain = name.removeprefix("heldout_")
-    return LEARNED.get(plain) if plain not in METRICS else METRICS[plain] if reported(plain) else None
+    if plain in METRICS:
+        return METRICS[plain] if reported(plain) else None
+    return (LEARNED if third_party is None else third_party).get(plain)
 
 
-def better(name: str) -> str | None:
-    """`higher`, `lower` or None, of a metric or of its held-out twin."""
-    found = find(name.removeprefix("heldout_"))
+def better(name: str, third_party: Definitions | None = None) -> Better | None:
+    """`higher`, `lower` or None, of a metric or of its held-out twin; see `find`."""
+    found = find(name, third_party)
     return found.better if found else None
 
 
@@ -88,137 +90,6 @@ def row_of(m: Definition) -> dict[str, str | None]:
     return {"name": m.name, "unit": m.unit, "better": m.better, "definition": m.doc}
 
 
-def _kind(kind: Kind) -> list[Metric]:
+def of_kind(kind: Kind) -> list[Metric]:
+    """The suite's metrics of one kind, in the order of their definition."""
     return [m for m in METRICS.values() if m.kind == kind]
-
-
-# --------------------------------------------------------------------------- one point
-
-
-def evaluate_point(ev: Evaluation) -> dict[str, Array]:
-    """Every point metric that applies, shape (R,) each; NaN for runs that it does not apply to."""
-    return _evaluate(ev, "point")
-
-
-def _evaluate(ev: Evaluation, kind: Kind) -> dict[str, Array]:
-    out: dict[str, Array] = {}
-    for m in _kind(kind):
-        values: Array | None = m.function(ev)
-        if values is not None and not np.isnan(values).all():
-            out[m.name] = values
-    return out
-
-
-# --------------------------------------------------------------------------- the curve
-
-
-class Curve:
-    """Gathers the evaluations of R runs, and tells their final metrics.
-
-    A run stops accumulating when it is no longer alive, or when one of its log-probabilities is not finite:
-    its final metrics are those of its last finite evaluation.
-
-    Args:
-        steps: the budget of the runs. foreign: metrics of plugins.
-    """
-
-    def __init__(self, steps: int, foreign: Sequence[Metric] = ()) -> None:
-        self.steps = steps
-        self.foreign = PluginMetrics(foreign)
-        self._points: list[tuple[int, dict[str, Array], Mask]] = []
-        self._history: History | None = None
-
-    def add(
-        self, ev: Evaluation, alive: Mask | None = None, extra: Mapping[str, Array] | None = None
-    ) -> dict[str, Array]:
-        """Evaluate one point and keep it.
-
-        Args:
-            alive: runs that have not diverged, shape (R,); all of them by default.
-            extra: metrics measured elsewhere, such as a Monte Carlo `kl` with its `kl_se`, shape (R,) each.
-
-        Returns: the point metrics.
-
-        A second evaluation at the step of the last one takes its place.
-        """
-        if self._points and self._points[-1][0] == ev.step:
-            self._points.pop()
-        recorded = _finite(ev) if alive is None else _finite(ev) & alive
-        if self._points:
-            recorded &= self._points[-1][2]
-        values = evaluate_point(ev) | dict(extra or {}) | self.foreign.point(ev)
-        self._points.append((ev.step, _evaluate(ev, "series") | values, recorded))
-        self._history = None
-        return values
-
-    def history(self) -> History:
-        """Everything that was added so far."""
-        if self._history is None:
-            self._history = self._gather()
-        return self._history
-
-    def _gather(self) -> History:
-        runs = len(self._points[0][2])
-        names = dict.fromkeys(name for _, values, _ in self._points for name in values)
-        absent = np.full(runs, np.nan)
-        recorded = np.array([r for _, _, r in self._points])
-        series = {
-            n: np.where(recorded, [v.get(n, absent) for _, v, _ in self._points], np.nan) for n in names
-        }
-        return History(np.array([s for s, _, _ in self._points], dtype=np.float64), series, recorded)
-
-    def final(self) -> dict[str, Array]:
-        """Point metrics at the last finite evaluation, and the metrics of the whole curve, shape (R,) each.
-
-        NaN is "does not apply", and "never" or "undefined" for collapse_step and collapse_slope.
-        """
-        if not self._points:
-            return {}
-        history = self.history()
-        hidden = _hidden()
-        own = {n: history.final(n) for n in history.series if n not in hidden} | evaluate_curve(
-            self.steps, history
-        )
-        return own | self.foreign.curve(history)
-
-    def notes(self, run: int) -> dict[str, bool]:
-        """What the record notes about the curve of one run (`kl_settled`); without what cannot be told."""
-        if not self._points:
-            return {}
-        history = self.history()
-        told = {m.name: float(m.function(history)[run]) for m in _kind("note")}
-        return {name: bool(value) for name, value in told.items() if not np.isnan(value)}
-
-    def last(self) -> list[dict[str, float]]:
-        """Per run, the metrics that applied at the point that was added last; empty where it is not finite."""
-        _, values, recorded = self._points[-1]
-        shown = {n: v.tolist() for n, v in values.items() if n not in _hidden()}
-        return [
-            {n: v[run] for n, v in shown.items() if math.isfinite(v[run])} if keep else {}
-            for run, keep in enumerate(recorded.tolist())
-        ]
-
-    def rows(self, run: int) -> list[dict[str, float | None]]:
-        """One row per finite evaluation of a run: `step` and every metric that applied there."""
-        history, hidden = self.history(), _hidden()
-        columns = {n: v[:, run].tolist() for n, v in history.series.items() if n not in hidden}
-        return [
-            {"step": step} | {n: v[i] for n, v in columns.items() if math.isfinite(v[i])}
-            for i, (step, _, recorded) in enumerate(self._points)
-            if recorded[run]
-        ]
-
-
-def _hidden() -> set[str]:
-    return {m.name for m in _kind("series")}
-
-
-def evaluate_curve(steps: int, history: History) -> dict[str, Array]:
-    """The metrics that need the whole curve, shape (R,) each; `steps` is the budget of the run."""
-    return {m.name: m.function(history) for m in _kind("curve") if "rejected_logp" in history.series}
-
-
-def _finite(ev: Evaluation) -> Mask:
-    chosen = np.isfinite(ev.chosen_logp) | ~ev.chosen_rows
-    rejected = np.isfinite(ev.rejected_logp) | ~ev.rejected_rows
-    return np.asarray(chosen.all(-1) & rejected.all(-1))

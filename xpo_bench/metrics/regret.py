@@ -23,8 +23,7 @@ def gold_reward(ev: Evaluation) -> Array | None:
 
 @metric("reward", better="lower")
 def frontier_gap(ev: Evaluation) -> Array | None:
-    """How far below the exact reward–KL frontier the policy lies: max{E_ρ r : KL(ρ‖π_ref) ≤ kl} − E_π r at
-    its own kl.
+    """How far the policy lies below the reward–KL frontier: max{E_ρ r : KL(ρ‖π_ref) ≤ kl} − E_π r at its kl.
 
     Both are averages over the prompts of the training data, so that ρ may spend its KL where it pays; the
     maximum is at ρ ∝ π_ref·exp(r/b) with one b for all prompts. 0 for a policy of that form at any b: needs
@@ -43,8 +42,8 @@ def frontier_gap(ev: Evaluation) -> Array | None:
     tolerance = ROUNDING * np.where(world.prompt_weight > 0, deficit.max(-1), 0.0).max(-1)
     if bool((gap < -tolerance).any()):
         raise ArithmeticError(
-            f"frontier_gap {float(np.nanmin(gap)):.6g}: a policy above the exact frontier; its log-probabilities or those of the "
-            "reference do not sum to 1"
+            f"frontier_gap {float(np.nanmin(gap)):.6g}: a policy above the exact frontier; "
+            "its log-probabilities or those of the reference do not sum to 1"
         )
     return np.maximum(gap, 0.0)  # keeps NaN
 
@@ -66,8 +65,7 @@ def regret(ev: Evaluation) -> Array | None:
 
 @metric("–", better="lower")
 def unseen_mass(ev: Evaluation) -> Array | None:
-    """Probability that π gives to actions which occur nowhere in the training data, averaged over its
-    prompts.
+    """Probability that π gives to actions that the training data lacks, averaged over its prompts.
 
     What a policy holds there was earned by no preference: a loss of the margin alone may move mass to them.
     Absent where the data contain every action. Source: this suite; after Xu et al. 2024 ("Is DPO superior to
@@ -83,7 +81,7 @@ def unseen_mass(ev: Evaluation) -> Array | None:
 
 
 def optimum_kl(world: WorldEvaluation, kl_strength: Array) -> Array:
-    """KL(π*‖π_ref) in nats of the exact optimum π* ∝ π_ref·exp(r/β), NaN where β or r is unknown, shape (R,)."""
+    """KL(π*‖π_ref), nats, of the optimum π* ∝ π_ref·exp(r/β), NaN where β or r is unknown, shape (R,)."""
     beta = np.where(kl_strength > 0, kl_strength, np.nan)
     if world.reward is None:
         return np.full(beta.shape, np.nan)

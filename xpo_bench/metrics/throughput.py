@@ -22,8 +22,9 @@ __all__ = [
 
 @metric("1/s", better="higher", kind="run")
 def pairs_per_s(pairs: float, seconds: float) -> float | None:
-    """Training pairs per second of the training clock, device synchronised, evaluation excluded; a single is
-    half a pair.
+    """Training pairs per second of the training clock; an unpaired example is half a pair.
+
+    The device is synchronised, and evaluation excluded.
 
     Where several runs train as one computation it is that of all of them together. None without training
     time. Source: the usual definition.
@@ -33,8 +34,7 @@ def pairs_per_s(pairs: float, seconds: float) -> float | None:
 
 @metric("1/s", better="higher", kind="run")
 def tokens_per_s(tokens: float, seconds: float) -> float | None:
-    """Tokens that the model really processed per second of the training clock: shared prompts count once,
-    padding never.
+    """Tokens processed per second of the training clock: shared prompts count once, padding never.
 
     None without training time. Source: the usual definition.
     """
@@ -60,37 +60,34 @@ def acceptance_rate(accepted: int, tests: int) -> float | None:
 
 
 @metric("ratio", better="lower", kind="run")
-def overhead(step_s: Sequence[float], bare_s: Sequence[float]) -> float | None:
-    """Step time over that of a bare supervised step on the same tokens: the median of ratios taken at steps
-    along the run.
+def overhead(step_s: Sequence[float], sft_s: Sequence[float]) -> float | None:
+    """Step time over that of an SFT step on the same tokens: the median of ratios taken along the run.
 
-    The bare step scores the same completions with a graph and follows the gradient of their mean
+    The SFT step scores the same completions with a graph and follows the gradient of their mean
     log-probability; its optimizer update is the one of the step beside it. Sampling of on-policy data counts
     as part of the step, work done once in advance (`prepare_s`) does not. None where nothing was compared;
     language models only. Source: this suite.
     """
-    ratios = [a / b for a, b in zip(step_s, bare_s, strict=True) if b > 0]
+    ratios = [a / b for a, b in zip(step_s, sft_s, strict=True) if b > 0]
     return median(ratios) if ratios else None
 
 
 @metric("FLOP", better="lower", kind="run")
 def total_flops(forward: float, backward: float) -> float:
-    """Floating-point operations of training and its preparation, charged as if the algorithm ran alone; no
-    evaluation.
+    """Floating-point operations of training and its preparation, as if the algorithm ran alone.
 
-    Two per weight and token forward, four backward, and attention by the tokens attended to; padding and
-    recomputation are not counted. Language models only. Source: Kaplan et al. 2020, table 1; Chowdhery et al.
-    2022, appendix B.
+    Two per weight and token forward, four backward, and attention by the tokens attended to; padding,
+    recomputation and evaluation are not counted. Language models only. Source: Kaplan et al. 2020, table 1;
+    Chowdhery et al. 2022, appendix B.
     """
     return forward + backward
 
 
 @metric("MB", better="lower", kind="run")
 def peak_memory_mb(peaks: Iterable[float]) -> float | None:
-    """Peak accelerator memory during training steps (10⁶ bytes); without one, resident memory of the process,
-    libraries included.
+    """Peak memory during training steps, 10⁶ bytes: of the accelerator, or resident memory of the process.
 
-    None where it cannot be told. Language models only.
+    Resident memory includes libraries. None where it cannot be told. Language models only.
     Source: the usual definition.
     """
     return max(peaks, default=None)

@@ -2,13 +2,12 @@
 
 A log-probability summed over tokens is known to about eps times its size, eps the spacing of the dtype of the
 scores at 1 (2.2e-16 in float64, 1.2e-7 in float32). The tolerance of a difference of log-probabilities is
-1e-9 nats plus eps times the sum
-of the sizes of its terms: 1e-9 on tables, about 2e-4 for a pair of completions of −500 nats each in float32.
+1e-9 nats plus eps times the sum of the sizes of its terms: 1e-9 on tables, about 2e-4 for a pair of
+completions of −500 nats each in float32.
 
 - A comparison of two numbers that differ by no more than the tolerance is a tie: it counts ½.
 - A number counts as beyond a threshold (.999 of `determinism`, −ln 1000 of `collapsed`, 0 of
-`displaced_fraction`) only where it
-  is beyond it by more than the tolerance.
+  `displaced_fraction`) only where it is beyond it by more than the tolerance.
 - A probability is known to 1e-9 plus 64 eps, a reward to 1e-12 of the largest that is compared.
 """
 
@@ -25,9 +24,8 @@ REWARD = 1e-12
 
 
 def tolerance(ev: Evaluation, *terms: Array) -> Array:
-    """Of a difference of these log-probabilities, nats; infinite ones tell nothing of rounding and add
-    nothing.
-    """
+    """Of a difference of these log-probabilities, nats."""
+    # |fl(x) − x| ≤ eps·|x| for every term, and errors of a sum add up; an infinite term is known exactly
     size: Array = sum((np.where(np.isfinite(x), np.abs(x), 0.0) for x in terms), np.zeros_like(terms[0]))
     return TIE + ev.rounding * size
 

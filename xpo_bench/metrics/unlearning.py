@@ -1,5 +1,4 @@
-"""What was to be forgotten and what was to be kept, on unpaired labels: undesirable rows are forgotten,
-desirable retained.
+"""What was to be forgotten (undesirable rows of unpaired labels) and what was to be kept (desirable ones).
 
 No direction is better: low on the forget side is the aim, at the price on the retain side, and a policy that
 does nothing retains best.
@@ -14,8 +13,7 @@ from xpo_bench.contract.metric import Array, Evaluation, Mask, masked_mean, metr
 
 @metric("nats")
 def forget_logp(ev: Evaluation) -> Array | None:
-    """Mean over the undesirable rows of unpaired labels of the summed completion log-probability under the
-    policy.
+    """Mean over the undesirable rows of unpaired labels of the policy's summed completion log-probability.
 
     Low is the aim of unlearning, but falling without end is collapse: to be read against retain_logp.
     Source: Zhang et al. 2024 (NPO), §2 (the likelihood of the forget set).
@@ -25,8 +23,7 @@ def forget_logp(ev: Evaluation) -> Array | None:
 
 @metric("nats")
 def retain_logp(ev: Evaluation) -> Array | None:
-    """Mean over the desirable rows of unpaired labels of the summed completion log-probability under the
-    policy.
+    """Mean over the desirable rows of unpaired labels of the policy's summed completion log-probability.
 
     Source: Zhang et al. 2024 (NPO), §2 (the likelihood of the retain set).
     """

@@ -10,6 +10,7 @@ from scipy.optimize import minimize
 from scipy.sparse import csr_array
 from scipy.special import expit, log_expit
 
+from xpo_bench.contract.algorithm import Ranker, RewardModel
 from xpo_bench.contract.examples import Completion, Pair
 
 ITERATIONS = 5000
@@ -20,7 +21,7 @@ MAX_REWARD = 1e3
 """Without weight decay the fit to a certain preference has no finite optimum; it stops at this value."""
 
 
-def fit_table(pairs: Sequence[Pair], weight_decay: float) -> Callable[[Sequence[Completion]], list[float]]:
+def fit_table(pairs: Sequence[Pair], weight_decay: float) -> RewardModel:
     """One reward per distinct completion, by penalised maximum likelihood.
 
     Minimises the mean over pairs of −log σ(r_chosen − r_rejected) plus weight_decay/2 · Σ r² / n_prompts,
@@ -46,9 +47,7 @@ def fit_table(pairs: Sequence[Pair], weight_decay: float) -> Callable[[Sequence[
     return lambda completions: [values.get((c.prompt, c.text), 0.0) for c in completions]
 
 
-def fit_ranker(
-    pairs: Sequence[Pair], weight_decay: float
-) -> Callable[[Sequence[Completion], Sequence[Completion]], list[float]]:
+def fit_ranker(pairs: Sequence[Pair], weight_decay: float) -> Ranker:
     """One log-odds per unordered pair of completions: nothing forces the preferences to be transitive.
 
     Minimises the same objective as `fit_table` with a free margin s(a, b) = −s(b, a) in place of r_a − r_b.
@@ -83,7 +82,7 @@ def fit_ranker(
 
 def fit_head(
     features: Callable[[Sequence[Completion]], np.ndarray], pairs: Sequence[Pair], weight_decay: float
-) -> Callable[[Sequence[Completion]], list[float]]:
+) -> RewardModel:
     """A linear Bradley–Terry reward on frozen features of a language model.
 
     Minimises the mean over pairs of −log σ(w·(φ_chosen − φ_rejected)) plus weight_decay/2 · |w|², with every
@@ -106,8 +105,8 @@ def fit_head(
     return reward
 
 
-def accuracy(reward: Callable[[Sequence[Completion]], list[float]], pairs: Sequence[Pair]) -> float:
-    """Share of pairs whose chosen completion has the higher reward; ties count one half."""
+def accuracy(reward: RewardModel, pairs: Sequence[Pair]) -> float:
+    """Fraction of pairs whose chosen completion has the higher reward; ties count one half."""
     chosen = np.array(reward([Completion(p.prompt, p.chosen) for p in pairs]))
     rejected = np.array(reward([Completion(p.prompt, p.rejected) for p in pairs]))
     return float((0.5 + 0.5 * np.sign(chosen - rejected)).mean())
@@ -146,6 +145,7 @@ def _logistic(design: csr_array | np.ndarray, counts: np.ndarray, penalty: float
     largest = float(np.abs(np.where(inward, slope, 0.0)).max(initial=0.0))
     if not largest <= STATIONARY:
         raise ArithmeticError(
-            f"the fit of a reward has not converged: gradient {largest:.3g} after {fit.nit} steps ({fit.message})"
+            f"the fit of a reward has not converged: gradient {largest:.3g} after {fit.nit} steps "
+            f"({fit.message})"
         )
     return np.asarray(fit.x)

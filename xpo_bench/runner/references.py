@@ -20,7 +20,7 @@ from xpo_bench.contract.examples import Completion
 from xpo_bench.policy.language.sharding import full
 from xpo_bench.runner.keys import host_source
 from xpo_bench.runner.store import write_atomic
-from xpo_bench.train.evaluation.on_policy import CachedScore
+from xpo_bench.train.reference_scores import CachedScore
 
 SCHEMA = 1
 COLUMNS = ("completion", "token_logps", "seconds")

@@ -177,7 +177,7 @@ def pick(step: Step, index: slice | Tensor) -> Step:
     """Some rows of a step without runs axis, with the totals of the whole."""
 
     def part(scores: Mapping[str, Scores]) -> dict[str, Scores]:
-        return {g: changed(s, lambda values: values[index], s.mask[index]) for g, s in scores.items()}
+        return {g: s.map(lambda values: values[index]) for g, s in scores.items()}
 
     return replace(
         step,
@@ -231,15 +231,7 @@ def side_by_side(steps: Sequence[Step]) -> Step:
     first = steps[0]
 
     def scores(groups: Sequence[Mapping[str, Scores]]) -> dict[str, Scores]:
-        out = {}
-        for g in groups[0]:
-            kls = [kl for s in groups if (kl := s[g].token_kl) is not None]
-            stacked = (
-                torch.stack([s[g].token_logps for s in groups]),
-                torch.stack([s[g].mask for s in groups]),
-            )
-            out[g] = Scores(*stacked, torch.stack(kls) if kls else None)
-        return out
+        return {g: Scores.cat([s[g].map(lambda values: values[None]) for s in groups], 0) for g in groups[0]}
 
     def tensors(maps: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
         return {name: torch.stack([m[name] for m in maps]) for name in maps[0]}

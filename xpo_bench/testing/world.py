@@ -61,7 +61,7 @@ def length(completion: Completion) -> int:
 
 @dataclass(frozen=True)
 class Drifted:
-    """A policy whose token log-probabilities lie within ± `drift` nats of the reference, which has drift 0."""
+    """A policy whose token log-probabilities lie within ± `drift` nats of the reference's."""
 
     drift: float = 0.9
     seed: int = 0
@@ -125,12 +125,10 @@ class KitTools:
         return [float(t.mean() if average else t.sum()) for t in tokens]
 
     def fit_reward(self, pairs: Sequence[Pair], weight_decay: float) -> RewardModel:
-        fitted: RewardModel = fit_table(pairs, float(weight_decay))  # type: ignore[assignment]
-        return fitted
+        return fit_table(pairs, float(weight_decay))
 
     def fit_ranker(self, pairs: Sequence[Pair], weight_decay: float) -> Ranker:
-        fitted: Ranker = fit_ranker(pairs, float(weight_decay))  # type: ignore[assignment]
-        return fitted
+        return fit_ranker(pairs, float(weight_decay))
 
     def actions(self, prompt: str) -> list[Completion]:
         return [Completion(prompt, text) for text in WORLD.actions[prompt]]

@@ -1,18 +1,17 @@
-"""What an algorithm carries from step to step, for the runs of one slice."""
+"""What an algorithm carries from step to step, for the runs of one block."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
 from xpo_bench.contract.algorithm import Algorithm
-from xpo_bench.contract.scoring import Scores, Step
+from xpo_bench.contract.scoring import Step
 from xpo_bench.train.data_parallel import Processes
+from xpo_bench.train.score_ops import joined
 
 
 def begin(algorithm: Algorithm, runs: int, dtype: torch.dtype, device: torch.device) -> dict[str, Tensor]:
@@ -30,6 +29,7 @@ def next_state(algorithm: Algorithm, pieces: Sequence[Step], processes: Processe
     Raises:
         TypeError, ValueError: what `next_state` returns is no state, or another one in every process.
     """
+    # one state per optimizer step: it must not see into how many micro-batches the step was cut
     step = joined(pieces)
     found = algorithm.next_state(step)
     if not isinstance(found, Mapping) or set(found) != set(step.state):
@@ -44,51 +44,6 @@ def next_state(algorithm: Algorithm, pieces: Sequence[Step], processes: Processe
     if not processes.alone:
         _require_equal(algorithm, out, processes)
     return out
-
-
-def detached(step: Step) -> Step:
-    """The step without its graph."""
-    return replace(step, policy={group: scores.detach() for group, scores in step.policy.items()})
-
-
-def joined(pieces: Sequence[Step]) -> Step:
-    """The micro-batches of one step as the step that they were cut from."""
-    if len(pieces) == 1:
-        return pieces[0]
-    first = pieces[0]
-    weighted = any(piece.weight is not None for piece in pieces)
-    return replace(
-        first,
-        policy={g: _rows([piece.policy[g] for piece in pieces]) for g in first.policy},
-        reference={g: _rows([piece.reference[g] for piece in pieces]) for g in first.reference},
-        columns={name: torch.cat([piece.columns[name] for piece in pieces], -1) for name in first.columns},
-        weight=torch.cat([_weight(piece) for piece in pieces], -1) if weighted else None,
-        exact_kl=None
-        if first.exact_kl is None
-        else torch.cat([p.exact_kl for p in pieces if p.exact_kl is not None], -1),
-    )
-
-
-def _rows(parts: Sequence[Scores]) -> Scores:
-    """The rows of several scores one behind the other, shape (runs, N, T)."""
-    width = max(scores.mask.shape[-1] for scores in parts)
-
-    def cat(tensors: Sequence[Tensor]) -> Tensor:
-        return torch.cat([pad(values, (0, width - values.shape[-1])) for values in tensors], -2)
-
-    kls = [scores.token_kl for scores in parts if scores.token_kl is not None]
-    return Scores(
-        cat([scores.token_logps for scores in parts]),
-        cat([scores.mask for scores in parts]),
-        cat(kls) if kls else None,
-    )
-
-
-def _weight(step: Step) -> Tensor:
-    if step.weight is not None:
-        return step.weight
-    mask = next(iter(step.policy.values())).mask
-    return torch.ones(mask.shape[:-1], device=mask.device)
 
 
 def _per_run(

@@ -23,14 +23,14 @@ def row_schedule(
     """Row indices of shape (steps, batch), or None when every step takes every row once.
 
     `epochs` concatenates seeded permutations and cuts them into batches; `replacement` draws independently.
-    The integers
-    are as small as the rows allow: a grid holds millions of them.
+    The integers are as small as the rows allow: a grid holds millions of them.
     """
     small = np.int16 if rows <= np.iinfo(np.int16).max else np.int32
     if sampling == "replacement":
         return rng.integers(rows, size=(steps, batch)).astype(small)
     if batch >= rows:
         return None
+    # ⌈steps·batch / rows⌉ epochs back to back: a batch may span two of them, and no row is ever left out
     order = np.empty((-(-steps * batch // rows), rows), small)
     for epoch in order:
         epoch[:] = rng.permutation(rows)
@@ -38,8 +38,7 @@ def row_schedule(
 
 
 def token_schedule(lengths: Sequence[int], tokens: int, steps: int, rng: np.random.Generator) -> np.ndarray:
-    """Batches of at most `tokens` tokens (one row at least): row indices of shape (steps, N), −1 where a
-    batch is smaller.
+    """Batches of at most `tokens` tokens (one row at least): indices (steps, N), −1 where one is smaller.
 
     Each epoch is a seeded permutation. Its rows are sorted by length within windows of about `WINDOW`
     batches, so that rows of one batch are about equally long, and the batches of an epoch come in random
@@ -47,6 +46,7 @@ def token_schedule(lengths: Sequence[int], tokens: int, steps: int, rng: np.rand
     """
     if min(lengths) < 0:
         raise ValueError("lengths below 0")
+    # rows per batch are about tokens / mean length
     window = max(1, round(WINDOW * tokens * len(lengths) / max(1, sum(lengths))))
     batches: list[list[int]] = []
     while len(batches) < steps:
@@ -88,6 +88,7 @@ def mismatch(schedule: np.ndarray, completions: Sequence[Completion]) -> tuple[l
         for position, row in enumerate(batch):
             if row < 0:
                 continue
+            # a batch is a ring, as in KTO's shift by one; rows of the same prompt are stepped over
             ring = present[position + 1 :] + present[:position]
             donor = next((prompts[j] for j in ring if prompts[j] != prompts[row]), None)
             if donor is None:

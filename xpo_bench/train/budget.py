@@ -9,13 +9,14 @@ from xpo_bench.contract.settings import Stage
 
 
 def stage_steps(stages: Sequence[Stage], steps: int) -> list[int]:
-    """Whole steps per stage that sum to `steps`, by rounding the cumulative shares."""
+    """Whole steps per stage that sum to `steps`, by rounding the cumulative fractions."""
     total = sum(stage.share for stage in stages)
     if abs(total - 1) > 1e-6:
         raise ValueError(f"the shares of an algorithm's stages must sum to 1, got {total:g}")
     ends, reached = [0], 0.0
     for stage in stages:
         reached += stage.share
+        # rounded ends, not rounded lengths: errors do not add up, and the last end is `steps`
         ends.append(round(reached * steps))
     return [after - before for before, after in pairwise(ends)]
 

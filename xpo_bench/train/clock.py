@@ -40,6 +40,7 @@ class Clock:
             yield
         finally:
             self._synchronise()
+            # device and host end together: kernels still queued would be charged to whoever comes next
             spent = time.perf_counter() - start
             setattr(self, phase, getattr(self, phase) + spent)
             if phase != "evaluate_s":

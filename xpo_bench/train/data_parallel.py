@@ -15,11 +15,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypeVar, cast
 
 import torch
 from torch import Tensor
 
+Value = TypeVar("Value")
 BUCKET = 2**25
 """Numbers that are exchanged at a time."""
 PATIENCE = timedelta(hours=1)
@@ -38,9 +39,7 @@ WHOLE = Piece()
 
 @dataclass(frozen=True)
 class Processes:
-    """One of `count` processes. With a count above 1 the methods are collective: all processes call them, in
-    one order.
-    """
+    """One of `count` processes; the methods of several are collective: all call them, in one order."""
 
     rank: int = 0
     count: int = 1
@@ -61,7 +60,7 @@ class Processes:
             torch.cuda.set_device(device)
         dist.init_process_group(
             "cpu:gloo,cuda:nccl" if cuda else "gloo",
-            store=dist.FileStore(str(meeting), count),  # type: ignore[attr-defined]
+            init_method=meeting.absolute().as_uri(),
             rank=rank,
             world_size=count,
             timeout=PATIENCE,
@@ -84,9 +83,7 @@ class Processes:
         return self.rank == 0
 
     def sum(self, tensors: Sequence[Tensor]) -> list[Tensor]:
-        """The sum of each tensor over all processes, the same bits in each of them; the tensors themselves
-        when alone.
-        """
+        """The sum of each tensor over all processes, the same bits in each; when alone, the tensors."""
         if self.alone:
             return list(tensors)
         import torch.distributed as dist
@@ -103,7 +100,7 @@ class Processes:
         """The sum of one tensor over all processes."""
         return self.sum([values])[0]
 
-    def from_first(self, value: Any) -> Any:
+    def from_first(self, value: Value) -> Value:
         """The first process's object, in all of them; what the others pass is not looked at."""
         if self.alone:
             return value
@@ -111,7 +108,7 @@ class Processes:
 
         box = [value if self.first else None]
         dist.broadcast_object_list(box, src=0, device=torch.device("cpu"))
-        return box[0]
+        return cast(Value, box[0])
 
     @torch.no_grad()
     def copy_first(self, tensors: Sequence[Tensor]) -> None:
@@ -123,16 +120,14 @@ class Processes:
                 dist.broadcast(tensor.data, src=0)
 
     def share(self, rows: int, unit: int = 1) -> slice:
-        """The rows of a step that are this process's, consecutive and in whole units; empty where there are
-        too few.
-        """
+        """This process's rows of a step, consecutive and in whole units; none if there are too few."""
+        # cut at ⌊units·k/count⌋: shares differ by one unit at most, and together are all rows once
         units = -(-rows // unit)
         begin, end = units * self.rank // self.count, units * (self.rank + 1) // self.count
         return slice(begin * unit, min(end * unit, rows))
 
     def pieces(self, rows: int, unit: int, micro: int) -> list[Piece]:
-        """This process's share of a step in micro-batches of `micro` units, 0 for one. All processes get
-        equally many.
+        """This process's rows of a step in micro-batches of `micro` units, 0 for one; equally many for all.
 
         Where another has more, or there are fewer rows than processes, the rest is padding, so that
         collectives inside of a loss meet.
@@ -157,9 +152,7 @@ ALONE = Processes()
 
 
 def _buckets(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:
-    """Consecutive tensors of one dtype and device, of at most `BUCKET` numbers together where there are
-    several.
-    """
+    """Consecutive tensors of one dtype and device; several together have at most `BUCKET` numbers."""
     bucket: list[Tensor] = []
     size = 0
     for tensor in tensors:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 
@@ -13,6 +13,7 @@ from xpo_bench.contract.examples import Dataset, Example, Single
 from xpo_bench.contract.metric import Metric
 from xpo_bench.contract.settings import Budget, Optimizer
 from xpo_bench.data.formats import to_singles
+from xpo_bench.policy.base import Notes
 
 
 @dataclass(frozen=True)
@@ -35,8 +36,8 @@ class Job:
     budget: Budget
     metrics: tuple[Metric, ...] = ()
 
-    def group(self) -> tuple[Any, ...]:
-        """Jobs with equal groups may share one vectorised slice: only float fields may differ."""
+    def group(self) -> tuple[object, ...]:
+        """Jobs with equal groups may share one run block: only float fields may differ."""
         alg = self.algorithm
         rigid = tuple(
             (f.name, getattr(alg, f.name)) for f in fields(alg) if not isinstance(getattr(alg, f.name), float)
@@ -44,20 +45,31 @@ class Job:
         return (type(alg), rigid, tuple(alg.stages()), self.optimizer)
 
 
+class RowFacts(TypedDict, total=False):
+    """What became of the rows of a data set in the context of a language model, for the record's `task.data`.
+
+    `truncated` and `boundary_merges` count rows of which something was truncated, or of which prompt and
+    completion share a token; `equal_ids` pairs whose sides have the same token ids, `unfit` other rows that
+    were left out, by reason.
+    """
+
+    truncated: int
+    boundary_merges: int
+    equal_ids: int
+    unfit: dict[str, int]
+
+
 @dataclass
 class Outcome:
-    """What became of one job.
-
-    `data` says what became of its rows in the context of a language model, for the record's `task.data`.
-    """
+    """What became of one job."""
 
     status: str
     metrics: dict[str, float | None]
     curve: list[dict[str, float | None]]
-    timing: dict[str, Any]
-    notes: dict[str, Any] = field(default_factory=dict)
+    timing: dict[str, float | None]
+    notes: Notes = field(default_factory=dict)
     final_policy: dict[str, dict[str, float]] | None = None
-    data: dict[str, Any] = field(default_factory=dict)
+    data: RowFacts = field(default_factory=lambda: RowFacts())
 
 
 Progress = Callable[[int, int, float | None], None]
@@ -66,6 +78,7 @@ Progress = Callable[[int, int, float | None], None]
 
 def stack_configs(algorithms: Sequence[Algorithm], dtype: torch.dtype, device: torch.device) -> Algorithm:
     """One algorithm whose float fields are tensors of shape (runs, 1)."""
+    # β of shape (runs, 1) meets log-ratios of shape (runs, N): a loss written for one run computes all
     first = algorithms[0]
     stacked: Mapping[str, Any] = {
         f.name: torch.tensor([[getattr(a, f.name)] for a in algorithms], dtype=dtype, device=device)
@@ -76,5 +89,5 @@ def stack_configs(algorithms: Sequence[Algorithm], dtype: torch.dtype, device: t
 
 
 def as_accepted(examples: Sequence[Example], accepts: type) -> list[Example]:
-    """The rows as the algorithm takes them: pairs become two adjacent singles for algorithms of singles."""
+    """The rows as the algorithm takes them: a pair becomes two adjacent unpaired examples, or stays."""
     return [*to_singles(examples)] if accepts is Single else list(examples)

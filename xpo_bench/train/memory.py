@@ -1,6 +1,4 @@
-"""Memory that ran out, and the peak of a stretch of work: of the accelerator where there is one, else
-resident.
-"""
+"""Memory that ran out, and the peak of a stretch of work: of the accelerator, or else resident memory."""
 
 from __future__ import annotations
 
@@ -19,8 +17,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 class PeakMemory:
-    """Largest memory between `start` and `stop`, over all such stretches, in MB (10⁶ bytes); None where it
-    cannot be told.
+    """Largest memory between `start` and `stop`, over all such stretches, in 10⁶ bytes; None where unknown.
 
     On CUDA it is what the allocator handed out. Elsewhere it is the resident peak of the process, libraries
     included, which Linux keeps and lets be reset.

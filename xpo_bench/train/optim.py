@@ -1,6 +1,4 @@
-"""Optimizers. Runs side by side need one learning rate and one divergence flag PER RUN, which torch.optim has
-not.
-"""
+"""Optimizers: torch.optim for a network, and one with a learning rate and a divergence flag PER RUN."""
 
 from __future__ import annotations
 
@@ -18,9 +16,7 @@ class Stepper(Protocol):
     """One update from gradients."""
 
     def step(self, grads: Sequence[Tensor], scale: float, alive: Tensor | None) -> None:
-        """Apply gradients. `scale` multiplies every learning rate; runs that are not `alive` stay as they
-        are.
-        """
+        """Apply gradients; `scale` multiplies every learning rate, runs not `alive` stay as they are."""
         ...
 
 
@@ -52,6 +48,7 @@ class StackedOptimizer:
         for parameter, grad, first, second in zip(
             self.parameters, grads, self.first, self.second, strict=True
         ):
+            # θ_r ← θ_r − η_r·u_r for each run r: one operation for all runs, η of shape (runs, 1, ..., 1)
             update = self.rule(grad, first, second).mul_(_per_run(self.lr, parameter) * scale)
             if alive is None:
                 parameter.sub_(update)
@@ -59,9 +56,10 @@ class StackedOptimizer:
                 parameter.copy_(torch.where(_per_run(alive, parameter), parameter - update, parameter))
 
     def _clipped(self, grads: Sequence[Tensor]) -> list[Tensor]:
+        # each run by its own norm: a run that explodes must not shrink the steps of the others
         norm = torch.stack([torch.linalg.vector_norm(grad.flatten(1), dim=1) for grad in grads]).norm(dim=0)
-        share = (self.clip / (norm + 1e-6)).clamp(max=1.0)
-        return [grad * _per_run(share, grad) for grad in grads]
+        scale = (self.clip / (norm + 1e-6)).clamp(max=1.0)
+        return [grad * _per_run(scale, grad) for grad in grads]
 
     def _sgd(self, grad: Tensor, first: Tensor, second: Tensor) -> Tensor:
         return grad.clone()
@@ -75,6 +73,8 @@ class StackedOptimizer:
         beta2: float = 0.999,
         eps: float = 1e-8,
     ) -> Tensor:
+        # m ← β₁m + (1−β₁)g, v ← β₂v + (1−β₂)g², u = (m/(1−β₁ᵗ)) / (√(v/(1−β₂ᵗ)) + ε), in torch's order of
+        # operations, so that one run equals torch.optim.Adam to rounding (Kingma & Ba 2015, Alg. 1)
         first.lerp_(grad, 1 - beta1)
         second.mul_(beta2).addcmul_(grad, grad, value=1 - beta2)
         denominator = second.sqrt().div_((1 - beta2**self.count) ** 0.5).add_(eps)

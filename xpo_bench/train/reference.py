@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TypeAlias
 
 from torch import Tensor
 
@@ -12,14 +12,30 @@ from xpo_bench.contract.algorithm import Algorithm
 from xpo_bench.contract.examples import Completion
 from xpo_bench.contract.scoring import Scores
 from xpo_bench.contract.settings import Stage
-from xpo_bench.policy.base import Policy
+from xpo_bench.policy.base import Enumeration, Gradients, Policy, Snapshot, Stacked
 
-ReferenceScorer = Callable[[Sequence[Sequence[Completion]], Any, "Tensor | None"], Scores]
+Scorer: TypeAlias = Callable[[Sequence[Sequence[Completion]], Stacked, "Tensor | None"], Scores]
+"""(completions per run, the same stacked, rows that are used) -> their scores under a reference policy."""
 
 
 def claims_preference(algorithm: Algorithm) -> bool:
     """Whether the algorithm defines an implied preference."""
     return type(algorithm).implied_preference is not Algorithm.implied_preference
+
+
+@contextmanager
+def standing_at(policy: Policy, state: Snapshot) -> Iterator[None]:
+    """Compute with the parameters of a snapshot for a while."""
+    if isinstance(policy, Gradients):  # one model swaps its weights without copying them
+        with policy.using(state):
+            yield
+        return
+    current = policy.snapshot()
+    policy.restore(state)
+    try:
+        yield
+    finally:
+        policy.restore(current)
 
 
 class StageReference:
@@ -34,7 +50,9 @@ class StageReference:
 
     def __init__(self, policy: Policy) -> None:
         self.policy = policy
-        self.moved, self.state, self.table = False, None, None
+        self.moved = False
+        self.state: Snapshot | None = None
+        self.table: Tensor | None = None
 
     def begin(self, stage: Stage, algorithms: Sequence[Algorithm], moved: bool) -> None:
         """A stage begins; where its reference has `moved`, that is the policy as it stands now."""
@@ -44,33 +62,19 @@ class StageReference:
         groups = [group for algorithm in algorithms for group in algorithm.groups.values()]
         if stage.refresh is not None or any(group.token_kl for group in groups):
             self.state = self.policy.snapshot()
-        if self.policy.enumerable and any(group.mismatched for group in groups):
-            self.table = self.policy.log_probs()  # type: ignore[attr-defined]
+        if isinstance(self.policy, Enumeration) and any(group.mismatched for group in groups):
+            self.table = self.policy.log_probs()
 
-    def scorer(self, runs: slice, first: bool) -> ReferenceScorer:
-        """Scores under a reference that has moved; `first`: no step of the stage has been made, the policy
-        stands there.
-        """
+    def scorer(self, runs: slice, first: bool) -> Scorer:
+        """Scores under a reference that has moved; `first`: the policy stands there, the stage begins."""
 
-        def score(completions: Sequence[Sequence[Completion]], stacked: Any, used: Tensor | None) -> Scores:
+        def score(
+            completions: Sequence[Sequence[Completion]], stacked: Stacked, used: Tensor | None
+        ) -> Scores:
             if first:
                 return self.policy.score_all(stacked, used, runs=runs)
-            with self._there():
+            assert self.state is not None
+            with standing_at(self.policy, self.state):
                 return self.policy.score_all(stacked, used, runs=runs)
 
         return score
-
-    @contextmanager
-    def _there(self) -> Iterator[None]:
-        """Compute with the parameters of the stage's start for a while."""
-        assert self.state is not None
-        if not self.policy.stacked:
-            with self.policy.using(self.state):
-                yield
-            return
-        current = self.policy.snapshot()
-        self.policy.restore(self.state)
-        try:
-            yield
-        finally:
-            self.policy.restore(current)

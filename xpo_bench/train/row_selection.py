@@ -1,23 +1,21 @@
-"""Which rows a run trains on and is evaluated on, and in which order: the same for every algorithm of a task
-and seed.
-"""
+"""Which rows a run trains on and is evaluated on, and in which order: the same for every algorithm."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
 from xpo_bench.contract.examples import Completion, Example, Pair, Single
 from xpo_bench.data.dataset import flip_labels
+from xpo_bench.data.formats import to_singles
 from xpo_bench.errors import DataError
 from xpo_bench.policy.base import Policy
 from xpo_bench.policy.language.fit import EQUAL, Fitted
 from xpo_bench.random_streams import stream
 from xpo_bench.train.batching import row_schedule, token_schedule, usable
-from xpo_bench.train.job import Job, as_accepted
+from xpo_bench.train.job import Job, RowFacts, as_accepted
 
 
 def generator(job: Job, purpose: str, *more: str) -> np.random.Generator:
@@ -27,7 +25,7 @@ def generator(job: Job, purpose: str, *more: str) -> np.random.Generator:
 
 
 def halved(job: Job, rows: Sequence[Example]) -> bool:
-    """Whether each row of the data stands as two singles, which stay together."""
+    """Whether each pair of the data stands as two unpaired examples, which stay together."""
     return isinstance(rows[0], Single) and isinstance(job.dataset.train[0], Pair)
 
 
@@ -41,20 +39,14 @@ class Rows:
 
     def __init__(self, policy: Policy, truncate: str) -> None:
         self.policy, self.truncate = policy, truncate
-        self._schedules: dict[tuple[Any, ...], np.ndarray | None] = {}
+        self._schedules: dict[tuple[object, ...], np.ndarray | None] = {}
         # runs of one seed share their lists, so that a sweep does not build them anew for every configuration
         self._pools: dict[tuple[int, int], tuple[list[Example], list[Example]]] = {}
         self._accepted: dict[tuple[int, type], list[Example]] = {}
         self._heldout: dict[int, list[Example]] = {}
 
-    def facts(self, job: Job) -> dict[str, Any]:
-        """What became of the rows of the job's data set in the context of a language model; nothing for a
-        table.
-
-        `truncated` and `boundary_merges` count rows of which something was truncated, or of which prompt and
-        completion share a token; `equal_ids` pairs whose sides have the same token ids, `unfit` other rows
-        that were left out, by reason.
-        """
+    def facts(self, job: Job) -> RowFacts:
+        """What became of the rows of a job in the context of a language model; nothing for a table."""
         if self.policy.enumerable:
             return {}
         fits = [self._fit(rows) for rows in (job.dataset.train, job.dataset.heldout)]
@@ -126,8 +118,7 @@ class Rows:
         return self._heldout[id(rows)]
 
     def schedule(self, job: Job, rows: Sequence[Example], number: int, steps: int) -> np.ndarray | None:
-        """Indices into the rows of stage `number`, shape (steps, N), −1 for absent rows; None is all of them
-        at every step.
+        """Indices into the rows of a stage, shape (steps, N), −1 for absent rows; None is all at every step.
 
         Runs of one seed whose rows are as many, or as long, get the same array.
         """
@@ -155,7 +146,7 @@ class Rows:
 
     def _tokens(self, rows: Sequence[Example], units: int) -> tuple[int, ...]:
         """Tokens of every row of the data: its prompt once and its completions."""
-        singles = [Completion(e.prompt, e.completion) for e in as_accepted(rows, Single)]  # type: ignore[union-attr]
+        singles = [Completion(e.prompt, e.completion) for e in to_singles(rows)]
         encoded = self.policy.encode(singles, self.truncate)
         found = [encoded.row(i) for i in range(len(singles))]
         each = len(singles) // units
@@ -167,9 +158,7 @@ class Rows:
     def next_rows(
         self, job: Job, rows: Sequence[Example], number: int, steps: int, refresh: int
     ) -> Sequence[Example]:
-        """The batch of rows whose prompts are sampled at a refresh: the same draws as other algorithms'
-        batches.
-        """
+        """The batch of rows whose prompts are sampled at a refresh: drawn as all algorithms' batches."""
         if not job.budget.batch_tokens and job.budget.batch_size >= len(rows):
             return rows
         drawn = self.schedule(job, rows, number, steps)

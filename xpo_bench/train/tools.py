@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from contextlib import nullcontext
+from typing import TypeVar, cast
 
 import numpy as np
 
+from xpo_bench.contract.algorithm import Ranker, RewardModel
 from xpo_bench.contract.examples import Completion, Example, Pair
 from xpo_bench.contract.settings import Budget
 from xpo_bench.errors import CapacityError, DataError
-from xpo_bench.policy.base import Policy
+from xpo_bench.policy.base import Enumeration, Features, Generation, Policy, Snapshot
+from xpo_bench.train.reference import standing_at
 
-Fit = Callable[[Sequence[Pair], float], Any]
+Fitted = TypeVar("Fitted")
 
 
 class CellTools:
@@ -22,7 +25,7 @@ class CellTools:
         self,
         policy: Policy,
         run: int,
-        initial: Any,
+        initial: Snapshot,
         rng: np.random.Generator,
         budget: Budget,
         heldout: Sequence[Example] = (),
@@ -35,90 +38,96 @@ class CellTools:
         self.rows = budget.steps * budget.batch_size
         self.examples: Sequence[Example] = ()
         self.noted: dict[str, float] = {}
-        self._fits: dict[tuple[Fit, int, float], tuple[Sequence[Pair], Any]] = {}
+        self._fits: dict[tuple[str, int, float], tuple[Sequence[Pair], object]] = {}
 
     def generate(
         self, prompts: Sequence[str], samples: int, temperature: float = 1.0, top_k: int = 0
     ) -> list[list[Completion]]:
         """Independent completions from the current policy."""
-        self._need("generate")
-        drawn: list[list[Completion]] = self.policy.generate(  # type: ignore[attr-defined]
-            self.run, prompts, samples, self.rng, temperature, top_k, self.max_new_tokens
-        )
-        return drawn
+        policy = self._need("generate")
+        assert isinstance(policy, Generation)
+        return policy.generate(self.run, prompts, samples, self.rng, temperature, top_k, self.max_new_tokens)
 
     def logps(
         self, completions: Sequence[Completion], *, reference: bool = False, average: bool = False
     ) -> list[float]:
         """Log-probabilities under the current policy, or under the task's initial one."""
         encoded = self.policy.stack([self.policy.encode(completions, self.truncate)])
-        if reference:
-            current = self.policy.snapshot()
-            self.policy.restore(self.initial)
-        scores = self.policy.score_all(encoded, runs=slice(self.run, self.run + 1))
-        if reference:
-            self.policy.restore(current)
+        runs = slice(self.run, self.run + 1)
+        with standing_at(self.policy, self.initial) if reference else nullcontext():
+            scores = self.policy.score_all(encoded, runs=runs)
         empty = int((scores.length[0] == 0).sum())
         if empty:
             raise DataError(f"{empty} of {len(completions)} completions have no token within the context")
         return [float(v) for v in (scores.mean if average else scores.sum)[0].tolist()]
 
-    def fit_reward(
-        self, pairs: Sequence[Pair], weight_decay: float
-    ) -> Callable[[Sequence[Completion]], list[float]]:
+    # ---------------------------------------------------------------- fits
+
+    def fit_reward(self, pairs: Sequence[Pair], weight_decay: float) -> RewardModel:
         """The Bradley–Terry reward model of these pairs; fitted once per data set and decay."""
         from xpo_bench.policy.reward_model import fit_table
 
-        fitted: Callable[[Sequence[Completion]], list[float]]
-        fitted = self._fit(fit_table if self.policy.enumerable else self._fit_head, pairs, weight_decay)
-        return fitted
+        policy = self._need("reward")
+        if isinstance(policy, Features):
+            return self._fitted(self._fit_head, "head", pairs, weight_decay)
+        return self._fitted(fit_table, "table", pairs, weight_decay)
 
-    def _fit_head(
-        self, pairs: Sequence[Pair], weight_decay: float
-    ) -> Callable[[Sequence[Completion]], list[float]]:
+    def _fit_head(self, pairs: Sequence[Pair], weight_decay: float) -> RewardModel:
         """A reward head on the initial policy; its accuracy on training and held-out pairs is noted."""
         from xpo_bench.policy.reward_model import accuracy, fit_head
 
-        describe = self.policy.describe_completions  # type: ignore[attr-defined]
+        policy = self.policy
+        assert isinstance(policy, Features)
+        describe = policy.describe_completions
         reward = fit_head(lambda items: describe(items, self.initial, self.truncate), pairs, weight_decay)
-        self.note("reward_accuracy_train", accuracy(reward, pairs[: self.budget.heldout_pairs]))
-        heldout = [e for e in self.heldout if isinstance(e, Pair) and e.p_chosen != 0.5][
-            : self.budget.heldout_pairs
-        ]
+        most = self.budget.heldout_pairs
+        self.note("reward_accuracy_train", accuracy(reward, pairs[:most]))
+        heldout = [e for e in self.heldout if isinstance(e, Pair) and e.p_chosen != 0.5][:most]
         if heldout:
             self.note("reward_accuracy_heldout", accuracy(reward, heldout))
         return reward
 
-    def fit_ranker(
-        self, pairs: Sequence[Pair], weight_decay: float
-    ) -> Callable[[Sequence[Completion], Sequence[Completion]], list[float]]:
+    def fit_ranker(self, pairs: Sequence[Pair], weight_decay: float) -> Ranker:
         """The pairwise ranker of these pairs; fitted once per data set and decay."""
         from xpo_bench.policy.reward_model import fit_ranker
 
         self._need("enumerable")
-        fitted: Callable[[Sequence[Completion], Sequence[Completion]], list[float]] = self._fit(
-            fit_ranker, pairs, weight_decay
-        )
-        return fitted
-
-    def _fit(self, fit: Fit, pairs: Sequence[Pair], weight_decay: float) -> Any:
         self._need("reward")
-        key = (fit, id(pairs), float(weight_decay))
+        return self._fitted(fit_ranker, "ranker", pairs, weight_decay)
+
+    def _fitted(
+        self,
+        fit: Callable[[Sequence[Pair], float], Fitted],
+        kind: str,
+        pairs: Sequence[Pair],
+        weight_decay: float,
+    ) -> Fitted:
+        key = (kind, id(pairs), float(weight_decay))
         if key not in self._fits:  # the cache keeps `pairs` alive, so its id stays its own
             self._fits[key] = (pairs, fit(pairs, float(weight_decay)))
-        return self._fits[key][1]
+        return cast(Fitted, self._fits[key][1])  # of this kind, since the key names it
+
+    # ---------------------------------------------------------------- the rest
 
     def actions(self, prompt: str) -> Sequence[Completion]:
         """All completions of a prompt on an enumerable world."""
-        self._need("enumerable")
-        return self.policy.actions(prompt)  # type: ignore[attr-defined, no-any-return]
+        policy = self._need("enumerable")
+        assert isinstance(policy, Enumeration)
+        return policy.actions(prompt)
 
     def note(self, name: str, value: float) -> None:
         """Keep a number for the record."""
         self.noted[name] = float(value)
 
-    def _need(self, ability: str) -> None:
+    def _need(self, ability: str) -> Policy:
+        """The policy, which has the ability.
+
+        Raises:
+            CapacityError: it has not.
+        """
         if ability not in self.policy.abilities:
             raise CapacityError(
-                f"this policy cannot {ability}; declare requires = frozenset({{{ability!r}}}) so that the cell is not planned"
+                f"this policy cannot {ability}; declare requires = frozenset({{{ability!r}}}) "
+                "so that the cell is not planned"
             )
+        return self.policy

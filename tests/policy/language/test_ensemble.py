@@ -16,8 +16,8 @@ from xpo_bench.policy.language.weights import State
 from xpo_bench.runner.executors.groups import fits_ensemble, groups
 from xpo_bench.runner.plan import make_plan
 from xpo_bench.runner.request import requests
-from xpo_bench.train.evaluation.on_policy import ReferenceScorer
 from xpo_bench.train.job import Job, Outcome
+from xpo_bench.train.reference_scores import ReferenceScorer
 from xpo_bench.train.trainer import GroupTrainer
 from xpo_bench_plugins.algorithms.dpo import DPO
 
@@ -60,7 +60,7 @@ def single(seed: int = 0) -> CausalLM:
 
 def together(jobs: Sequence[Job]) -> list[Outcome]:
     states = [single(j.seed).snapshot() for j in jobs]
-    return GroupTrainer(Ensemble(single(), states), jobs, None).run()  # type: ignore[arg-type]
+    return GroupTrainer(Ensemble(single(), states), jobs, None).run()
 
 
 def by_itself(j: Job) -> Outcome:

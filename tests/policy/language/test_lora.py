@@ -15,8 +15,8 @@ from xpo_bench.errors import UsageError
 from xpo_bench.policy.language.causal_lm import CausalLM
 from xpo_bench.policy.language.ensemble import Ensemble
 from xpo_bench.runner.model_choice import parse_lora
-from xpo_bench.train.evaluation.on_policy import ReferenceScorer
 from xpo_bench.train.job import Job
+from xpo_bench.train.reference_scores import ReferenceScorer
 from xpo_bench.train.trainer import GroupTrainer
 from xpo_bench_plugins.algorithms.dpo import DPO
 

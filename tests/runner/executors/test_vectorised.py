@@ -66,7 +66,7 @@ def run(cells: Sequence[Cell]) -> dict[str, dict[str, Any]]:
 
 
 def numbers(record: dict[str, Any]) -> dict[str, Any]:
-    """What must not depend on company."""
+    """What must not depend on the runs trained in the same batch."""
     return {
         "status": record["status"],
         "error": record["error"],

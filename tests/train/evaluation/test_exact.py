@@ -12,12 +12,12 @@ import torch
 from xpo_bench import Budget, Completion, Dataset, ModelSpec
 from xpo_bench.contract.metric import Evaluation
 from xpo_bench.errors import DataError
+from xpo_bench.metrics.curve import evaluate_point
 from xpo_bench.metrics.kl import kl_from_samples
-from xpo_bench.metrics.registry import evaluate_point
 from xpo_bench.policy.language.causal_lm import CausalLM
 from xpo_bench.train.evaluation.exact import Enumerated
-from xpo_bench.train.evaluation.on_policy import ReferenceScorer
 from xpo_bench.train.job import Job, Outcome
+from xpo_bench.train.reference_scores import ReferenceScorer
 from xpo_bench.train.trainer import GroupTrainer
 from xpo_bench_plugins.algorithms.dpo import DPO
 from xpo_bench_plugins.algorithms.online_dpo import OnlineDPO
@@ -140,5 +140,5 @@ def test_what_an_algorithm_samples_of_a_listed_world_is_a_listed_completion(leng
     (outcome,) = trainer.run()
     assert outcome.status == "ok"
     assert dataset.world is not None
-    (drawn,) = trainer.tools[0].generate(["0"], 64)
+    (drawn,) = trainer.preparation.tools[0].generate(["0"], 64)
     assert {c.text for c in drawn} <= set(dataset.world.actions["0"])

@@ -14,9 +14,10 @@ from xpo_bench.random_streams import derive
 from xpo_bench.runner.references import References, fingerprint
 from xpo_bench.runner.task_setup import TaskSetup
 from xpo_bench.train.data_parallel import ALONE, Processes
-from xpo_bench.train.evaluation.on_policy import ReferenceScorer, initial_identity, prepare_initial
 from xpo_bench.train.job import Job, Outcome, Progress
+from xpo_bench.train.reference_scores import ReferenceScorer
 from xpo_bench.train.trainer import GroupTrainer
+from xpo_bench.train.warm_start import initial_identity, prepare_initial
 
 
 class LanguageModels:

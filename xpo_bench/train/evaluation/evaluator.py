@@ -3,31 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeAlias
 
 import numpy as np
 
 from xpo_bench.contract.examples import Example
-from xpo_bench.contract.metric import WorldEvaluation
 from xpo_bench.metrics.accuracy import accuracy_of_halves
-from xpo_bench.metrics.registry import Curve
+from xpo_bench.metrics.curve import Curve
 from xpo_bench.metrics.regret import optimum_kl
-from xpo_bench.policy.base import Policy
-from xpo_bench.policy.tabular import TabularPolicy
-from xpo_bench.train.evaluation.eval_set import (
-    EvalSet,
-    EvaluatedSlice,
-    evaluate,
-    prompt_weights,
-    seen_actions,
-    world_evaluation,
-)
-from xpo_bench.train.evaluation.exact import Enumerated, exhaustive
+from xpo_bench.policy.base import Enumeration, Members, Notes, Policy, Snapshot
+from xpo_bench.train.evaluation.eval_set import EvalSet, evaluate
+from xpo_bench.train.evaluation.exact import Enumerated, FinalPolicy, Tables, exhaustive
 from xpo_bench.train.evaluation.on_policy import OnPolicy
 from xpo_bench.train.job import Job
+from xpo_bench.train.reference import Scorer
 from xpo_bench.train.row_selection import Rows
+from xpo_bench.train.run_block import RunBlock
 
+OnEvaluation: TypeAlias = Callable[[int, int, dict[str, float]], None]
+"""(run, step, metrics): called at every evaluation point."""
 LM_HELDOUT_POINTS = 4
 """On a language model the held-out set is scored at the start, at quarters of the run and at the end."""
 
@@ -37,7 +32,7 @@ class Evaluator:
 
     Args:
         policy: at the task's initial distribution. jobs: one per run. clean: evaluation rows of every run.
-        rows: where held-out rows come from. truncate: what gives way in rows longer than the context.
+        rows: where held-out rows come from. truncate: what is truncated in rows longer than the context.
         score_initial: scores under the initial policy.
         initial: a snapshot of it, for what is sampled.
         on_evaluation: called with (run, step, metrics) at every evaluation point.
@@ -47,12 +42,13 @@ class Evaluator:
         self,
         policy: Policy,
         jobs: Sequence[Job],
+        *,
         clean: list[list[Example]],
         rows: Rows,
         truncate: str,
-        score_initial: Any,
-        initial: Any,
-        on_evaluation: Callable[[int, int, dict[str, float]], None] | None,
+        score_initial: Scorer,
+        initial: Snapshot,
+        on_evaluation: OnEvaluation | None,
     ) -> None:
         self.policy, self.jobs, self.on_evaluation = policy, jobs, on_evaluation
         self.steps = jobs[0].budget.steps
@@ -64,66 +60,51 @@ class Evaluator:
         self.heldout_set = (
             EvalSet.build(policy, heldout, truncate, score_initial) if self._seen(heldout) else None
         )
-        world = None if policy.enumerable else exhaustive(jobs[0].dataset)
-        self.enumerated = None if world is None else Enumerated(policy, jobs[0].dataset, world)
+        self.exact = _exact(policy, jobs)
         self.on_policy: list[OnPolicy] = []
-        if not policy.enumerable and not self.enumerated:
+        if self.exact is None and isinstance(policy, Members):
             for r, job in enumerate(jobs):
-                with policy.member(r) as model:  # type: ignore[attr-defined]
-                    self.on_policy.append(OnPolicy(model, job, policy.state_of(initial, r)))  # type: ignore[attr-defined]
-        self.prompt_weight = self.seen = None
-        if policy.enumerable:
-            trained = [job.dataset.train for job in jobs]
-            self.prompt_weight, self.seen = prompt_weights(policy, trained), seen_actions(policy, trained)
-        strengths = [
-            getattr(j.algorithm, j.algorithm.kl_strength) if j.algorithm.kl_strength else np.nan for j in jobs
-        ]
-        self.kl_strength = None if all(np.isnan(strengths)) else np.array(strengths, dtype=np.float64)
-        self.optimum_kl = None
-        if self.kl_strength is not None and (exact := self._world()) is not None:
-            self.optimum_kl = optimum_kl(exact, self.kl_strength)
+                with policy.member(r) as model:
+                    self.on_policy.append(OnPolicy(model, job, policy.state_of(initial, r)))
+        self.kl_strength = _kl_strengths(jobs)
+        self.optimum_kl: np.ndarray | None = None
+        if self.kl_strength is not None and self.exact is not None:
+            self.optimum_kl = optimum_kl(self.exact.evaluation(), self.kl_strength)
 
     def _seen(self, heldout: Sequence[Sequence[Example]]) -> bool:
         """Whether held-out metrics mean anything: a table knows nothing of prompts that it never saw."""
         if not all(heldout):
             return False
-        if not self.policy.enumerable or getattr(self.policy, "generalises", False):
+        if not isinstance(self.policy, Enumeration) or self.policy.generalises:
             return True
         return all(
             {e.prompt for e in rows} <= {e.prompt for e in job.dataset.train}
             for rows, job in zip(heldout, self.jobs, strict=True)
         )
 
-    def _world(self) -> WorldEvaluation | None:
-        """The exact distributions at this moment, where they can be had."""
-        if self.enumerated:
-            return self.enumerated.evaluation()
-        return (
-            None
-            if self.prompt_weight is None
-            else world_evaluation(self.policy, self.prompt_weight, self.seen)
-        )
+    # ---------------------------------------------------------------- one point
 
     def evaluate(
-        self, step: int, alive: np.ndarray, slices: Sequence[EvaluatedSlice], flops: float | None = None
+        self, step: int, alive: np.ndarray, blocks: Sequence[RunBlock], flops: float | None = None
     ) -> None:
         """Evaluate every run at one point.
 
         Args:
-            alive: runs that have not diverged, shape (R,). slices: (stacked algorithm, its runs, its state).
+            alive: runs that have not diverged, shape (R,). blocks: the runs by algorithm.
             flops: what the cell has been charged so far, where its operations are counted.
         """
         if flops is not None:
             self.flops[step] = flops
-        world = self._world()
+        world = self.exact.evaluation() if self.exact else None
         sampled: dict[str, np.ndarray] = {}
         if self.on_policy and step in self.on_policy[0].points:
             sampled = self._sampled(alive)
         if self.eval_set:
-            found = evaluate(self.policy, self.eval_set, step, slices, self.kl_strength, world, step == 0)
+            # at step 0 the policy is the reference, whose scores are known
+            found = evaluate(self.policy, self.eval_set, step, blocks, self.kl_strength, world, step == 0)
             self.curve.add(found, alive, sampled)
         if self.heldout_set and self._heldout_due(step):
-            found = evaluate(self.policy, self.heldout_set, step, slices, None, None, step == 0)
+            found = evaluate(self.policy, self.heldout_set, step, blocks, None, None, step == 0)
             self.heldout_curve.add(found, alive)
             if found.paired:
                 self.halves[step] = accuracy_of_halves(found)
@@ -133,9 +114,7 @@ class Evaluator:
                     self.on_evaluation(r, step, metrics)
 
     def refer(self, to_current: bool) -> None:
-        """Implied preferences are from now on against the policy as it stands, or against the initial one: a
-        stage begins.
-        """
+        """A stage begins: implied preferences are against the policy as it stands, or the initial one."""
         for known in (self.eval_set, self.heldout_set):
             if known is not None:
                 known.refer(self.policy if to_current else None)
@@ -143,8 +122,9 @@ class Evaluator:
     def _sampled(self, alive: np.ndarray) -> dict[str, np.ndarray]:
         """What samples of every run tell, NaN for the diverged, shape (R,) each."""
         out: dict[str, np.ndarray] = {}
+        assert isinstance(self.policy, Members)
         for r in np.flatnonzero(alive):
-            with self.policy.member(int(r)):  # type: ignore[attr-defined]
+            with self.policy.member(int(r)):
                 for name, value in self.on_policy[r].measure().items():
                     out.setdefault(name, np.full(len(alive), np.nan))[r] = value
         return out
@@ -154,9 +134,11 @@ class Evaluator:
             return True
         return step in {round(k * self.steps / LM_HELDOUT_POINTS) for k in range(LM_HELDOUT_POINTS + 1)}
 
-    def finals(self) -> list[dict[str, Any]]:
+    # ---------------------------------------------------------------- the end
+
+    def finals(self) -> list[dict[str, float | None]]:
         """Final metrics per run, training and held-out, without what does not apply."""
-        out: list[dict[str, Any]] = [{} for _ in self.jobs]
+        out: list[dict[str, float | None]] = [{} for _ in self.jobs]
         for prefix, curve, present in (
             ("", self.curve, self.eval_set),
             ("heldout_", self.heldout_curve, self.heldout_set),
@@ -167,19 +149,17 @@ class Evaluator:
                 for r, value in enumerate(values):
                     if math.isfinite(value):
                         out[r][prefix + name] = float(value)
+                    # "never" and "undefined" are results: the other metrics that do not apply are left out
                     elif name in ("collapse_step", "collapse_slope"):
                         out[r][prefix + name] = None
         for metrics in out:
-            if "reward_accuracy" in metrics and "heldout_reward_accuracy" in metrics:
-                metrics["generalization_gap"] = (
-                    metrics["reward_accuracy"] - metrics["heldout_reward_accuracy"]
-                )
+            own, heldout = metrics.get("reward_accuracy"), metrics.get("heldout_reward_accuracy")
+            if own is not None and heldout is not None:
+                metrics["generalization_gap"] = own - heldout
         return out
 
-    def rows(self, r: int, losses: dict[int, np.ndarray]) -> list[dict[str, float | None]]:
-        """The curve of one run: a row per finite evaluation, held-out metrics prefixed, with the loss where
-        it is known.
-        """
+    def rows(self, r: int, losses: Mapping[int, np.ndarray]) -> list[dict[str, float | None]]:
+        """The curve of one run: a row per finite evaluation, held-out metrics prefixed, losses if known."""
         if not self.eval_set:
             return []
         rows = [dict(row) for row in self.curve.rows(r)]
@@ -199,22 +179,36 @@ class Evaluator:
                 by_step[step]["loss"] = float(values[r])
         return rows
 
-    def notes(self, r: int) -> dict[str, Any]:
+    def notes(self, r: int) -> Notes:
         """Facts for the record of one run."""
-        notes: dict[str, Any] = dict(self.curve.notes(r))
+        notes: Notes = dict(self.curve.notes(r))
         if self.optimum_kl is not None and math.isfinite(self.optimum_kl[r]):
             notes["optimum_kl"] = float(self.optimum_kl[r])
-        if self.enumerated:
+        if isinstance(self.exact, Enumerated):
             notes["kl"] = "exact"
-        errors = self.curve.foreign.errors | {
-            f"heldout_{name}": e for name, e in self.heldout_curve.foreign.errors.items()
+        errors = self.curve.third_party.errors | {
+            f"heldout_{name}": e for name, e in self.heldout_curve.third_party.errors.items()
         }
         if errors:
             notes["metric_errors"] = errors
         return notes | (self.on_policy[r].notes if self.on_policy else {})
 
-    def final_policy(self, r: int) -> dict[str, dict[str, float]] | None:
+    def final_policy(self, r: int) -> FinalPolicy | None:
         """The distribution of one run at the end, where it is exact and small enough for a record."""
-        if self.enumerated:
-            return self.enumerated.final_policy()
-        return self.policy.final_policy(r) if isinstance(self.policy, TabularPolicy) else None
+        return self.exact.final_policy(r) if self.exact else None
+
+
+def _exact(policy: Policy, jobs: Sequence[Job]) -> Tables | Enumerated | None:
+    """Where the exact distributions of the runs come from, if they can be had."""
+    if isinstance(policy, Enumeration):
+        return Tables(policy, [job.dataset.train for job in jobs])
+    dataset = jobs[0].dataset
+    world = exhaustive(dataset)
+    return None if world is None else Enumerated(policy, dataset, world)
+
+
+def _kl_strengths(jobs: Sequence[Job]) -> np.ndarray | None:
+    """β of the objective E r − β·KL of each run, NaN where it has none; None where no run has one."""
+    fields = [(job.algorithm, job.algorithm.kl_strength) for job in jobs]
+    found = [getattr(algorithm, field) if field else np.nan for algorithm, field in fields]
+    return None if all(np.isnan(found)) else np.array(found, dtype=np.float64)

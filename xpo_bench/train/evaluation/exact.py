@@ -1,14 +1,21 @@
-"""A language model on a world whose completions can all be listed: its distribution is then exact."""
+"""Exact distributions: of tables, and of a language model on a world whose completions can all be listed."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import TypeAlias
 
 import numpy as np
+import torch
+from torch import Tensor
 
-from xpo_bench.contract.examples import Completion, Dataset, World
-from xpo_bench.contract.metric import Array, WorldEvaluation
+from xpo_bench.contract.examples import Completion, Dataset, Example, Pair, World
+from xpo_bench.contract.metric import Array, Mask, WorldEvaluation
 from xpo_bench.errors import DataError
+from xpo_bench.policy.base import Enumeration, Scoring
+
+FinalPolicy: TypeAlias = dict[str, dict[str, float]]
+"""{prompt: {completion: probability}}."""
 
 WHOLE = 1e-3
 """How far from 1 the probabilities of all completions may sum, which float32 scores of some thousands of them
@@ -24,10 +31,8 @@ def exhaustive(dataset: Dataset) -> World | None:
     return world if world is not None and world.exhaustive else None
 
 
-def longest(policy: Any, dataset: Dataset, at_most: int) -> int:
-    """Tokens that a sample may have: on a world that lists every completion, those of the longest one, else
-    `at_most`.
-    """
+def longest(policy: Scoring, dataset: Dataset, at_most: int) -> int:
+    """Tokens that a sample may have: as the longest completion of a world that lists all, or `at_most`."""
     world = exhaustive(dataset)
     if world is None:
         return at_most
@@ -43,11 +48,11 @@ class Enumerated:
         policy: a language model at the task's initial distribution. dataset: with an exhaustive world.
 
     Raises:
-        DataError: the world's completions are not all that the model can write, so their probabilities do not
-        sum to 1.
+        DataError: the world's completions are not all that the model can write: their probabilities do not
+            sum to 1.
     """
 
-    def __init__(self, policy: Any, dataset: Dataset, world: World) -> None:
+    def __init__(self, policy: Scoring, dataset: Dataset, world: World) -> None:
         self.policy, self.world = policy, world
         used = {e.prompt for e in dataset.train}
         self.prompts = [prompt for prompt in world.actions if prompt in used]
@@ -67,8 +72,8 @@ class Enumerated:
         for prompt, total in zip(self.prompts, np.exp(self.reference).sum(-1), strict=True):
             if abs(total - 1) > WHOLE:
                 raise DataError(
-                    f"the completions listed for prompt {prompt!r} have probability {total:.4f} under the model, not 1: "
-                    "an exhaustive world lists every completion up to its length, once"
+                    f"the completions listed for prompt {prompt!r} have probability {total:.4f} under the "
+                    "model, not 1: an exhaustive world lists every completion up to its length, once"
                 )
 
     def _logp(self) -> Array:
@@ -80,8 +85,9 @@ class Enumerated:
 
     def evaluation(self) -> WorldEvaluation:
         """The exact distributions of the policy as it stands."""
+        # float32 scores are rounded by some 1e-6, and their exponents do not sum to 1: log π − log Σ π does
         logp = self._logp()
-        total = np.logaddexp.reduce(logp, axis=-1, keepdims=True)  # rounding of float32 scores, some 1e-6
+        total = np.logaddexp.reduce(logp, axis=-1, keepdims=True)
         reference = self.reference - np.logaddexp.reduce(self.reference, axis=-1, keepdims=True)
         return WorldEvaluation(
             logp=(logp - total)[None],
@@ -91,8 +97,8 @@ class Enumerated:
             prompt_weight=np.full((1, len(self.prompts)), 1 / len(self.prompts)),
         )
 
-    def final_policy(self) -> dict[str, dict[str, float]] | None:
-        """{prompt: {completion: probability}}, or None beyond 4,096 entries."""
+    def final_policy(self, run: int) -> FinalPolicy | None:
+        """The distribution of the one run, or None beyond `LISTED` entries."""
         if sum(self.sizes) > LISTED:
             return None
         probabilities = np.exp(self.evaluation().logp[0])
@@ -100,3 +106,68 @@ class Enumerated:
             prompt: dict(zip(self.world.actions[prompt], row[:size].tolist(), strict=True))
             for prompt, size, row in zip(self.prompts, self.sizes, probabilities, strict=True)
         }
+
+
+class Tables:
+    """The distributions of a table of every run.
+
+    Args:
+        rows: what each run trains on: its prompts count, and its completions are the ones that were seen.
+    """
+
+    def __init__(self, policy: Enumeration, rows: Sequence[Sequence[Example]]) -> None:
+        self.policy = policy
+        self.prompt_weight = prompt_weights(policy, rows)
+        self.seen = seen_actions(policy, rows)
+
+    def evaluation(self) -> WorldEvaluation:
+        """The exact distributions of the policies as they stand."""
+        layout, found = self.policy.layout, self.policy.log_probs()
+        logp = array(found)
+        if found.dtype != torch.float64:
+            # rounded logarithms are those of no distribution, and KL and rewards want one: log π − log Σ π
+            logp = logp - np.logaddexp.reduce(logp, axis=-1, keepdims=True)
+        return WorldEvaluation(
+            logp=logp,
+            ref_logp=layout.log_reference,
+            mask=layout.mask,
+            reward=layout.reward,
+            prompt_weight=self.prompt_weight,
+            seen=self.seen,
+        )
+
+    def final_policy(self, run: int) -> FinalPolicy | None:
+        """The distribution of one run, or None where it is too large for a record."""
+        return self.policy.final_policy(run)
+
+
+def array(values: Tensor) -> Array:
+    """A float64 copy on the host."""
+    return values.detach().to("cpu", torch.float64).numpy()
+
+
+def prompt_weights(policy: Enumeration, rows: Sequence[Sequence[Example]]) -> Array:
+    """Uniform weight on the prompts that each run's training rows contain, shape (runs, P)."""
+    place = {prompt: i for i, prompt in enumerate(policy.layout.prompts)}
+    weights = np.zeros((len(rows), len(place)))
+    for run, examples in enumerate(rows):
+        used = {place[e.prompt] for e in examples}
+        weights[run, list(used)] = 1.0 / len(used)
+    return weights
+
+
+def seen_actions(policy: Enumeration, rows: Sequence[Sequence[Example]]) -> Mask:
+    """Actions that each run's training rows contain, shape (runs, P, A), bool."""
+    layout = policy.layout
+    known: dict[int, Mask] = {}
+    for examples in rows:  # runs of one seed share their rows
+        if id(examples) not in known:
+            flat = np.zeros(layout.mask.size, dtype=bool)
+            texts = (
+                (e.prompt, t)
+                for e in examples
+                for t in ((e.chosen, e.rejected) if isinstance(e, Pair) else (e.completion,))
+            )
+            flat[[layout.position[key] for key in texts]] = True
+            known[id(examples)] = flat.reshape(layout.mask.shape)
+    return np.stack([known[id(examples)] for examples in rows])
