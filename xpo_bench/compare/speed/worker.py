@@ -240,7 +240,9 @@ def serve(wire: Wire, command: dict[str, Any]) -> None:
         )
         for cell in result.cells:
             if cell["status"] != "ok":
-                raise RuntimeError(cell["error"]["message"] if cell["error"] else f"the run is {cell['status']}")
+                raise RuntimeError(
+                    cell["error"]["message"] if cell["error"] else f"the run is {cell['status']}"
+                )
         if meter.last is before:
             raise RuntimeError("takes no training step")
 
