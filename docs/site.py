@@ -135,8 +135,8 @@ def page(cls: type[Algorithm]) -> str:
 def portraits(names: Sequence[str]) -> dict[str, bytes]:
     """Algorithm -> figure (SVG) of its curves on certain preferences, of a run that is made for it."""
     import xpo_bench
-    from xpo_bench.report.experiments.article import curve_reader
-    from xpo_bench.report.render.figures import series
+    from xpo_bench.report.experiments.base import curve_reader
+    from xpo_bench.report.render.curves import series
     from xpo_bench.report.runs import group
 
     with tempfile.TemporaryDirectory() as folder:

@@ -79,7 +79,7 @@ class Result:
         """Hugging Face data sets `cells`, a row per cell, and `curves`, a row per evaluation: what `xpo-bench
         export` writes.
         """
-        from xpo_bench.report.experiments.article import curve_reader
+        from xpo_bench.report.experiments.base import curve_reader
         from xpo_bench.report.render.dataset import datasets_of
 
         return datasets_of(self.cells, curve_reader(self.out))
@@ -88,7 +88,7 @@ class Result:
         """Print the tables."""
         from rich.console import Console
 
-        from xpo_bench.report.experiments.article import print_experiments
+        from xpo_bench.report.experiments.base import print_experiments
         from xpo_bench.report.render.terminal import print_run
 
         console = Console(width=width)
@@ -276,7 +276,7 @@ def _run(
         return Result(root, [], 0, plan.skipped, plan.unreachable)
     result = execute(plan, Store(root), session)
     if not shard and any(request.suite and request.experiment for request in asked):
-        from xpo_bench.report.experiments.figures import write_figures
+        from xpo_bench.report.experiments.files import write_figures
 
         write_figures(root, result.cells)
     return result

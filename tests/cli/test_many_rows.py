@@ -11,7 +11,7 @@ from click.testing import CliRunner
 import xpo_bench
 from xpo_bench import cli
 from xpo_bench.report import table
-from xpo_bench.report.experiments import article
+from xpo_bench.report.experiments import base as article
 
 
 def test_only_the_curves_of_rows_that_are_drawn_are_read_and_each_once(

@@ -9,7 +9,7 @@ from typing import Any
 from xpo_bench.compare.baselines import read_side
 from xpo_bench.metrics.kl import token_entropy
 from xpo_bench.metrics.names import current
-from xpo_bench.report.experiments.article import curve_reader
+from xpo_bench.report.experiments.base import curve_reader
 from xpo_bench.runner.store import Store
 
 SAMPLED = {"kl": 0.3, "kl_se": 0.1, "sample_length": 7.0, "entropy": 1.2}

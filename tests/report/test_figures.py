@@ -13,8 +13,8 @@ from rich.console import Console
 
 import xpo_bench
 from xpo_bench.api import Result
-from xpo_bench.report.experiments.article import EXPERIMENTS, columns, print_experiments
-from xpo_bench.report.experiments.figures import FIGURES, write_figures
+from xpo_bench.report.experiments.base import EXPERIMENTS, columns, print_experiments
+from xpo_bench.report.experiments.files import FIGURES, write_figures
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +67,7 @@ def test_equal_data_give_equal_bytes_in_any_order_and_no_date(short: Result, tmp
 
 
 def test_axes_have_labels_and_lines_a_legend(short: Result) -> None:
-    from xpo_bench.report.experiments.article import curve_reader, measure, of_experiments
+    from xpo_bench.report.experiments.base import curve_reader, measure, of_experiments
 
     for name, cells in of_experiments(short.cells).items():
         data = measure(EXPERIMENTS[name], cells, curve_reader(short.out))

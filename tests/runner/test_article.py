@@ -12,7 +12,7 @@ import pytest
 import xpo_bench
 from xpo_bench import plugins
 from xpo_bench.api import Result, Session, execute
-from xpo_bench.report.experiments.article import (
+from xpo_bench.report.experiments.base import (
     EXPERIMENTS,
     Data,
     curve_reader,

@@ -64,7 +64,7 @@ def show(run_dir: Path, baseline: str | None, metric: str | None, as_json: bool)
         raise UsageError(f"{run_dir}: holds no finished cell yet")
     if metric is not None and baseline is None:
         raise UsageError("--metric: goes with --baseline, it says by what algorithms are tested against it")
-    from xpo_bench.report.experiments.article import curve_reader
+    from xpo_bench.report.experiments.base import curve_reader
     from xpo_bench.report.render.terminal import without_search
     from xpo_bench.report.tables.equal_cost import print_read_outs, read_outs
     from xpo_bench.report.tables.versus import against, documents, print_against
@@ -82,7 +82,7 @@ def show(run_dir: Path, baseline: str | None, metric: str | None, as_json: bool)
         return 0
     from rich.console import Console
 
-    from xpo_bench.report.experiments.article import print_experiments
+    from xpo_bench.report.experiments.base import print_experiments
     from xpo_bench.report.render.terminal import print_run
     from xpo_bench.report.table import ROWS, say
     from xpo_bench.report.tables.sparklines import print_sparks

@@ -68,7 +68,7 @@ def read_side(path: Path) -> Baseline:
 
 
 def _curves(root: Path, records: Sequence[Record]) -> dict[str, list[dict[str, Any]]]:
-    from xpo_bench.report.experiments.article import curve_reader
+    from xpo_bench.report.experiments.base import curve_reader
 
     read = curve_reader(root)
     return {record["key"]: thinned(read(record)) for record in records}

@@ -24,7 +24,7 @@ from jinja2 import Environment, PackageLoader
 from markupsafe import Markup
 
 from xpo_bench import plugins
-from xpo_bench.report.experiments.article import (
+from xpo_bench.report.experiments.base import (
     EXPERIMENTS,
     Curves,
     Data,
@@ -34,10 +34,10 @@ from xpo_bench.report.experiments.article import (
     of_experiments,
     others,
 )
-from xpo_bench.report.experiments.figures import FIGURES
+from xpo_bench.report.experiments.files import FIGURES
 from xpo_bench.report.findings import findings
 from xpo_bench.report.format import ABSENT, PREFIXES, clean
-from xpo_bench.report.render import figures as charts
+from xpo_bench.report.render import curves as charts
 from xpo_bench.report.render.terminal import left_out, problems, without_search
 from xpo_bench.report.reproduce import command
 from xpo_bench.report.runs import Record, SeedGroup, group

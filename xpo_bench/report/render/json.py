@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from xpo_bench.report.experiments.article import curve_reader, others
+from xpo_bench.report.experiments.base import curve_reader, others
 from xpo_bench.report.findings import findings
 from xpo_bench.report.render.terminal import left_out, problems, without_search
 from xpo_bench.report.runs import Record, group

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from xpo_bench.report.experiments.article import (
+from xpo_bench.report.experiments.base import (
     EXPERIMENTS,
     columns,
     curve_reader,

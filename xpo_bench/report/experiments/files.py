@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from xpo_bench.report.experiments.article import (
+from xpo_bench.report.experiments.base import (
     EXPERIMENTS,
     PREFERRED,
     Data,

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from xpo_bench.report.experiments.article import Curves
-from xpo_bench.report.experiments.figures import COLOURS, GREY, LINES, STYLE
+from xpo_bench.report.experiments.base import Curves
+from xpo_bench.report.experiments.files import COLOURS, GREY, LINES, STYLE
 from xpo_bench.report.format import clean
 from xpo_bench.report.render.svg import SERIES, inline
 from xpo_bench.report.runs import SeedGroup
