@@ -79,7 +79,7 @@ class Result:
         """Hugging Face data sets `cells`, a row per cell, and `curves`, a row per evaluation: what `xpo-bench
         export` writes.
         """
-        from xpo_bench.report.experiments.base import curve_reader
+        from xpo_bench.report.curves import curve_reader
         from xpo_bench.report.render.dataset import datasets_of
 
         return datasets_of(self.cells, curve_reader(self.out))
@@ -88,12 +88,13 @@ class Result:
         """Print the tables."""
         from rich.console import Console
 
-        from xpo_bench.report.experiments.base import print_experiments
-        from xpo_bench.report.render.terminal import print_run
+        from xpo_bench.report import table
+        from xpo_bench.report.content import assemble
+        from xpo_bench.report.render.terminal import print_report
 
-        console = Console(width=width)
-        rest = print_experiments(console, self.cells, self.out)
-        print_run(console, rest, self.skipped, self.unreachable, self.targets, self.tuning)
+        left = {"skipped": self.skipped, "unreachable": self.unreachable}
+        searched = {"targets": self.targets, "tuning": self.tuning}
+        print_report(Console(width=width), assemble(self.out, self.cells, left | searched, rows=table.ROWS))
 
     def document(self) -> dict[str, Any]:
         """What `--json` prints."""
@@ -324,6 +325,10 @@ def _at_target(
         else Result(store.root, [], 0, plan.skipped, plan.unreachable)
     )
     result.targets = [f.document() for f in found]
+    place = {(t["algorithm"], t["task"]): t for t in [*store.read_run().get("targets", []), *result.targets]}
+    store.prepare()
+    with occupied(store.root, session.wait, session.note):
+        store.write_run(store.read_run() | {"targets": list(place.values())})
     return result
 
 
@@ -455,6 +460,6 @@ def _run_document(plan: Plan, store: Store) -> dict[str, Any]:
         "skipped": sorted(skipped, key=lambda s: (s["task"], s["algorithm"])),
         "unreachable": plan.unreachable,
         "environment": environment.describe(device),
-        **({"tuning": before["tuning"]} if "tuning" in before else {}),
+        **{name: before[name] for name in ("tuning", "targets") if name in before},
         "created": before.get("created", now()),
     }
