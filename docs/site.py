@@ -135,14 +135,13 @@ def page(cls: type[Algorithm]) -> str:
 def portraits(names: Sequence[str]) -> dict[str, bytes]:
     """Algorithm -> figure (SVG) of its curves on certain preferences, of a run that is made for it."""
     import xpo_bench
-    from xpo_bench.report.experiments.article import curve_reader
-    from xpo_bench.report.render.figures import series
+    from xpo_bench.report.curves import curve_reader, series
     from xpo_bench.report.runs import group
 
     with tempfile.TemporaryDirectory() as folder:
         result = xpo_bench.run(list(names), [WORLD], seeds=SEEDS, out=folder)
         curves = {
-            g.records[0]["algorithm"]["name"]: series(g, curve_reader(result.out))
+            g.records[0].algorithm.name: series(g, curve_reader(result.out))
             for g in group(result.cells)
         }
     return {name: _portrait(name, curves) for name in names}

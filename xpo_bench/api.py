@@ -48,7 +48,7 @@ class Result(Executed):
 
     def to_datasets(self) -> dict[str, Dataset]:
         """Hugging Face data sets `cells`, a row per cell, and `curves`, a row per evaluation."""
-        from xpo_bench.report.experiments.article import curve_reader
+        from xpo_bench.report.curves import curve_reader
         from xpo_bench.report.render.dataset import datasets_of
 
         return datasets_of(self.cells, curve_reader(self.out))
@@ -57,12 +57,13 @@ class Result(Executed):
         """Print the tables."""
         from rich.console import Console
 
-        from xpo_bench.report.experiments.article import print_experiments
-        from xpo_bench.report.render.terminal import print_run
+        from xpo_bench.report import table
+        from xpo_bench.report.content import assemble
+        from xpo_bench.report.render.terminal import print_report
 
-        console = Console(width=width)
-        rest = print_experiments(console, self.cells, self.out)
-        print_run(console, rest, self.skipped, self.unreachable, self.targets, self.tuning)
+        left = {"skipped": self.skipped, "unreachable": self.unreachable}
+        searched = {"targets": self.targets, "tuning": self.tuning}
+        print_report(Console(width=width), assemble(self.out, self.cells, left | searched, rows=table.ROWS))
 
     def document(self) -> dict[str, Any]:
         """What `--json` prints."""
@@ -180,7 +181,7 @@ def run(
             result = Result(**vars(ways.run(asked, search, output, session)))
     plain = search == Search() and not shard
     if plain and result.planned and any(request.suite and request.experiment for request in asked):
-        from xpo_bench.report.experiments.figures import write_figures
+        from xpo_bench.report.experiments.files import write_figures
 
         write_figures(result.out, result.cells)
     return result

@@ -9,7 +9,7 @@ from typing import Any
 from xpo_bench.compare.baselines import read_side
 from xpo_bench.metrics.kl import token_entropy
 from xpo_bench.metrics.names import current
-from xpo_bench.report.experiments.article import curve_reader
+from xpo_bench.report.curves import curve_reader
 from xpo_bench.runner.store import Store
 
 SAMPLED = {"kl": 0.3, "kl_se": 0.1, "sample_length": 7.0, "entropy": 1.2}
@@ -37,7 +37,7 @@ def test_an_old_run_is_read_under_todays_names(tmp_path: Path) -> None:
     store.write_cell(record(SAMPLED), [{"step": 0, **SAMPLED}, {"step": 1, "kl": 0.2}])
     (found,) = store.records()
     assert found["metrics"] == current(SAMPLED)
-    rows = curve_reader(tmp_path)(found)
+    rows = curve_reader(tmp_path)(found["key"])
     assert rows[0]["token_entropy"] == 1.2
     assert all("entropy" not in row for row in rows)
 

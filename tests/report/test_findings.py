@@ -42,7 +42,7 @@ def test_collapse_and_rest(record: Make) -> None:
     ]
     assert tell(cells) == (
         "overfit_pair: rejected completions collapsed and are still falling under dpo "
-        "(3/3 runs, probability 6.1e-44, from step 20 in the median); settled under ipo "
+        "(3/3 runs, probability 6.1e-44, from step 20 in the median); converged under ipo "
         "(probability 1.1e-11)."
     )
 
@@ -57,7 +57,7 @@ def test_classes(record: Make) -> None:
         record("f", seed=0, collapsed=0.0, rejected_drift=-0.3, rejected_logp=-1.0),
         record(
             "f", seed=1, collapsed=0.0, rejected_drift=0.2, rejected_logp=-1.0
-        ),  # not settled in every run
+        ),  # not converged in every run
         record("g", seed=0, collapsed=0.9, rejected_drift=-0.3, rejected_logp=-800.0, collapse_step=5.0),
         record("g", seed=1, collapsed=0.0, rejected_drift=-0.3, rejected_logp=-800.0, collapse_step=None),
     ]
@@ -67,8 +67,8 @@ def test_classes(record: Make) -> None:
         "are still falling, not collapsed, under a (probability 0.00674) and d (probability 0.368);" in text
     )
     assert "are rising under b" in text
-    assert "have not settled in every run under f (probability 0.368);" in text
-    assert "settled under c" in text
+    assert "have not converged in every run under f (probability 0.368);" in text
+    assert "converged under c" in text
     assert " e " not in text
 
 
@@ -78,8 +78,9 @@ def test_frontier(record: Make) -> None:
         for a, v in (("dpo", 0.5), ("ipo", 0.4), ("kto", 9.0))
         for s in range(3)
     ]
-    assert tell(close) == (
-        "bandit: lowest frontier_gap: ipo (0.5±0.25), then dpo (0.6±0.25); not told apart: "
+    assert (
+        tell(close)
+        == "bandit: lowest frontier_gap: ipo (0.5±0.25), then dpo (0.6±0.25); not significantly different: "
         "the intervals overlap."
     )
     apart = [
@@ -101,12 +102,13 @@ def test_heldout(record: Make) -> None:
         for a in "abcd"
         for s in range(2)
     ]
-    assert tell(level) == (
-        "bandit: held-out reward accuracy is 0.641 under all 4 algorithms; median drop from "
-        "training pairs 0.03."
+    assert (
+        tell(level)
+        == "bandit: held-out reward accuracy is 0.641 under all 4 algorithms; median drop from training "
+        "pairs 0.03."
     )
     chance = [record("a", seed=s, heldout_reward_accuracy=v) for s, v in enumerate((0.4, 0.7))]
-    assert "not told apart from chance" in tell(chance)
+    assert "not significantly different from chance" in tell(chance)
     best = [
         record(a, seed=s, heldout_reward_accuracy=v + 0.001 * s)
         for a, v in (("a", 0.9), ("b", 0.6))
@@ -124,9 +126,8 @@ def gains(record: Make, **means: float) -> list[dict[str, Any]]:
 def test_gold(record: Make) -> None:
     """Half an interval is 0.0248: at three seeds p is 0.00033 for 0.55, 0.002 for ±0.13, 0.036 for 0.03."""
     assert tell(gains(record, rso=0.55, ppo=0.03)) == (
-        "gold_text: gold_reward against the initial policy's (gold_gain, intervals that "
-        "exclude zero): above under "
-        "rso (0.55±0.025) and ppo (0.03±0.025); Holm's correction for 2 comparisons leaves all of them."
+        "gold_text: gold_reward against the initial policy's (gold_gain, intervals that exclude zero): above "
+        "under rso (0.55±0.025) and ppo (0.03±0.025); Holm's correction for 2 comparisons leaves all of them."
     )
     text = tell(gains(record, rso=0.55, ppo=0.03, dpo=0.001, kto=-0.13))
     assert "above under rso (0.55±0.025) and ppo (0.03±0.025); below under kto (-0.13±0.025); Holm" in text
@@ -167,14 +168,16 @@ def test_always_longer(record: Make) -> None:
         "'always longer' (0.72)."
     )
     assert tell(against_longer(record, 0.72, dpo=0.73, ipo=0.65)).endswith(
-        "dpo (0.73±0.025), is not told apart from 'always longer' (0.72) (Holm's correction "
-        "for 2 comparisons)."
+        "dpo (0.73±0.025), is not significantly different from 'always longer' (0.72) "
+        "(Holm's correction for 2 comparisons)."
     )
     assert tell(against_longer(record, 0.72, dpo=0.9, ipo=0.65)).endswith(
-        "held-out reward accuracy beats 'always longer' (0.72) under dpo (0.9±0.025) (Holm's "
-        "correction for 2 comparisons)."
+        "held-out reward accuracy beats 'always longer' (0.72) under dpo (0.9±0.025) "
+        "(Holm's correction for 2 comparisons)."
     )
-    assert "is not told apart from 'always longer' (0.72)." in tell(against_longer(record, 0.72, dpo=0.73))
+    assert "is not significantly different from 'always longer' (0.72)." in tell(
+        against_longer(record, 0.72, dpo=0.73)
+    )
     one = [
         record(a, heldout_reward_accuracy=v, heldout_longer_accuracy=0.5) for a, v in (("a", 0.9), ("b", 0.8))
     ]
@@ -191,7 +194,7 @@ def test_always_longer_is_compared_seed_by_seed(record: Make) -> None:
 def test_runs_that_share_their_pairs_share_the_error_of_the_pairs(record: Make) -> None:
     """0.8 against 0.72 by a hair's breadth over seeds: 64 pairs cannot tell that, 6,400 can."""
     few, many = (against_longer(record, 0.72, pairs=n, dpo=0.8) for n in (64, 6400))
-    assert "is not told apart from 'always longer'" in tell(few)
+    assert "is not significantly different from 'always longer'" in tell(few)
     assert "beats 'always longer'" in tell(many)
 
 
@@ -200,7 +203,9 @@ def test_chance_is_corrected_too(record: Make) -> None:
     alone = [record("a", seed=s, heldout_reward_accuracy=0.53 + 0.01 * (s - 1)) for s in range(3)]
     others = [record(b, seed=s, heldout_reward_accuracy=0.5 + 0.01 * (s - 1)) for b in "bc" for s in range(3)]
     assert "chance" not in tell(alone)
-    assert "not told apart from chance (Holm's correction for 3 comparisons)" in tell(alone + others)
+    assert "not significantly different from chance (Holm's correction for 3 comparisons)" in tell(
+        alone + others
+    )
 
 
 def test_unlearning(record: Make) -> None:
@@ -220,13 +225,12 @@ def test_unlearning(record: Make) -> None:
         for s in range(3)
     ]
     assert tell(cells) == (
-        "tofu: completions to forget are still falling, not collapsed, under kto "
-        "(probability 0.00674) and npo "
-        "(probability 0.00674).\n"
+        "tofu: completions to forget are still falling, not collapsed, under kto (probability 0.00674) and "
+        "npo (probability 0.00674).\n"
         "tofu: completions to forget became less likely under npo (-39±2.5 nats, to retain -29±2.5); "
         "Holm's correction for 2 comparisons."
     )
-    assert "no algorithm made the completions to forget less likely" in tell(
+    assert "no algorithm made the completions to forget significantly less likely" in tell(
         [c for c in cells if c["algorithm"]["name"] == "kto"]
     )
     ordinary = [c | {"task": c["task"] | {"data": {"kind": "singles"}}} for c in cells]

@@ -90,7 +90,7 @@ def test_rows_are_per_algorithm_config_task_experiment(record: Make) -> None:
         ("sft", "cycle steps=200", 1),
         ("ipo", "travel", 1),
     ]
-    assert [r["seed"] for r in group(cells)[0].records] == [0, 1]
+    assert [r.seed for r in group(cells)[0].records] == [0, 1]
     assert group(list(reversed(cells)))[0].label == "dpo beta=0.1"
     assert summarise([]) == []
 

@@ -9,7 +9,7 @@ import pytest
 
 import xpo_bench
 from xpo_bench.report.runs import group
-from xpo_bench.report.tables.task import task_sheets
+from xpo_bench.report.tables.task import task_tables
 from xpo_bench.runner.remarks import remarks
 
 ONE_PROMPT = [{"prompt": "Say", "chosen": c, "rejected": r} for c, r in ("ab", "cd", "ac")]
@@ -30,7 +30,7 @@ def test_kto_on_one_prompt_has_no_reference_point(tmp_path: Path, capsys: pytest
     assert capsys.readouterr().err.count(said) == 1
     assert [cell["algorithm"]["z0"] for cell in result.cells] == ["none", "none"]
     assert {remark for cell in result.cells for remark in remarks(cell)} == {said}
-    sheets = task_sheets("one", group(result.cells))
+    sheets = task_tables("one", group(result.cells))
     assert sheets[0].note.count(f"{said}.") == 1
 
 

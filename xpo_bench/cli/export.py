@@ -28,7 +28,7 @@ Examples:
 @guarded
 def export(run_dir: Path, to: Path) -> int:
     """Write a run as a data set to publish: a row per cell, a row per point of a curve, and a card."""
-    from xpo_bench.report.experiments.article import curve_reader
+    from xpo_bench.report.curves import curve_reader
     from xpo_bench.report.render.dataset import export as write
     from xpo_bench.runner.store import Store
 

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import gc
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from xpo_bench.cli.base import guarded, main, print_json, tell_damaged
 from xpo_bench.errors import UsageError, unknown
+
+if TYPE_CHECKING:
+    from xpo_bench.report.records import Raw
 
 LISTS = ("algos", "tasks", "metrics", "trackers", "plugins")
 
@@ -30,7 +35,7 @@ def list_(what: str, as_json: bool, disable: tuple[str, ...]) -> int:
     else:
         from rich.console import Console
 
-        from xpo_bench.report.render.terminal import print_list
+        from xpo_bench.report.tables.listing import print_list
 
         print_list(Console(), what, rows)
     return 0
@@ -52,11 +57,8 @@ Examples:
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 @guarded
 def show(run_dir: Path, baseline: str | None, metric: str | None, as_json: bool) -> int:
-    """Print the tables of a run directory again, from its records alone, with the courses of its curves."""
+    """Print the tables, findings and curves of a run directory again, from its records alone."""
     from xpo_bench.metrics.registry import learn_from
-    from xpo_bench.report.runs import group
-    from xpo_bench.report.summary import summarise
-    from xpo_bench.runner.record import SCHEMA
     from xpo_bench.runner.store import Store
 
     store = Store.existing(run_dir)
@@ -67,46 +69,49 @@ def show(run_dir: Path, baseline: str | None, metric: str | None, as_json: bool)
         raise UsageError(f"{run_dir}: holds no finished cell yet")
     if metric is not None and baseline is None:
         raise UsageError("--metric: goes with --baseline, it says by what algorithms are tested against it")
-    from xpo_bench.report.experiments.article import curve_reader
-    from xpo_bench.report.render.terminal import without_search
-    from xpo_bench.report.tables.equal_cost import print_read_outs, read_outs
-    from xpo_bench.report.tables.versus import against, documents, print_against
-
-    curves = curve_reader(run_dir)
+    from xpo_bench.report import table
+    from xpo_bench.report.content import Comparison, assemble
 
     if as_json:
-        document = {"schema": SCHEMA, "run": str(run_dir), "cells": records, "summary": summarise(records)}
-        document["readouts"] = [out.document() for out in read_outs(group(without_search(records)), curves)]
-        if tuning := store.read_run().get("tuning"):
-            document["tuning"] = tuning
-        if baseline is not None:
-            document["against"] = documents(against(group(records), baseline, metric))
-        print_json(document)
+        print_json(_show_document(run_dir, records, store.read_run(), baseline, metric))
         return 0
     from rich.console import Console
 
-    from xpo_bench.report.experiments.article import print_experiments
-    from xpo_bench.report.render.terminal import print_run
-    from xpo_bench.report.table import ROWS, say
-    from xpo_bench.report.tables.sparklines import print_sparks
+    from xpo_bench.report.render.terminal import print_report
 
-    gc.disable()  # the records stay until the end, and a collector would go through all of them again and again
-    console, run = Console(), store.read_run()
-    rest = print_experiments(console, records, run_dir)
-    groups = group(without_search(rest))
-    print_run(console, rest, skipped=run.get("skipped", []), tuning=run.get("tuning", []), groups=groups)
-    shown = groups[:ROWS]
-    print_read_outs(console, read_outs(shown, curves))
-    print_sparks(console, shown, curves)
-    if len(shown) < len(groups):
-        say(
-            console,
-            f"Of {len(groups)} rows the curves of the first {len(shown)} were read; --json and report read all.",
-            "dim",
-        )
-    if baseline is not None:
-        print_against(console, group(without_search(records)), baseline, metric)
+    # the records stay until the end, and a collector would go through all of them again and again
+    gc.disable()
+    comparison = Comparison(baseline, metric) if baseline is not None else None
+    report = assemble(run_dir, records, store.read_run(), comparison=comparison, rows=table.ROWS)
+    print_report(Console(), report)
     return 0
+
+
+def _show_document(
+    run_dir: Path, raws: Sequence[Raw], run: Raw, baseline: str | None, metric: str | None
+) -> dict[str, Any]:
+    """The records as they are, with their summary and what else of them takes the curves or a test."""
+    from xpo_bench.report.curves import curve_reader
+    from xpo_bench.report.records import records_of
+    from xpo_bench.report.runs import group, without_search
+    from xpo_bench.report.summary import summarise
+    from xpo_bench.report.tables.equal_cost import matched_metrics
+    from xpo_bench.report.tables.versus import against, documents
+    from xpo_bench.runner.record import SCHEMA
+
+    records = records_of(raws)
+    matched = matched_metrics(group(without_search(records)), curve_reader(run_dir))
+    document: dict[str, Any] = {
+        "schema": SCHEMA,
+        "run": str(run_dir),
+        "cells": raws,
+        "summary": summarise(records),
+        "readouts": [m.document() for m in matched],
+    }
+    document |= {name: run[name] for name in ("tuning", "targets") if run.get(name)}
+    if baseline is not None:
+        document["against"] = documents(against(group(records), baseline, metric))
+    return document
 
 
 @main.command(epilog="\b\nExample:\n  xpo-bench status results/runs/3f2a9c0d1b7e\n")
@@ -137,7 +142,7 @@ def status(run_dir: Path, as_json: bool) -> int:
     else:
         from rich.console import Console
 
-        from xpo_bench.report.render.terminal import print_status
+        from xpo_bench.report.tables.listing import print_status
 
         print_status(Console(), len(planned), counts)
     return 0
@@ -156,7 +161,7 @@ def doctor(as_json: bool) -> int:
     else:
         from rich.console import Console
 
-        from xpo_bench.report.render.terminal import print_doctor
+        from xpo_bench.report.tables.listing import print_doctor
 
         print_doctor(Console(), findings)
     return 0 if all(finding["status"] != "wrong" for finding in findings) else 1

@@ -23,15 +23,14 @@ Examples:
 @click.option(
     "--html",
     metavar="F",
-    help="Write a page: one file, offline, light and dark.  [default: RUN/report.html, without --md and --json]",
+    help="Write a page: one file, offline, light and dark.  "
+    "[default: RUN/report.html, without --md and --json]",
 )
 @click.option("--md", metavar="F", help="Write Markdown for a pull request; - is stdout.")
-@click.option(
-    "--json", "as_json", metavar="F", help="Write what the page says as one JSON document; - is stdout."
-)
+@click.option("--json", "as_json", metavar="F", help="Write the same as one JSON document; - is stdout.")
 @guarded
 def report(run_dir: Path, html: str | None, md: str | None, as_json: str | None) -> int:
-    """Write a run's report: tables, findings, curves, and the command of every cell."""
+    """Write what `show` prints as a page, Markdown or JSON; the page also has the command of every cell."""
     from xpo_bench.metrics.registry import learn_from
     from xpo_bench.runner.store import Store, write_atomic
 
@@ -54,22 +53,24 @@ def report(run_dir: Path, html: str | None, md: str | None, as_json: str | None)
         raise UsageError("--html -: a page goes to a file; --md - and --json - write to stdout")
     if md == as_json == "-":
         raise UsageError("--md - --json -: only one of them can go to stdout")
-    document = store.read_run()
+    from xpo_bench.report.content import assemble
+
+    content = assemble(run_dir, records, store.read_run())
     written: dict[str, str] = {}
     if html is not None:
         from xpo_bench.report.render.html import page
 
-        written[html] = page(run_dir, records, document)
+        written[html] = page(content)
     if md is not None:
         from xpo_bench.report.render.markdown import markdown
 
-        written[md] = markdown(run_dir, records, document)
+        written[md] = markdown(content)
     if as_json is not None:
         from xpo_bench.report.render.json import report_document
         from xpo_bench.runner.keys import canonical
         from xpo_bench.runner.store import finite
 
-        written[as_json] = canonical(finite(report_document(run_dir, records, document))) + "\n"
+        written[as_json] = canonical(finite(report_document(content))) + "\n"
     if "-" in written:
         click.echo(written.pop("-"), nl=False)
     for name, text in written.items():

@@ -13,7 +13,7 @@ from typing import Any
 from xpo_bench.contract.settings import Budget
 from xpo_bench.errors import UsageError
 from xpo_bench.metrics.names import current
-from xpo_bench.report.runs import Record
+from xpo_bench.report.records import Raw as Record
 from xpo_bench.runner.settings import dump
 from xpo_bench.runner.store import DONE, SCHEMA, SIZE_LIMIT, Store
 
@@ -68,10 +68,10 @@ def read_side(path: Path) -> Baseline:
 
 
 def _curves(root: Path, records: Sequence[Record]) -> dict[str, list[dict[str, Any]]]:
-    from xpo_bench.report.experiments.article import curve_reader
+    from xpo_bench.report.curves import curve_reader
 
     read = curve_reader(root)
-    return {record["key"]: thinned(read(record)) for record in records}
+    return {record["key"]: thinned(read(record["key"])) for record in records}
 
 
 def thinned(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

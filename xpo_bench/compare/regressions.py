@@ -21,7 +21,8 @@ from xpo_bench.compare.baselines import CURVES, Baseline, canonical, identity, p
 from xpo_bench.compare.margins import MARGINS, Margin
 from xpo_bench.compare.verdicts import QUARTER, SEEDS, TASKS, judge
 from xpo_bench.metrics.registry import better
-from xpo_bench.report.runs import COUNTED, Record
+from xpo_bench.report.records import COUNTED
+from xpo_bench.report.records import Raw as Record
 from xpo_bench.runner.store import SCHEMA
 from xpo_bench.statistics import ALPHA, Difference, difference, holm, sign_flip
 

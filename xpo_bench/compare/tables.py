@@ -9,8 +9,9 @@ from rich.console import Console
 
 from xpo_bench.compare.verdicts import SEEDS, TASKS
 from xpo_bench.report.format import ABSENT, clean, number
+from xpo_bench.report.render.console import bullet, draw, say
 from xpo_bench.report.render.markdown import escape, sheet_table
-from xpo_bench.report.table import Column, Table, bullet, draw, say
+from xpo_bench.report.table import Column, Table
 
 WORDS = {"regression": "REGRESSION", "undecided": "undecided", "pass": "pass"}
 SHOWN = 40

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 import unicodedata
+from collections.abc import Mapping, Sequence
 
 from xpo_bench.statistics import Estimate
 
@@ -28,7 +29,7 @@ def clean(text: object) -> str:
 
 
 def number(value: float | None, digits: int = 3) -> str:
-    """Three significant digits in at most eight characters: 0.0123, 12.3, 1234, 2.1e+06, 1.2e-07; – for None."""
+    """Three significant digits in at most eight characters: 0.0123, 12.3, 1234, 2.1e6, 1.2e-7; – for None."""
     if value is None or not math.isfinite(value):
         return ABSENT
     size = abs(value)
@@ -52,26 +53,52 @@ def narrow(value: float | None) -> str:
     return text if len(text) <= 7 else _shorten(f"{value:.0e}")
 
 
-def mean_pm(found: Estimate | None) -> str:
+def mean_pm(value: Estimate | None) -> str:
     """`0.71±0.03`; the mean alone from a single run, and where all runs agree to nine digits."""
-    if found is None:
+    if value is None:
         return ABSENT
-    if found.half is None or found.half <= AGREE * abs(found.mean):
-        return number(found.mean)
-    return f"{number(found.mean)}±{number(found.half, 2)}"
+    if value.half is None or value.half <= AGREE * abs(value.mean):
+        return number(value.mean)
+    return f"{number(value.mean)}±{number(value.half, 2)}"
 
 
-def si_pm(found: Estimate | None) -> str:
-    """The same with an SI prefix in place of an exponent, that of the mean for both: `3.1±0.2 T`, `42.5 G`."""
-    if found is None or not math.isfinite(found.mean):
+def si_pm(value: Estimate | None) -> str:
+    """The same with an SI prefix in place of an exponent, the mean's for both: `3.1±0.2 T`, `42.5 G`."""
+    if value is None or not math.isfinite(value.mean):
         return ABSENT
-    power = min(max(0, math.floor(math.log10(abs(found.mean)) / 3)), len(PREFIXES) - 1) if found.mean else 0
-    if abs(found.mean) >= 999.5 * 1000.0**power and power < len(PREFIXES) - 1:
+    size = abs(value.mean)
+    power = min(max(0, math.floor(math.log10(size) / 3)), len(PREFIXES) - 1) if size else 0
+    if size >= 999.5 * 1000.0**power and power < len(PREFIXES) - 1:
         power += 1  # three digits round it up
-    scaled = Estimate(
-        found.mean / 1000.0**power, None if found.half is None else found.half / 1000.0**power, found.n
-    )
-    return f"{mean_pm(scaled)} {PREFIXES[power]}".rstrip()
+    scale = 1000.0**power
+    half = None if value.half is None else value.half / scale
+    return f"{mean_pm(Estimate(value.mean / scale, half, value.n))} {PREFIXES[power]}".rstrip()
+
+
+def setting(value: object) -> str:
+    """A value of a configuration: floats at six digits, everything else as it is written."""
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def settings(values: Mapping[str, object]) -> str:
+    """`beta=0.1, loss=sigmoid`; – of nothing."""
+    return ", ".join(f"{name}={setting(value)}" for name, value in values.items()) or ABSENT
+
+
+def counted(n: int, what: str) -> str:
+    """`1 row`, `8,151 rows`."""
+    return f"{n:,} {what}{'s' * (n != 1)}"
+
+
+def listed(items: Sequence[str]) -> str:
+    """`a, b and c`."""
+    return items[0] if len(items) == 1 else ", ".join(items[:-1]) + " and " + items[-1]
+
+
+def statuses(counts: Mapping[str, int]) -> str:
+    """`3 ok, 1 diverged`: how many runs there are of each status, ok first."""
+    order = sorted(counts, key=lambda status: (status != "ok", status))
+    return ", ".join(f"{counts[status]} {clean(status)}" for status in order)
 
 
 def _shorten(scientific: str) -> str:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
-from typing import Any
 
 from xpo_bench.contract.settings import TEMPLATE_DATE
 from xpo_bench.contract.task import Task
 from xpo_bench.errors import UsageError
 from xpo_bench.plugins import Registry
 from xpo_bench.report.format import clean
-from xpo_bench.report.runs import Record
+from xpo_bench.report.records import Record, Settings
 from xpo_bench.runner.model_choice import policy_and_budget
 from xpo_bench.runner.request import Request
 from xpo_bench.runner.settings import dump
@@ -26,48 +24,56 @@ def command(record: Record, registry: Registry) -> str:
     The hyperparameters and the learning rate are all spelt out; of the task, what differs from its own
     choice.
     """
-    algorithm, task = record["algorithm"], record["task"]
-    if algorithm.get("plugin") == IN_MEMORY:
+    algorithm, task = record.algorithm, record.task
+    if algorithm.plugin == IN_MEMORY:
         return "# a class given to xpo_bench.run() in Python: no plugin offers it to the command line"
-    words = ["xpo-bench", "run", "--algos", algorithm["name"]]
-    options, budget, model = (dict(task.get(part) or {}) for part in ("options", "budget", "model"))
-    cls: type[Task] | None = registry.tasks[task["name"]][0] if task["name"] in registry.tasks else None
-    if cls is None and options.get("source"):
-        words += _adhoc(options)
-    else:
-        words += ["--tasks", task["name"]]
-    own = cls.model.name if cls else "tabular"
-    if (name := _model(model)) != own:
+    cls: type[Task] | None = registry.tasks[task.name][0] if task.name in registry.tasks else None
+    adhoc = cls is None and bool(task.options.get("source"))
+    words = ["xpo-bench", "run", "--algos", algorithm.name]
+    words += _adhoc(task.options) if adhoc else ["--tasks", task.name]
+    words += _model_words(task.model, cls)
+    if task.data.template_date not in (None, TEMPLATE_DATE.isoformat()):
+        words += ["--template-date", str(task.data.template_date)]
+    words += ["--seeds", f"{record.seed},"]
+    train = dict(record.train)
+    if processes := train.pop("processes", None):
+        words += ["--gpus-per-cell", str(processes)]
+    # an algorithm may ask for an optimizer of its own; the task's needs no word
+    if train.get("optimizer") == task.budget.get("optimizer"):
+        train.pop("optimizer", None)
+    words += _set(algorithm.name, algorithm.config) + _set(f"{algorithm.name}.train", train)
+    words += _task_words(record, cls)
+    words += ["--device", record.environment.device]
+    return clean(" ".join(shlex.quote(clean(word)) for word in words))
+
+
+def _model_words(model: Settings, cls: type[Task] | None) -> list[str]:
+    name, words = _model(model), []
+    if name != (cls.model.name if cls else "tabular"):
         words += ["--model", name]
     if rank := model.get("lora_rank"):
         words += ["--lora", f"r={rank},alpha={model.get('lora_alpha', 2 * rank)}"]
-    if (day := (task.get("data") or {}).get("template_date")) not in (None, TEMPLATE_DATE.isoformat()):
-        words += ["--template-date", str(day)]
-    words += ["--seeds", f"{record['seed']},"]
-    train = dict(record.get("train") or {})
-    if processes := train.pop("processes", None):
-        words += ["--gpus-per-cell", str(processes)]
-    if train.get("optimizer") == budget.get("optimizer"):
-        train.pop("optimizer", None)
-    for target, fields in ((algorithm["name"], algorithm["config"]), (f"{algorithm['name']}.train", train)):
-        words += _set(target, fields)
-    usual = _usual(cls, name, bool(options.get("source")))
-    settings = {k: v for k, v in budget.items() if k not in usual or usual[k] != v}
+    return words
+
+
+def _task_words(record: Record, cls: type[Task] | None) -> list[str]:
+    """What of the budget and the options the task would not choose by itself."""
+    task = record.task
+    usual = _usual(cls, _model(task.model), bool(task.options.get("source")))
+    changed = {k: v for k, v in task.budget.items() if k not in usual or usual[k] != v}
     if cls is not None:
         try:
             defaults = dump(cls())
         except TypeError:  # an option without a default
             defaults = {}
-        settings |= {k: v for k, v in options.items() if k not in defaults or defaults[k] != v}
-    heldout = settings.pop("heldout", 0.0)
-    if cls is None and heldout:
-        words += ["--heldout", repr(heldout)]
-    words += _set("task", settings)
-    words += ["--device", str((record.get("environment") or {}).get("device", "cpu"))]
-    return clean(" ".join(shlex.quote(clean(word)) for word in words))
+        changed |= {k: v for k, v in task.options.items() if k not in defaults or defaults[k] != v}
+    # a task splits its own rows; of an ad-hoc set the command line says how
+    heldout = changed.pop("heldout", 0.0)
+    words = ["--heldout", repr(heldout)] if cls is None and heldout else []
+    return words + _set("task", changed)
 
 
-def _adhoc(options: Mapping[str, Any]) -> list[str]:
+def _adhoc(options: Settings) -> list[str]:
     words = ["--data", str(options["source"])]
     for name in ("world", "rows", "on_bad_row", "rankings"):
         if options.get(name) not in (None, "", "error"):
@@ -77,12 +83,12 @@ def _adhoc(options: Mapping[str, Any]) -> list[str]:
     return words
 
 
-def _model(model: Mapping[str, Any]) -> str:
+def _model(model: Settings) -> str:
     name = str(model.get("name", "tabular"))
     return f"{name}:{model['rank']}" if name == "linear" and model.get("rank") else name
 
 
-def _usual(cls: type[Task] | None, model: str, adhoc: bool) -> Mapping[str, Any]:
+def _usual(cls: type[Task] | None, model: str, adhoc: bool) -> Settings:
     """The budget that the task would choose by itself under that model; nothing where that cannot be told."""
     from xpo_bench.data.adhoc import AdHoc
 
@@ -94,19 +100,15 @@ def _usual(cls: type[Task] | None, model: str, adhoc: bool) -> Mapping[str, Any]
         return {}
 
 
-def _set(target: str, fields: Mapping[str, Any]) -> list[str]:
+def _set(target: str, fields: Settings) -> list[str]:
     """`--set` words; a value that they cannot spell (none at all, or a text with commas) is left to its
     default.
     """
     words = []
     for name, value in fields.items():
-        text = (
-            repr(value)
-            if isinstance(value, float)
-            else str(value).lower()
-            if isinstance(value, bool)
-            else str(value)
-        )
+        # repr of a float is the shortest text that reads back as the same bits
+        text = str(value).lower() if isinstance(value, bool) else repr(value)
+        text = value if isinstance(value, str) else text
         if value is not None and text and "," not in text:
             words += ["--set", f"{target}.{name}={text}"]
     return words

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 from pydantic_core import to_json
 
+from xpo_bench.report.format import setting
+from xpo_bench.report.records import COUNTED, SEARCH, Raw, Record, Settings, records_of
 from xpo_bench.statistics import Estimate, estimate
-
-Record = Mapping[str, Any]
-COUNTED = ("ok", "diverged")
-"""Statuses whose metrics count; those of a run that diverged are of its last finite evaluation."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,17 +31,22 @@ class SeedGroup:
     @cached_property
     def counted(self) -> tuple[Record, ...]:
         """Records whose metrics count."""
-        return tuple(r for r in self.records if r["status"] in COUNTED)
+        return tuple(r for r in self.records if r.status in COUNTED)
 
     @cached_property
     def status(self) -> dict[str, int]:
         """How many records there are of each status."""
-        return dict(Counter(str(r["status"]) for r in self.records))
+        return dict(Counter(r.status for r in self.records))
 
     @cached_property
     def shares_a_clock(self) -> bool:
         """Whether some run trained as one computation with others."""
-        return any((r.get("timing") or {}).get("vectorised_runs", 1) > 1 for r in self.records)
+        return any(r.vectorised_runs > 1 for r in self.records)
+
+    @cached_property
+    def unlearns(self) -> bool:
+        """Whether its data is to be forgotten and retained, so that it holds no preferences."""
+        return all(r.task.data.unlearning for r in self.records)
 
     @property
     def names(self) -> list[str]:
@@ -66,14 +69,11 @@ class SeedGroup:
 
     @cached_property
     def _columns(self) -> dict[str, dict[int, float | None]]:
-        """metric -> seed -> value; records are gone through once, since of many each costs the memory a
-        visit.
-        """
+        """metric -> seed -> value, in one pass: with many records each pass costs the memory a visit."""
         out: dict[str, dict[int, float | None]] = {}
         for r in self.counted:
-            seed = r["seed"]
-            for name, value in r["metrics"].items():
-                out.setdefault(name, {})[seed] = value
+            for name, value in r.metrics.items():
+                out.setdefault(name, {})[r.seed] = value
         return out
 
     @cached_property
@@ -81,66 +81,82 @@ class SeedGroup:
         return {}
 
 
-def group(records: Sequence[Record]) -> list[SeedGroup]:
+def without_search(records: Sequence[Record]) -> Sequence[Record]:
+    """The records without those that a search only tried on its way, and without the tuned ones.
+
+    Tuned configurations have a table of their own, beside the defaults. Where there is nothing else, all
+    records are shown.
+    """
+    return [r for r in records if not str(r.experiment).endswith(SEARCH) and r.role is None] or records
+
+
+def group(records: Iterable[Raw | Record]) -> list[SeedGroup]:
     """Records gathered over seeds, sorted by task, then algorithm, then configuration."""
     members: dict[str, list[Record]] = {}
     spelt: dict[bytes, str] = {}  # canonical JSON takes its time, and seeds are spelt alike
-    for record in records:
+    for record in records_of(records):
         identity = identity_of(record)
         text = to_json(identity)
+        # to_json is fast but keeps the order of keys, which differs between versions: the same spelling
+        # means the same identity, and another one is settled by sorting
         if text not in spelt:
             spelt[text] = canonical(identity)
         members.setdefault(spelt[text], []).append(record)
-    groups = list(members.values())
-    labels = _labels([g[0] for g in groups])
-    tasks = _task_labels([g[0] for g in groups])
-    found = [
-        (_order(g[0]), SeedGroup(label, task, tuple(sorted(g, key=lambda r: (r["seed"], str(r.get("key")))))))
-        for g, label, task in zip(groups, labels, tasks, strict=True)
+    firsts = [same[0] for same in members.values()]
+    ordered = sorted(
+        zip(map(_order, firsts), _labels(firsts), _task_labels(firsts), members.values(), strict=True),
+        key=lambda entry: entry[0],
+    )
+    return [
+        SeedGroup(label, task, tuple(sorted(same, key=lambda r: (r.seed, r.key))))
+        for _, label, task, same in ordered
     ]
-    return [g for _, g in sorted(found, key=lambda pair: pair[0])]
-
-
-def _setting(record: Record) -> dict[str, Any]:
-    task = record["task"]
-    options, budget = task.get("options") or {}, task.get("budget") or {}
-    return {"model": (task.get("model") or {}).get("name"), **budget, **options}
 
 
 def identity_of(record: Record) -> dict[str, Any]:
-    algorithm, task = record["algorithm"], record["task"]
+    """What the seeds of one row have in common."""
+    algorithm, task = record.algorithm, record.task
     return {
-        "algorithm": [algorithm["name"], algorithm["config"], algorithm.get("version")],
-        "task": [task["name"], task.get("version"), _setting(record)],
-        "train": record.get("train"),
-        "experiment": record.get("experiment"),
+        "algorithm": [algorithm.name, algorithm.config, algorithm.version],
+        "task": [task.name, task.version, _setting(record)],
+        "train": record.train,
+        "experiment": record.experiment,
     }
 
 
+def _setting(record: Record) -> dict[str, Any]:
+    task = record.task
+    return {"model": task.model.get("name"), **task.budget, **task.options}
+
+
 def _order(record: Record) -> tuple[Any, ...]:
-    config = [(k, _sortable(v)) for k, v in sorted(record["algorithm"]["config"].items())]
-    train = [(k, _sortable(v)) for k, v in sorted((record.get("train") or {}).items())]
-    setting = [(k, _sortable(v)) for k, v in sorted(_setting(record).items())]
     return (
-        record["task"]["name"],
-        record.get("experiment") or "",
-        setting,
-        record["algorithm"]["name"],
-        config,
-        train,
+        record.task.name,
+        record.experiment or "",
+        _sorted(_setting(record)),
+        record.algorithm.name,
+        _sorted(record.algorithm.config),
+        _sorted(record.train),
     )
 
 
+def _sorted(settings: Settings) -> list[tuple[str, tuple[int, float, str]]]:
+    """Settings in an order that numbers, texts and nulls have among one another."""
+    return [(name, _sortable(value)) for name, value in sorted(settings.items())]
+
+
 def _sortable(value: Any) -> tuple[int, float, str]:
+    # numbers by value before everything else by name: beta=2 stands above beta=10
     number = isinstance(value, int | float) and not isinstance(value, bool)
     return (0, float(value), "") if number else (1, 0.0, str(value))
 
 
 def canonical(value: Any) -> str:
+    """JSON with sorted keys, to tell whether two values are the same."""
     return json.dumps(value, sort_keys=True, default=str)
 
 
-def _varying(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+def _varying(rows: Sequence[Settings]) -> list[str]:
     """Keys whose values are not the same in all rows."""
     keys = list(dict.fromkeys(k for row in rows for k in row))
     return [k for k in keys if len({_hashable(row.get(k)) for row in rows}) > 1]
@@ -148,46 +164,41 @@ def _varying(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def _hashable(value: Any) -> Any:
     plain = value is None or isinstance(value, str | int | float)
-    return (type(value), value) if plain else canonical(value)
+    return (type(value), value) if plain else canonical(value)  # 1, 1.0 and True are equal in Python
 
 
 def _labels(records: Sequence[Record]) -> list[str]:
     """`dpo`, or `dpo beta=0.5` where beta was swept; learning rates count as swept within one task only."""
-    configs: dict[str, list[Mapping[str, Any]]] = {}
-    trains: dict[str, list[Mapping[str, Any]]] = {}
+    configs: dict[str, list[Settings]] = {}
+    trains: dict[str, list[Settings]] = {}
 
-    def here(record: Record) -> str:
+    def place(record: Record) -> str:
         identity = identity_of(record)
-        return canonical([identity["task"], identity["experiment"], record["algorithm"]["name"]])
+        return canonical([identity["task"], identity["experiment"], record.algorithm.name])
 
     for record in records:
-        configs.setdefault(record["algorithm"]["name"], []).append(record["algorithm"]["config"])
-        trains.setdefault(here(record), []).append(record.get("train") or {})
+        configs.setdefault(record.algorithm.name, []).append(record.algorithm.config)
+        trains.setdefault(place(record), []).append(record.train)
     swept = {name: _varying(rows) for name, rows in configs.items()}
-    trained = {place: _varying(rows) for place, rows in trains.items()}
+    trained = {where: _varying(rows) for where, rows in trains.items()}
     out = []
     for record in records:
-        name, config = record["algorithm"]["name"], record["algorithm"]["config"]
-        fields = {k: config.get(k) for k in swept[name]} | {
-            k: (record.get("train") or {}).get(k) for k in trained[here(record)]
-        }
-        out.append(" ".join([str(name), *(f"{k}={_short(v)}" for k, v in fields.items())]))
+        algorithm = record.algorithm
+        fields = {k: algorithm.config.get(k) for k in swept[algorithm.name]}
+        fields |= {k: record.train.get(k) for k in trained[place(record)]}
+        out.append(" ".join([algorithm.name, *(f"{k}={setting(v)}" for k, v in fields.items())]))
     return out
 
 
 def _task_labels(records: Sequence[Record]) -> list[str]:
     """`bandit`, or `bandit steps=100` where a setting was swept, and the experiment."""
-    settings: dict[tuple[str, Any], list[Mapping[str, Any]]] = {}
+    settings: dict[tuple[str, str | None], list[Settings]] = {}
     for record in records:
-        settings.setdefault((record["task"]["name"], record.get("experiment")), []).append(_setting(record))
+        settings.setdefault((record.task.name, record.experiment), []).append(_setting(record))
     swept = {place: _varying(rows) for place, rows in settings.items()}
     out = []
     for record in records:
-        name, experiment = record["task"]["name"], record.get("experiment")
-        setting = [f"{k}={_short(_setting(record).get(k))}" for k in swept[name, experiment]]
-        out.append(" ".join([str(name), *setting, *([f"({experiment})"] if experiment else [])]))
+        name, experiment, own = record.task.name, record.experiment, _setting(record)
+        fields = [f"{k}={setting(own.get(k))}" for k in swept[name, experiment]]
+        out.append(" ".join([name, *fields, *([f"({experiment})"] if experiment else [])]))
     return out
-
-
-def _short(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, TypedDict
 
 from xpo_bench.metrics.kl import STILL
 from xpo_bench.metrics.kl import control as control_slope
-from xpo_bench.report.runs import Record, SeedGroup, canonical, group, identity_of
+from xpo_bench.report.records import Raw, Record
+from xpo_bench.report.runs import SeedGroup, canonical, group, identity_of
 from xpo_bench.statistics import MANY, Estimate, censored, iqm, quantile
 
 Regularisers = Mapping[str, tuple[str, int] | None]
+NONE_GIVEN: Regularisers = {}
 CENSORED = ("collapse_step", "heldout_collapse_step")
 
 
-def summarise(records: Sequence[Record], regularisers: Regularisers | None = None) -> list[dict[str, Any]]:
+def summarise(
+    records: Sequence[Raw | Record], regularisers: Regularisers | None = None
+) -> list[dict[str, Any]]:
     """One row per algorithm x config x task x experiment: what `--json` prints as `summary`.
 
     Args:
@@ -40,11 +45,11 @@ def summarise(records: Sequence[Record], regularisers: Regularisers | None = Non
             metrics["control"] = sweeps[g]
         out.append(
             {
-                "algorithm": first["algorithm"]["name"],
-                "config": dict(first["algorithm"]["config"]),
-                "train": dict(first.get("train") or {}),
-                "task": first["task"]["name"],
-                "experiment": first.get("experiment"),
+                "algorithm": first.algorithm.name,
+                "config": dict(first.algorithm.config),
+                "train": dict(first.train),
+                "task": first.task.name,
+                "experiment": first.experiment,
                 "label": g.label,
                 "setting": g.task,
                 "n": len(g.records),
@@ -55,10 +60,10 @@ def summarise(records: Sequence[Record], regularisers: Regularisers | None = Non
     return out
 
 
-def _as_json(found: Estimate | None) -> dict[str, Any]:
-    if found is None:
+def _as_json(over: Estimate | None) -> dict[str, Any]:
+    if over is None:
         return {"mean": None, "ci95": None, "n": 0}
-    return {"mean": found.mean, "ci95": list(found.interval) if found.interval else None, "n": found.n}
+    return {"mean": over.mean, "ci95": list(over.interval) if over.interval else None, "n": over.n}
 
 
 def _robust(values: Iterable[float | None]) -> dict[str, Any]:
@@ -68,70 +73,92 @@ def _robust(values: Iterable[float | None]) -> dict[str, Any]:
     known = [float(v) for v in values if v is not None and math.isfinite(v)]
     if len(known) < MANY:
         return {}
-    middle, low, high = iqm(known)
+    middle, low, high = iqm(known)  # with fewer, a bootstrap's interval is too short
     return {"iqm": middle, "iqm_ci95": [low, high]}
 
 
 # --------------------------------------------------------------------------- control
 
 
-def control(
-    groups: Sequence[SeedGroup], regularisers: Regularisers | None = None
-) -> dict[SeedGroup, dict[str, Any]]:
-    """`control` of every sweep of a declared regulariser, as a metric of each group of the sweep.
+class Control(TypedDict):
+    """How far a regulariser moves the final KL, with its 95 % interval; `optimum`: the exact one's slope."""
+
+    mean: float | None
+    ci95: list[float] | None
+    n: int
+    optimum: float | None
+
+
+@dataclass
+class Sweep:
+    """Groups that differ in a declared regulariser alone, with the value of each."""
+
+    regulariser: str
+    direction: int
+    members: list[tuple[SeedGroup, float]] = field(default_factory=list)
+
+
+def sweeps_of(groups: Sequence[SeedGroup], regularisers: Regularisers | None = None) -> list[Sweep]:
+    """Every sweep of a declared regulariser.
 
     A sweep holds the groups of one algorithm, task and experiment that differ in that field alone, at two or
-    more positive values. The value is null unless every run is ok, settled (`notes.kl_settled`) and has a
-    kl above rounding. `optimum` is the same slope over the exact optimum's KL (`notes.optimum_kl`), where
-    known.
+    more positive values.
     """
-    out: dict[SeedGroup, dict[str, Any]] = {}
-    sweeps: dict[str, list[tuple[SeedGroup, float, int]]] = {}
+    sweeps: dict[str, Sweep] = {}
     for g in groups:
-        first = g.records[0]
-        declared = (regularisers or {}).get(first["algorithm"]["name"]) or first["algorithm"].get(
-            "regulariser"
-        )
-        value = first["algorithm"]["config"].get(declared[0]) if declared else None
+        algorithm = g.records[0].algorithm
+        declared = (regularisers or NONE_GIVEN).get(algorithm.name) or algorithm.regulariser
+        value = algorithm.config.get(declared[0]) if declared else None
+        # on logarithmic axes a value of 0 has no place, and a switch is no strength
         if not declared or isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:
             continue
-        identity = identity_of(first)
-        name, config, version = identity["algorithm"]
-        rest = identity | {
-            "algorithm": [name, {k: v for k, v in config.items() if k != declared[0]}, version]
-        }
-        sweeps.setdefault(canonical(rest), []).append((g, float(value), int(declared[1])))
-    for members in sweeps.values():
-        if len({value for _, value, _ in members}) > 1:
-            row = _control(members)
-            out |= {g: row for g, _, _ in members}
+        rest = {k: v for k, v in algorithm.config.items() if k != declared[0]}
+        others = identity_of(g.records[0]) | {"algorithm": [algorithm.name, rest, algorithm.version]}
+        sweep = sweeps.setdefault(canonical(others), Sweep(declared[0], int(declared[1])))
+        sweep.members.append((g, float(value)))
+    return [s for s in sweeps.values() if len({value for _, value in s.members}) > 1]
+
+
+def control(
+    groups: Sequence[SeedGroup], regularisers: Regularisers | None = None
+) -> dict[SeedGroup, Control]:
+    """`control` of every sweep, as a metric of each group of the sweep.
+
+    The value is null unless every run is ok, has converged (`notes.kl_settled`) and has a kl above rounding.
+    `optimum` is the same slope over the exact optimum's KL (`notes.optimum_kl`), where known.
+    """
+    out: dict[SeedGroup, Control] = {}
+    for sweep in sweeps_of(groups, regularisers):
+        of_sweep = _control(sweep)
+        out |= {g: of_sweep for g, _ in sweep.members}
     return out
 
 
-def _control(members: Sequence[tuple[SeedGroup, float, int]]) -> dict[str, Any]:
-    runs = [(value, r) for g, value, _ in members for r in g.records]
-    direction = members[0][2]
-    nothing = {"mean": None, "ci95": None, "n": len(runs), "optimum": None}
-    settled = all(r["status"] == "ok" and (r.get("notes") or {}).get("kl_settled") is True for _, r in runs)
-    kl = _positive(r["metrics"].get("kl") for _, r in runs)
-    if not settled or kl is None:
-        return nothing
-    knob = [value for value, _ in runs]
-    mean, se = control_slope(kl, knob, direction)
+def _control(sweep: Sweep) -> Control:
+    runs = [(value, r) for g, value in sweep.members for r in g.records]
+    unknown = Control(mean=None, ci95=None, n=len(runs), optimum=None)
+    converged = all(r.status == "ok" and r.notes.kl_settled is True for _, r in runs)
+    kl = _positive(r.metrics.get("kl") for _, r in runs)
+    if not converged or kl is None:
+        return unknown
+    values = [value for value, _ in runs]
+    # minus the slope of ln KL on ln value: 0 where the regulariser does nothing
+    mean, se = control_slope(kl, values, sweep.direction)
+    # two parameters are fitted, slope and intercept
     half = quantile(len(runs) - 2) * se if len(runs) > 2 else None
-    exact = _positive((r.get("notes") or {}).get("optimum_kl") for _, r in runs)
-    optimum = control_slope(exact, knob, direction)[0] if exact else None
-    return nothing | {
-        "mean": mean,
-        "ci95": None if half is None else [mean - half, mean + half],
-        "optimum": optimum,
-    }
+    exact = _positive(r.notes.optimum_kl for _, r in runs)
+    return Control(
+        mean=mean,
+        ci95=None if half is None else [mean - half, mean + half],
+        n=len(runs),
+        optimum=control_slope(exact, values, sweep.direction)[0] if exact else None,
+    )
 
 
 def _positive(values: Iterable[float | None]) -> list[float] | None:
     """The values of a KL, or None when one of them is unknown or no more than rounding, whose logarithm says
     nothing.
     """
-    found = list(values)
-    known = [float(v) for v in found if v is not None and v > STILL]
-    return known if len(known) == len(found) else None
+    every = list(values)
+    known = [float(v) for v in every if v is not None and v > STILL]
+    return known if len(known) == len(every) else None

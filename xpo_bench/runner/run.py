@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from xpo_bench.errors import UsageError, unknown
 from xpo_bench.runner.execute import Session, execute
@@ -86,7 +87,18 @@ def _at_target(
     if plan.cells:
         result = execute(plan, store, session)
     result.targets = [entry.document() for entry in found]
+    store.prepare()
+    with occupied(store.root, session.wait, session.note):
+        _note_targets(store, result.targets)
     return result
+
+
+def _note_targets(store: Store, targets: Sequence[dict[str, Any]]) -> None:
+    """Add what the search led to to `run.json`, in place of what it said of the same algorithm and task."""
+    document = store.read_run()
+    by_row = {(t["algorithm"], t["task"]): t for t in [*document.get("targets", []), *targets]}
+    document["targets"] = list(by_row.values())
+    store.write_run(document)
 
 
 def _trials(search: Search) -> tuple[int, str]:

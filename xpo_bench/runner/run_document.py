@@ -79,6 +79,7 @@ class RunDocument(TypedDict, total=False):
     unreachable: list[Unreachable]
     environment: Mapping[str, Any]
     tuning: list[Tuning]
+    targets: list[dict[str, Any]]
     created: str
 
 
@@ -102,6 +103,8 @@ def extended(
     }
     if "tuning" in before:
         document["tuning"] = before["tuning"]
+    if "targets" in before:
+        document["targets"] = before["targets"]
     return document
 
 

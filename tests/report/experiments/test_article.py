@@ -14,14 +14,12 @@ from narrow import as_a
 import xpo_bench
 from xpo_bench import Pair, plugins
 from xpo_bench.api import Result, Session, execute
-from xpo_bench.report.experiments.article import (
-    EXPERIMENTS,
-    Data,
-    curve_reader,
-    ipo_optimum,
-    measure,
-    reward_margin,
-)
+from xpo_bench.report.curves import curve_reader
+from xpo_bench.report.experiments import EXPERIMENTS
+from xpo_bench.report.experiments.bandit import ipo_optimum
+from xpo_bench.report.experiments.base import Data
+from xpo_bench.report.experiments.robustness import reward_margin
+from xpo_bench.report.records import records_of
 from xpo_bench.runner.plan import make_plan
 from xpo_bench.runner.request import requests
 from xpo_bench.runner.store import Store
@@ -48,7 +46,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Data]:
         if name not in known:
             root = tmp_path_factory.mktemp(name)
             result = run_experiment(root, name, **words)
-            known[name] = measure(EXPERIMENTS[name], result.cells, curve_reader(root))
+            known[name] = EXPERIMENTS[name].data(records_of(result.cells), curve_reader(root))
         return known[name]
 
     return rows
@@ -154,11 +152,11 @@ def test_dpo_overfits_one_pair(measured: Callable[..., Data], over: str) -> None
 # --------------------------------------------------------------------------- 2. dpo_vs_ipo
 
 
-def test_dpo_falls_at_every_beta_and_ipo_settles_where_tau_says(measured: Callable[..., Data]) -> None:
+def test_dpo_falls_at_every_beta_and_ipo_converges_where_tau_says(measured: Callable[..., Data]) -> None:
     ends = measured("dpo_vs_ipo")["dpo_vs_ipo_ends"]
-    assert {r["algorithm"]: r["course"] for r in ends} == {
+    assert {r["algorithm"]: r["curve"] for r in ends} == {
         **{f"dpo beta={b}": "still moving" for b in ("0.1", "0.5", "1")},
-        **{f"ipo tau={t}": "settled" for t in ("0.1", "0.5", "1")},
+        **{f"ipo tau={t}": "converged" for t in ("0.1", "0.5", "1")},
     }
     ipo = [r for r in ends if r["1/(2 tau)"]]
     for r in ipo:
@@ -171,14 +169,14 @@ def test_dpo_falls_at_every_beta_and_ipo_settles_where_tau_says(measured: Callab
 # --------------------------------------------------------------------------- 3. learning_rates
 
 
-def test_ipo_on_a_table_obeys_the_exact_law(measured: Callable[..., Data]) -> None:
+def test_ipo_on_a_tabular_policy_obeys_the_exact_law(measured: Callable[..., Data]) -> None:
     law = measured("learning_rates")["learning_rates_law"]
     for r in law:
         wanted = "monotone" if r["lr"] < 0.25 else "oscillating" if r["lr"] < 0.5 else "divergent"
-        assert r["course"] == wanted
+        assert r["curve"] == wanted
         if r.get("measured") is not None:
             assert r["measured"] == pytest.approx(1 - 4 * r["lr"], rel=1e-9)
-    assert {r["course"] for r in law} == {"monotone", "oscillating", "divergent"}
+    assert {r["curve"] for r in law} == {"monotone", "oscillating", "divergent"}
     assert any(
         r.get("measured") is None for r in law
     )  # and one was followed until its numbers were no longer finite
@@ -274,12 +272,12 @@ def test_control_of_ipo_exceeds_that_of_slic_and_nothing_lies_above_the_frontier
         assert 1.5 < ipo < 2.2  # small tilts are proportional to 1/τ, so KL is to 1/τ²: 2 less what saturates
         assert abs(rows["slic", labels]["control"]) < 0.2 < ipo
     # certain preferences leave DPO without an optimum at small β, so its KL is that of the step budget, and
-    # unsettled
+    # not converged
     assert rows["dpo", "clean"]["control"] is None
     assert rows["dpo", "20 % flipped"]["control"] > 0.5
     for p in data["choosing_tau"]:
         assert p["frontier_gap"] >= 0
-        assert p["share of frontier"] is None or p["share of frontier"] <= 1 + 1e-9
+        assert p["fraction of frontier"] is None or p["fraction of frontier"] <= 1 + 1e-9
     frontier = [p["gold_reward"] for p in data["choosing_tau_frontier"]]
     assert frontier == sorted(frontier)
 

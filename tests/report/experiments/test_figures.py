@@ -12,15 +12,20 @@ from rich.console import Console
 
 import xpo_bench
 from xpo_bench.api import Result
-from xpo_bench.report.experiments.article import EXPERIMENTS, columns, print_experiments
-from xpo_bench.report.experiments.figures import FIGURES, write_figures
+from xpo_bench.report.content import assemble
+from xpo_bench.report.curves import curve_reader
+from xpo_bench.report.experiments import EXPERIMENTS, of_experiments
+from xpo_bench.report.experiments.base import columns
+from xpo_bench.report.experiments.files import write_figures
+from xpo_bench.report.records import records_of
+from xpo_bench.report.render.terminal import print_report
 
 
 def test_the_suite_writes_every_figure_with_its_data(article: Result) -> None:
     assert article.ok
     folder = article.out / "figures"
-    stems = {stem for figures in FIGURES.values() for stem in figures}
-    assert list(FIGURES) == list(EXPERIMENTS)
+    stems = {stem for experiment in EXPERIMENTS.values() for stem in experiment.figures}
+    assert len(stems) == 8
     for stem in stems:
         assert (folder / f"{stem}.svg").read_text(encoding="utf-8").startswith("<?xml")
         assert (folder / f"{stem}.png").read_bytes().startswith(b"\x89PNG")
@@ -54,11 +59,9 @@ def test_equal_data_give_equal_bytes_in_any_order_and_no_date(article: Result, t
 
 
 def test_axes_have_labels_and_lines_a_legend(article: Result) -> None:
-    from xpo_bench.report.experiments.article import curve_reader, measure, of_experiments
-
-    for name, cells in of_experiments(article.cells).items():
-        data = measure(EXPERIMENTS[name], cells, curve_reader(article.out))
-        for stem, draw in FIGURES[name].items():
+    for name, cells in of_experiments(records_of(article.cells)).items():
+        data = EXPERIMENTS[name].data(cells, curve_reader(article.out))
+        for stem, draw in EXPERIMENTS[name].figures.items():
             figure = draw(data)
             assert figure is not None, stem
             assert all(axes.get_xlabel() for axes in figure.axes), stem
@@ -69,17 +72,20 @@ def test_axes_have_labels_and_lines_a_legend(article: Result) -> None:
 @pytest.mark.parametrize("width", [80, 160])
 def test_experiments_are_printed_in_order_within_the_width(article: Result, width: int) -> None:
     out = io.StringIO()
-    rest = print_experiments(Console(file=out, width=width), article.cells, article.out)
-    assert rest == []
+    report = assemble(article.out, article.cells)
+    assert report.groups == []  # every cell belongs to an experiment
+    print_report(Console(file=out, width=width), report)
     lines = out.getvalue().splitlines()
     assert max(map(len, lines)) <= width
-    assert [line.split()[1].rstrip(":") for line in lines if re.match(r"\d\. ", line)] == list(EXPERIMENTS)
+    titles = [f"{name}: {experiment.title}" for name, experiment in EXPERIMENTS.items()]
+    assert [line.strip() for line in lines if line.strip() in titles] == titles
 
 
 def test_a_label_of_a_users_own_is_no_experiment(run_of_a_file: Result) -> None:
     assert not (run_of_a_file.out / "figures").exists()
-    rest = print_experiments(Console(file=io.StringIO()), run_of_a_file.cells, run_of_a_file.out)
-    assert rest == run_of_a_file.cells
+    report = assemble(run_of_a_file.out, run_of_a_file.cells)
+    assert "experiment" not in [section.name for section in report.sections]
+    assert [r.raw for g in report.groups for r in g.records] == run_of_a_file.cells
 
 
 @pytest.fixture

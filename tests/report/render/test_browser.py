@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 import xpo_bench
+from xpo_bench.report.content import assemble
 from xpo_bench.report.render.html import page as render
 from xpo_bench.runner.store import Store
 
@@ -29,7 +30,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> str:
     xpo_bench.run("dpo,ipo,kto", tasks="bandit,deterministic", steps=30, seeds=2, out=root)
     store = Store(root)
     path = root / "report.html"
-    path.write_text(render(root, store.records(), store.read_run()), encoding="utf-8")
+    path.write_text(render(assemble(root, store.records(), store.read_run())), encoding="utf-8")
     return path.as_uri()
 
 
@@ -103,8 +104,8 @@ def test_both_schemes_are_drawn(opened: tuple[str, Any]) -> None:
     scheme, page = opened
     text, ground = (
         page.evaluate(
-            f"getComputedStyle(document.body).{name}.match(/[0-9.]+/g).slice(0, 3).reduce((a, "
-            f"b) => a + +b, 0)"
+            f"getComputedStyle(document.body).{name}.match(/[0-9.]+/g).slice(0, 3)"
+            ".reduce((a, b) => a + +b, 0)"
         )
         for name in ("color", "backgroundColor")
     )

@@ -16,6 +16,7 @@ import pytest
 
 import xpo_bench
 from xpo_bench.api import Result
+from xpo_bench.report.content import assemble
 from xpo_bench.report.render.html import page, sort_key
 from xpo_bench.report.render.markdown import escape, markdown
 from xpo_bench.runner.store import Store
@@ -23,8 +24,8 @@ from xpo_bench.runner.store import Store
 Make = Callable[..., dict[str, Any]]
 
 EVIL = (
-    "</script><script>alert(1)</script><img src=x onerror=alert(2)>\x1b[31m[bold]$\\frac{1}$ {{ "
-    "7*7 }} \"' style='x'\u202e"
+    "</script><script>alert(1)</script><img src=x onerror=alert(2)>"
+    "\x1b[31m[bold]$\\frac{1}$ {{ 7*7 }} \"' style='x'\u202e"
 )
 VOID = {"meta", "link", "br", "img", "input", "wbr", "hr"}
 
@@ -85,7 +86,7 @@ def html(run: Result) -> Page:
 
 def made(root: Path) -> Page:
     store = Store(root)
-    return Page(page(root, store.records(), store.read_run()))
+    return Page(page(assemble(root, store.records(), store.read_run())))
 
 
 def alter(run: Result, root: Path, change: Callable[[dict[str, Any]], None]) -> Path:
@@ -195,7 +196,7 @@ def test_names_and_texts_stay_text(run: Result, html: Page, tmp_path: Path) -> N
     assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202e]", evil.source)
     assert "alert(1)" in evil.text
     assert "[bold]$\\frac{1}$ {{ 7*7 }}" in evil.text
-    text = markdown(root, Store(root).records(), document)
+    text = markdown(assemble(root, Store(root).records(), document))
     assert "<script" not in text
     assert "<img" not in text
     assert "\x1b" not in text
@@ -238,7 +239,7 @@ def test_incomplete_runs(run: Result, tmp_path: Path, keep: str) -> None:
         assert "2 diverged" in done.text
     if keep == "one seed":
         assert "1 seed, no interval" in done.text
-    assert markdown(root, Store(root).records(), {}).startswith("# xpo-bench: run\n")
+    assert markdown(assemble(root, Store(root).records())).startswith("# xpo-bench: run\n")
 
 
 def test_a_language_models_and_an_unlearning_tasks_records(record: Make, tmp_path: Path) -> None:
@@ -259,13 +260,15 @@ def test_a_language_models_and_an_unlearning_tasks_records(record: Make, tmp_pat
         for s in range(2)
     ]
     cells += [record("dpo", "bandit", s, kl=0.2, pairs_per_s=3e6, vectorised=4) for s in range(2)]
-    done = Page(page(tmp_path, cells, {}))
+    done = Page(page(assemble(tmp_path, cells)))
     assert "tofu (unlearning)" in done.text
-    assert "overhead: step time over a bare supervised step" in done.text
-    own, shared = done.source.split("<h3>Trained as one computation</h3>")
-    assert "ukp: speed of training" in own
-    assert "bandit: runs trained as one computation" in shared
-    assert "bandit: runs trained as one computation" not in own
+    assert "overhead: step time over a supervised (SFT) step" in done.text
+    captions = re.findall("<figcaption>(.*?)</figcaption>", done.source)
+    speeds = [c for c in captions if ": speed of" in c or ": runs trained" in c]
+    assert [c.split(",")[0] for c in speeds] == [
+        "ukp: speed of training",
+        "bandit: runs trained as one computation and share its clock",
+    ]
 
 
 def test_articles_experiments_have_their_figures(article: Result) -> None:
@@ -301,26 +304,14 @@ def test_sort_keys_are_the_numbers_that_cells_begin_with() -> None:
         "0.7±1e-3 k",
     ]
     assert [sort_key(c) for c in cells] == [
-        "0.71",
-        "-2.2e-05",
-        "3100000000000.0",
-        "42500000000.0",
-        "",
-        "20.0",
-        "3.0",
-        "",
-        "",
-        "1000000.0",
+        "0.71", "-2.2e-05", "3100000000000.0", "42500000000.0", "", "20.0", "3.0", "", "", "1000000.0",
         "700.0",
-    ]
+    ]  # fmt: skip
 
 
 def test_markdown_has_the_scoreboard_and_the_findings(run: Result) -> None:
-    text = markdown(
-        Path("my_run"),
-        Store(run.out).records(),
-        {"skipped": [{"algorithm": "a", "task": "b", "reason": "c|d"}]},
-    )
+    skipped = {"skipped": [{"algorithm": "a", "task": "b", "reason": "c|d"}]}
+    text = markdown(assemble(Path("my_run"), Store(run.out).records(), skipped))
     assert text.startswith(
         "# xpo-bench: my\\_run\n\n## Scoreboard over bandit, deterministic\n\n| algorithm |"
     )
@@ -328,7 +319,7 @@ def test_markdown_has_the_scoreboard_and_the_findings(run: Result) -> None:
     assert "- a on b: c\\|d\n" in text
     assert "<summary>bandit</summary>" in text
     tables = re.findall(r"(?:^\|.*\|\n)+", text, re.MULTILINE)
-    assert len(tables) == 3
+    assert len(tables) == 5  # the scoreboard, two tasks, and what was run
     for table in tables:
         assert len({len(re.findall(r"(?<!\\)\|", row)) for row in table.splitlines()}) == 1
     assert "**" in tables[0]

@@ -6,13 +6,15 @@ from typing import Any
 
 import pytest
 
+from xpo_bench.report.records import Record, record_of
 from xpo_bench.report.tables.data_lines import data_lines
 
 USED = {"rows": 10, "train": 8, "heldout": 2, "layout": "trl", "dropped": {}, "columns": {}}
 
 
-def record(data: dict[str, Any], task: str = "d", **notes: Any) -> dict[str, Any]:
-    return {"task": {"name": task, "data": data}, "notes": notes}
+def record(data: dict[str, Any] | None, task: str = "d", **notes: Any) -> Record:
+    what = {"algorithm": {"name": "dpo"}, "status": "ok", "seed": 0}
+    return record_of(what | {"task": {"name": task, "data": data}, "notes": notes})
 
 
 @pytest.mark.parametrize(
@@ -63,7 +65,7 @@ def test_tasks_that_make_their_rows_have_no_line() -> None:
         )
         == []
     )
-    assert data_lines([{"task": {"name": "old"}}]) == []
+    assert data_lines([record(None)]) == []
 
 
 def test_truncated_rows_of_records_that_have_them_in_their_notes() -> None:

@@ -1,15 +1,13 @@
-"""Read-outs at equal cost, which never extrapolate, and at the evaluation that a validation half prefers."""
+"""Metrics at matched cost, never extrapolated, and at the evaluation that a validation half prefers."""
 
 from __future__ import annotations
 
-import io
 from typing import Any
 
 import pytest
-from rich.console import Console
 
 from xpo_bench.report.runs import group
-from xpo_bench.report.tables.equal_cost import at, best_row, print_read_outs, read_outs
+from xpo_bench.report.tables.equal_cost import at, best_point, matched_metrics, matched_tables
 
 
 def rows(*points: tuple[int, float | None, float | None]) -> list[dict[str, Any]]:
@@ -52,15 +50,15 @@ def record(seed: int = 0, algorithm: str = "dpo") -> dict[str, Any]:
         ([], 1.0, None),
     ],
 )
-def test_read_outs_at_a_kl(
+def test_metrics_at_a_kl(
     points: list[tuple[int, float | None, float | None]], kl: float, expected: float | None
 ) -> None:
     assert at(rows(*points), "gold_reward", "kl", kl) == expected
 
 
-def test_no_read_out_where_one_seed_does_not_get_there() -> None:
+def test_no_metric_at_a_kl_where_one_seed_does_not_get_there() -> None:
     curves = {"dpo0": rows((0, 0.0, 0.0), (1, 2.0, 4.0)), "dpo1": rows((0, 0.0, 0.0), (1, 0.5, 1.0))}
-    (found,) = read_outs(group([record(0), record(1)]), lambda r: curves[r["key"]])
+    (found,) = matched_metrics(group([record(0), record(1)]), curves.__getitem__)
     assert found.metric == "gold_reward"
     assert found.at_kl[0.1] is not None
     assert found.at_kl[0.1].mean == pytest.approx(0.2)
@@ -75,7 +73,7 @@ def test_equal_operations_are_those_of_the_cheapest_run_of_the_task() -> None:
         "rso0": spending((0, 40.0, 0.5), (10, 240.0, 0.9)),  # its samples are paid for before the first step
     }
     records = [record(0), record(1), record(0, "rso")]
-    dpo, rso = read_outs(group(records), lambda r: curves[r["key"]])
+    dpo, rso = matched_metrics(group(records), curves.__getitem__)
     assert (dpo.flops, rso.flops) == (80.0, 80.0)
     assert dpo.at_flops is not None
     assert rso.at_flops is not None
@@ -84,12 +82,12 @@ def test_equal_operations_are_those_of_the_cheapest_run_of_the_task() -> None:
 
 
 def test_the_best_evaluation_is_chosen_by_one_half_and_read_on_the_other() -> None:
-    course = halves((0, 0.5, 0.5), (5, 0.9, 0.6), (10, 0.9, 0.8), (20, 0.7, 0.9))
-    chosen = best_row([*course, {"step": 21, "kl": 9.0}])
+    curve = halves((0, 0.5, 0.5), (5, 0.9, 0.6), (10, 0.9, 0.8), (20, 0.7, 0.9))
+    chosen = best_point([*curve, {"step": 21, "kl": 9.0}])
     assert chosen is not None
     assert chosen["step"] == 5  # the earliest of equals
-    assert best_row([{"step": 0}]) is None
-    (found,) = read_outs(group([record()]), lambda _: [*course, {"step": 21, "kl": 9.0}])
+    assert best_point([{"step": 0}]) is None
+    (found,) = matched_metrics(group([record()]), lambda _: [*curve, {"step": 21, "kl": 9.0}])
     means = {name: (found.best[name], found.last[name]) for name in ("test_accuracy", "kl")}
     assert {n: (b and b.mean, e and e.mean) for n, (b, e) in means.items()} == {
         "test_accuracy": (0.6, 0.9),
@@ -101,22 +99,22 @@ def test_the_best_evaluation_is_chosen_by_one_half_and_read_on_the_other() -> No
 
 
 def test_tables_and_documents() -> None:
-    console = Console(file=io.StringIO(), width=140)
-    course = [
+    curve = [
         a | b
         for a, b in zip(rows((0, 0.0, 0.0), (1, 2.0, 4.0)), halves((0, 0.5, 0.5), (1, 0.9, 0.6)), strict=True)
     ]
-    (out,) = read_outs(group([record()]), lambda _: course)
-    print_read_outs(console, [out])
-    printed = console.file.getvalue()  # type: ignore[attr-defined]
-    for words in ("At equal cost", "at KL 0.1", "Last, and best on validation", "best at step"):
-        assert words in printed
-    assert "FLOP" not in printed  # nothing was counted
+    (out,) = matched_metrics(group([record()]), lambda _: curve)
+    at_cost, best = matched_tables([out])
+    assert at_cost.title == "Metrics at matched KL and matched compute"
+    assert best.title == "Last, and best on validation"
+    headers = [c.header for c in at_cost.columns]
+    assert "at KL 0.1" in headers
+    assert not any("FLOP" in header for header in headers)  # nothing was counted
+    assert best.columns[-1].header == "best at step"
+    assert best.columns[-1].cells == ["1"]
     assert out.document()["at_kl"]["0.1"] is not None
     assert out.document()["best_step"] == {"mean": 1.0, "half": None, "n": 1}
 
 
 def test_nothing_to_read_is_nothing_said() -> None:
-    console = Console(file=io.StringIO())
-    print_read_outs(console, read_outs(group([record()]), lambda _: []))
-    assert console.file.getvalue() == ""  # type: ignore[attr-defined]
+    assert matched_tables(matched_metrics(group([record()]), lambda _: [])) == []

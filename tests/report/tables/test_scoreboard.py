@@ -6,20 +6,31 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
+from xpo_bench.report.content import assemble
 from xpo_bench.report.format import clean, mean_pm, narrow, number, si_pm
-from xpo_bench.report.render.terminal import print_doctor, print_list, print_run, print_status
+from xpo_bench.report.render.terminal import print_report
 from xpo_bench.report.table import Column
+from xpo_bench.report.tables.listing import print_doctor, print_list, print_status
 from xpo_bench.report.tables.scoreboard import HEADLINE
 from xpo_bench.statistics import Estimate
 
 Make = Callable[..., dict[str, Any]]
 Printed = Callable[..., str]
 ALGOS = "dpo ipo cdpo robust cpo simpo kto npo orpo sdpo rso dpop slic sft rlhf ppo".split()  # noqa: SIM905
+NOWHERE = Path("no-such-run")
+"""A run directory without curves."""
 TASKS = ("bandit", "deterministic", "overfit_pair", "travel")
+
+
+def print_run(console: Console, records: list[dict[str, Any]], **document: Any) -> None:
+    """What the end of `run` prints of records alone."""
+    print_report(console, assemble(NOWHERE, records, document))
 
 
 @pytest.fixture
@@ -188,8 +199,11 @@ def test_statuses_and_what_was_left_out(record: Make, printed: Printed) -> None:
     assert "dpo on bandit, seed 1: failed: out of luck" in text
     assert "npo on bandit, seed 0: diverged: as the task expects" in text
     assert "no longer finite" in text
-    assert "not run: dpo, ipo on forget: needs pairs" in text
-    assert "not run: ukp: XPO_BENCH_DATA is not set" in text
+    not_run = text.split("Not run\n")[1].splitlines()
+    assert [line.strip() for line in not_run[:2]] == [
+        "- ukp: XPO_BENCH_DATA is not set",
+        "- dpo, ipo on forget: needs pairs",
+    ]
 
 
 def test_only_failures(record: Make, printed: Printed) -> None:

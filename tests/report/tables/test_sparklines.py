@@ -1,17 +1,23 @@
-"""Courses in the terminal."""
+"""Curves in the terminal."""
 
 from __future__ import annotations
 
 import io
+from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
+from xpo_bench.report.content import assemble
+from xpo_bench.report.curves import mean_curve
+from xpo_bench.report.render.terminal import print_report
 from xpo_bench.report.runs import group
-from xpo_bench.report.tables.sparklines import BLOCKS, PLAIN, mean_curve, print_sparks, spark
+from xpo_bench.report.tables.sparklines import BLOCKS, PLAIN, spark, spark_tables
 
 
 def rows(*points: tuple[int, float | None, float | None]) -> list[dict[str, Any]]:
@@ -50,13 +56,9 @@ def test_sparks(values: list[float | None], expected: str) -> None:
 def test_sparks_fit_and_end_where_the_curve_ends(values: list[float | None], width: int) -> None:
     found = spark(values, width)
     assert len(found) <= width
-    if (
-        len(values) > 1
-        and found
-        and values[-1] is not None
-        and values[-1] == max(v for v in values if v is not None) > min(v for v in values if v is not None)
-        and len(values) <= width
-    ):
+    known = [v for v in values if v is not None]
+    varies = 1 < len(values) <= width and bool(found) and max(known) > min(known)
+    if varies and values[-1] == max(known):
         assert found[-1] == BLOCKS[-1]
 
 
@@ -68,12 +70,13 @@ def test_a_mean_over_seeds_is_taken_where_all_have_been_evaluated() -> None:
 
 
 @pytest.mark.parametrize(("encoding", "blocks"), [("utf-8", BLOCKS), ("ascii", PLAIN)])
-def test_tables_in_the_encoding_of_the_terminal(encoding: str, blocks: str) -> None:
+def test_tables_in_the_encoding_of_the_terminal(encoding: str, blocks: str, tmp_path: Path) -> None:
     raw = io.BytesIO()
     console = Console(file=io.TextIOWrapper(raw, encoding=encoding, errors="replace"), width=110)
-    groups = group([record()])
-    course = rows(*((s, s / 4, s / 2) for s in range(9)))
-    print_sparks(console, groups, lambda _: course)
+    (tmp_path / "curves").mkdir()
+    curve = [{"step": s, "kl": s / 4, "rejected_logp": -s / 2} for s in range(9)]
+    pq.write_table(pa.Table.from_pylist(curve), tmp_path / "curves" / "k0.parquet")
+    print_report(console, assemble(tmp_path, [record()]))
     console.file.flush()
     out = raw.getvalue().decode(encoding)
     assert "dpo" in out
@@ -82,6 +85,4 @@ def test_tables_in_the_encoding_of_the_terminal(encoding: str, blocks: str) -> N
 
 
 def test_nothing_to_draw_is_nothing_said() -> None:
-    console = Console(file=io.StringIO())
-    print_sparks(console, group([record()]), lambda _: [])
-    assert console.file.getvalue() == ""  # type: ignore[attr-defined]
+    assert spark_tables(group([record()]), lambda _: []) == []

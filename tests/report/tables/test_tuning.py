@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from xpo_bench.report.render.terminal import without_search
-from xpo_bench.report.tables.tuning import tuned_sheets
+from xpo_bench.report.records import Record, record_of
+from xpo_bench.report.runs import without_search
+from xpo_bench.report.tables.tuning import tuning_tables
 
 
-def record(key: str, gap: float, **more: Any) -> dict[str, Any]:
-    return {"key": key, "status": "ok", "metrics": {"frontier_gap": gap}, "experiment": None} | more
+def record(key: str, gap: float, **more: Any) -> Record:
+    what = {"algorithm": {"name": "dpo"}, "task": {"name": "bandit"}, "seed": 0}
+    return record_of(what | {"key": key, "status": "ok", "metrics": {"frontier_gap": gap}} | more)
 
 
 def document(name: str, **more: Any) -> dict[str, Any]:
@@ -36,7 +38,7 @@ def cells(sheet: Any) -> dict[str, list[str]]:
 
 def test_both_sides_and_the_spread() -> None:
     records = [record("dpo-d", 0.4), record("dpo-t", 0.1)]
-    beside, sensitivity = tuned_sheets([document("dpo")], records)
+    beside, sensitivity = tuning_tables([document("dpo")], records)
     shown = cells(beside)
     assert shown["frontier_gap\ndefault"] == ["0.4"]
     assert shown["frontier_gap\ntuned"] == ["0.1"]
@@ -53,14 +55,14 @@ def test_what_ran_its_default_only_is_told_and_markup_stays_text() -> None:
     only = document(
         "sft", chosen=0, changes={}, spread={}, trials=[], reason="nothing \x1b[31mto search", keys=keys
     )
-    (beside,) = tuned_sheets([only], [record("d", 0.4)])
+    (beside,) = tuning_tables([only], [record("d", 0.4)])
     assert cells(beside)["chosen\ntrial"] == ["0: default"]
     assert "sft: default only: nothing" in beside.note
     assert "\x1b" not in beside.note
 
 
 def test_a_missing_or_failed_record_is_no_number() -> None:
-    (beside, _) = tuned_sheets(
+    (beside, _) = tuning_tables(
         [document("dpo"), document("ipo")], [record("dpo-d", 0.4), record("dpo-t", 0.1, status="failed")]
     )
     assert cells(beside)["frontier_gap\ntuned"] == ["–", "–"]

@@ -11,8 +11,9 @@ from rich.console import Console
 
 from xpo_bench.compare.speed.ratio_test import BLIND, SLOWER
 from xpo_bench.report.format import ABSENT, clean, number
+from xpo_bench.report.render.console import bullet, draw, say
 from xpo_bench.report.render.markdown import escape, sheet_table
-from xpo_bench.report.table import Column, Table, bullet, draw, say
+from xpo_bench.report.table import Column, Table
 
 CLOCKS = {"cpu_s": "CPU time", "gpu_s": "GPU time"}
 WORDS = {

@@ -70,11 +70,6 @@ def with_tokens(q: Quantity, shown: str, value: Mapping[str, Any]) -> Quantity:
     return replace(q, shown=f"{q.shown}\ntokens: {shown}", value={**q.value, "tokens": value})
 
 
-def counted(n: int, what: str) -> str:
-    """`1 row`, `8,151 rows`."""
-    return f"{n:,} {what}{'s' * (n != 1)}"
-
-
 def of(count: int, total: int, what: str) -> str:
     """`552 of 8,151 rows (6.8 %)`."""
     fraction = f" ({number(100 * count / total)} %)" if total and count else ""

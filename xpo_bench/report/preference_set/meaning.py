@@ -22,7 +22,8 @@ MEANING = {
         "and what every algorithm learns from the rest is typography."
     ),
     "split_overlap": (
-        "Held-out accuracy on prompts or completions that were trained on is partly memory, for every algorithm."
+        "Held-out accuracy on prompts or completions that were trained on is partly memory, for every "
+        "algorithm."
     ),
     "contradictory": (
         "Where both orders occur and p is the fraction of the majority, DPO stops at βΔ = logit(p) and IPO "
@@ -33,7 +34,8 @@ MEANING = {
         "retains the same text."
     ),
     "ties": (
-        "No algorithm is trained on rows with p_chosen = 1/2, and no accuracy counts them; they are kept for calibration."
+        "No algorithm is trained on rows with p_chosen = 1/2, and no accuracy counts them; they are kept for "
+        "calibration."
     ),
     "unanimous": (
         "Losses see the order alone: on a pair that no other row contradicts the margin of DPO grows "
@@ -79,7 +81,8 @@ MEANING = {
         "never meets that token there."
     ),
     "template": (
-        "Every algorithm is trained on what the template makes of the messages; another template is another data set."
+        "Every algorithm is trained on what the template makes of the messages; another template is another "
+        "data set."
     ),
     "end_token": (
         "The end token is scored with the completion; without one no algorithm teaches the model where to "

@@ -11,13 +11,12 @@ from xpo_bench.contract.examples import Example, Pair, Single
 from xpo_bench.data import statistics
 from xpo_bench.data.dataset import Examined
 from xpo_bench.data.statistics import Numbers
-from xpo_bench.report.format import ABSENT, number
+from xpo_bench.report.format import ABSENT, counted, number
 from xpo_bench.report.preference_set.content import (
     Quantity,
     accuracy,
     accuracy_shown,
     by_unit,
-    counted,
     fraction,
     lengths_shown,
     of,
@@ -218,7 +217,7 @@ def _lengths(every: Sequence[Example]) -> Quantity:
 
 
 def lengths(prompts: Sequence[int], sides: Sequence[Sequence[int]]) -> tuple[str, dict[str, Any]]:
-    """Lengths of prompts, completions and rows (the prompt and its longer completion), in words and as data."""
+    """Lengths of prompts, completions and rows (prompt and longer completion), in words and as data."""
     if not prompts:
         return ABSENT, {}
     columns = np.asarray(sides).T

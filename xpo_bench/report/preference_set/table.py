@@ -6,9 +6,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from xpo_bench.report.format import clean
-from xpo_bench.report.preference_set.content import DatasetReport, counted
-from xpo_bench.report.table import say
+from xpo_bench.report.format import clean, counted
+from xpo_bench.report.preference_set.content import DatasetReport
+from xpo_bench.report.render.console import say
 
 TITLE_WIDTH = 22
 
@@ -24,7 +24,8 @@ def print_dataset(console: Console, report: DatasetReport) -> None:
     split = f" ({facts['train']:,} train, {facts['heldout']:,} held out)" if facts["heldout"] else ""
     say(
         console,
-        f"{counted(facts['used'], kind)} of {counted(facts['rows'], 'row')}{split}, {counted(facts['prompts'], 'prompt')}",
+        f"{counted(facts['used'], kind)} of {counted(facts['rows'], 'row')}{split}, "
+        f"{counted(facts['prompts'], 'prompt')}",
     )
     names = ", ".join(f"{new} from {old}" for new, old in facts["columns"].items())
     say(console, f"layout: {facts['layout']}{f' ({names})' if names else ''}")

@@ -231,7 +231,8 @@ def _ches(
         top = np.argsort(-values, kind="stable")[:NAMED]
         highest = [_named(found, chosen[k], rows[k], float(values[k])) for k in top]
         known = spread(values)
-        shown = f"of {sample} pairs: median {number(known['median'])}, 95 % {number(known['p95'])}, max {number(known['max'])}\n"
+        median, high, most = (number(known[key]) for key in ("median", "p95", "max"))
+        shown = f"of {sample} pairs: median {median}, 95 % {high}, max {most}\n"
         shown += "highest: " + ", ".join(f"row {row['row']:,} ({number(row['value'])})" for row in highest)
         out.append(
             quantity(name, title, shown, {**known, "n": len(rows), "of": len(usable), "highest": highest})

@@ -7,19 +7,20 @@ record holds an allow-list only (`runner.environment`).
 from __future__ import annotations
 
 import ntpath
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from xpo_bench.errors import UsageError
-from xpo_bench.report.runs import Record
+from xpo_bench.report.curves import Curves
+from xpo_bench.report.records import Raw, Record, records_of
 from xpo_bench.runner.keys import canonical
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from datasets import Dataset
 
-Curves = Callable[[Record], Sequence[Mapping[str, Any]]]
+Row = Mapping[str, object]
 TABLES = ("cells", "curves")
 TEXT, WHOLE, REAL = "string", "int64", "float64"
 CELL = {
@@ -51,32 +52,37 @@ POINT = {"key": TEXT, "algorithm": TEXT, "config": TEXT, "task": TEXT, "seed": W
 """Columns of a point of a curve before its metrics."""
 
 
-def tables(records: Sequence[Record], curves: Curves) -> dict[str, pa.Table]:
-    """`cells` and `curves` as Arrow tables; a metric that does not apply, never came or is undefined is null."""
-    cells = [(_cell(r), r["metrics"]) for r in records]
-    points = []
-    for r in records:
+def tables(records: Iterable[Raw | Record], curves: Curves) -> dict[str, pa.Table]:
+    """`cells` and `curves` as Arrow tables; a metric that does not apply, or never came, is null."""
+    every = records_of(records)
+    cells = [(_cell(r), r.metrics) for r in every]
+    points: list[tuple[Row, Row]] = []
+    for r in every:
         whose = {
-            "key": r["key"],
-            "algorithm": r["algorithm"]["name"],
-            "config": canonical(r["algorithm"]["config"]),
+            "key": r.key,
+            "algorithm": r.algorithm.name,
+            "config": canonical(r.algorithm.config),
+            "task": r.task.name,
+            "seed": r.seed,
         }
-        whose |= {"task": r["task"]["name"], "seed": r["seed"]}
         points += [
-            (whose | {"step": row["step"]}, {n: v for n, v in row.items() if n != "step" and v is not None})
-            for row in curves(r)
+            (
+                whose | {"step": point["step"]},
+                {n: v for n, v in point.items() if n != "step" and v is not None},
+            )
+            for point in curves(r.key)
         ]
     return {"cells": _table(CELL, cells), "curves": _table(POINT, points)}
 
 
-def datasets_of(records: Sequence[Record], curves: Curves) -> dict[str, Dataset]:
+def datasets_of(records: Iterable[Raw | Record], curves: Curves) -> dict[str, Dataset]:
     """The same as data sets; `push_to_hub(NAME, config_name="cells")` takes each."""
     from datasets import Dataset
 
     return {name: Dataset(table) for name, table in tables(records, curves).items()}
 
 
-def export(root: Path, name: str, records: Sequence[Record], curves: Curves) -> list[Path]:
+def export(root: Path, name: str, records: Iterable[Raw | Record], curves: Curves) -> list[Path]:
     """Write `cells.parquet`, `curves.parquet` and a card that says what they are; the paths written.
 
     Raises:
@@ -84,25 +90,26 @@ def export(root: Path, name: str, records: Sequence[Record], curves: Curves) -> 
     """
     import pyarrow.parquet as pq
 
-    found = tables(records, curves)
+    arrow = tables(records, curves)
     try:
         root.mkdir(parents=True, exist_ok=True)
-        for table, content in found.items():
+        for table, content in arrow.items():
             pq.write_table(content, root / f"{table}.parquet")
-        (root / "README.md").write_text(card(name, found), encoding="utf-8")
+        (root / "README.md").write_text(card(name, arrow), encoding="utf-8")
     except OSError as error:
         raise UsageError(
             f"--to {root}: cannot be written ({error.strerror}); name a writable directory"
         ) from None
-    return [*(root / f"{table}.parquet" for table in found), root / "README.md"]
+    return [*(root / f"{table}.parquet" for table in arrow), root / "README.md"]
 
 
-def card(name: str, found: Mapping[str, pa.Table]) -> str:
+def card(name: str, arrow: Mapping[str, pa.Table]) -> str:
     """The data set's card, from whose head the hub learns of the two tables."""
     from xpo_bench.report.render.markdown import escape
 
-    configs = "".join(f"- config_name: {t}\n  data_files: {t}.parquet\n" for t in found)
-    algorithms, tasks = (sorted(set(found["cells"][column].to_pylist())) for column in ("algorithm", "task"))
+    configs = "".join(f"- config_name: {t}\n  data_files: {t}.parquet\n" for t in arrow)
+    algorithms, tasks = (sorted(set(arrow["cells"][column].to_pylist())) for column in ("algorithm", "task"))
+    cells, points = (arrow[name].num_rows for name in TABLES)
     return f"""---
 configs:
 {configs}tags:
@@ -112,42 +119,41 @@ configs:
 
 # xpo-bench run {escape(name)}
 
-- `cells`: {found["cells"].num_rows} rows, one per algorithm, configuration, task and seed, with its final metrics
-- `curves`: {found["curves"].num_rows} rows, one per evaluation, with the metrics at that step; `key` names the cell
+- `cells`: {cells} rows, one per algorithm, configuration, task and seed, with its final metrics
+- `curves`: {points} rows, one per evaluation, with the metrics at that step; `key` names the cell
 
 Algorithms: {escape(", ".join(algorithms))}. Tasks: {escape(", ".join(tasks))}.
 
-A metric that does not apply, never came or is undefined is null. `config`, `budget`, `options` and `packages` are JSON. The
-metrics are those of xpo-bench's docs/metrics.md, with unit and source.
+A metric that does not apply, never came or is undefined is null. `config`, `budget`, `options` and `packages`
+are JSON. The metrics are those of xpo-bench's docs/metrics.md, with unit and source.
 """
 
 
-def _cell(record: Record) -> dict[str, Any]:
-    algorithm, task, error = record["algorithm"], record["task"], record.get("error")
-    data, train, machine = task.get("data") or {}, record.get("train") or {}, record.get("environment") or {}
+def _cell(r: Record) -> Row:
+    algorithm, task, data, machine = r.algorithm, r.task, r.task.data, r.environment
     return {
-        "key": record["key"],
-        "status": record["status"],
-        "error": error and f"{error['type']}: {error['message']}",
-        "algorithm": algorithm["name"],
-        "config": canonical(algorithm["config"]),
-        "distribution": algorithm.get("distribution"),
-        "distribution_version": algorithm.get("version"),
-        "task": task["name"],
-        "task_version": _text(task.get("version")),
-        "data": _local(data.get("source")),
-        "data_revision": data.get("revision"),
-        "data_fingerprint": data.get("fingerprint"),
-        "model": _local((task.get("model") or {}).get("name")),
-        "budget": canonical(task.get("budget") or {}),
-        "options": canonical(task.get("options") or {}),
-        "optimizer": train.get("optimizer"),
-        "lr": train.get("lr"),
-        "seed": record["seed"],
-        "experiment": record.get("experiment"),
-        "device": machine.get("accelerator") or machine.get("processor"),
-        "packages": canonical(machine.get("packages") or {}),
-        "created": record.get("created"),
+        "key": r.key,
+        "status": r.status,
+        "error": f"{r.error.type}: {r.error.message}" if r.error else None,
+        "algorithm": algorithm.name,
+        "config": canonical(algorithm.config),
+        "distribution": algorithm.distribution,
+        "distribution_version": algorithm.version,
+        "task": task.name,
+        "task_version": _text(task.version),
+        "data": _local(data.source),
+        "data_revision": data.revision,
+        "data_fingerprint": data.fingerprint,
+        "model": _local(task.model.get("name")),
+        "budget": canonical(task.budget),
+        "options": canonical(task.options),
+        "optimizer": r.train.get("optimizer"),
+        "lr": r.lr,
+        "seed": r.seed,
+        "experiment": r.experiment,
+        "device": machine.accelerator or machine.processor,
+        "packages": canonical(machine.packages),
+        "created": r.created,
     }
 
 
@@ -160,19 +166,18 @@ def _local(name: object) -> str | None:
     if not isinstance(name, str):
         return None
     return (
+        # paths of either system, wherever this runs: a directory may name a user
         PurePath(name.replace("\\", "/")).name if PurePath(name).is_absolute() or ntpath.isabs(name) else name
     )
 
 
-def _table(
-    columns: Mapping[str, str], rows: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]]
-) -> pa.Table:
+def _table(columns: Mapping[str, str], rows: Sequence[tuple[Row, Row]]) -> pa.Table:
     """Rows of (fixed columns, metrics), the metrics by name behind them."""
     import pyarrow as pa
 
-    metrics = sorted({name for _, found in rows for name in found} - set(columns))
+    metrics = sorted({name for _, measured in rows for name in measured} - set(columns))
     fields = {name: pa.array([row.get(name) for row, _ in rows], kind) for name, kind in columns.items()}
-    fields |= {name: pa.array([_real(found.get(name)) for _, found in rows], REAL) for name in metrics}
+    fields |= {name: pa.array([_real(measured.get(name)) for _, measured in rows], REAL) for name in metrics}
     return pa.table(fields)
 
 

@@ -1,42 +1,63 @@
-"""`xpo-bench report --json`: what the page says, as data."""
+"""`xpo-bench report --json`: what a report says, as data."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from xpo_bench.report.experiments.article import curve_reader, others
-from xpo_bench.report.findings import findings
-from xpo_bench.report.render.terminal import left_out, problems, without_search
-from xpo_bench.report.runs import Record, group
+from xpo_bench.report.content import Report, Section
 from xpo_bench.report.summary import summarise
-from xpo_bench.report.tables.columns import unlearns
-from xpo_bench.report.tables.data_lines import data_lines
-from xpo_bench.report.tables.equal_cost import read_outs
+from xpo_bench.report.table import Table
 from xpo_bench.report.tables.scoreboard import board_document
-from xpo_bench.runner.store import SCHEMA
+from xpo_bench.runner.record import SCHEMA
 
 
-def report_document(root: Path, records: Sequence[Record], document: Mapping[str, Any]) -> dict[str, Any]:
-    """Scoreboard with intervals, findings, what is not ok or was not run, read-outs at equal cost, and the
-    summary of all cells.
-
-    Args:
-        root: the run directory. records, document: its records and its run.json, or an empty dictionary.
+def report_document(report: Report) -> dict[str, Any]:
+    """Every section with its tables, sentences and figures; the scoreboard and the metrics at matched cost as
+    numbers, and the summary of all cells.
     """
-    shown = without_search(records)
-    rest = others(shown)
-    groups = group(rest)
-    missing = [f"{u.get('task')}: {u.get('reason')}" for u in document.get("unreachable") or []]
     return {
         "schema": SCHEMA,
-        "run": root.resolve().name,
-        "scoreboard": board_document([g for g in groups if not unlearns(g)]),
-        "findings": findings(groups),
-        "data": data_lines(shown),
-        "not_ok": problems(rest),
-        "not_run": missing + left_out(document.get("skipped") or []),
-        "readouts": [out.document() for out in read_outs(groups, curve_reader(root))],
-        "summary": summarise(shown),
+        "run": report.name,
+        "counts": report.counts,
+        "scoreboard": board_document([g for g in report.groups if not g.unlearns]),
+        "findings": report.sentences("findings"),
+        "data": report.sentences("data"),
+        "not_ok": report.sentences("not_ok"),
+        "not_run": report.sentences("not_run"),
+        "readouts": [m.document() for m in report.matched],
+        "tuning": list(report.document.tuning),
+        "targets": list(report.document.targets),
+        "commands": [list(argv) for argv in report.document.commands],
+        "sections": [_section(s) for s in report.sections],
+        "tables": [_table(s, t) for s in report.sections for t in s.tables],
+        "summary": summarise(report.shown),
+    }
+
+
+def _section(section: Section) -> dict[str, Any]:
+    """A section; its tables stand under `tables` of the document, by title."""
+    return {
+        "name": section.name,
+        "title": section.title,
+        "sentences": list(section.sentences),
+        "tables": [table.title for table in section.tables],
+        "figures": [figure.caption for figure in section.figures if not figure.empty],
+    }
+
+
+def _table(section: Section, table: Table) -> dict[str, Any]:
+    """A table: its cells as they are shown, and which of them are best."""
+    return {
+        "section": section.title,
+        "title": table.title,
+        "note": table.note,
+        "columns": [
+            {
+                "header": column.header.replace("\n", " "),
+                "better": column.better,
+                "cells": list(column.cells),
+                "best": column.best,
+            }
+            for column in table.columns
+        ],
     }

@@ -53,6 +53,7 @@ def inline(figure: Figure, prefix: str, label: str) -> str:
     sink = io.BytesIO()
     figure.savefig(sink, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
     root = ET.fromstring(sink.getvalue())  # XML that matplotlib has just written
+    # of matplotlib's many identifiers only those that something points at are kept
     used = {m for e in root.iter() for m in _references(e)}
     _convert(root, prefix, used)
     box = root.get("viewBox") or ""
@@ -71,7 +72,7 @@ def _references(element: ET.Element) -> list[str]:
 
 
 def _convert(element: ET.Element, prefix: str, used: set[str]) -> None:
-    element.tag = element.tag.rpartition("}")[2]
+    element.tag = element.tag.rpartition("}")[2]  # within HTML, SVG has no namespace prefix
     element.attrib = _attributes(element, prefix, used)
     for child in list(element):
         name = child.tag.rpartition("}")[2]

@@ -12,6 +12,7 @@ from xpo_bench.report.summary import CENSORED
 from xpo_bench.report.table import Column
 from xpo_bench.statistics import censored
 
+Direction = Literal["higher", "lower"] | None
 PREFIXED = ("FLOP",)
 """Units whose numbers are printed with an SI prefix."""
 
@@ -21,28 +22,30 @@ def competes(g: SeedGroup) -> bool:
     return set(g.status) == {"ok"}
 
 
-def unlearns(g: SeedGroup) -> bool:
-    """Whether its data is to be forgotten and retained, so that it holds no preferences."""
-    return all((r["task"].get("data") or {}).get("kind") == "forget_retain" for r in g.records)
-
-
 def shares_a_clock(groups: Sequence[SeedGroup | None]) -> bool:
     """Whether runs trained as one computation, so that its speed is nobody's own."""
     return any(g.shares_a_clock for g in groups if g)
 
 
-def direction(name: str, groups: Sequence[SeedGroup | None]) -> Literal["higher", "lower"] | None:
+def preferred(name: str) -> Direction:
+    """The direction that a metric declares."""
+    metric = find(name)
+    return metric.better if metric else None
+
+
+def direction(name: str, groups: Sequence[SeedGroup | None]) -> Direction:
     """The direction of a metric; none for a shared clock, nor for the memory of a whole process."""
-    found = find(name)
-    if found is None or (found.unit == "1/s" and shares_a_clock(groups)):
+    metric = find(name)
+    if metric is None or (metric.unit == "1/s" and shares_a_clock(groups)):
         return None
-    if found.unit == "MB" and not all(_accelerated(g) for g in groups if g):
+    # resident memory holds the libraries and whatever ran before; that of an accelerator is the algorithm's
+    if metric.unit == "MB" and not all(_accelerated(g) for g in groups if g):
         return None
-    return found.better
+    return metric.better
 
 
 def _accelerated(g: SeedGroup) -> bool:
-    return all(str((r.get("environment") or {}).get("device", "cpu")) != "cpu" for r in g.records)
+    return all(r.environment.device != "cpu" for r in g.records)
 
 
 def metric_column(
@@ -50,24 +53,26 @@ def metric_column(
 ) -> Column:
     """One metric of one task."""
     if name in CENSORED:
-        return Column(header, [_censored(g, name) if g else ABSENT for g in groups])
-    found = [g.estimate(name) if g else None for g in groups]
-    described = find(name)
+        return Column(header, [censored_cell(g, name) if g else ABSENT for g in groups])
+    means = [g.estimate(name) if g else None for g in groups]
+    metric = find(name)
     if narrow_cells:
-        cells = [narrow(e.mean if e else None) for e in found]
-    elif described is not None and described.unit in PREFIXED:
-        cells = [si_pm(e) for e in found]
+        cells = [narrow(e.mean if e else None) for e in means]
+    elif metric is not None and metric.unit in PREFIXED:
+        cells = [si_pm(e) for e in means]
     else:
-        cells = [mean_pm(e) for e in found]
-    values = [e.mean if e and g and competes(g) else None for e, g in zip(found, groups, strict=True)]
+        cells = [mean_pm(e) for e in means]
+    # a run that diverged has the numbers of its last finite evaluation, which prove nothing
+    values = [e.mean if e and g and competes(g) else None for e, g in zip(means, groups, strict=True)]
     return Column(header, cells, values, direction(name, groups))
 
 
-def _censored(g: SeedGroup, name: str) -> str:
+def censored_cell(g: SeedGroup, name: str) -> str:
     """`20` when it happened in all runs, `20 in 2/3` in some, – in none."""
-    found = censored(g.values(name).values())
-    n, share = found["n"], found["share"]
-    if not n or not share:
+    when = censored(g.values(name).values())
+    n, fraction = when["n"], when["share"]
+    # "never" is later than any step, so that the median is one over runs, not over those where it happened
+    if not n or not fraction:
         return ABSENT
-    median = number(found["median"])
-    return median if share == 1 else f"{median} in {round(share * n)}/{n}"
+    median = number(when["median"])
+    return median if fraction == 1 else f"{median} in {round(fraction * n)}/{n}"

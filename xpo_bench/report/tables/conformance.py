@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from xpo_bench.report.format import ABSENT, clean
-from xpo_bench.report.table import say
+from xpo_bench.report.render.console import say
 
 STYLES = {"ok": "green", "failed": "bold red", "skipped": "dim"}
 

@@ -12,8 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 from xpo_bench.report.format import ABSENT, clean
-from xpo_bench.report.runs import COUNTED
-from xpo_bench.report.table import bullet, say
+from xpo_bench.report.records import COUNTED
+from xpo_bench.report.render.console import bullet, say
 
 
 def print_status(console: Console, planned: int, counts: Mapping[str, int]) -> None:

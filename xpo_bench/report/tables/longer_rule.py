@@ -5,7 +5,8 @@ from __future__ import annotations
 import statistics
 from collections.abc import Mapping, Sequence
 
-from xpo_bench.report.runs import Record, SeedGroup
+from xpo_bench.report.records import Record
+from xpo_bench.report.runs import SeedGroup
 from xpo_bench.statistics import ROUNDING, Estimate, estimate
 
 LONGER = "always longer"
@@ -19,41 +20,38 @@ OF_LONGER: Mapping[str, str] = {
 
 def longer_by_seed(groups: Sequence[SeedGroup], accuracy: str) -> dict[int, float]:
     """seed -> the rule's accuracy, averaged over the cells of one task; empty where it is not told."""
-    found: dict[int, list[float]] = {}
+    gathered: dict[int, list[float]] = {}
     for g in groups:
         for seed, value in g.values(OF_LONGER[accuracy]).items():
             if value is not None:
-                found.setdefault(seed, []).append(value)
-    return {seed: statistics.fmean(values) for seed, values in sorted(found.items())}
-
-
-def pairs_variance(groups: Sequence[SeedGroup], rule: Estimate) -> dict[SeedGroup, float]:
-    """group -> variance of (held-out accuracy − the rule's) that lies in which pairs are held out.
-
-    Only where every seed evaluates the same pairs, so that the spread over seeds does not show it. Binomial,
-    both
-    accuracies as if independent: they mostly agree on a pair, so this is rather too much than too little.
-    """
-    if rule.half is not None and rule.half > ROUNDING:
-        return {}
-    out = {}
-    for g in groups:
-        found, pairs = (
-            g.estimate("heldout_reward_accuracy"),
-            [n for r in g.counted if (n := _heldout_pairs(r))],
-        )
-        if found and pairs:
-            out[g] = sum(x * (1 - x) for x in (found.mean, rule.mean)) / min(pairs)
-    return out
-
-
-def _heldout_pairs(record: Record) -> int:
-    """How many held-out pairs were evaluated, 0 where the record does not say."""
-    task = record["task"]
-    there = (task.get("data") or {}).get("heldout") or 0
-    return min(there, (task.get("budget") or {}).get("heldout_pairs") or there)
+                gathered.setdefault(seed, []).append(value)
+    return {seed: statistics.fmean(values) for seed, values in sorted(gathered.items())}
 
 
 def longer(groups: Sequence[SeedGroup], accuracy: str) -> Estimate | None:
     """The rule's accuracy over seeds: without an interval where every seed evaluates the same pairs."""
     return estimate(longer_by_seed(groups, accuracy).values()) if accuracy in OF_LONGER else None
+
+
+def pairs_variance(groups: Sequence[SeedGroup], rule: Estimate) -> dict[SeedGroup, float]:
+    """group -> variance of (held-out accuracy − the rule's) that lies in which pairs are held out.
+
+    Only where every seed evaluates the same pairs, so that the spread over seeds does not show it.
+    """
+    if rule.half is not None and rule.half > ROUNDING:
+        return {}
+    out = {}
+    for g in groups:
+        accuracy = g.estimate("heldout_reward_accuracy")
+        pairs = [n for r in g.counted if (n := _heldout_pairs(r))]
+        if accuracy and pairs:
+            # x(1 − x)/n of a binomial, both accuracies as if independent: they mostly agree on a pair, so
+            # that this is rather too much than too little
+            out[g] = sum(x * (1 - x) for x in (accuracy.mean, rule.mean)) / min(pairs)
+    return out
+
+
+def _heldout_pairs(record: Record) -> int:
+    """How many held-out pairs were evaluated, 0 where the record does not say."""
+    heldout = record.task.data.heldout or 0
+    return min(heldout, record.task.budget.get("heldout_pairs") or heldout)

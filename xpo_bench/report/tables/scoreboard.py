@@ -3,29 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
-from rich.console import Console
-
-from xpo_bench.metrics.registry import find
 from xpo_bench.report.format import clean, mean_pm, narrow
 from xpo_bench.report.runs import SeedGroup
-from xpo_bench.report.table import Column, Table, broken_header, draw, row_label, say, total_width
-from xpo_bench.report.tables.columns import competes, direction, metric_column, shares_a_clock
+from xpo_bench.report.table import Column, Table, broken_header, labels
+from xpo_bench.report.tables.columns import competes, direction, metric_column, preferred, shares_a_clock
 from xpo_bench.statistics import Estimate, estimate
 
 HEADLINE = {
-    "frontier_gap": "gap",
-    "kl": "KL",
-    "collapsed": "coll.",
-    "rejected_drift": "drift",
-    "displacement": "displ.",
-    "reward_accuracy": "acc.",
-    "heldout_reward_accuracy": "held",
-    "pairs_per_s": "pairs/s",
+    "frontier_gap": ("gap", "gap"),
+    "kl": ("KL", "KL"),
+    "collapsed": ("collapsed", "coll."),
+    "rejected_drift": ("drift", "drift"),
+    "displacement": ("displacement", "displ."),
+    "reward_accuracy": ("accuracy", "acc."),
+    "heldout_reward_accuracy": ("held-out\naccuracy", "held"),
+    "pairs_per_s": ("pairs/s", "pairs/s"),
 }
-"""The metrics of the scoreboard and their short headers."""
+"""The metrics of the scoreboard and their short headers, spelled out and abbreviated for narrow terminals."""
+SPELLED, ABBREVIATED = 0, 1
 EXTREME: Mapping[str, tuple[str, Callable[[Sequence[float]], float]]] = {
     "kl": ("largest", max),
     "rejected_drift": ("lowest", min),
@@ -33,71 +32,113 @@ EXTREME: Mapping[str, tuple[str, Callable[[Sequence[float]], float]]] = {
     "pairs_per_s": ("slowest", min),
 }
 """Metrics without a common scale: over several tasks the scoreboard shows one task's number, never a mean."""
+PARTIAL = "°"
+"""Behind a number without one of the tasks, which is never best."""
 
 
-def print_scoreboard(console: Console, groups: Sequence[SeedGroup]) -> None:
-    """Algorithms x headline metrics: per task where that fits the width, else over all tasks.
+@dataclass(frozen=True)
+class Board:
+    """The groups of a run by row and task.
 
-    Over several tasks a share or a reward is the mean over the tasks that have it; kl, rejected_drift,
-    displacement and pairs_per_s have no common scale and show the largest, lowest, lowest and slowest task. A
-    row that lacks one of the tasks is marked ° and is never best.
+    Over several tasks a fraction or a reward is the mean over the tasks that have it; the metrics of
+    `EXTREME` have no common scale and show one of the tasks.
     """
-    labels = list(dict.fromkeys(g.label for g in groups))
-    tasks = list(dict.fromkeys(g.task for g in groups))
-    present = [m for m in HEADLINE if any(g.estimate(m) for g in groups)]
-    who = Column("", [row_label(x) for x in labels], left=True)
-    place = {(g.label, g.task): g for g in groups}
 
-    if len(tasks) > 1:
-        wide = [
-            metric_column(
-                f"{clean(task)}\n{HEADLINE[m]}", m, [place.get((x, task)) for x in labels], narrow_cells=True
-            )
-            for task in tasks
-            for m in present
-            if any((x, task) in place and place[x, task].estimate(m) for x in labels)
-        ]
-        if total_width([who, *wide]) <= console.width:
-            draw(console, "Scoreboard by task", [who, *wide])
-            say(console, _legend(dict.fromkeys(present, ""), groups), "dim")
-            console.print()
-            return
-    over = {
-        m: [t for t in tasks if any((x, t) in place and place[x, t].estimate(m) for x in labels)]
-        for m in present
-    }
-    drawn = [_over_tasks(m, labels, over[m], place) for m in present]
-    columns = [column(False) for column in drawn]
-    short = total_width([who, *columns]) > console.width
-    if short:
-        columns = [column(True) for column in drawn]
-    draw(
-        console,
-        f"Scoreboard over {', '.join(map(clean, tasks))}" if len(tasks) > 1 else "Scoreboard",
-        [who, *columns],
+    groups: Sequence[SeedGroup]
+
+    @cached_property
+    def rows(self) -> list[str]:
+        """Labels of the rows."""
+        return list(dict.fromkeys(g.label for g in self.groups))
+
+    @cached_property
+    def tasks(self) -> list[str]:
+        """The tasks, in the order of the groups."""
+        return list(dict.fromkeys(g.task for g in self.groups))
+
+    @cached_property
+    def place(self) -> dict[tuple[str, str], SeedGroup]:
+        """(row, task) -> its group."""
+        return {(g.label, g.task): g for g in self.groups}
+
+    @cached_property
+    def over(self) -> dict[str, list[str]]:
+        """Every metric that some group has -> the tasks that have it."""
+        having = {
+            m: [t for t in self.tasks if any(g.task == t and g.estimate(m) for g in self.groups)]
+            for m in HEADLINE
+        }
+        return {m: tasks for m, tasks in having.items() if tasks}
+
+    def having(self, row: str, metric: str) -> list[SeedGroup]:
+        """The groups of a row that have a metric."""
+        there = (self.place.get((row, task)) for task in self.over[metric])
+        return [g for g in there if g and g.estimate(metric)]
+
+    def column(self, metric: str, header: int | None = None) -> Column:
+        """One metric over its tasks, in full, or in plain figures under one of its short headers."""
+        cells, values = [], []
+        for row in self.rows:
+            groups = self.having(row, metric)
+            over = _aggregate(metric, groups)
+            partial = len(groups) < len(self.over[metric])
+            text = mean_pm(over) if header is None else narrow(over.mean if over else None)
+            cells.append(text + (PARTIAL if over and partial else ""))
+            # who lacks a task would win or lose by not having run it
+            values.append(over.mean if over and not partial and all(map(competes, groups)) else None)
+        shown = [g for (_, task), g in self.place.items() if task in self.over[metric]]
+        name = broken_header(metric) if header is None else HEADLINE[metric][header]
+        return Column(name, cells, values, direction(metric, shown))
+
+    def told(self, metric: str) -> str:
+        """Over which tasks a number is, and how."""
+        tasks = self.over[metric]
+        if len(self.tasks) == 1:
+            return ""
+        if len(tasks) == 1:
+            return f"on {clean(tasks[0])}"
+        which = f"all {len(tasks)} tasks" if len(tasks) == len(self.tasks) else ", ".join(map(clean, tasks))
+        return f"{_how(metric)} of {which}"
+
+
+def scoreboard(groups: Sequence[SeedGroup]) -> Table:
+    """Algorithms x headline metrics over all tasks, with whole names and intervals.
+
+    A terminal draws it task by task where that fits, else as it is, else in plain figures under short
+    headers.
+    """
+    board = Board(groups)
+    full = _over_tasks(board)
+    by_task = [_by_task(board, header) for header in (SPELLED, ABBREVIATED)] if len(board.tasks) > 1 else []
+    return replace(
+        full, narrow=[*by_task, full, _over_tasks(board, SPELLED), _over_tasks(board, ABBREVIATED)]
     )
-    said = {m: _over(m, over[m], len(tasks)) for m in present}
-    say(
-        console,
-        _legend(said, groups, short, any("°" in c for column in columns for c in column.cells)),
-        "dim",
-    )
-    console.print()
 
 
-def board(groups: Sequence[SeedGroup]) -> Table:
-    """The scoreboard over all tasks with whole names of metrics and intervals, for a page that has the room."""
-    labels = list(dict.fromkeys(g.label for g in groups))
-    tasks = list(dict.fromkeys(g.task for g in groups))
-    place = {(g.label, g.task): g for g in groups}
-    over = {m: [t for t in tasks if any(g.task == t and g.estimate(m) for g in groups)] for m in HEADLINE}
-    over = {m: there for m, there in over.items() if there}
-    columns = [_over_tasks(m, labels, there, place)(False) for m, there in over.items()]
-    said = {m: _over(m, there, len(tasks)) for m, there in over.items()}
-    partial = any("°" in c for column in columns for c in column.cells)
-    title = f"Scoreboard over {', '.join(map(clean, tasks))}" if len(tasks) > 1 else "Scoreboard"
-    who = Column("", [row_label(x) for x in labels], left=True)
-    return Table(title, [who, *columns], _legend(said, groups, short=False, partial=partial))
+def _over_tasks(board: Board, header: int | None = None) -> Table:
+    """A column per metric."""
+    title = f"Scoreboard over {', '.join(map(clean, board.tasks))}" if len(board.tasks) > 1 else "Scoreboard"
+    columns = [board.column(m, header) for m in board.over]
+    partial = any(PARTIAL in cell for column in columns for cell in column.cells)
+    said = {m: board.told(m) for m in board.over}
+    return Table(title, [labels(board.rows), *columns], _legend(board, said, header, partial))
+
+
+def _by_task(board: Board, header: int) -> Table:
+    """A column per task and metric, in plain figures."""
+    columns = [
+        metric_column(
+            f"{clean(task)}\n{HEADLINE[m][header]}",
+            m,
+            [board.place.get((row, task)) for row in board.rows],
+            True,
+        )
+        for task in board.tasks
+        for m in board.over
+        if task in board.over[m]
+    ]
+    legend = _legend(board, dict.fromkeys(board.over, ""), header, partial=False)
+    return Table("Scoreboard by task", [labels(board.rows), *columns], legend)
 
 
 def board_document(groups: Sequence[SeedGroup]) -> dict[str, Any]:
@@ -105,102 +146,66 @@ def board_document(groups: Sequence[SeedGroup]) -> dict[str, Any]:
 
     A number of a row is {"mean", "ci95", "n", "tasks", "best"}; `best` where it would be marked.
     """
-    labels = list(dict.fromkeys(g.label for g in groups))
-    place = {(g.label, g.task): g for g in groups}
+    board = Board(groups)
     metrics: list[dict[str, Any]] = []
-    rows: list[dict[str, Any]] = [{"label": label, "metrics": {}} for label in labels]
-    for name in HEADLINE:
-        tasks = list(dict.fromkeys(g.task for g in groups if g.estimate(name)))
-        if not tasks:
-            continue
-        how = EXTREME[name][0] if name in EXTREME else "mean"
-        column = _over_tasks(name, labels, tasks, place)(False)
-        metrics.append({"name": name, "tasks": tasks, "over_tasks": how, "better": column.better})
+    rows: list[dict[str, Any]] = [{"label": row, "metrics": {}} for row in board.rows]
+    for name, tasks in board.over.items():
+        column = board.column(name)
+        metrics.append({"name": name, "tasks": tasks, "over_tasks": _how(name), "better": column.better})
         for row, best in zip(rows, column.best, strict=True):
-            have = [g for t in tasks if (g := place.get((row["label"], t))) and g.estimate(name)]
-            if found := _aggregate(name, have):
-                interval = list(found.interval) if found.interval else None
+            having = board.having(row["label"], name)
+            if over := _aggregate(name, having):
                 row["metrics"][name] = {
-                    "mean": found.mean,
-                    "ci95": interval,
-                    "n": found.n,
-                    "tasks": len(have),
+                    "mean": over.mean,
+                    "ci95": list(over.interval) if over.interval else None,
+                    "n": over.n,
+                    "tasks": len(having),
                     "best": best,
                 }
     return {"metrics": metrics, "rows": rows}
 
 
-def _over(name: str, tasks: Sequence[str], of: int) -> str:
-    """Over which tasks a number of the scoreboard is, and how."""
-    if of == 1:
-        return ""
-    if len(tasks) == 1:
-        return f"on {clean(tasks[0])}"
-    how = EXTREME[name][0] if name in EXTREME else "mean"
-    return f"{how} of {f'all {of} tasks' if len(tasks) == of else ', '.join(map(clean, tasks))}"
+def _how(metric: str) -> str:
+    return EXTREME[metric][0] if metric in EXTREME else "mean"
 
 
-def _over_tasks(
-    name: str, labels: Sequence[str], tasks: Sequence[str], place: Mapping[tuple[str, str], SeedGroup]
-) -> Callable[[bool], Column]:
-    """One metric over the tasks that have it: their mean with its interval over seeds, or the worst of them.
-
-    Returns: the column, in plain figures under a short header, or in full.
-    """
-    rows, values = [], []
-    for label in labels:
-        there = [place[label, t] for t in tasks if (label, t) in place]
-        have = [g for g in there if g.estimate(name)]
-        found = _aggregate(name, have)
-        short = len(have) < len(tasks) and found is not None
-        rows.append((found, "°" if short else ""))
-        values.append(found.mean if found and not short and all(map(competes, have)) else None)
-    better = direction(name, [g for (label, t), g in place.items() if t in tasks])
-
-    def column(plain: bool) -> Column:
-        cells = [
-            (narrow(found.mean if found else None) if plain else mean_pm(found)) + mark
-            for found, mark in rows
-        ]
-        return Column(HEADLINE[name] if plain else broken_header(name), cells, values, better)
-
-    return column
+def _aggregate(metric: str, groups: Sequence[SeedGroup]) -> Estimate | None:
+    """One number of a row over its tasks: their mean with its interval over seeds, or the worst of them."""
+    means = [e for g in groups if (e := g.estimate(metric))]
+    if len(means) < 2:
+        return means[0] if means else None
+    if metric in EXTREME:
+        # the KL of a world of six actions and that of a language model have no mean: the worst task is told
+        extreme = EXTREME[metric][1]([e.mean for e in means])
+        return next(e for e in means if e.mean == extreme)
+    mean = sum(e.mean for e in means) / len(means)
+    by_seed = [g.values(metric) for g in groups]
+    if any(set(values) != set(by_seed[0]) for values in by_seed):
+        return Estimate(mean, None, min(e.n for e in means))  # seeds differ: no paired interval
+    # tasks of one seed are averaged before the spread is taken, since they share what the seed decides
+    over_seeds = estimate(_mean([values[seed] for values in by_seed]) for seed in by_seed[0])
+    return replace(over_seeds, mean=mean) if over_seeds else Estimate(mean, None, 1)
 
 
-def _aggregate(name: str, groups: Sequence[SeedGroup]) -> Estimate | None:
-    found = [e for g in groups if (e := g.estimate(name))]
-    if len(found) < 2:
-        return found[0] if found else None
-    if name in EXTREME:
-        extreme = EXTREME[name][1]([e.mean for e in found])
-        return next(e for e in found if e.mean == extreme)
-    mean = sum(e.mean for e in found) / len(found)
-    by_seed = [g.values(name) for g in groups]
-    if any(set(v) != set(by_seed[0]) for v in by_seed):
-        return Estimate(mean, None, min(e.n for e in found))  # seeds differ: no paired interval
-    rows = ([v[s] for v in by_seed] for s in by_seed[0])
-    means = (None if None in row else sum(v for v in row if v is not None) / len(row) for row in rows)
-    per_seed = estimate(means)
-    return replace(per_seed, mean=mean) if per_seed else Estimate(mean, None, 1)
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [v for v in values if v is not None]
+    return sum(known) / len(known) if len(known) == len(values) else None
 
 
-def _legend(
-    said: Mapping[str, str], groups: Sequence[SeedGroup], short: bool = True, partial: bool = False
-) -> str:
-    """What the short headers stand for, where they are short, over which tasks the numbers are, and what the
-    marks mean.
-    """
+def _legend(board: Board, said: Mapping[str, str], header: int | None, partial: bool) -> str:
+    """What the short headers stand for, over which tasks the numbers are, and what the marks mean."""
     parts = []
-    for m, over in said.items():
-        found = find(m)
-        facts = [f"{found.better} is better" if found and found.better else "", over]
-        told = ", ".join(f for f in facts if f)
-        parts.append(f"{f'{HEADLINE[m]} = ' if short else ''}{m}{f' ({told})' if told else ''}")
+    for m, over_tasks in said.items():
+        better = preferred(m)
+        facts = ", ".join(filter(None, (f"{better} is better" if better else "", over_tasks)))
+        short = "" if header is None else f"{HEADLINE[m][header]} = ".replace("\n", " ")
+        parts.append(f"{short}{m}{f' ({facts})' if facts else ''}")
     notes = ["; ".join(parts) + ".", "* best mean of its column."]
     if partial:
-        notes.append("° without one of the tasks, never best.")
-    if "pairs_per_s" in said and shares_a_clock(groups):
+        notes.append(f"{PARTIAL} without one of the tasks, never best.")
+    if "pairs_per_s" in board.over and shares_a_clock(board.groups):
         notes.append(
-            "Runs on tables train as one computation and share its clock: there pairs/s does not compare algorithms."
+            "Runs of tabular policies train as one computation and share its clock: there pairs/s does not "
+            "compare algorithms."
         )
     return " ".join(notes)

@@ -5,15 +5,13 @@ are, and ranks.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-
-from rich.console import Console
+from dataclasses import dataclass, replace
 
 from xpo_bench.errors import UsageError, unknown
 from xpo_bench.metrics.registry import better
-from xpo_bench.report.format import clean, mean_pm, number
+from xpo_bench.report.format import clean, counted, mean_pm, number
 from xpo_bench.report.runs import SeedGroup
-from xpo_bench.report.table import Column, draw, row_label, say
+from xpo_bench.report.table import Column, Table, labels, row_label
 from xpo_bench.statistics import Estimate, estimate, holm, improvement, p_value
 
 HEADLINES = ("frontier_gap", "gold_gain", "heldout_reward_accuracy", "reward_accuracy", "regret")
@@ -44,42 +42,56 @@ def against(groups: Sequence[SeedGroup], baseline: str, metric: str | None = Non
     """Every other group against the baseline's on the same task.
 
     Args:
-        baseline: a label of the groups, or the name of an algorithm that has one configuration. metric: one
-            that has a better side; the headline of each task by default.
+        baseline: a label of the groups, or the name of an algorithm that has one configuration.
+        metric: one with a preferred direction; the headline of each task by default.
 
     Raises:
         UsageError: no such algorithm, or several configurations of it, or no metric to compare by.
     """
-    labels = list(dict.fromkeys(g.label for g in groups))
-    own = [label for label in labels if label == baseline] or [
-        label for label in labels if label.split(" ")[0] == baseline
-    ]
-    if len(own) != 1:
-        several = f"--baseline {baseline}: has {len(own)} configurations here; name one: {', '.join(map(repr, own))}"
-        raise UsageError(several if own else unknown("algorithm of this run", baseline, labels))
+    base_label = _baseline(groups, baseline)
     if metric is not None and better(metric) is None:
         raise UsageError(
-            f"--metric {metric}: is neither better higher nor lower, or is unknown; `xpo-bench list metrics` says which are"
+            f"--metric {metric}: has no preferred direction, or is unknown; `xpo-bench list metrics` says "
+            "which have one"
         )
     rows = []
     for task in dict.fromkeys(g.task for g in groups):
-        here = [g for g in groups if g.task == task]
-        base = next((g for g in here if g.label == own[0]), None)
+        others = [g for g in groups if g.task == task and g.label != base_label]
+        base = next((g for g in groups if g.task == task and g.label == base_label), None)
         if base is None:
             continue
         name = metric or next((m for m in HEADLINES if base.estimate(m)), None)
-        rows += [found for g in here if g is not base and name and (found := _row(g, base, name))]
-    told = [row for row in rows if row.p is not None]
-    corrected = dict(zip(map(id, told), holm([row.p for row in told if row.p is not None]), strict=True))
-    return [Against(**(vars(row) | {"corrected": corrected.get(id(row))})) for row in rows]
+        rows += [row for g in others if name and (row := _row(g, base, name))]
+    tested = [row for row in rows if row.p is not None]
+    corrected = holm([row.p for row in tested if row.p is not None])  # one family: all tasks together
+    by_row = dict(zip(map(id, tested), corrected, strict=True))
+    return [replace(row, corrected=by_row.get(id(row))) for row in rows]
+
+
+def _baseline(groups: Sequence[SeedGroup], baseline: str) -> str:
+    """The label of the baseline."""
+    known = list(dict.fromkeys(g.label for g in groups))
+    matching = [label for label in known if label == baseline] or [
+        label for label in known if label.split(" ")[0] == baseline
+    ]
+    if not matching:
+        raise UsageError(unknown("algorithm of this run", baseline, known))
+    if len(matching) > 1:
+        raise UsageError(
+            f"--baseline {baseline}: has {len(matching)} configurations here; name one: "
+            f"{', '.join(map(repr, matching))}"
+        )
+    return matching[0]
 
 
 def _row(g: SeedGroup, base: SeedGroup, metric: str) -> Against | None:
     own, others = ({s: v for s, v in group.values(metric).items() if v is not None} for group in (g, base))
+    # a seed draws the same data and initial policy for both: what it decides cancels in the difference
     common = sorted(own.keys() & others.keys())
     difference, mean = estimate(own[s] - others[s] for s in common), estimate(own.values())
     if difference is None or mean is None:
         return None
+    # turned so that more is better: P(a seed of it > a seed of the baseline)
     sign = 1 if better(metric) == "higher" else -1
     wins = improvement([sign * v for v in own.values()], [sign * v for v in others.values()])
     return Against(g.label, g.task, metric, mean, difference, p_value(difference), None, wins)
@@ -93,61 +105,52 @@ def ranks(groups: Sequence[SeedGroup], metric: str | None = None) -> dict[str, t
     """
     from scipy.stats import rankdata
 
-    labels = list(dict.fromkeys(g.label for g in groups))
-    collected: dict[str, list[float]] = {label: [] for label in labels}
+    rows = list(dict.fromkeys(g.label for g in groups))
+    collected: dict[str, list[float]] = {label: [] for label in rows}
     for task in dict.fromkeys(g.task for g in groups):
         here = {g.label: g for g in groups if g.task == task}
-        if set(here) != set(labels):
+        if set(here) != set(rows):
             continue
         name = metric or next((m for m in HEADLINES if all(g.estimate(m) for g in here.values())), None)
-        found = [here[label].estimate(name) for label in labels] if name else []
-        if not name or not all(found):
+        means = [e.mean for label in rows if name and (e := here[label].estimate(name))]
+        if not name or len(means) < len(rows):
             continue
+        # rankdata counts from the smallest, and rank 1 is to be the best; ties share their mean rank
         sign = -1 if better(name) == "higher" else 1
-        for label, rank in zip(labels, rankdata([sign * e.mean for e in found if e]), strict=True):
+        for label, rank in zip(rows, rankdata([sign * mean for mean in means]), strict=True):
             collected[label].append(float(rank))
     return {label: (sum(values) / len(values), len(values)) for label, values in collected.items() if values}
 
 
-def print_against(
-    console: Console, groups: Sequence[SeedGroup], baseline: str, metric: str | None = None
-) -> None:
-    """The table of `against`, the ranks, and how many comparisons were made."""
-    rows = against(groups, baseline, metric)
-    if not rows:
-        say(
-            console,
-            f"nothing to compare with {baseline}: no other algorithm on a task of it has its metric",
-            "dim",
-        )
-        return
+def versus_table(rows: Sequence[Against], baseline: str) -> Table:
+    """The rows of `against`, with how many comparisons were made."""
     columns = [
-        Column("", [row_label(row.label) for row in rows], left=True),
-        Column("task", [clean(row.task) for row in rows], left=True),
+        labels([row.label for row in rows]),
+        labels([row.task for row in rows], "task"),
         Column("metric", [row.metric for row in rows], left=True),
         Column("mean", [mean_pm(row.own) for row in rows]),
         Column("difference", [mean_pm(row.difference) for row in rows]),
         Column("p (Holm)", [number(row.corrected, 2) for row in rows]),
         Column("better\nthan it", [f"{row.improvement:.0%}" for row in rows]),
     ]
-    draw(console, f"Against {clean(baseline)}", columns)
-    n = sum(row.p is not None for row in rows)
-    say(
-        console,
-        f"Differences are paired over common seeds, ± half their 95 % interval; p after Holm's correction for {n} comparisons.",
-        "dim",
+    tested = sum(row.p is not None for row in rows)
+    note = (
+        "Differences are paired over common seeds, ± half their 95 % interval; p after Holm's correction for "
+        f"{tested} comparisons. Better than it: how often a seed of the algorithm beats a seed of the "
+        "baseline, ties ½."
     )
-    say(
-        console,
-        "Better than it: how often a seed of the algorithm beats a seed of the baseline, ties ½.",
-        "dim",
-    )
-    if table := ranks(groups, metric):
-        order = sorted(table, key=lambda label: table[label])
-        tasks = next(iter(table.values()))[1]
-        told = ", ".join(f"{row_label(label)} {number(table[label][0])}" for label in order)
-        say(console, f"Mean rank over {tasks} task{'s' if tasks != 1 else ''}, 1 is best: {told}", "")
-    console.print()
+    return Table(f"Against {clean(baseline)}", columns, note)
+
+
+def rank_line(groups: Sequence[SeedGroup], metric: str | None = None) -> list[str]:
+    """The mean ranks in one sentence; none where no task ranks all."""
+    mean_ranks = ranks(groups, metric)
+    if not mean_ranks:
+        return []
+    order = sorted(mean_ranks, key=mean_ranks.__getitem__)
+    tasks = counted(mean_ranks[order[0]][1], "task")
+    told = ", ".join(f"{row_label(label)} {number(mean_ranks[label][0])}" for label in order)
+    return [f"Mean rank over {tasks}, 1 is best: {told}"]
 
 
 def documents(rows: Sequence[Against]) -> list[Mapping[str, object]]:

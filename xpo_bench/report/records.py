@@ -1,0 +1,328 @@
+"""Records as reports read them: typed, with what an older record lacks filled in here and nowhere else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypedDict
+
+Raw = Mapping[str, Any]
+"""A record as the store gives it; its fields are those of docs/record.schema.json."""
+Settings = Mapping[str, Any]
+"""Open parts of a record, such as a configuration or a budget: name -> a JSON value."""
+COUNTED = ("ok", "diverged")
+"""Statuses whose metrics count; those of a run that diverged are of its last finite evaluation."""
+SEARCH = " search"
+"""How the experiment of a cell ends that `--target-kl` or `--protocol tuned` only tried on its way."""
+
+
+@dataclass(frozen=True, slots=True)
+class Algorithm:
+    """`algorithm` of a record: what ran, and the plugin that it is from."""
+
+    name: str
+    config: Settings
+    plugin: str | None
+    distribution: str | None
+    version: str | None
+    regulariser: tuple[str, int] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Data:
+    """`task.data` of a record.
+
+    Args:
+        template: what made text of conversational rows; `told_template` is false where a record is older than
+            the field, which then says nothing, unlike null.
+    """
+
+    source: str | None
+    revision: str | None
+    kind: str | None
+    fingerprint: str | None
+    rows: int | None
+    train: int | None
+    heldout: int | None
+    layout: str | None
+    columns: Mapping[str, str]
+    dropped: Mapping[str, int]
+    notes: Mapping[str, int]
+    unfit: Mapping[str, int]
+    truncated: int
+    boundary_merges: int
+    equal_ids: int
+    template: str | None
+    told_template: bool
+    template_date: str | None
+
+    @property
+    def unlearning(self) -> bool:
+        """Whether its rows are to be forgotten and retained, so that it holds no preferences."""
+        return self.kind == "forget_retain"
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """`task` of a record: data, model and budget."""
+
+    name: str
+    version: str | None
+    options: Settings
+    data: Data
+    model: Settings
+    budget: Settings
+    expected_divergence: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Notes:
+    """What reports read of the `notes` of a record."""
+
+    kl_settled: bool | None
+    optimum_kl: float | None
+    metric_errors: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """`environment` of a record."""
+
+    device: str
+    accelerator: str | None
+    processor: str | None
+    platform: str | None
+    cores: int | None
+    threads: int | None
+    python: str | None
+    packages: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """`error` of a record."""
+
+    type: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One cell. `raw` is the record as it was stored."""
+
+    key: str
+    status: str
+    error: Failure | None
+    algorithm: Algorithm
+    task: Task
+    train: Settings
+    seed: int
+    experiment: str | None
+    role: str | None
+    """Of the tuned protocol: what the cell was run for."""
+    metrics: Mapping[str, float | None]
+    metric_definitions: Mapping[str, Raw]
+    final_policy: Mapping[str, Mapping[str, float]] | None
+    steps: int | None
+    vectorised_runs: int
+    notes: Notes
+    environment: Machine
+    created: str | None
+    raw: Raw
+
+    @property
+    def lr(self) -> float | None:
+        """The learning rate; none of a closed form."""
+        return self.train.get("lr")
+
+    @property
+    def swept(self) -> tuple[str, float] | None:
+        """The declared regulariser and its value, where it has one."""
+        declared = self.algorithm.regulariser
+        value = self.algorithm.config.get(declared[0]) if declared else None
+        return None if declared is None or value is None else (declared[0], float(value))
+
+    @property
+    def as_expected(self) -> bool:
+        """Whether it went as it should: it is ok, or diverged where the task expects that."""
+        return self.status == "ok" or (self.status == "diverged" and self.task.expected_divergence)
+
+
+def record_of(raw: Raw) -> Record:
+    """The record with defaults for every part that it lacks, which an older version has not written."""
+    algorithm, notes, timing = raw["algorithm"], _part(raw, "notes"), _part(raw, "timing")
+    regulariser, error = algorithm.get("regulariser"), raw.get("error")
+    return Record(
+        key=str(raw.get("key", "")),
+        status=str(raw["status"]),
+        error=Failure(str(error.get("type", "")), str(error.get("message", ""))) if error else None,
+        algorithm=Algorithm(
+            name=str(algorithm["name"]),
+            config=_part(algorithm, "config"),
+            plugin=algorithm.get("plugin"),
+            distribution=algorithm.get("distribution"),
+            version=algorithm.get("version"),
+            regulariser=(str(regulariser[0]), int(regulariser[1])) if regulariser else None,
+        ),
+        task=_task(raw["task"], notes),
+        train=_part(raw, "train"),
+        seed=raw["seed"],
+        experiment=raw.get("experiment"),
+        role=_part(raw, "protocol").get("role"),
+        metrics=_part(raw, "metrics"),
+        metric_definitions=_part(raw, "metric_definitions"),
+        final_policy=raw.get("final_policy"),
+        steps=timing.get("steps"),
+        vectorised_runs=timing.get("vectorised_runs", 1),
+        notes=Notes(notes.get("kl_settled"), notes.get("optimum_kl"), _part(notes, "metric_errors")),
+        environment=_machine(_part(raw, "environment")),
+        created=raw.get("created"),
+        raw=raw,
+    )
+
+
+def records_of(raws: Iterable[Raw | Record]) -> list[Record]:
+    """Each record of a run, read once; one that has been read stays as it is."""
+    return [raw if isinstance(raw, Record) else record_of(raw) for raw in raws]
+
+
+def _part(raw: Raw, name: str) -> Mapping[str, Any]:
+    """A part of a record that may be absent or null."""
+    return raw[name] if raw.get(name) else {}
+
+
+def _task(task: Raw, notes: Raw) -> Task:
+    data = _part(task, "data")
+    return Task(
+        name=str(task["name"]),
+        version=task.get("version"),
+        options=_part(task, "options"),
+        data=Data(
+            source=data.get("source"),
+            revision=data.get("revision"),
+            kind=data.get("kind"),
+            fingerprint=data.get("fingerprint"),
+            rows=data.get("rows"),
+            train=data.get("train"),
+            heldout=data.get("heldout"),
+            layout=data.get("layout"),
+            columns=_part(data, "columns"),
+            dropped=_part(data, "dropped"),
+            notes=_part(data, "notes"),
+            unfit=_part(data, "unfit"),
+            # older records counted truncated rows among the notes of the cell
+            truncated=data.get("truncated", notes.get("truncated")) or 0,
+            boundary_merges=data.get("boundary_merges") or 0,
+            equal_ids=data.get("equal_ids") or 0,
+            template=_template(data.get("template")),
+            told_template="template" in data,
+            template_date=data.get("template_date"),
+        ),
+        model=_part(task, "model"),
+        budget=_part(task, "budget"),
+        expected_divergence=bool(task.get("expected_divergence")),
+    )
+
+
+def _template(value: str | Mapping[str, str] | None) -> str | None:
+    """The name of a chat template, which may stand beside its hash."""
+    return value.get("name") or next(iter(value.values()), "") if isinstance(value, Mapping) else value
+
+
+def _machine(environment: Raw) -> Machine:
+    return Machine(
+        device=str(environment.get("device", "cpu")),
+        accelerator=environment.get("accelerator"),
+        processor=environment.get("processor"),
+        platform=environment.get("platform"),
+        cores=environment.get("cores"),
+        threads=environment.get("threads"),
+        python=environment.get("python"),
+        packages=_part(environment, "packages"),
+    )
+
+
+# --------------------------------------------------------------------------- run.json
+
+
+class Skipped(TypedDict):
+    """A combination that `all` left out."""
+
+    algorithm: str
+    task: str
+    reason: str
+
+
+class Unreachable(TypedDict):
+    """A task whose data cannot be had."""
+
+    task: str
+    reason: str
+
+
+class Target(TypedDict):
+    """What `--target-kl` came to for one algorithm on one task; `value` is null where it was not reached."""
+
+    algorithm: str
+    task: str
+    field: str | None
+    value: float | None
+    kl: float | None
+    reason: str | None
+
+
+class Spread(TypedDict):
+    """A metric over the trials of an algorithm; `failed` trials have none."""
+
+    best: float
+    worst: float
+    q1: float
+    median: float
+    q3: float
+    n: int
+    failed: int
+
+
+class Sides(TypedDict):
+    """The keys of the cells at the default and at the chosen trial."""
+
+    default: Sequence[str]
+    tuned: Sequence[str]
+
+
+class Tuning(TypedDict):
+    """What the tuned protocol chose for one algorithm on one task, and why where it tried nothing."""
+
+    algorithm: str
+    task: str
+    experiment: str | None
+    select: str
+    seeds: Sequence[int]
+    trials: Sequence[Raw]
+    chosen: int
+    changes: Settings
+    spread: Mapping[str, Spread]
+    reason: str | None
+    keys: Sides
+
+
+@dataclass(frozen=True)
+class RunFile:
+    """run.json, as far as a report reads it; empty where there is none."""
+
+    skipped: Sequence[Skipped] = ()
+    unreachable: Sequence[Unreachable] = ()
+    targets: Sequence[Target] = ()
+    tuning: Sequence[Tuning] = ()
+    commands: Sequence[Sequence[str]] = ()
+
+    @classmethod
+    def of(cls, raw: Raw) -> RunFile:
+        """From the document, which may lack any part."""
+        return cls(
+            skipped=raw.get("skipped") or (),
+            unreachable=raw.get("unreachable") or (),
+            targets=raw.get("targets") or (),
+            tuning=raw.get("tuning") or (),
+            commands=[c.get("argv", ()) for c in raw.get("commands") or () if isinstance(c, dict)],
+        )
