@@ -1,9 +1,4 @@
-"""What the site is built from beside the pages of docs/: the README, the results, and a page per algorithm
-from its class.
-
-MkDocs calls the functions named `on_*`; `python -m pip install .[docs] && mkdocs build --strict` builds the
-site.
-"""
+"""A page of the site per built-in algorithm, from its class, with the curves of a run that is made for it."""
 
 from __future__ import annotations
 
@@ -14,68 +9,34 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-from xpo_bench import Algorithm, plugins
+import pandas as pd
+
+import xpo_bench
+from xpo_bench import Algorithm, Group, Single, plugins
 from xpo_bench.runner.settings import docs as field_docs
 from xpo_bench.runner.settings import dump
 
 ROOT = Path(__file__).parents[1]
 ABILITIES = {
-    "enumerable": "a policy whose distribution is exact (tables)",
+    "enumerable": "a policy whose distribution is exact (tabular)",
     "generate": "a policy that generates",
     "reward": "a policy on which a reward can be fitted",
 }
-
-
 WORLD, SEEDS = "deterministic", 3
 PANELS = {"rejected_prob": "π(rejected), mean over pairs", "kl": "KL from the reference, nats"}
 
 
-def on_config(config: Any) -> Any:
-    """Put the page of every algorithm into the navigation."""
-    pages = ["algorithms/index.md", *({cls.name: f"algorithms/{cls.name}.md"} for cls in algorithms())]
-    config.nav = [{"Algorithms": pages} if "Algorithms" in entry else entry for entry in config.nav]
-    return config
-
-
-def on_files(files: Any, config: Any) -> Any:
-    """Add what is not in docs/."""
-    from mkdocs.structure.files import File
-
-    def add(name: str, content: str | bytes) -> None:
-        files.append(File.generated(config, name, content=content))
-
-    add(
-        "index.md",
-        (ROOT / "README.md")
-        .read_text("utf-8")
-        .replace("](docs/", "](")
-        .replace("](LICENSE)", "](LICENSE.md)"),
-    )
-    add("CHANGELOG.md", (ROOT / "CHANGELOG.md").read_text("utf-8"))
-    add("LICENSE.md", (ROOT / "LICENSE").read_text("utf-8"))
-    for path in sorted((ROOT / "examples").glob("*/README.md")):
-        add(path.relative_to(ROOT).as_posix(), path.read_text("utf-8").replace("](../../docs/", "](../../"))
-    for path in sorted((ROOT / "results").rglob("*.*")):
-        if "runs" not in path.parts and path.is_file():
-            text = path.suffix == ".md"
-            add(
-                path.relative_to(ROOT).as_posix(),
-                path.read_text("utf-8").replace("](../docs/", "](../") if text else path.read_bytes(),
-            )
+def write(folder: Path, seeds: int = SEEDS) -> list[str]:
+    """Write the overview, and a page and a figure per built-in algorithm; returns their names."""
+    folder.mkdir(parents=True, exist_ok=True)
     known = algorithms()
-    add("algorithms/index.md", overview(known))
-    drawn = portraits([cls.name for cls in known])
+    drawn = portraits([cls.name for cls in known], seeds)
+    (folder / "index.md").write_text(overview(known), "utf-8")
     for cls in known:
-        add(f"algorithms/{cls.name}.md", page(cls))
-        add(f"algorithms/{cls.name}.svg", drawn[cls.name])
-    return files
-
-
-def on_page_markdown(markdown: str, *, page: Any, **_: Any) -> str:
-    """Pages of docs/ link to what lies beside docs/, which on the site lies among them."""
-    return markdown.replace("](../", "](") if "/" not in page.file.src_uri else markdown
+        (folder / f"{cls.name}.md").write_text(page(cls, seeds), "utf-8")
+        (folder / f"{cls.name}.svg").write_bytes(drawn[cls.name])
+    return [cls.name for cls in known]
 
 
 def algorithms() -> list[type[Algorithm]]:
@@ -90,10 +51,8 @@ def overview(known: Sequence[type[Algorithm]]) -> str:
     return "\n".join(["# Algorithms", "", "| name | what | source |", "|---|---|---|", *rows, ""])
 
 
-def page(cls: type[Algorithm]) -> str:
-    """One algorithm: what its module says, its fields, what it declares, and the mistakes that are made with
-    it.
-    """
+def page(cls: type[Algorithm], seeds: int = SEEDS) -> str:
+    """One algorithm: its module's docstring, its fields and declarations, and mistakes made with it."""
     module = inspect.getdoc(sys.modules[cls.__module__]) or ""
     about, _, rest = module.partition("\n\n")
     algorithm = cls()
@@ -103,23 +62,18 @@ def page(cls: type[Algorithm]) -> str:
         f"| `{n}` | {v!r} | {sentences.get(n, '')} | {_range(cls, n)} |" for n, v in dump(algorithm).items()
     ]
     if rows:
-        parts += [
-            "## Fields",
-            "\n".join(
-                [
-                    "| field | default | what, unit | searched by the tuned protocol |",
-                    "|---|---|---|---|",
-                    *rows,
-                ]
-            ),
-        ]
-    command = f"xpo-bench run --algos all --tasks {WORLD} --seeds {SEEDS}"
+        head = ["| field | default | what, unit | searched by the tuned protocol |", "|---|---|---|---|"]
+        parts += ["## Fields", "\n".join([*head, *rows])]
+    command = f"xpo-bench run --algos all --tasks {WORLD} --seeds {seeds}"
+    described = (
+        f"π(rejected) and the KL from the reference, step by step: {cls.name}, with dpo and ipo in grey"
+    )
     parts += [
         "## On certain preferences",
-        f"![π(rejected) and the KL from the reference, step by step: {cls.name}, with dpo and ipo in grey]({cls.name}.svg)",
-        f"World `{WORLD}`, the article's D1: three completions in a total order that nothing contradicts. Means over {SEEDS} "
-        f"seeds, with every algorithm as it is by default, of `{command}`, run when this page was built. "
-        "[The article's experiments](../article.md) say what to make of it.",
+        f"![{described}]({cls.name}.svg)",
+        f"World `{WORLD}`, the article's D1: three completions in a total order that no pair contradicts. "
+        f"Means over {seeds} seeds of `{command}`, run when this page was built, with the default "
+        "hyperparameters of every algorithm. [The article's experiments](../article.md) discuss the curves.",
     ]
     parts += ["## What it declares", "\n".join(f"- {line}" for line in _declared(algorithm))]
     if mistakes := [line for line in _mistakes() if f"`{cls.name}`" in line.split("|")[1]]:
@@ -132,23 +86,23 @@ def page(cls: type[Algorithm]) -> str:
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def portraits(names: Sequence[str]) -> dict[str, bytes]:
+def portraits(names: Sequence[str], seeds: int = SEEDS) -> dict[str, bytes]:
     """Algorithm -> figure (SVG) of its curves on certain preferences, of a run that is made for it."""
-    import xpo_bench
-    from xpo_bench.report.experiments.article import curve_reader
-    from xpo_bench.report.render.figures import series
-    from xpo_bench.report.runs import group
-
     with tempfile.TemporaryDirectory() as folder:
-        result = xpo_bench.run(list(names), [WORLD], seeds=SEEDS, out=folder)
-        curves = {
-            g.records[0]["algorithm"]["name"]: series(g, curve_reader(result.out))
-            for g in group(result.cells)
-        }
+        result = xpo_bench.run(list(names), [WORLD], seeds=seeds, out=folder)
+        rows = [
+            pd.read_parquet(result.out / "curves" / f"{key}.parquet", columns=["step", *PANELS]).assign(
+                who=who
+            )
+            for who, key in ((cell["algorithm"]["name"], cell["key"]) for cell in result.cells)
+        ]
+    means = pd.concat(rows).groupby(["who", "step"]).mean().reset_index("step")
+    # both panels have a logarithmic axis of steps, on which step 0 has no place
+    curves = {name: means.loc[name].query("step > 0") for name in names}
     return {name: _portrait(name, curves) for name in names}
 
 
-def _portrait(name: str, curves: Mapping[str, Mapping[str, Mapping[float, Sequence[float]]]]) -> bytes:
+def _portrait(name: str, curves: Mapping[str, pd.DataFrame]) -> bytes:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7.2, 2.6), layout="constrained")
@@ -157,8 +111,7 @@ def _portrait(name: str, curves: Mapping[str, Mapping[str, Mapping[float, Sequen
     ]
     for ax, (metric, label) in zip(figure.subplots(1, 2), PANELS.items(), strict=True):
         for who, colour, style in lines:
-            points = [(step, band[0]) for step, band in curves[who].get(metric, {}).items() if step > 0]
-            ax.plot(*zip(*points, strict=True), style, color=colour, label=who)
+            ax.plot(curves[who]["step"], curves[who][metric], style, color=colour, label=who)
         ax.set(
             xscale="log",
             xlabel="step",
@@ -173,9 +126,7 @@ def _portrait(name: str, curves: Mapping[str, Mapping[str, Mapping[float, Sequen
 
 
 def _prose(text: str) -> str:
-    """A docstring as Markdown: equations, which are indented, as blocks; arguments are left out, for the
-    table has them.
-    """
+    """A docstring as Markdown: indented equations become blocks; the table of fields stands for `Args:`."""
     text = re.sub(r"^Args:\n(?:[ \t]+.*\n|\n)*", "", inspect.cleandoc(text), flags=re.MULTILINE)
     return re.sub(
         r"(?:^    .*\n?)+",
@@ -192,16 +143,14 @@ def _range(cls: type[Algorithm], name: str) -> str:
 
 def _declared(algorithm: Algorithm) -> list[str]:
     groups = ", ".join(f"`{name}`{_about(group)}" for name, group in algorithm.groups.items())
-    out = [
-        f"trains on {'singles' if algorithm.accepts.__name__ == 'Single' else 'pairs'}; scores {groups or 'nothing'}"
-    ]
+    examples = "unpaired examples" if algorithm.accepts is Single else "pairs"
+    out = [f"trains on {examples}; scores {groups or 'nothing'}"]
     if algorithm.regulariser:
         field, direction = algorithm.regulariser
-        out.append(
-            f"`{field}` is meant to hold the policy near the reference: {'more' if direction > 0 else 'less'} of it, nearer"
-        )
+        more = "larger" if direction > 0 else "smaller"
+        out.append(f"`{field}` regularises: the {more} it is, the nearer the policy stays to the reference")
     if algorithm.kl_strength:
-        out.append(f"`{algorithm.kl_strength}` is the β of max E r − β·KL, so that `regret` is reported")
+        out.append(f"`{algorithm.kl_strength}` is the β of max E r − β·KL, for which `regret` is reported")
     out += [f"needs {ABILITIES[name]}" for name in sorted(algorithm.requires)]
     if algorithm.batch_coupled:
         out.append("the loss of an example depends on the others of its batch")
@@ -209,14 +158,14 @@ def _declared(algorithm: Algorithm) -> list[str]:
     out.append(f"{len(stages)} stage{'s' if len(stages) > 1 else ''} of training")
     implied = type(algorithm).implied_preference is not Algorithm.implied_preference
     out.append(
-        "claims a probability that chosen is preferred, which `calibration_error` judges"
+        "implies a probability that chosen is preferred, which `calibration_error` judges"
         if implied
-        else "claims no probability that chosen is preferred, so that no `calibration_error` is reported"
+        else "implies no probability that chosen is preferred, so that no `calibration_error` is reported"
     )
     return [*out, f"source: {algorithm.source}"]
 
 
-def _about(group: Any) -> str:
+def _about(group: Group) -> str:
     said = [
         word
         for word, holds in {
