@@ -1,4 +1,7 @@
-"""Data sets as tasks hand them out: loading, splitting, label noise, fingerprints."""
+"""Data sets as tasks return them: loading, splitting, label noise, fingerprints.
+
+The names in `__all__` are public: tasks of third parties may import them.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +23,8 @@ from xpo_bench.data.layouts import TRL, advice, arrange, count
 from xpo_bench.data.sources import Loaded
 from xpo_bench.data.world_file import world_of
 from xpo_bench.errors import DataError
+
+__all__ = ["dataset_of", "load_dataset"]
 
 TABULAR = ModelSpec()
 

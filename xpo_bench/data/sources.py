@@ -1,4 +1,7 @@
-"""Where rows come from: a local file, a name under `XPO_BENCH_DATA`, or a hub id. Rows are raw columns here."""
+"""Sources of raw rows: a local file, a name under `XPO_BENCH_DATA`, or a hub id.
+
+The names in `__all__` are public: tasks of third parties may import them.
+"""
 
 from __future__ import annotations
 

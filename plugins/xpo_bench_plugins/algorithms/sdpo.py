@@ -31,8 +31,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 from typing_extensions import Doc
 
-from xpo_bench import Algorithm, Completion, Example, Pair, Stage, Step, Tools, hookimpl
-from xpo_bench.contract.metric import TIE
+from xpo_bench import TIE, Algorithm, Completion, Example, Pair, Stage, Step, Tools, hookimpl
 
 
 @dataclass(frozen=True)

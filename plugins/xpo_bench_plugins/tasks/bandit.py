@@ -26,9 +26,8 @@ from typing import Annotated, ClassVar
 from annotated_types import Gt, Interval
 from typing_extensions import Doc
 
-from xpo_bench import Budget, Dataset, ModelSpec, Task, World, hookimpl
+from xpo_bench import Budget, Dataset, ModelSpec, Task, World, hookimpl, stream
 from xpo_bench.data.synthetic import Annotators, bradley_terry_world, covered_actions, nuisance, sample_pairs
-from xpo_bench.random_streams import stream
 
 WORLD = "bandit"
 """Names the world and the draws, which other tasks share."""

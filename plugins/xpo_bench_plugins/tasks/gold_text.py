@@ -39,8 +39,7 @@ import numpy as np
 from annotated_types import Gt, Interval
 from typing_extensions import Doc
 
-from xpo_bench import Budget, Completion, Dataset, ModelSpec, Pair, Task, hookimpl
-from xpo_bench.random_streams import stream
+from xpo_bench import Budget, Completion, Dataset, ModelSpec, Pair, Task, hookimpl, stream
 
 WORD = re.compile(r"[a-z']+")
 

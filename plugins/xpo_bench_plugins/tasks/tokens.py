@@ -23,9 +23,8 @@ from typing import Annotated, ClassVar
 from annotated_types import Gt, Interval
 from typing_extensions import Doc
 
-from xpo_bench import Budget, Dataset, ModelSpec, Task, World, hookimpl
+from xpo_bench import Budget, Dataset, ModelSpec, Task, World, hookimpl, stream
 from xpo_bench.data.synthetic import sample_pairs, world_stream
-from xpo_bench.random_streams import stream
 
 VOCABULARY = 8
 

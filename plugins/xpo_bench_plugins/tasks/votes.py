@@ -21,8 +21,7 @@ from typing import Annotated, ClassVar
 from annotated_types import Interval
 from typing_extensions import Doc
 
-from xpo_bench import Budget, Dataset, ModelSpec, Pair, Task, World, hookimpl
-from xpo_bench.random_streams import stream
+from xpo_bench import Budget, Dataset, ModelSpec, Pair, Task, World, hookimpl, stream
 
 
 @dataclass(frozen=True)
