@@ -1,4 +1,4 @@
-"""Hub sets, read by the real clients from a hub on this machine: pinned, streamed, cached, and unreachable."""
+"""Hub sets, read by the real clients from a local hub: pinned, streamed, cached, and unreachable."""
 
 from __future__ import annotations
 
@@ -200,7 +200,8 @@ import numpy as np
 for source, options in json.loads(sys.argv[1]):
     try:
         d = load_dataset(DataSpec(source=source, on_bad_row="skip", **options), 0.0, np.random.default_rng(0))
-        print(json.dumps([[asdict(e) for e in (*d.train, *d.heldout)], d.layout, dict(d.dropped), dict(d.columns)]))
+        examples = [asdict(e) for e in (*d.train, *d.heldout)]
+        print(json.dumps([examples, d.layout, dict(d.dropped), dict(d.columns)]))
     except UsageError as error:
         print(json.dumps([type(error).__name__, str(error)]))
 """

@@ -1,4 +1,4 @@
-"""Layouts of public sets: every documented example is read, in every format, to the examples that are meant."""
+"""Layouts of public sets: every documented example is read as intended, in every format."""
 
 from __future__ import annotations
 
@@ -131,7 +131,11 @@ EXPECTED: dict[str, list[Example]] = {
     ],
     "summarize-from-feedback": [
         Pair(post("pets", "Dog", "My dog ate my homework."), " Dog ate homework.", " Homework."),
-        Pair(post("norway", "Oslo", "I moved to Oslo and I miss the sun."), " Misses the sun in Oslo.", " Oslo."),
+        Pair(
+            post("norway", "Oslo", "I moved to Oslo and I miss the sun."),
+            " Misses the sun in Oslo.",
+            " Oslo.",
+        ),
         Pair("Article: The bridge opened today.\n\nTL;DR:", " Bridge opens.", " News."),
     ],
     "arena": [

@@ -107,7 +107,7 @@ class Algorithm:
     broken.
     """
     accepts: ClassVar[type] = Pair
-    """`Pair` or `Single`; pairs are split into singles for algorithms that accept singles."""
+    """`Pair` or `Single`; for algorithms on unpaired examples a pair becomes two of them."""
     groups: ClassVar[Mapping[str, Group]] = PAIR_GROUPS
     """What is scored, and how; the runner derives all computation from it."""
     batch_coupled: ClassVar[bool] = False
@@ -134,7 +134,7 @@ class Algorithm:
         return (Stage(),)
 
     def shape_data(self, examples: Sequence[Example], tools: Tools) -> Sequence[Example]:
-        """The examples to train on; the given ones by default. Called once, or at every refresh of a stage."""
+        """The examples to train on, by default those given. Called once, or at every refresh of a stage."""
         return examples
 
     def stage_examples(self, stage: int, examples: Sequence[Example]) -> Sequence[Example]:
@@ -157,7 +157,7 @@ class Algorithm:
         return out
 
     def columns(self, examples: Sequence[Any]) -> Mapping[str, Sequence[float]]:
-        """Numbers per example that the loss reads from `Step.columns`; for singles, `desirable` (1 or 0)."""
+        """Numbers per example that the loss reads from `Step.columns`; of a `Single`, `desirable`, 1 or 0."""
         if self.accepts is Single:
             return {"desirable": [float(e.desirable) for e in examples]}
         return {}

@@ -53,7 +53,7 @@ class Text(str):
 
     @classmethod
     def of(cls, text: str, **changes: Any) -> Text:
-        """The same text, with some of what it says about its tokens changed."""
+        """The same text with some attributes of its tokens replaced."""
         known = {name: getattr(text, name) for name in cls.__slots__} if isinstance(text, cls) else {}
         return cls(str(text), **(known | changes))
 

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 
 class Tracker:
-    """What a tracker is told; every method may be left out.
+    """Follows a run while it runs; every method may be left out.
 
     One instance follows one run, in the process that writes its records. Cells that train as one computation
     run side by side, so what belongs to a cell is kept by its `key`. What a method raises is reported, and

@@ -56,7 +56,7 @@ class Chat:
 
     @property
     def date(self) -> str | None:
-        """The day that the template was told, where it asked for today's."""
+        """The date that the template wrote where it asked for today's."""
         return self._template.date if self._used else None
 
     def row(self, row: Row) -> Row:
@@ -126,7 +126,8 @@ class Chat:
         if left_out(prompt, before, history=True) and not left_out(prompt, whole, history=True):
             raise BadRow(
                 "prompt changed by the chat template",
-                "the chat template changes the prompt once a completion follows it, so the two cannot be told apart; "
+                "the chat template changes the prompt once a completion follows it, "
+                "so the two cannot be separated; "
                 "give prompt and completions as text",
             )
         require_shown(prompt, before, "prompt", history=True)
@@ -259,7 +260,7 @@ def _content(content: Any, where: str) -> str:
 
 
 def _implicit(chosen: list[Message], rejected: list[Message]) -> dict[str, list[Message]]:
-    """The shared messages as prompt; the last message of each conversation is always left to its completion."""
+    """The common messages as prompt; the last message of each conversation always stays its completion."""
     if chosen == rejected:
         raise BadRow("chosen equals rejected", "chosen == rejected; a pair needs two different completions")
     shared = 0

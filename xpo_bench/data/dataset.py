@@ -39,7 +39,7 @@ def load_dataset(
     the world come from all rows.
 
     Args:
-        heldout: share of rows in [0, 1).
+        heldout: fraction of rows in [0, 1).
         model: whose chat template conversational rows are rendered with.
 
     Raises:

@@ -77,10 +77,12 @@ def _load(asked: Asked, name: str) -> HubRows:
         if several := re.search(r"Config name is missing.*?\[(.*?)\]", str(error), re.DOTALL):
             names = several[1].replace("'", "").replace('"', "")
             raise DataError(
-                f"hub data set {name!r} has several configurations ({names}); name one: {asked.repository}:NAME"
+                f"hub data set {name!r} has several configurations ({names}); name one: "
+                f"{asked.repository}:NAME"
             ) from None
         raise UnreachableError(
-            f"hub data set {name!r} cannot be reached or read ({first_line(error)}); want an existing id, or a local file"
+            f"hub data set {name!r} cannot be reached or read ({first_line(error)}); "
+            "want an existing id, or a local file"
         ) from None
 
 
@@ -195,7 +197,8 @@ def _prepared(asked: Asked, revision: str) -> HubRows | None:
         return HubRows(asked.rows(dict(builder.as_dataset()), partial(_table, asked)), sha)
     if copies:
         raise UnreachableError(
-            f"hub data set {asked.repository!r}: the only copy was prepared from {kinds[0]} files by a reader that "
+            f"hub data set {asked.repository!r}: the only copy was prepared from {kinds[0]} files by "
+            "a reader that "
             "guesses types, so that texts such as 007 or None are lost; go online, or "
             f"`hf download --repo-type dataset {asked.repository}`"
         )

@@ -35,7 +35,8 @@ class Asked(NamedTuple):
         names = {split: name for split, name in names.items() if name == "train" or name in HELDOUT_SPLITS}
         if "train" not in names.values():
             raise DataError(
-                f"hub data set {self.repository!r} has no split called train but {', '.join(map(str, splits))}; "
+                f"hub data set {self.repository!r} has no split called train but "
+                f"{', '.join(map(str, splits))}; "
                 "save one as .parquet and give the file"
             )
         return [
@@ -105,7 +106,8 @@ def check(asked: Asked, listing: Listing) -> None:
         for file in files:
             if kind_of(file.name) is None:
                 raise DataError(
-                    f"hub data set {asked.repository!r}: {file.name} is of no known kind; want {', '.join(READERS)}"
+                    f"hub data set {asked.repository!r}: {file.name} is of no known kind; "
+                    f"want {', '.join(READERS)}"
                 )
             if shard := _SHARD.fullmatch(file.name):
                 have = sum(

@@ -48,7 +48,8 @@ def rows_of(name: str, file: IO[bytes], reading: Reading) -> Numbered:
     kind = kind_of(name)
     if kind is None:
         raise DataError(
-            f"{reading.where}: unknown kind of file; want {', '.join(READERS)}, or one of them with {', '.join(COMPRESSED)}"
+            f"{reading.where}: unknown kind of file; want {', '.join(READERS)}, "
+            f"or one of them with {', '.join(COMPRESSED)}"
         )
     suffix, compression = kind
     if compression is None:

@@ -180,8 +180,9 @@ def spoken_in(
             end = _answer_end(part, whole, begin)
         if begin < start or begin > end or left_out([message], whole[begin:end], history=not last):
             raise BadRow(
-                "turns cannot be told apart",
-                "the chat template rewrites an answer once another turn follows it; want completions of one message",
+                "turns cannot be separated",
+                "the chat template rewrites an answer once another turn follows it; "
+                "want completions of one message",
             )
         out.append((begin - start, end - start))
     return out

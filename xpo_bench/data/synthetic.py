@@ -58,8 +58,9 @@ def bradley_terry_world(name: str, version: str, prompts: int, actions: int) -> 
 
 
 def covered_actions(world: World, name: str, version: str, coverage: float) -> dict[str, tuple[str, ...]]:
-    """The `coverage` share of each prompt's actions (at least two) that may occur in data; a larger share
-    contains a smaller.
+    """The `coverage` fraction of each prompt's actions, at least two, that may occur in data.
+
+    A larger fraction contains a smaller one.
     """
     out: dict[str, tuple[str, ...]] = {}
     for i, (prompt, texts) in enumerate(world.actions.items()):

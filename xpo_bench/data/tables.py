@@ -1,4 +1,4 @@
-"""Rows of tables: .csv, .tsv and .parquet files. No type is guessed, so that texts stay what they were."""
+"""Rows of .csv, .tsv and .parquet files. No type is guessed, so that texts stay as they are."""
 
 from __future__ import annotations
 
@@ -50,7 +50,8 @@ def _check_separator(names: list[str], where: str, separator: str) -> None:
     for other, word in ((";", "semicolons"), ("\t", "tabs"), (",", "commas"), ("|", "bars")):
         if len(names) == 1 and other != separator and names[0].count(other) > 1:
             raise DataError(
-                f"{where}: its columns look separated by {word}; save it as .csv with commas or as .tsv with tabs"
+                f"{where}: its columns look separated by {word}; "
+                "save it as .csv with commas or as .tsv with tabs"
             )
 
 

@@ -62,7 +62,7 @@ class Template(Protocol):
 
 @dataclass
 class PlainTemplate:
-    """`User: ...`, a blank line, `Assistant: ...`: for `tiny`, tables and models without a chat template."""
+    """`User: ...`, a blank line, `Assistant: ...`, for policies without a chat template."""
 
     rendered = False
     date: str | None = None

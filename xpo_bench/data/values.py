@@ -11,12 +11,12 @@ from typing import Any
 Row = Mapping[str, Any]
 VOTES = ("votes_chosen", "votes_rejected", "votes_tie")
 TRUE = frozenset({
-    "true", "t", "yes", "y", "1", "1.0", "+1", "good", "desirable", "desired", "positive", "like", "liked", "upvote", "thumbs_up",
-    "thumbs up", "thumbsup", "chosen", "accept", "accepted",
+    "true", "t", "yes", "y", "1", "1.0", "+1", "good", "desirable", "desired", "positive", "like", "liked",
+    "upvote", "thumbs_up", "thumbs up", "thumbsup", "chosen", "accept", "accepted",
 })  # fmt: skip
 FALSE = frozenset({
-    "false", "f", "no", "n", "0", "0.0", "bad", "undesirable", "undesired", "negative", "dislike", "disliked", "downvote",
-    "thumbs_down", "thumbs down", "thumbsdown", "rejected", "reject",
+    "false", "f", "no", "n", "0", "0.0", "bad", "undesirable", "undesired", "negative", "dislike", "disliked",
+    "downvote", "thumbs_down", "thumbs down", "thumbsdown", "rejected", "reject",
 })  # fmt: skip
 
 

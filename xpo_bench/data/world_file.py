@@ -48,7 +48,8 @@ def world_of(examples: Iterable[Example], world_file: str | Path | None = None) 
     named = {**reference, **reward}
     if not named.keys() & actions.keys():
         raise DataError(
-            f"{world_file}: names no prompt of the data; want the data's own prompts, such as {shown(next(iter(actions)))}"
+            f"{world_file}: names no prompt of the data; want the data's own prompts, "
+            f"such as {shown(next(iter(actions)))}"
         )
     for prompt, texts in actions.items():
         if prompt not in named:
@@ -63,7 +64,8 @@ def world_of(examples: Iterable[Example], world_file: str | Path | None = None) 
     unrewarded = [prompt for prompt in actions if prompt not in reward]
     if unrewarded and len(unrewarded) < len(actions):
         raise DataError(
-            f"{world_file}: prompt {shown(unrewarded[0])} has no reward while others have; want one for every prompt, or none"
+            f"{world_file}: prompt {shown(unrewarded[0])} has no reward while others have; "
+            "want one for every prompt, or none"
         )
     return World(
         actions=actions,
@@ -108,7 +110,8 @@ def read_world(path: str | Path) -> tuple[Table, Table]:
         if len(entry) == 2 and (odd := reference[prompt].keys() ^ reward[prompt].keys()):
             lacking = "reward" if min(odd) in reference[prompt] else "reference"
             raise DataError(
-                f"{where}: {lacking} lacks {shown(min(odd))}; want the same completions in reference and reward"
+                f"{where}: {lacking} lacks {shown(min(odd))}; "
+                "want the same completions in reference and reward"
             )
     return reference, reward
 

@@ -95,7 +95,7 @@ def _corners(algorithm: Algorithm) -> Iterator[tuple[str, View]]:
 
 
 def bfloat16(algorithm: Algorithm) -> None:
-    """Loss and gradient are finite when the scores are bfloat16, also of completions that are almost certain."""
+    """Loss and gradient are finite for bfloat16 scores, also of completions that are almost certain."""
     sure = View(policy=Level(SURE), reference=Level(-3.0), sampler=Level(SURE))
     for view in (PLAIN, sure):
         for variant in views(algorithm, replace(view, dtype=torch.bfloat16)):
@@ -205,7 +205,8 @@ def gradient(algorithm: Algorithm) -> None:
     ):  # whether the KLs behind them train is the loss's own matter
         require(
             reached is not None,
-            f"no gradient reaches {name!r}, which is scored with a graph; if that is meant, declare Group(grad=False)",
+            f"no gradient reaches {name!r}, which is scored with a graph; "
+            "if that is meant, declare Group(grad=False)",
         )
     require(any(bool(g.any()) for g in found if g is not None), "the gradient is zero everywhere")
     for where, tensor in tensors_of(step).items():

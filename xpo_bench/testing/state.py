@@ -1,4 +1,4 @@
-"""Checks of what an algorithm carries from step to step. The first line of each docstring is what it states."""
+"""Checks of an algorithm's state from step to step. The first line of a docstring states its property."""
 
 from __future__ import annotations
 
@@ -175,7 +175,7 @@ class _Ledger:
 
 
 def _in_processes(algorithm: Algorithm, shares: Sequence[Step]) -> list[State]:
-    """The state in each of the processes that hold these shares: run from the start until each sum is known."""
+    """The state in each of the processes that hold these parts: run again until every sum is known."""
     totals: list[Tensor] = []
     while True:
         found: list[State] = []

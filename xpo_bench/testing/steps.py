@@ -34,7 +34,7 @@ class View:
         policy: the one that trains, or one per group. reference: the reference, or one per group.
         sampler: what `shape_data` samples from when the algorithm refreshes its data; the initial policy
             otherwise.
-        exact: give `exact_kl` in place of the mismatched groups, as tables do.
+        exact: give `exact_kl` in place of the mismatched groups, as tabular policies do.
         visits: `Tools.rows`, the rows that training can visit. kl: the exact KL, nats.
         later: the algorithm's state is that after an equal step, and not the initial one.
     """
@@ -64,7 +64,7 @@ def views(algorithm: Algorithm, view: View = PLAIN) -> list[View]:
 
 
 def rows(algorithm: Algorithm) -> list[Example]:
-    """The rows that the algorithm is given: pairs, or singles of which not as many are desirable as
+    """The rows that the algorithm is given: pairs, or unpaired examples of which not as many are desirable as
     undesirable.
     """
     given = as_accepted(PAIRS, algorithm.accepts)
@@ -143,7 +143,7 @@ def _scores(
 
 
 def _with_kl(policy: Scores, reference: Scores) -> Scores:
-    """The scores with a KL at every token: not below 0, and 0 where policy and reference agree, as a KL is."""
+    """The scores with a KL at every token: like any KL at least 0, and 0 where policy and reference agree."""
     return replace(policy, token_kl=0.5 * (policy.token_logps - reference.token_logps).abs())
 
 

@@ -3,7 +3,7 @@
     forget:  loss = −(2/β) log σ(−β lr)
     retain:  loss = retain_weight · NLL,   NLL = −logp / length
 
-Undesirable singles are the forget set and desirable ones the retain set. Each set is averaged over its own
+Undesirable examples are the forget set and desirable ones the retain set. Each set is averaged over its own
 rows of the step, however many of each there are.
 
 Args:

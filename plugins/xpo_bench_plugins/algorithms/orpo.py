@@ -7,7 +7,7 @@ Args:
     odds_weight: weight λ of the odds-ratio term, dimensionless.
 
 Pitfalls: log(1−P) loses all digits, and its gradient becomes NaN, when it is written log1p(−exp(avg)) and
-avg is close to 0; selecting a safe branch afterwards does not mend the gradient.
+avg is close to 0; selecting a safe branch afterwards does not fix the gradient.
 
 Source: Hong et al. 2024, the definitions of L_ORPO and L_OR.
 """

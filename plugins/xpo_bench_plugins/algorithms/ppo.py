@@ -3,7 +3,7 @@
     R = r(x, y) − β lr(y),   A_i = R_i − mean of R_j over the other samples j of the prompt
     loss = −min(ρ A, clip(ρ, 1−c, 1+c) A),   ρ = π(y|x) / π_old(y|x)
 
-Every `epochs` steps fresh completions are sampled from the current policy for the distinct prompts of the
+Every `epochs` steps new completions are sampled from the current policy for the distinct prompts of the
 next batch of rows; the reward is fitted once, to all of them. One pass over each sample is RLOO, since ρ is
 then 1. There is no value network.
 

@@ -2,9 +2,9 @@
 
     stage t:  loss = −log σ(β Δ_t),   Δ_t with π_ref = the policy after stage t−1
 
-The data is cut in T chunks of whole units, easy ones first. A unit is what shares a `source`, else a prompt;
-when all pairs share one unit they are split at random, both orders of a pair staying together. A unit is the
-easier the more of its pairs the initial policy already ranks right by per-token log-probability.
+The data is cut in T chunks of whole units, easy ones first. A unit is all rows of one `source`, else of one
+prompt; when all pairs share one unit they are split at random, both orders of a pair staying together. A unit
+is the easier the more of its pairs the initial policy already ranks right by per-token log-probability.
 
 Args:
     beta: KL strength β of one stage, 1/nats.
@@ -87,7 +87,7 @@ def _units(pairs: Sequence[Pair]) -> list[list[Pair]]:
 
 
 def _split(pairs: Sequence[Pair], parts: int, rng: np.random.Generator) -> list[list[Pair]]:
-    """A random split in at most `parts` units, named in `source`; rows on the same two texts stay together."""
+    """A random split in at most `parts` units, named in `source`; rows of the same texts stay together."""
     alike: dict[Hashable, list[Pair]] = {}
     for pair in pairs:
         alike.setdefault((pair.prompt, frozenset((pair.chosen, pair.rejected))), []).append(pair)

@@ -1,7 +1,7 @@
 """votes: few votes per pair, so that some preferences look certain that are not.
 
 Every prompt has two actions, of which the better is preferred with the same true probability, .8 by default;
-its pair has `votes` independent votes, each a row. The share of unanimous pairs is p^n + (1−p)^n: 1 at one
+its pair has `votes` independent votes, each a row. The fraction of unanimous pairs is p^n + (1−p)^n: 1 at one
 vote, .68 at two, .33 at five, .11 at ten. The reference is uniform, and the reward is the Bradley–Terry
 reward of the true preference.
 

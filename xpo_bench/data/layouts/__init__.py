@@ -30,7 +30,8 @@ LAYOUTS: tuple[Layout, ...] = (*conversations.LAYOUTS, *pairs.LAYOUTS, *rankings
 """Every layout besides TRL's own, in the order in which they are looked for."""
 TRL = "trl"
 TALK = (
-    "prompt", "chosen", "rejected", "completion", "messages", "conversations", "conversation_a", "conversation_b", "context",
+    "prompt", "chosen", "rejected", "completion", "messages", "conversations",
+    "conversation_a", "conversation_b", "context",
 )  # fmt: skip
 """Columns whose cells may be messages."""
 TEXTS = ("prompt", "chosen", "rejected", "completion")
@@ -148,7 +149,8 @@ def check_columns(given: Any) -> dict[str, str]:
         if name not in KNOWN:
             close = unknown("name in --columns", name, KNOWN).partition(" (known:")[0]
             raise UsageError(
-                f"{close}; want prompt, chosen, rejected, completion, label, or a column of a layout (docs/data.md)"
+                f"{close}; want prompt, chosen, rejected, completion, label, "
+                "or a column of a layout (docs/data.md)"
             )
         if name in out:
             raise UsageError(f"--columns {name}: given twice")
@@ -179,7 +181,7 @@ def _recognised(names: Sequence[str], rows: Sequence[Row]) -> Layout | None:
 
 
 def _spells_texts(value: object) -> bool:
-    """Whether text spells a list of texts, as a table without types spells the lists of another kind of set."""
+    """Whether text spells a list of texts, as a CSV file spells the lists of another kind of set."""
     if not isinstance(value, str) or not value.lstrip().startswith("[") or not value.rstrip().endswith("]"):
         return False
     found = structure(value)
@@ -206,7 +208,8 @@ def _mapped(rows: Numbered, layout: Layout, context: Context) -> Numbered:
                 word = "column" if len(missing) == 1 else "columns"
                 raise BadRow(
                     "missing column",
-                    f"missing {word} {', '.join(missing)}; layout {layout.name} wants {', '.join(sorted(layout.needs))}",
+                    f"missing {word} {', '.join(missing)}; layout {layout.name} wants "
+                    f"{', '.join(sorted(layout.needs))}",
                 )
             kept = {
                 name: row[name]

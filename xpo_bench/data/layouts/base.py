@@ -129,7 +129,8 @@ def winner(row: Row, column: str) -> Side:
         want = "want a, b or tie (also model_a, response_a, tie (bothbad))"
         if numeric(value) is not None:
             want += (
-                "; which side a number means differs from set to set: see pku-saferlhf (0 is the first) and shp "
+                "; which side a number means differs from set to set: "
+                "see pku-saferlhf (0 is the first) and shp "
                 "(1 is the first) in docs/data.md"
             )
         raise BadRow("unreadable preference", f"{column} is {shown(value)}; {want}")
