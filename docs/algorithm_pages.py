@@ -77,7 +77,7 @@ def page(cls: type[Algorithm], seeds: int = SEEDS) -> str:
     ]
     parts += ["## What it declares", "\n".join(f"- {line}" for line in _declared(algorithm))]
     if mistakes := [line for line in _mistakes() if f"`{cls.name}`" in line.split("|")[1]]:
-        head = ["| algorithms | mistake | what comes of it | what catches it |", "|---|---|---|---|"]
+        head = ["| algorithms | mistake | consequence | caught by |", "|---|---|---|---|"]
         parts += ["## Mistakes found elsewhere", "\n".join([*head, *mistakes])]
     parts += [
         "## Try it",
