@@ -29,7 +29,7 @@ LOAD = """
 import json, sys
 from xpo_bench.data.sources import load
 from xpo_bench.errors import UsageError
-from xpo_bench.contract.examples import DataSpec
+from xpo_bench import DataSpec
 for source, rows in json.loads(sys.argv[1]):
     try:
         loaded = load(DataSpec(source=source, rows=rows))
@@ -195,7 +195,7 @@ import json, sys
 from dataclasses import asdict
 from xpo_bench.data.dataset import load_dataset
 from xpo_bench.errors import UsageError
-from xpo_bench.contract.examples import DataSpec
+from xpo_bench import DataSpec
 import numpy as np
 for source, options in json.loads(sys.argv[1]):
     try:
