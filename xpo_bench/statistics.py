@@ -227,8 +227,7 @@ def sign_flip(values: Sequence[float], rng: np.random.Generator) -> float:
 
 
 def iqm(values: ArrayLike) -> tuple[float, float, float]:
-    """Interquartile mean of `values`, shape (runs,), and its 95 % percentile bootstrap interval: (iqm, low,
-    high).
+    """Interquartile mean of `values`, shape (runs,), and its 95 % bootstrap interval: (iqm, low, high).
 
     The resampling is seeded from the sorted values, so that the order of runs changes nothing.
 

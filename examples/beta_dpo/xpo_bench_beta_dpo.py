@@ -1,5 +1,4 @@
-"""β-DPO: DPO whose β rises with the margins of the batch, on the pairs whose margins are nearest the usual
-one.
+"""β-DPO: DPO whose β rises with the batch's margins, on the pairs nearest the usual margin.
 
     loss = −log σ(β_batch Δ) on the kept pairs,   β_batch = [1 + α (mean of M over the kept pairs − M₀)] β
     M = β Δ,   Δ = log-ratio of chosen − log-ratio of rejected,   M₀ ← m M₀ + (1 − m) mean of M over the batch
@@ -79,9 +78,7 @@ class BetaDPO(Algorithm):
         return (self.beta * _difference(step)).sigmoid()
 
     def _nearest(self, distance: Tensor, weight: Tensor) -> Tensor:
-        """1 on the fraction `keep` of the rows with weight whose distance is least, and on what ties with the
-        last of them.
-        """
+        """1 on the fraction `keep` of the weighted rows with the least distance, with ties of the last."""
         wanted = (self.keep * weight.sum(-1, keepdim=True)).floor().clamp(min=1.0).long()
         ordered = distance.masked_fill(weight == 0, torch.inf).sort(-1).values
         return (distance <= ordered.gather(-1, wanted - 1)).to(distance.dtype)
@@ -96,9 +93,7 @@ def _weight(step: Step, like: Tensor) -> Tensor:
 
 
 def _mean(step: Step, values: Tensor, weight: Tensor) -> Tensor:
-    """Mean over the rows with weight of all processes, shape (..., 1), without gradient; 0 where there are
-    none.
-    """
+    """Mean over the rows with weight of all processes, shape (..., 1), without gradient; 0 without rows."""
     total = step.all_reduce(torch.where(weight > 0, weight * values, 0.0).sum(-1, keepdim=True))
     return total / step.all_reduce(weight.sum(-1, keepdim=True)).clamp(min=1.0)
 

@@ -194,6 +194,21 @@ CASES: dict[str, tuple[Change, str, str]] = {
 }
 
 
+def test_a_regression_is_not_hidden_by_what_cannot_be_compared() -> None:
+    new = run()
+    new.pop()
+    new[0].update(status="diverged")
+    for r in new:
+        r["metrics"].pop("kl")
+    (cell,) = said(run(), new)["cells"]
+    assert cell["verdict"] == "regression"
+    assert cell["reasons"] == [
+        "seed 4 is missing from the new run",
+        "ok → diverged at seed 0",
+        "kl: not in the new run",
+    ]
+
+
 @pytest.mark.parametrize(("change", "verdict", "reason"), CASES.values(), ids=CASES)
 def test_what_is_wrong_with_cells_is_named(change: Change, verdict: str, reason: str) -> None:
     new = run()

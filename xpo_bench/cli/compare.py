@@ -139,7 +139,7 @@ Examples:
 
 @main.command(epilog=BASELINE_EXAMPLES)
 @click.argument("run_dir", metavar="RUN", type=click.Path(path_type=Path))
-@click.option("-o", "--out", required=True, metavar="F", help="Where to.")
+@click.option("-o", "--out", required=True, metavar="F", help="File to write.")
 @guarded
 def baseline(run_dir: Path, out: str) -> int:
     """Write the finished cells of a run into a small file, to commit and to compare later runs with."""

@@ -51,8 +51,7 @@ class Tools(Protocol):
     def generate(
         self, prompts: Sequence[str], samples: int, temperature: float = 1.0, top_k: int = 0
     ) -> list[list[Completion]]:
-        """`samples` independent completions of every prompt from the CURRENT policy; `top_k=0` keeps the full
-        support.
+        """`samples` completions of every prompt from the CURRENT policy; `top_k=0` keeps the full support.
 
         On a language model their texts carry the token ids that were drawn (`Text`), which are what is scored
         wherever such a text is made part of a `Completion`, `Pair` or `Single`. A text made from it (cut,
@@ -171,8 +170,7 @@ class Algorithm:
         raise TypeError(f"{type(self).__name__} does not define loss()")
 
     def state(self) -> Mapping[str, float | Tensor]:
-        """What the algorithm carries from step to step: name -> initial value, a finite number (spec 2).
-        Nothing by default.
+        """Initial state of the algorithm: name -> a finite number (spec 2). Empty by default.
 
         It arrives in `Step.state`, each value of shape `(..., 1)`: one per run. A float field, or what is
         computed from fields, may be a value. The state begins anew where the optimizer's does: at every stage

@@ -95,9 +95,7 @@ class Evaluation:
 
     @property
     def margin(self) -> Array:
-        """Δ = log-ratio of chosen − log-ratio of rejected against the initial policy, nats, shape (R, E);
-        pairs only.
-        """
+        """Log-ratio of chosen minus that of rejected, nats, shape (R, E); pairs only."""
         value: Array = (self.chosen_logp - self.chosen_ref) - (self.rejected_logp - self.rejected_ref)
         return value
 

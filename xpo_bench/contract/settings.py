@@ -1,6 +1,4 @@
-"""Settings of a cell: stages, training budget, policy and data source; their field names are words of the
-command line.
-"""
+"""Settings of a cell: stages, training budget, policy and data source; fields are command-line words."""
 
 from __future__ import annotations
 

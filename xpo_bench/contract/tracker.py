@@ -28,9 +28,7 @@ class Tracker:
         self.folder = run / "tracking" / type(self).name
 
     def run_start(self, cell: Mapping[str, Any]) -> None:
-        """A cell starts: `key`, `algorithm`, `config`, `task`, `seed`, `experiment`. One that is run again
-        starts again.
-        """
+        """A cell starts, or starts again: `key`, `algorithm`, `config`, `task`, `seed`, `experiment`."""
 
     def step_end(self, cell: Mapping[str, Any], step: int, metrics: Mapping[str, float]) -> None:
         """A cell has been evaluated at a step."""

@@ -37,9 +37,7 @@ NOT_TEXT = ("image", "images", "video", "videos", "audio", "audios", "documents"
 
 
 class Chat:
-    """Renders the conversational rows of one data set for one model; the template is looked up at the first
-    of them.
-    """
+    """Renders conversational rows of one data set for one model, whose template is looked up at the first."""
 
     def __init__(self, model: ModelSpec) -> None:
         self.model = model
@@ -47,9 +45,7 @@ class Chat:
 
     @property
     def kind(self) -> Literal["model", "plain"] | None:
-        """What rendered the rows so far: the model's chat template or the plain one; None where all were
-        text.
-        """
+        """Renderer of the rows so far: the model's chat template or the plain one; None for text alone."""
         if not self._used:
             return None
         return "model" if self._template.rendered else "plain"
@@ -294,9 +290,7 @@ def _visible(message: Message) -> bool:
 
 
 def _conversation(prompt: Sequence[Message], completion: Sequence[Message]) -> list[Message]:
-    """The whole conversation; a message of the assistant at the prompt's end goes on in the completion's
-    first.
-    """
+    """The whole conversation; an assistant's message at the prompt's end continues in the completion."""
     if prompt[-1]["role"] != "assistant":
         return [*prompt, *completion]
     first = {**prompt[-1], **completion[0], "content": said(prompt[-1]) + said(completion[0])}

@@ -85,9 +85,7 @@ def examine(
     rng: np.random.Generator,
     model: ModelSpec = TABULAR,
 ) -> Examined:
-    """The data set of raw rows, with the rows' numbers and the bad ones among them; it may hold out all of
-    them.
-    """
+    """The data set of raw rows, with the rows' numbers and the bad ones; it may hold out all of them."""
     source = loaded.source
     chat = Chat(model)
     arranged = arrange(loaded.rows, source, spec.columns, spec.rankings)
@@ -116,9 +114,7 @@ def examine(
 
 
 def about(dataset: Dataset) -> str | None:
-    """One line on how the rows of a set were read, where that is not plain: its layout, what was dropped,
-    what is odd.
-    """
+    """One line on what is unusual about a set: its layout, dropped rows, notes; None for a plain one."""
     told = []
     if dataset.layout and (dataset.layout != TRL or dataset.columns):
         names = ", ".join(f"{new} from {old}" for new, old in dataset.columns.items())
@@ -165,9 +161,7 @@ def _texts(e: Example) -> tuple[str, ...]:
 
 
 def fingerprint(dataset: Dataset) -> str:
-    """blake2b (32 hex digits) of what can change results: rows in order, their split, kind, and the world in
-    table order.
-    """
+    """blake2b (32 hex digits) of all that can change results: rows in order, split, kind and world."""
     digest = blake2b(digest_size=16)
 
     encode = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode

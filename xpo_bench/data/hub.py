@@ -1,5 +1,4 @@
-"""Preference sets by hub id: the files of one commit of the repository, downloaded whole, streamed, or from
-the local cache.
+"""Preference sets by hub id: files of one commit, downloaded, streamed, or from the local cache.
 
 The client's data-set builder says which files make which split. They are read by the readers of local files,
 so that a set is the same rows either way: the builders' own readers guess types, and texts such as `None`,
@@ -33,8 +32,7 @@ LOSSLESS = "parquet"
 
 
 class HubRows(NamedTuple):
-    """Rows of a hub set with its own splits as their `split` column, and the commit that they were read
-    from."""
+    """Rows of a hub set, with its own splits as their `split` column, and the commit."""
 
     rows: list[Row]
     revision: str
@@ -146,8 +144,7 @@ def _at_hub(asked: Asked, sha: str) -> Listing:
 
 @lru_cache(maxsize=64)
 def _resolve(repository: str, asked: str | None) -> str:
-    """The commit that the hub means by a revision: one request without retries, so that no network is noticed
-    at once."""
+    """The commit of a revision: one request without retries, so that a missing network shows at once."""
     from huggingface_hub import HfApi
     from huggingface_hub.errors import EntryNotFoundError
 

@@ -1,5 +1,4 @@
-"""Readers of single files: .parquet, .jsonl, .json, .csv and .tsv, plain or packed, from a disk or a hub
-alike.
+"""Readers of single files: .parquet, .jsonl, .json, .csv and .tsv, also compressed, local or on a hub.
 
 A reader turns one open binary file into numbered rows of raw columns. Texts stay the texts that the file
 holds: no reader guesses types, so that `None`, `NA`, `007` and dates are what they were.

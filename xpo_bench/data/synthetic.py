@@ -105,9 +105,7 @@ class Annotators:
 
 
 def nuisance(world: World, name: str, version: str, *what: str | int) -> dict[str, dict[str, float]]:
-    """A standard normal number for every action, fixed by the world's version: lengths, tastes of an
-    annotator.
-    """
+    """A standard normal number per action, fixed by the world's version: lengths, tastes of an annotator."""
     return {
         prompt: dict(
             zip(

@@ -1,6 +1,4 @@
-"""What makes text of conversations: the chat template of a model, or the suite's plain one for models
-without.
-"""
+"""Renderers of conversations: a model's chat template, or the suite's plain one for models without."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""The validation split: part of the training rows, on which configurations are chosen; held-out rows stay
-unseen.
-"""
+"""The validation split: a part of the training rows that configurations are chosen on."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""The enumerable world of a preference set: the actions of every prompt, and a side file with reference and
-reward.
+"""The enumerable world of a set: every prompt's actions, and a side file of references and rewards.
 
 The side file is one JSON object, `{"x": {"reference": {"a": 0.4, "b": 0.6}, "reward": {"a": 1.2, "b":
 0.3}}}`. The keys below a prompt are its action set; `reference` (probabilities) and `reward` may each be left

@@ -1,6 +1,4 @@
-"""Checks of what an algorithm declares: its class variables, its fields, its stages, its examples and its
-module.
-"""
+"""Checks of an algorithm's declarations: class variables, fields, stages, examples and module."""
 
 from __future__ import annotations
 
@@ -136,9 +134,7 @@ def options_matter(algorithm: Algorithm) -> None:
 
 
 def _outcome(algorithm: Algorithm) -> Any:
-    """All that an algorithm decides, in a form that compares: losses near and far, stages, shaped data,
-    solution.
-    """
+    """All decisions of an algorithm in a comparable form: losses near and far, stages, data, solution."""
     try:
         examples, tools = shaped(algorithm, View(visits=10**6))
     except Exception as error:  # also an outcome: rso with too few candidates says so

@@ -184,9 +184,7 @@ CHECKS: tuple[Check, ...] = (
 
 @dataclass(frozen=True)
 class Finding:
-    """What a check found: a verdict, in one line why it is not ok, and whether an exception of the algorithm
-    was the reason.
-    """
+    """A verdict, one line on why it is not ok, and whether an exception of the algorithm was the reason."""
 
     check: Check
     verdict: Verdict

@@ -1,6 +1,4 @@
-"""Checks of the loss alone, on steps whose scores are known in advance. The first line of each docstring is
-what it states.
-"""
+"""Checks of the loss alone, on scores known in advance. A docstring's first line states the property."""
 
 from __future__ import annotations
 
@@ -134,9 +132,7 @@ class Recorder(Mapping[str, Scores]):
 
 
 def _reads(algorithm: Algorithm) -> tuple[set[str], set[str], bool]:
-    """(groups whose policy scores the loss reads, groups whose reference it reads, whether a key was
-    missing).
-    """
+    """(groups with policy scores that the loss reads, groups with references, whether a key was missing)."""
     step = make_step(algorithm)
     policy, reference = Recorder(step.policy), Recorder(step.reference)
     try:

@@ -59,9 +59,7 @@ class NPO(Algorithm):
 
 
 def _counts(step: Step) -> tuple[Tensor, Tensor]:
-    """(examples, retain rows) of the full step, shape `(..., 1)`; of the rows at hand when the totals are not
-    given.
-    """
+    """(examples, retain rows) of the full step, shape `(..., 1)`; of the given rows without totals."""
     if "examples" in step.totals and "desirable" in step.totals:
         return step.totals["examples"], step.totals["desirable"]
     retain = step.columns["desirable"]

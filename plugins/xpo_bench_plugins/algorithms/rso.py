@@ -1,5 +1,4 @@
-"""RSO: preference pairs sampled from the estimated optimal policy by statistical rejection, then a DPO-like
-loss.
+"""RSO: pairs sampled from the estimated optimal policy by statistical rejection, then a DPO-like loss.
 
 Data, from the initial policy and a reward r fitted to the training preferences: draw k candidates per
 prompt, accept candidate c with probability exp((r_c − r_max)/β) until n are accepted, pair the accepted at
@@ -120,8 +119,7 @@ class RSO(Algorithm):
                 yield list(dict.fromkeys(drawn)) if self.distinct else drawn
 
     def _judge(self, examples: Sequence[Any], tools: Tools) -> tuple[Scorer, Judge]:
-        """The reward of a pool's candidates, shape (k,), and whether the first of two is to be labelled
-        chosen.
+        """The reward of a pool's candidates, shape (k,), and whether the first of two is labelled chosen.
 
         A pairwise ranker gives a reward against a baseline candidate drawn from the pool, and labels pairs
         itself. At equal rewards the first is chosen; the order of a pair is random.

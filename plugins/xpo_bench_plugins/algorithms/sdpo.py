@@ -114,9 +114,7 @@ def _chunks(units: Sequence[Sequence[Pair]], parts: int) -> list[list[Pair]]:
 
 
 def _ranked_right(pairs: Sequence[Pair], tools: Tools) -> np.ndarray:
-    """1 where the initial policy finds the chosen completion likelier per token, ½ at a tie up to rounding,
-    else 0; (pairs,).
-    """
+    """1 where the initial policy prefers chosen per token, ½ at a tie up to rounding, else 0; (pairs,)."""
     texts = [Completion(p.prompt, p.chosen) for p in pairs] + [
         Completion(p.prompt, p.rejected) for p in pairs
     ]

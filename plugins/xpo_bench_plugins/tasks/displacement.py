@@ -64,9 +64,7 @@ class Displacement(Task):
     )
 
     def data(self, seed: int, model: ModelSpec) -> Dataset:
-        """The pairs of the version, as space-separated token ids; only the initial weights depend on the
-        seed.
-        """
+        """The version's pairs, as space-separated token ids; only initial weights depend on the seed."""
         rng = world_stream(self.name, self.version)
         pairs = []
         for _ in range(PAIRS):

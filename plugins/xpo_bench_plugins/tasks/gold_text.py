@@ -1,5 +1,4 @@
-"""gold_text: short stories with a reward that is known for every text, so that what a policy writes can be
-judged.
+"""gold_text: short stories with a reward for every text, so that samples of a policy can be judged.
 
 A prompt is the first sentence of a children's story, a completion its next two, drawn once from a pretrained
 story model (`benchmarks/gold_text_samples.py`) and part of the version. The reward counts pleasant things
@@ -124,9 +123,7 @@ class GoldText(Task):
     ] = 64
 
     def data(self, seed: int, model: ModelSpec) -> Dataset:
-        """The completions of every prompt matched and labelled at this seed; held-out prompts are the same at
-        every seed.
-        """
+        """Completions of every prompt, matched and labelled at this seed; held-out prompts never change."""
         rng = stream(seed, self.name, "data")
         held = set(stream(0, self.name, "world").permutation(len(stories()))[: self.heldout_prompts].tolist())
         train: list[Pair] = []

@@ -47,8 +47,7 @@ CLASSES = ("low", "middle", "high")
 
 @dataclass(frozen=True)
 class Trip:
-    """What one mode would have meant to one traveller: terminal waiting and in-vehicle time in minutes, cost
-    in dollars.
+    """One mode for one traveller: terminal and in-vehicle time in minutes, cost in dollars.
 
     `general` is the generalised cost: cost plus in-vehicle time valued in money.
     """
@@ -61,9 +60,7 @@ class Trip:
 
 @dataclass(frozen=True)
 class Traveller:
-    """One traveller: household income in 1,000 dollars and its tercile, persons travelling, every mode's
-    trip, the mode taken.
-    """
+    """Household income in 1,000 dollars and its tercile, party size, every mode's trip, the chosen mode."""
 
     income: int
     tercile: str
@@ -155,8 +152,9 @@ def _world(people: Sequence[Traveller], model: ModelSpec) -> World | None:
 
 
 def features(t: Traveller) -> dict[str, tuple[float, ...]]:
-    """What a linear policy sees of every mode: cost and terminal time / 100, income / 100 by air, a constant
-    for air, train, bus.
+    """Features of every mode for a linear policy.
+
+    Cost and terminal time / 100, income / 100 by air, a constant for air, train, bus.
 
     Source: Greene, Econometric Analysis, the travel-mode example of the chapter on discrete choice.
     """

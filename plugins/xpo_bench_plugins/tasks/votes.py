@@ -39,9 +39,7 @@ class Votes(Task):
     ] = 0.8
 
     def data(self, seed: int, model: ModelSpec) -> Dataset:
-        """One row per vote. A smaller number of votes is the beginning of a larger one; `p_chosen` is the
-        true probability.
-        """
+        """One row per vote; fewer votes are the first of more. `p_chosen` is the true probability."""
         p = self.preference
         names = [f"x{i}" for i in range(self.prompts)]
         drawn = [stream(seed, self.name, "data", i).random(self.votes) < p for i in range(self.prompts)]

@@ -111,8 +111,7 @@ _SIDES: dict[str, Side] = {
 
 
 def winner(row: Row, column: str) -> Side:
-    """The side that a verdict names: `A`, `model_a`, `Model B`, `tie (bothbad)`, `both_bad` and the like, in
-    any case.
+    """The side that a verdict names: `A`, `model_a`, `Model B`, `tie (bothbad)`, `both_bad`, in any case.
 
     Raises:
         BadRow: something else; a bare number is refused, since 1 is the first side in some sets and the

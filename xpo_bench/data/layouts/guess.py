@@ -35,9 +35,7 @@ NO_ANSWER = frozenset({
 
 
 def advice(row: Row) -> str:
-    """The `--columns` words that may map a row's columns; nothing where the columns are there and hold
-    nothing.
-    """
+    """The `--columns` text that may map a row's columns; empty where the columns exist without values."""
     nested = (f"{name}.{key}" for name, value in row.items() if isinstance(value, dict) for key in value)
     names = [*map(str, row), *nested]
     wanted = UNPAIRED if "completion" in row else PAIRED
