@@ -196,9 +196,8 @@ def gradient(algorithm: Algorithm) -> None:
     require(values.requires_grad, "the loss carries no gradient: something detaches the policy's scores")
     found = gradients(values, step)
     graphed = [name for name, scores in step.policy.items() if scores.token_logps.requires_grad]
-    for name, reached in zip(
-        graphed, found, strict=False
-    ):  # whether the KLs behind them train is the loss's own matter
+    # the leaves of token_kl come last and are left out: whether they train is the loss's own choice
+    for name, reached in zip(graphed, found, strict=False):
         require(
             reached is not None,
             f"no gradient reaches {name!r}, which is scored with a graph; "

@@ -48,6 +48,7 @@ class NPO(Algorithm):
     def loss(self, step: Step) -> Tensor:
         retain = step.columns["desirable"]
         examples, retained = _counts(step)
+        # eq. 3: (2/β)·log(1 + (π/π_ref)^β) = −(2/β)·log σ(−β·lr)
         forget_loss = -2 / self.beta * logsigmoid(-self.beta * step.log_ratio("completion"))
         retain_loss = -self.retain_weight * step.policy["completion"].mean
         # the runner divides by all examples of the step: turn that into a mean over each set

@@ -40,6 +40,7 @@ class ORPO(Algorithm):
 
     def loss(self, step: Step) -> Tensor:
         chosen, rejected = step.policy["chosen"].mean, step.policy["rejected"].mean
+        # NLL per token, and log σ of the log odds ratio: both of the average log-probability
         return -chosen - self.odds_weight * logsigmoid(log_odds(chosen) - log_odds(rejected))
 
 

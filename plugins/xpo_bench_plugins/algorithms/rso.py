@@ -162,6 +162,7 @@ def statistical_rejection_sampling(
     accepted: list[int] = []
     tests = 0
     while len(accepted) < n and len(left):
+        # π_ref·exp(r/β)/M with M = exp(r_max/β), the least bound over the candidates that are left
         probability = np.exp((rewards[left] - rewards[left].max()) / beta)
         hits = np.flatnonzero(rng.random(len(left)) < probability)[: n - len(accepted)]
         accepted += left[hits].tolist()

@@ -108,6 +108,7 @@ def _chunks(units: Sequence[Sequence[Pair]], parts: int) -> list[list[Pair]]:
     rows = np.cumsum([0] + [len(unit) for unit in units])
     cuts = [0]
     for part in range(1, parts):
+        # each cut goes to the nearest end of a unit, and leaves at least one unit for every later part
         nearest = int(np.abs(rows - rows[-1] * part / parts).argmin())
         cuts.append(min(max(nearest, cuts[-1] + 1), n - (parts - part)))
     return [[pair for unit in units[a:b] for pair in unit] for a, b in zip(cuts, [*cuts[1:], n], strict=True)]
