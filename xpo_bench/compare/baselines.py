@@ -185,6 +185,7 @@ def document_of(run: Baseline) -> Document:
 
 def _kept(record: Tree) -> dict[str, Any]:
     algorithm, task, environment = record["algorithm"], record["task"], record["environment"]
+    # A whitelist: paths, tracebacks and variables of a machine do not belong into a committed file.
     return {
         **{name: record.get(name) for name in ("key", "status", "seed", "experiment", "train", "metrics")},
         "algorithm": {name: algorithm.get(name) for name in ("name", "config", "distribution", "version")},

@@ -205,6 +205,7 @@ def _p_values(tests: Sequence[MetricTest], algorithms: Sequence[AlgorithmTest]) 
 
 def _correct(tests: Sequence[MetricTest], algorithms: Sequence[AlgorithmTest]) -> None:
     """Give every row with a p its p after Holm's correction over all of them."""
+    # One family over metrics, cells and algorithms: the verdict is one, so its error rate is at most 5 %.
     adjusted = iter(holm([p for p in _p_values(tests, algorithms) if p is not None]))
     for test in tests:
         if test["p"] is not None:

@@ -116,6 +116,7 @@ def prepare(found: Installation | Revision, folder: Path, note: Callable[[str], 
     _execute([*pip, "wheel", "--no-deps", *isolated, "--wheel-dir", str(wheels), str(source)], found, scratch)
     built = sorted(map(str, wheels.glob("*.whl")))
     _execute([*pip, "--python", str(python), "install", "--no-deps", "--no-index", *built], found, scratch)
+    # Third-party packages come from the present interpreter, so that only the suite itself differs. Written
     # after the installation, which would otherwise take the present packages for its own
     purelib(home).joinpath("present.pth").write_text("\n".join(present()) + "\n", "utf-8")
     return Installation(found.name, python, found.commit)

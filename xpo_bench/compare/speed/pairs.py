@@ -206,6 +206,7 @@ def measure(
         UsageError: an installation cannot run a workload. Undecided: a process failed.
     """
     out: dict[Cell, Pair] = {}
+    # The order of starts, of cells and of blocks is drawn, so that drift of the machine favours neither side.
     with pair_of(installations, rng.sample(NAMES, 2), protocol.patience_s) as workers:
         installed = hello(workers)
         for number, cell in enumerate(rng.sample(list(cells), len(cells))):
@@ -213,6 +214,7 @@ def measure(
             for name in order:
                 _start(workers[name], cell, protocol, number)
             found: dict[Side, list[Block]] = {name: [] for name in NAMES}
+            # One process waits while the other computes: blocks that follow each other see the same machine.
             for _ in range(protocol.blocks):
                 for name in order:
                     found[name].append(_block(workers[name], protocol))

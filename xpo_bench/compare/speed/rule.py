@@ -95,6 +95,7 @@ def measure_ratios(
         UsageError: an installation cannot run a workload. Undecided: a process failed.
     """
     rng = random.Random(seed)
+    # Two stages: only a candidate of the first set of pairs pays for a second, and both sets must agree.
     cells = [(algorithm, workload) for algorithm in algorithms for workload in workloads]
     gate = protocol.gate
     first, installed = _stage(installations, cells, protocol, rng, note, "pair")

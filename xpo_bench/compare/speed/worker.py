@@ -88,6 +88,7 @@ class Meter:
     def step(self) -> None:
         """A training step begins."""
         mark = self._mark()
+        # A step lasts from one call of the loss to the next; after a pause there is no call to count from.
         if self.last is not None and not self.evaluated:
             self.steps += 1
             self.cpu_s += mark[0] - self.last[0]
@@ -189,6 +190,7 @@ def workload(kind: str) -> Any:
     def text(length: int) -> str:
         return "".join(draw.choice("abcdefgh ") for _ in range(length - 1)) + "."
 
+    # evaluations are not what is measured: they get as little as a budget allows
     few = {"eval_pairs": 1, "heldout_pairs": 1, "kl_prompts": 1, "kl_samples": 1, "max_new_tokens": 1}
     if kind == "table":
         pairs = []
