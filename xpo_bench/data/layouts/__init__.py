@@ -122,7 +122,7 @@ def wanted(names: Sequence[str], columns: Mapping[str, str] | None = None) -> Co
 
 
 def check_columns(given: Any) -> dict[str, str]:
-    """`--columns` as a mapping: text `chosen=a,rejected=b`, with `\,` for a comma in a name, or a table.
+    """`--columns` as a mapping: text `chosen=a,rejected=b`, with `\\,` for a comma in a name, or a table.
 
     Raises:
         UsageError: no such words, a name that no layout reads, the same name twice, or one column for two
