@@ -19,11 +19,11 @@ from xpo_bench.compare.speed.ratio_test import RatioTest, Verdict, pair_log_rati
 
 RATIOS = (1.0, 1.05, 1.1, 1.15, 1.25)
 NOISE = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32)
-"""Standard deviation of a pair's log-ratio over fresh pairs of processes."""
+"""Standard deviation of a pair's log-ratio over new pairs of processes."""
 BLOCK_NOISE = 0.05
 """Standard deviation of the log of a block's time inside one process."""
 STRUCK, LONGER = 0.05, 1.5
-"""Share of blocks that other work strikes, and by what they take longer."""
+"""Fraction of blocks that other work strikes, and by what they take longer."""
 PAIRS, BLOCKS = 8, 12
 VERDICTS: tuple[Verdict, ...] = ("pass", "improvement", "regression", "inconclusive")
 
@@ -42,7 +42,7 @@ def blocks(rng: np.random.Generator, ratio: float, noise: float) -> tuple[np.nda
 
 
 def stage(rng: np.random.Generator, ratio: float, noise: float, pairs: int = PAIRS) -> RatioTest:
-    """The test over fresh pairs."""
+    """The test over new pairs."""
     return ratio_test([pair_log_ratio(*blocks(rng, ratio, noise)) for _ in range(pairs)])
 
 
@@ -50,7 +50,7 @@ def trial(rng: np.random.Generator, ratio: float, noise: float) -> Verdict:
     """One comparison by the rule of `compare --ab`."""
     first = stage(rng, ratio, noise)
     found = verdict(first)
-    return verdict(first, stage(rng, ratio, noise)) if found == "suspect" else found
+    return verdict(first, stage(rng, ratio, noise)) if found == "candidate" else found
 
 
 def shares(ratio: float, noise: float, trials: int, seed: int = 0) -> dict[Verdict, float]:

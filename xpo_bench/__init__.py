@@ -20,7 +20,8 @@ from xpo_bench.version import __version__
 
 if TYPE_CHECKING:
     from xpo_bench.api import Result, run
-    from xpo_bench.contract.metric import Evaluation, History, metric
+    from xpo_bench.contract.metric import TIE, Evaluation, History, metric
+    from xpo_bench.random_streams import stream
 
 _LAZY = {
     "run": "xpo_bench.api",
@@ -28,9 +29,13 @@ _LAZY = {
     "metric": "xpo_bench.contract.metric",
     "Evaluation": "xpo_bench.contract.metric",
     "History": "xpo_bench.contract.metric",
+    "TIE": "xpo_bench.contract.metric",
+    "stream": "xpo_bench.random_streams",
 }
+"""Public name -> its module, for names whose modules take long to import."""
 
 __all__ = [
+    "TIE",
     "Algorithm",
     "Budget",
     "Completion",
@@ -58,13 +63,12 @@ __all__ = [
     "hookimpl",
     "metric",
     "run",
+    "stream",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    """Load the runner on first use, so that importing the package imports no torch, and what metrics are made
-    of, no numpy.
-    """
+    """Import a name of `_LAZY` on first use: importing the package alone imports neither torch nor numpy."""
     if name in _LAZY:
         globals()[name] = getattr(import_module(_LAZY[name]), name)
         return globals()[name]

@@ -15,13 +15,15 @@ from numpy.typing import ArrayLike
 from scipy.special import ndtr, stdtr, stdtrit
 
 ALPHA = 0.05
-"""Level of every test that a report shows."""
+"""Significance level of every test that a report shows."""
 CONFIDENCE = 1 - ALPHA
-"""Of every interval that a report shows."""
+"""Level of every interval that a report shows."""
+SPEED_ALPHA = 0.01
+"""Level of a one-sided bound of a ratio of step times; a regression of speed needs two such bounds."""
 ROUNDING = 1e-12
 """Differences of means up to this size are none."""
 MANY = 20
-"""Seeds from which on a bootstrap interval covers what it should: 93.6 % at 10, 95.4 % at 20 in simulation."""
+"""Seeds from which on a bootstrap interval has its coverage: 93.6 % at 10, 95.4 % at 20 in simulation."""
 RESAMPLES = 2000
 FLIPS = 2**14
 
@@ -48,10 +50,15 @@ def quantile(freedom: int) -> float:
     return float(stdtrit(freedom, 0.5 + CONFIDENCE / 2))
 
 
+def upper_quantile(freedom: int, alpha: float) -> float:
+    """Of Student's t: the value that it exceeds with probability `alpha`, for a one-sided bound."""
+    return float(stdtrit(freedom, 1 - alpha))
+
+
 def estimate(values: Iterable[float | None]) -> Estimate | None:
     """Mean and Student-t interval of the values that are known; None when none is.
 
-    The interval may reach beyond what a share can be: it is not clipped.
+    The interval of a fraction may reach below 0 or above 1: it is not clipped.
     """
     known = [v for v in values if v is not None and math.isfinite(v)]
     if not known:
@@ -59,16 +66,16 @@ def estimate(values: Iterable[float | None]) -> Estimate | None:
     n, mean = len(known), math.fsum(known) / len(known)
     if n == 1:
         return Estimate(mean, None, 1)
-    deviation = math.hypot(*(v - mean for v in known)) / math.sqrt(
-        n - 1
-    )  # neither overflows nor takes fractions' time
+    # s = √(Σ(v − v̄)²/(n − 1)); hypot does not overflow, and takes less time than the exact statistics.stdev
+    deviation = math.hypot(*(v - mean for v in known)) / math.sqrt(n - 1)
     half = quantile(n - 1) * deviation / math.sqrt(n)
     return Estimate(mean, half, n)
 
 
 def censored(values: Iterable[float | None]) -> dict[str, Any]:
-    """Share of runs in which it happened, and the median with "never" as later than anything (None when that
-    is never).
+    """Fraction of runs in which an event happened, and the median step, None where that is "never".
+
+    "Never" counts as later than any step, so that censored runs are not left out.
     """
     steps = [math.inf if v is None else float(v) for v in values]
     if not steps:
@@ -106,7 +113,8 @@ def p_value(difference: Estimate, variance: float = 0.0) -> float | None:
     if total == 0:
         return 0.0
     statistic = abs(difference.mean) / math.sqrt(total)
-    # scipy.stats has both tails behind a second of imports
+    # Satterthwaite with a known shared variance V: ν·((s²/n + V)/(s²/n))², normal as V takes over.
+    # scipy.stats would have both tails, after a second of imports.
     return 2 * float(stdtr(free * (total / spread) ** 2, -statistic) if spread else ndtr(-statistic))
 
 
@@ -116,6 +124,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
     Source: Holm 1979. statsmodels has it too, and would cost every table a second of imports.
     """
     adjusted, largest = [0.0] * len(p_values), 0.0
+    # p̃ of rank j is max over ranks k ≤ j of (m − k + 1)·p(k): step-down, and monotone in p
     for place, i in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
         largest = max(largest, min(1.0, (len(p_values) - place) * p_values[i]))
         adjusted[i] = largest
@@ -124,9 +133,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Algorithms against one baseline: `tested` holds p of each, as it is and corrected; single runs are not
-    in it.
-    """
+    """Algorithms against one of them: `tested` holds p of each, raw and corrected, without single runs."""
 
     tested: Mapping[Hashable, tuple[float, float]]
 
@@ -135,7 +142,7 @@ class Comparison:
         return g in self.tested and self.tested[g][0] < ALPHA
 
     def holds(self, g: Hashable) -> bool:
-        """Whether the difference is told apart from zero after the correction."""
+        """Whether the difference is significantly different from zero after the correction."""
         return g in self.tested and self.tested[g][1] < ALPHA
 
     @property
@@ -145,14 +152,14 @@ class Comparison:
 
     @property
     def corrected(self) -> str:
-        """What to say of the correction; nothing where there is one comparison."""
+        """The sentence on the correction; empty where there is one comparison."""
         return f"Holm's correction for {self.compared}" if len(self.tested) > 1 else ""
 
 
 def against_baseline(
     differences: Sequence[tuple[Any, Estimate]], variance: Mapping[Any, float] | None = None
 ) -> Comparison:
-    """Test the difference of each group from the baseline they share; `variance` is that of `p_value`."""
+    """Test the difference of each group from the one they share; `variance` is that of `p_value`."""
     found = [(g, p) for g, e in differences if (p := p_value(e, (variance or {}).get(g, 0.0))) is not None]
     adjusted = holm([p for _, p in found])
     return Comparison({g: (p, q) for (g, p), q in zip(found, adjusted, strict=True)})
@@ -163,12 +170,11 @@ def against_baseline(
 
 @dataclass(frozen=True)
 class Difference:
-    """New minus base over common seeds, as seen from what is worse: above 0 is worse; of metrics without a
-    better side, any move.
+    """New minus base over common seeds, in the metric's unit.
 
-    Args:
-        mean: of new minus base, in the metric's unit. low, high: its 95 % interval. p: one-sided, of "it is
-            not worse", two-sided where no side is better. All three are None from a single seed.
+    Attributes:
+        mean: over seeds. low, high: its 95 % interval. p: one-sided, of "it is not worse"; two-sided for a
+            metric with no preferred direction. low, high and p are None from a single seed.
     """
 
     mean: float
@@ -190,6 +196,7 @@ def difference(values: Sequence[float], better: str | None) -> Difference:
     half = quantile(n - 1) * se
     if abs(mean) <= ROUNDING:
         return Difference(mean, mean - half, mean + half, 1.0, n)
+    # t = d̄/(s/√n), signed so that large is worse
     worse = abs(mean) if better is None else mean if better == "lower" else -mean
     t = worse / se if se else math.copysign(math.inf, worse)
     p = float(stdtr(n - 1, -t)) * (2 if better is None else 1)
@@ -208,6 +215,7 @@ def sign_flip(values: Sequence[float], rng: np.random.Generator) -> float:
     Source: Fisher 1935, §21 (the randomisation test of paired differences).
     """
     x = np.asarray(values, dtype=np.float64)
+    # Under the null every of the 2ⁿ sign vectors is as likely: p is the fraction with a sum as large as ours.
     if len(x) <= 14:
         signs = 1 - 2 * ((np.arange(2 ** len(x))[:, None] >> np.arange(len(x))) & 1)
         return float(np.mean(signs @ x >= x.sum() - ROUNDING))
@@ -219,8 +227,7 @@ def sign_flip(values: Sequence[float], rng: np.random.Generator) -> float:
 
 
 def iqm(values: ArrayLike) -> tuple[float, float, float]:
-    """Interquartile mean of `values`, shape (runs,), and its 95 % percentile bootstrap interval: (iqm, low,
-    high).
+    """Interquartile mean of `values`, shape (runs,), and its 95 % bootstrap interval: (iqm, low, high).
 
     The resampling is seeded from the sorted values, so that the order of runs changes nothing.
 
@@ -231,7 +238,7 @@ def iqm(values: ArrayLike) -> tuple[float, float, float]:
     x = np.sort(np.asarray(values, dtype=np.float64))
     seed = int.from_bytes(hashlib.blake2b(x.tobytes(), digest_size=8).digest(), "big")
     drawn = x[np.random.default_rng(seed).integers(len(x), size=(RESAMPLES, len(x)))]
-    low, high = np.quantile(trim_mean(drawn, 0.25, axis=1), [0.025, 0.975])
+    low, high = np.quantile(trim_mean(drawn, 0.25, axis=1), [ALPHA / 2, 1 - ALPHA / 2])
     return float(trim_mean(x, 0.25)), float(low), float(high)
 
 
@@ -243,5 +250,6 @@ def improvement(x: ArrayLike, y: ArrayLike) -> float:
     from scipy.stats import rankdata
 
     a, b = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
+    # U = Σ ranks of x − n(n + 1)/2 counts the pairs with X > Y, mean ranks the ties as halves; P = U/(n·m)
     ranks = rankdata(np.concatenate([a, b]))[: len(a)]
     return float((ranks.sum() - len(a) * (len(a) + 1) / 2) / (len(a) * len(b)))

@@ -1,5 +1,4 @@
-"""AOT: the distribution of the chosen log-ratios is to dominate that of the rejected ones, quantile by
-quantile.
+"""AOT: chosen log-ratios dominate the rejected ones in distribution, quantile by quantile.
 
     loss = −log σ(β(u₍ᵢ₎ − v₍ᵢ₎)),   u₍₁₎ ≤ u₍₂₎ ≤ ... and v₍₁₎ ≤ v₍₂₎ ≤ ... sorted over the batch
 

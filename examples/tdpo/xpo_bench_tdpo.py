@@ -9,9 +9,9 @@ sg stops the gradient: TDPO2 leaves the KL along the chosen completion alone and
     the rejected one.
 
 Pitfalls: D is a sum over tokens, as Δ is, and its direction is from the reference to the policy. It needs the
-full distributions of both at every token, so the reference runs beside the policy at every step. On a table,
-where a completion is one token, D is
-that of the prompt, the same on both sides: TDPO1 is DPO there, and TDPO2 has DPO's value with a KL penalty in
+full distributions of both at every token, so the reference runs beside the policy at every step. With a
+tabular policy, where a completion is one token, D is that of the prompt, the same on both sides: TDPO1 is DPO
+there, and TDPO2 has DPO's value with a KL penalty in
     its gradient. What
 the losses claim about a pair holds D too, which evaluation does not compute: no preference is implied.
 

@@ -1,4 +1,4 @@
-"""What the tasks on real text share: policy, budget, and reading from `XPO_BENCH_DATA` or the hub."""
+"""Common to the tasks on real text: policy, budget, and reading from `XPO_BENCH_DATA` or the hub."""
 
 from __future__ import annotations
 
@@ -47,7 +47,8 @@ class TextSet(Task):
         """Refuse a set that is to be found under `XPO_BENCH_DATA` and is not there."""
         if "/" not in self.source and find(self.source) is None:
             raise UnreachableError(
-                f"{self.name}: no {self.source}.parquet to read; set {VARIABLE} to the directory that holds it"
+                f"{self.name}: no {self.source}.parquet to read; "
+                f"set {VARIABLE} to the directory that holds it"
             )
 
     def data(self, seed: int, model: ModelSpec) -> Dataset:

@@ -136,7 +136,7 @@ def test_an_interruption_leaves_no_process_and_no_file(
     process.send_signal(number)
     _, said = process.communicate(timeout=60)
     assert process.returncode == code
-    assert said.decode().splitlines()[-1] == "xpo-bench: interrupted: nothing is kept of a comparison"
+    assert said.decode().splitlines()[-1] == "xpo-bench: interrupted: no result was saved"
     assert not any(temporary.iterdir())
     for pid in pids:
         with pytest.raises(ProcessLookupError):

@@ -118,7 +118,7 @@ def test_an_exception_is_told_once_and_without_a_remedy_for_something_else(
         if " failed " in line and not line.startswith("mine:")
     }
     assert "KeyError: 'winner' (mine.py, line 17)" in rows["options-matter"]
-    assert "Mend what raises it" in rows["options-matter"]
+    assert "Fix the exception" in rows["options-matter"]
     assert "the same as options-matter" in rows["loss-finite"]
     assert "reads step.policy['winner'], which groups does not declare" in rows["undeclared-is-not-read"]
     assert "logarithm" not in done.out

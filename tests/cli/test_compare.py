@@ -77,7 +77,7 @@ REFUSALS = {
         "other.json: no baseline; `xpo-bench baseline RUN -o FILE` writes one",
     ),
     "newer": (["compare", "newer.json", "a"], "newer.json: a baseline of schema 9; this version reads 1"),
-    "half": (["compare", "half.json", "a"], "half.json: a baseline that is not whole"),
+    "half": (["compare", "half.json", "a"], "half.json: an incomplete or corrupt baseline"),
     "deep": (["compare", "deep.json", "a"], "deep.json: not JSON"),
     "margin": (["compare", "a", "a", "--margin", "kll=1"], "unknown metric 'kll'; did you mean 'kl'?"),
     "pairs": (["compare", "a", "a", "--pairs", "8"], "--pairs: goes with --ab"),

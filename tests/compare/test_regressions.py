@@ -15,10 +15,10 @@ import pytest
 from rich.console import Console
 from scipy import stats as scipy_stats
 
-from xpo_bench.compare.baselines import Baseline, baseline, read_side, thinned
+from xpo_bench.compare.baselines import Baseline, document_of, read, thinned
 from xpo_bench.compare.margins import MARGINS, with_changes
-from xpo_bench.compare.regressions import compare
-from xpo_bench.compare.tables import markdown, print_compared
+from xpo_bench.compare.regressions import find_regressions
+from xpo_bench.compare.tables import markdown, print_page, regression_page
 from xpo_bench.compare.verdicts import judge
 from xpo_bench.errors import UsageError
 from xpo_bench.metrics.registry import better
@@ -79,7 +79,7 @@ def shaken(records: Records, size: float, seed: int = 2) -> Records:
 
 
 def said(base: Records, new: Records, margins: Any = MARGINS) -> dict[str, Any]:
-    return compare(Baseline("base", base), Baseline("new", new), margins)
+    return find_regressions(Baseline("base", base), Baseline("new", new), margins)
 
 
 def test_the_same_thing_twice_is_the_same_whatever_its_speed() -> None:
@@ -195,6 +195,21 @@ CASES: dict[str, tuple[Change, str, str]] = {
 }
 
 
+def test_a_regression_is_not_hidden_by_what_cannot_be_compared() -> None:
+    new = run()
+    new.pop()
+    new[0].update(status="diverged")
+    for r in new:
+        r["metrics"].pop("kl")
+    (cell,) = said(run(), new)["cells"]
+    assert cell["verdict"] == "regression"
+    assert cell["reasons"] == [
+        "seed 4 is missing from the new run",
+        "ok → diverged at seed 0",
+        "kl: not in the new run",
+    ]
+
+
 @pytest.mark.parametrize(("change", "verdict", "reason"), CASES.values(), ids=CASES)
 def test_what_is_wrong_with_cells_is_named(change: Change, verdict: str, reason: str) -> None:
     new = run()
@@ -247,10 +262,13 @@ def test_a_curve_that_goes_elsewhere_and_comes_back_is_told() -> None:
         }
 
     base, new = run(), shaken(run(), 1e-6)
-    assert compare(Baseline("b", base, curves(0.0)), Baseline("n", new, curves(0.0)))["verdict"] == "pass"
-    detour = compare(Baseline("b", base, curves(0.0)), Baseline("n", new, curves(3.0)))
+    assert (
+        find_regressions(Baseline("b", base, curves(0.0)), Baseline("n", new, curves(0.0)))["verdict"]
+        == "pass"
+    )
+    detour = find_regressions(Baseline("b", base, curves(0.0)), Baseline("n", new, curves(3.0)))
     assert detour["verdict"] == "undecided"
-    assert detour["cells"][0]["reasons"] == ["the curve of kl goes elsewhere from step 10 on"]
+    assert detour["cells"][0]["reasons"] == ["the curve of kl differs from step 10 on"]
 
 
 def test_holm_counts_every_comparison() -> None:
@@ -327,11 +345,11 @@ def test_a_baseline_says_what_the_run_says_and_no_path(tmp_path: Path) -> None:
         r["task"]["options"] = {"source": "/home/somebody/rows.jsonl", "rows": 3}
     path = tmp_path / "base.json"
     path.write_text(
-        json.dumps(baseline(Baseline("run", base, {r["key"]: [{"step": 0, "kl": 0.0}] for r in base}))),
+        json.dumps(document_of(Baseline("run", base, {r["key"]: [{"step": 0, "kl": 0.0}] for r in base}))),
         "utf-8",
     )
     assert "somebody" not in path.read_text("utf-8")
-    found = compare(read_side(path), Baseline("run", base))
+    found = find_regressions(read(path), Baseline("run", base))
     assert found["verdict"] == "pass"
     assert all(cell["identical"] for cell in found["cells"])
 
@@ -348,11 +366,11 @@ def test_hostile_names_stay_text(capsys: pytest.CaptureFixture[str]) -> None:
     for r in (*base, *new):
         r["algorithm"]["name"] = "x[/]y</script><script>alert(1)</script>\x1b[31m|`@me"
     document = said(base, new)
-    print_compared(Console(width=100), document)
+    print_page(Console(width=100), regression_page(document))
     out = capsys.readouterr().out
     assert "\x1b[31m" not in out
     assert "x[/]y" in out
-    text = markdown(document)
+    text = markdown(regression_page(document))
     assert "<script>" not in text
     assert "@me" not in text
     assert "\\|" in text

@@ -23,8 +23,8 @@ from xpo_bench.errors import DataError
 TOOLS = (
     "{% if tools %}TOOLS {{ tools | tojson }}\n{% endif %}{% if mood %}MOOD {{ mood }}\n{% endif %}"
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if m.content %}{{ m.content }}{% endif %}"
-    "{% for call in m.tool_calls or [] %}<tool_call>{{ call.function | tojson "
-    "}}</tool_call>{% endfor %}<|im_end|>\n{% endfor %}"
+    "{% for call in m.tool_calls or [] %}<tool_call>{{ call.function | tojson }}</tool_call>{% endfor %}"
+    "<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 NONE_IS_MISSING = TOOLS.replace("{% if m.content %}", "{% if m.content is not defined %}NOTHING{% else %}")
@@ -36,10 +36,9 @@ SCHEMA = [
 ]
 CALL = {"type": "function", "function": {"name": "weather", "arguments": {"city": "Paris"}}}
 PARTS_ALONE = (
-    "{% for m in messages %}<|im_start|>{{ m.role }}\n{% for part in m.content %}{% if "
-    "part.type == 'text' %}{{ part.text }}"
-    "{% endif %}{% endfor %}<|im_end|>\n{% endfor %}{% if add_generation_prompt "
-    "%}<|im_start|>assistant\n{% endif %}"
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{% for part in m.content %}"
+    "{% if part.type == 'text' %}{{ part.text }}{% endif %}{% endfor %}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 
 

@@ -199,10 +199,8 @@ def test_long_and_unprintable_values_stay_one_short_line() -> None:
 def test_unknown_layout_names_both() -> None:
     with pytest.raises(
         DataError,
-        match=(
-            r"row 1: columns text, title hold neither prompt, chosen, rejected nor prompt, "
-            r"completion, label"
-        ),
+        match=r"row 1: columns text, title hold neither prompt, chosen, rejected "
+        r"nor prompt, completion, label",
     ):
         parse(numbered({"text": "t", "title": "u"}), "d")
 

@@ -29,7 +29,7 @@ LOAD = """
 import json, sys
 from xpo_bench.data.sources import load
 from xpo_bench.errors import UsageError
-from xpo_bench.contract.examples import DataSpec
+from xpo_bench import DataSpec
 for source, rows in json.loads(sys.argv[1]):
     try:
         loaded = load(DataSpec(source=source, rows=rows))
@@ -195,13 +195,13 @@ import json, sys
 from dataclasses import asdict
 from xpo_bench.data.dataset import load_dataset
 from xpo_bench.errors import UsageError
-from xpo_bench.contract.examples import DataSpec
+from xpo_bench import DataSpec
 import numpy as np
 for source, options in json.loads(sys.argv[1]):
     try:
         d = load_dataset(DataSpec(source=source, on_bad_row="skip", **options), 0.0, np.random.default_rng(0))
-        rows = [asdict(e) for e in (*d.train, *d.heldout)]
-        print(json.dumps([rows, d.layout, dict(d.dropped), dict(d.columns)]))
+        examples = [asdict(e) for e in (*d.train, *d.heldout)]
+        print(json.dumps([examples, d.layout, dict(d.dropped), dict(d.columns)]))
     except UsageError as error:
         print(json.dumps([type(error).__name__, str(error)]))
 """

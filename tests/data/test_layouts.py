@@ -1,4 +1,4 @@
-"""Layouts of public sets: every documented example is read, in every format, to the examples it means."""
+"""Layouts of public sets: every documented example is read as intended, in every format."""
 
 from __future__ import annotations
 

@@ -55,18 +55,8 @@ def refused(path: Path, **options: Any) -> str:
     [
         *((word, FIRST) for word in ("A", "model_a", "Model A", "Response A", "[[A]]", "first")),
         *((word, SECOND) for word in ("b", "model_b", "Assistant B", "output_b")),
-        *(
-            (word, TIE)
-            for word in (
-                "tie",
-                "both_bad",
-                "bothbad",
-                "tie (bothbad)",
-                "Both bad",
-                "tied",
-                "tie (inconsistent)",
-            )
-        ),
+        *((word, TIE) for word in ("tie", "both_bad", "bothbad", "tie (bothbad)", "Both bad")),
+        *((word, TIE) for word in ("tied", "tie (inconsistent)")),
     ],
 )
 def test_spellings_of_a_verdict(tmp_path: Path, verdict: str, pair: Pair) -> None:
@@ -166,8 +156,8 @@ def test_a_mapping_that_would_do_nothing_is_refused(tmp_path: Path, suffix: str)
     path = write(tmp_path / f"d{suffix}", [{**PAIR, "verdict": "b"}])
     line = refused(path, columns={"winner": "verdict"})
     assert line == (
-        "FILE: --columns winner=verdict: a set in TRL's columns does not read winner; layout "
-        "judged does, and wants "
+        "FILE: --columns winner=verdict: a set in TRL's columns does not read winner; "
+        "layout judged does, and wants "
         "prompt, response_a, response_b, winner"
     )
 

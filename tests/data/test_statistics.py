@@ -1,4 +1,4 @@
-"""Statistics of preference rows: brute force on small random sets, exact values on written ones."""
+"""Statistics of preference rows: against brute force on random sets, and exact values on written ones."""
 
 from __future__ import annotations
 

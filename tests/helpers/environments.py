@@ -1,4 +1,4 @@
-"""Environments to measure: stand-ins that answer at once, and copies of this one that train slower."""
+"""Environments to measure: stand-ins that answer at once, and copies of this one that train more slowly."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ Files = dict[str, bytes]
 
 
 class Hub(ThreadingHTTPServer):
-    """Commits by hash, their names, and a log of the requests and of the bytes of files that went out."""
+    """Commits by hash, names of commits, and a log of the requests and of the bytes of files sent."""
 
     daemon_threads = True
 

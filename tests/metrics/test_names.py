@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from xpo_bench.compare.baselines import read_side
+from xpo_bench.compare.baselines import read
 from xpo_bench.metrics.kl import token_entropy
 from xpo_bench.metrics.names import current
 from xpo_bench.report.curves import curve_reader
@@ -51,7 +51,7 @@ def test_an_old_baseline_too(tmp_path: Path) -> None:
         "curves": {KEY: [{"step": 1, **SAMPLED}]},
     }
     path.write_text(json.dumps(document), "utf-8")
-    side = read_side(path)
+    side = read(path)
     assert side.records[0]["metrics"] == current(SAMPLED)
     assert side.curves[KEY][0]["token_entropy"] == 1.2
 

@@ -1,4 +1,4 @@
-"""Every check of the kit is proven by an algorithm that it catches; a sound one passes all of them."""
+"""Every check of the kit catches an algorithm that is made to fail it; a sound algorithm passes all."""
 
 from __future__ import annotations
 

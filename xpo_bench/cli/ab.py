@@ -1,17 +1,20 @@
-"""`xpo-bench compare --ab`: throughput of two environments or revisions, measured in pairs on this machine."""
+"""`xpo-bench compare --ab`: throughput of two installations, measured in pairs of processes."""
 
 from __future__ import annotations
 
 import signal
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
 from xpo_bench.cli.base import print_json, say
 from xpo_bench.errors import Terminated, UsageError, unknown
+
+if TYPE_CHECKING:
+    from xpo_bench.compare.speed.rule import RatioDocument
 
 WORKLOADS = ("table", "language")
 STATUS = {"pass": 0, "regression": 3, "inconclusive": 4}
@@ -36,8 +39,8 @@ def run_ab(
     Args:
         old, new: directories of virtual environments, or git revisions of the repository around the current
             directory.
-        algos: known to both sides. workloads: some of `WORKLOADS`. pairs: fresh process pairs. blocks: per
-            side and pair.
+        algos: known to both. workloads: some of `WORKLOADS`. pairs: of new processes. blocks: per side and
+            pair.
         md: file for Markdown; - is stdout.
 
     Raises:
@@ -59,47 +62,47 @@ def run_ab(
     signal.signal(signal.SIGTERM, _terminated)
     try:
         from xpo_bench.compare.speed.installations import look, prepare
-        from xpo_bench.compare.speed.pairs import Protocol, Undecided
+        from xpo_bench.compare.speed.pairs import NAMES, Protocol, Undecided
         from xpo_bench.compare.speed.rule import measure_ratios
         from xpo_bench.runner.devices import of_this_machine
 
-        asked = {"old": look(old), "new": look(new)}
+        asked = {name: look(word) for name, word in zip(NAMES, (old, new), strict=True)}
         protocol = Protocol(pairs, blocks, of_this_machine().resolve(device))
         note = (lambda _: None) if quiet else say
         with tempfile.TemporaryDirectory(prefix="xpo-bench-ab-") as folder:
             try:
-                sides = {name: prepare(found, Path(folder, name), note) for name, found in asked.items()}
+                built = {name: prepare(found, Path(folder, name), note) for name, found in asked.items()}
                 document = measure_ratios(
-                    sides, list(dict.fromkeys(algos)), list(dict.fromkeys(workloads)), protocol, seed, note
+                    built, list(dict.fromkeys(algos)), list(dict.fromkeys(workloads)), protocol, seed, note
                 )
             except Undecided as error:
                 say(str(error))
                 return 4
     except KeyboardInterrupt as error:
-        say("interrupted: nothing is kept of a comparison")
+        say("interrupted: no result was saved")
         return 143 if isinstance(error, Terminated) else 130
     _show(document, as_json, md)
     return STATUS[document["verdict"]]
 
 
-def _show(document: Mapping[str, Any], as_json: bool, md: str | None) -> None:
+def _show(document: RatioDocument, as_json: bool, md: str | None) -> None:
     """Print the document, and write its Markdown."""
     from rich.console import Console
 
-    from xpo_bench.compare.speed.tables import markdown, print_paired
+    from xpo_bench.compare.tables import markdown, print_page, speed_page
     from xpo_bench.runner.store import write_atomic
 
     if md is not None and md != "-":
         try:
-            write_atomic(Path(md), markdown(document).encode())
+            write_atomic(Path(md), markdown(speed_page(document)).encode())
         except OSError as error:
             raise UsageError(f"{md}: cannot be written ({error.strerror})") from None
     if as_json:
         print_json(document)
     elif md == "-":
-        click.echo(markdown(document), nl=False)
+        click.echo(markdown(speed_page(document)), nl=False)
     else:
-        print_paired(Console(), document)
+        print_page(Console(), speed_page(document))
 
 
 def _terminated(*_: object) -> None:

@@ -24,10 +24,10 @@ PATIENCE_S = 2.0
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout, and nothing else.")
 @guarded
 def check(target: str, as_json: bool) -> int:
-    """Run the conformance kit on an algorithm: what every loss, field and stage has to satisfy.
+    """Run the conformance kit on an algorithm: the properties of every loss, field and stage.
 
-    NAME is an installed algorithm; MODULE is a dotted module or a path to a .py file, of which every
-    algorithm is checked.
+    NAME is an installed algorithm; MODULE is a dotted module or a path to a .py file; every algorithm in it
+    is checked.
 
     \b
     Exit status: 0 every check passed or does not apply, 1 some check failed, 2 there is no such algorithm.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +28,7 @@ AB = {
     "device": "auto",
     "quiet": False,
 }
-"""Options of `--ab` alone, and what they are where they are not given."""
+"""Options of `--ab` alone, and their defaults."""
 
 
 def _names(_: click.Context, __: click.Parameter, value: str | None) -> tuple[str, ...] | None:
@@ -46,7 +45,7 @@ def _names(_: click.Context, __: click.Parameter, value: str | None) -> tuple[st
     help="How far a metric may move; docs/compare.md has the table.",
 )
 @click.option(
-    "--ab", is_flag=True, help="Measure the time of a training step of both on this machine, in turns."
+    "--ab", is_flag=True, help="Measure the time of a training step of both on this machine, interleaved."
 )
 @click.option(
     "--algos", callback=_names, help="With --ab: algorithms, separated by commas.  [default: dpo,ipo]"
@@ -55,12 +54,12 @@ def _names(_: click.Context, __: click.Parameter, value: str | None) -> tuple[st
 @click.option(
     "--pairs",
     type=click.IntRange(3),
-    help="With --ab: fresh process pairs; as many again for suspects.  [default: 8]",
+    help="With --ab: pairs of new processes; as many again to replicate.  [default: 8]",
 )
 @click.option(
     "--blocks",
     type=click.IntRange(12),
-    help="With --ab: alternating blocks per side and pair.  [default: 12]",
+    help="With --ab: interleaved blocks per side and pair.  [default: 12]",
 )
 @click.option("--seed", type=int, help="With --ab: of the random order of everything.  [default: 0]")
 @click.option("--device", help="With --ab: auto, cpu, cuda or cuda:1.  [default: auto]")
@@ -73,11 +72,11 @@ def _names(_: click.Context, __: click.Parameter, value: str | None) -> tuple[st
 def compare(
     old: str, new: str, margin: tuple[str, ...], ab: bool, as_json: bool, md: str | None, **options: Any
 ) -> int:
-    """Tell whether NEW is worse than BASE: run directories, or baselines; with --ab, whether training has
-    become slower, of virtual environments or git revisions.
+    """Test whether NEW is worse than BASE, both run directories or baselines; with --ab, whether training is
+    slower in NEW than in OLD, both virtual environments or git revisions.
 
     \b
-    Exit status: 0 no regression, 2 something in the command or a side is wrong, 3 a regression,
+    Exit status: 0 no regression, 2 an error in the command or in one of the two, 3 a regression,
     4 nothing could be decided, 130 interrupted.
     """
     if as_json and md == "-":
@@ -96,28 +95,26 @@ def compare(
 
 
 def _records(old: Path, new: Path, margin: tuple[str, ...], as_json: bool, md: str | None) -> int:
-    from xpo_bench.compare.baselines import read_side
+    from xpo_bench.compare.baselines import read
     from xpo_bench.compare.margins import with_changes
-    from xpo_bench.compare.regressions import compare as judge
-    from xpo_bench.compare.tables import markdown, print_compared
-    from xpo_bench.metrics.registry import learn_from
+    from xpo_bench.compare.regressions import find_regressions
+    from xpo_bench.compare.tables import markdown, print_page, regression_page
 
     margins = with_changes(margin)
-    base, other = read_side(old), read_side(new)
-    learn_from([*base.records, *other.records])
+    base, other = read(old), read(new)
     for line in (*base.damaged, *other.damaged):
         say(f"left out: {line}")
-    document = judge(base, other, margins)
+    document = find_regressions(base, other, margins)
     if md is not None and md != "-":
-        _write(Path(md), markdown(document).encode(), "--md")
+        _write(Path(md), markdown(regression_page(document)).encode(), "--md")
     if as_json:
         print_json(document)
     elif md == "-":
-        click.echo(markdown(document), nl=False)
+        click.echo(markdown(regression_page(document)), nl=False)
     else:
         from rich.console import Console
 
-        print_compared(Console(), document)
+        print_page(Console(), regression_page(document))
     return STATUS[document["verdict"]]
 
 
@@ -142,18 +139,15 @@ Examples:
 
 @main.command(epilog=BASELINE_EXAMPLES)
 @click.argument("run_dir", metavar="RUN", type=click.Path(path_type=Path))
-@click.option("-o", "--out", required=True, metavar="F", help="Where to.")
+@click.option("-o", "--out", required=True, metavar="F", help="File to write.")
 @guarded
 def baseline(run_dir: Path, out: str) -> int:
-    """Write what later runs are compared with: the finished cells of a run in one small file, to be
-    committed.
-    """
-    from xpo_bench.compare.baselines import baseline as document
-    from xpo_bench.compare.baselines import read_side
+    """Write the finished cells of a run into a small file, to commit and to compare later runs with."""
+    from xpo_bench.compare.baselines import document_of, read
     from xpo_bench.runner.keys import canonical
     from xpo_bench.runner.store import finite
 
-    found: Mapping[str, Any] = document(read_side(run_dir))
+    found = document_of(read(run_dir))
     content = canonical(finite(found)).encode()
     _write(Path(out), content, "--out")
     say(f"wrote {out}: {len(found['records'])} cells ({len(content) / 1e6:.2f} MB)")

@@ -28,7 +28,7 @@ Examples:
 @click.option(
     "--model",
     metavar="tabular|tiny|HUB_ID|PATH",
-    help="Also say what the set is to this model, in its tokens.",
+    help="Also describe the set in this model's tokens.",
 )
 @click.option(
     "--rows",
@@ -41,12 +41,12 @@ Examples:
     type=click.Choice(["error", "skip"]),
     default="skip",
     show_default=True,
-    help="Count and name bad rows, or refuse the set at the first.",
+    help="Count bad rows and name them, or refuse the set at the first.",
 )
 @click.option(
     "--columns",
     metavar="NAME=COLUMN[,...]",
-    help="What columns mean, such as chosen=response_a,rejected=response_b.",
+    help="Meaning of columns, such as chosen=response_a,rejected=response_b.",
 )
 @click.option(
     "--rankings",
@@ -66,14 +66,15 @@ Examples:
     "--pairs",
     type=click.IntRange(min=0),
     metavar="N",
-    help="Compute CHES on N pairs at most, the same ones each time; 0 leaves the model's weights alone.  [default: 256]",
+    help="Compute CHES on at most N pairs, always the same; 0 does not load the model's weights.  "
+    "[default: 256]",
 )
 @click.option("--device", default="auto", show_default=True, help="With --model: auto, cpu, cuda or cuda:1.")
 @click.option(
     "--template-date",
     type=click.DateTime(formats=["%Y-%m-%d"]),
     metavar="YYYY-MM-DD",
-    help="The day that a chat template is told, where it writes today's date.  [default: 2024-07-26]",
+    help="The date that a chat template writes where it asks for today's.  [default: 2024-07-26]",
 )
 @click.option("--trust-remote-code", is_flag=True, help="Run code that the model's hub repository ships.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout, and nothing else.")
@@ -91,7 +92,7 @@ def data(
     quiet: bool,
     **words: Any,
 ) -> int:
-    """Say what a preference set holds, and what each property means for which algorithms.
+    """Describe a preference set, and what each property means for which algorithms.
 
     FILE_OR_HUB_ID is a .jsonl, .json, .csv or .parquet file, a name under XPO_BENCH_DATA, or a hub id. Bad
     rows are reported and never end the command.

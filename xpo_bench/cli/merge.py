@@ -26,12 +26,12 @@ Examples:
     required=True,
     metavar="DIR",
     type=click.Path(path_type=Path),
-    help="Where to; may hold cells already.",
+    help="Run directory to write; it may hold cells already.",
 )
 @click.option("--wait", is_flag=True, help="Wait for another process that writes DIR, in place of an error.")
 @guarded
 def merge(runs: tuple[Path, ...], out: Path, wait: bool) -> int:
-    """Join run directories: the union of their cells, refused where two contradict each other."""
+    """Join run directories into one with all their cells; contradicting cells are refused."""
     from xpo_bench.runner.lock import occupied
     from xpo_bench.runner.merge import merge as join
     from xpo_bench.runner.store import Store

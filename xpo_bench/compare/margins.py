@@ -11,9 +11,7 @@ from xpo_bench.errors import UsageError, unknown
 
 @dataclass(frozen=True)
 class Margin:
-    """Half of the width of what counts as equal: `absolute` in the metric's unit, plus `relative` times the
-    base's size.
-    """
+    """Half the width of equality: `absolute`, in the metric's unit, plus `relative` times the base."""
 
     absolute: float
     relative: float = 0.0

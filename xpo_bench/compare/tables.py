@@ -1,86 +1,135 @@
-"""What `compare` says, from its document alone: tables and a few lines, for the terminal and in Markdown."""
+"""What `compare` and `compare --ab` say, from their documents alone: for the terminal, and in Markdown."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from rich.console import Console
 
+from xpo_bench.compare.cell_tests import CellRow, Labelled, MetricTest, Throughput
+from xpo_bench.compare.regressions import AlgorithmTest, Document, RunAbout
+from xpo_bench.compare.speed.pairs import Side
+from xpo_bench.compare.speed.ratio_test import SLOWER, UNDERPOWERED, Ratio
+from xpo_bench.compare.speed.rule import RatioDocument, RatioRow, SideAbout
 from xpo_bench.compare.verdicts import SEEDS, TASKS
 from xpo_bench.report.format import ABSENT, clean, number
 from xpo_bench.report.render.console import bullet, draw, say
 from xpo_bench.report.render.markdown import escape, sheet_table
 from xpo_bench.report.table import Column, Table
 
-WORDS = {"regression": "REGRESSION", "undecided": "undecided", "pass": "pass"}
 SHOWN = 40
-"""Rows of a table at most; the JSON document has all."""
+"""Rows of the table of metrics at most; the JSON document has all."""
+NAMED_METRICS = 3
+"""Metrics of a cell that its row names."""
+CLOCKS = {"cpu_s": "CPU time", "gpu_s": "GPU time"}
 
 
-def _where(row: Mapping[str, Any]) -> str:
+@dataclass(frozen=True)
+class Page:
+    """A comparison to read: its tables, and sentences on what was compared and how far the verdicts reach."""
+
+    command: str
+    verdict: str
+    tables: Sequence[Table]
+    lines: Sequence[str]
+
+
+def print_page(console: Console, page: Page) -> None:
+    """The page on a terminal, its verdict last."""
+    for table in page.tables:
+        draw(console, table.title, table.columns)
+    for line in page.lines:
+        bullet(console, line)
+    say(console, f"Verdict: {page.verdict}", "bold")
+
+
+def markdown(page: Page) -> str:
+    """The page for a pull request, its verdict first; every name is escaped."""
+    parts = [f"# xpo-bench {page.command}: {page.verdict}"]
+    for table in page.tables:
+        parts += [f"**{escape(table.title)}**", sheet_table(table)]
+    return "\n\n".join([*parts, "\n".join(f"- {escape(line)}" for line in page.lines)]) + "\n"
+
+
+def _verdict(word: str) -> str:
+    """A verdict as it is printed: a regression must not be overlooked."""
+    return word.upper() if word == "regression" else word
+
+
+def _text(header: str, cells: Sequence[str]) -> Column:
+    return Column(header, cells, left=True)
+
+
+def _comparisons(n: int) -> str:
+    return f"{n} comparison{'' if n == 1 else 's'}"
+
+
+# --------------------------------------------------------------------------- compare BASE NEW
+
+
+def regression_page(document: Document) -> Page:
+    """Of two runs: the cells, and the metrics that are not equivalent."""
+    tables = [_cells(document)]
+    if moved := [row for row in document["tests"] if row["verdict"] not in ("same", "equivalent")]:
+        tables.append(_metrics(moved[:SHOWN]))
+    return Page("compare", _verdict(document["verdict"]), tables, _regression_lines(document))
+
+
+def _cells(document: Document) -> Table:
+    cells = document["cells"]
+    return Table(
+        "Convergence, new against base",
+        [
+            _text("", [_where(cell) for cell in cells]),
+            _text("verdict", [_verdict(cell["verdict"]) for cell in cells]),
+            Column("seeds", [str(cell["seeds"]) for cell in cells]),
+            Column("pairs/s", [_throughput(cell.get("throughput")) for cell in cells]),
+            _text("", [_reason(cell, document["tests"]) for cell in cells]),
+        ],
+    )
+
+
+def _metrics(rows: Sequence[MetricTest]) -> Table:
+    return Table(
+        "Metrics that moved, or for which these seeds are too few",
+        [
+            _text("", [_where(row) for row in rows]),
+            _text("metric", [row["metric"] for row in rows]),
+            _text("verdict", [_metric_verdict(row) for row in rows]),
+            Column("base", [number(row["base"]) for row in rows]),
+            Column("new − base", [number(row["difference"]) for row in rows]),
+            Column("95 % interval", [_interval(row["ci95"]) for row in rows]),
+            Column("margin", [number(row["margin"]) for row in rows]),
+            Column("p (Holm)", [number(row.get("p_holm")) for row in rows]),
+        ],
+    )
+
+
+def _where(row: Labelled) -> str:
     experiment = f" ({row['experiment']})" if row.get("experiment") else ""
     return clean(f"{row['algorithm']} on {row['task']}{experiment}")
 
 
-def _word(verdict: str) -> str:
-    return WORDS.get(verdict, verdict)
+def _metric_verdict(row: MetricTest) -> str:
+    """A metric with no preferred direction has moved; it is neither better nor worse."""
+    moved = row["verdict"] == "regression" and row["better"] is None
+    return "MOVED" if moved else _verdict(row["verdict"])
 
 
-def _metric_word(row: Mapping[str, Any]) -> str:
-    return "MOVED" if row["verdict"] == "regression" and row["better"] is None else _word(row["verdict"])
-
-
-def sheets(document: Mapping[str, Any]) -> list[Table]:
-    """The cells, and the metrics that are not equivalent."""
-    cells = document["cells"]
-    out = [
-        Table(
-            "Convergence, new against base",
-            [
-                Column("", [_where(cell) for cell in cells], left=True),
-                Column("verdict", [_word(cell["verdict"]) for cell in cells], left=True),
-                Column("seeds", [str(cell["seeds"]) for cell in cells]),
-                Column("pairs/s", [_pace(cell.get("throughput")) for cell in cells]),
-                Column("", [_told(cell, document) for cell in cells], left=True),
-            ],
-        )
-    ]
-    moved = [row for row in document["tests"] if row["verdict"] not in ("same", "equivalent")][:SHOWN]
-    if moved:
-        out.append(
-            Table(
-                "Metrics that moved, or that these seeds do not settle",
-                [
-                    Column("", [_where(row) for row in moved], left=True),
-                    Column("metric", [row["metric"] for row in moved], left=True),
-                    Column("verdict", [_metric_word(row) for row in moved], left=True),
-                    Column("base", [number(row["base"]) for row in moved]),
-                    Column("new − base", [number(row["difference"]) for row in moved]),
-                    Column("95 % interval", [_interval(row["ci95"]) for row in moved]),
-                    Column("margin", [number(row["margin"]) for row in moved]),
-                    Column("p (Holm)", [number(row.get("p_holm")) for row in moved]),
-                ],
-            )
-        )
-    return out
-
-
-def _told(cell: Mapping[str, Any], document: Mapping[str, Any]) -> str:
+def _reason(cell: CellRow, tests: Sequence[MetricTest]) -> str:
+    """Why a cell has its verdict."""
     if cell["reasons"]:
         return clean("; ".join(cell["reasons"]))
     if cell.get("identical"):
         return "every bit the same"
-    own = [row for row in document["tests"] if row["cell"] == cell["cell"]]
-    worst = [row["metric"] for row in own if row["verdict"] == cell["verdict"]]
-    return (
-        clean(", ".join(worst[:3]) + (", ..." if len(worst) > 3 else ""))
-        if cell["verdict"] != "equivalent"
-        else "within margins"
-    )
+    if cell["verdict"] == "equivalent":
+        return "within margins"
+    own = [t["metric"] for t in tests if t["cell"] == cell["cell"] and t["verdict"] == cell["verdict"]]
+    return clean(", ".join(own[:NAMED_METRICS]) + (", ..." if len(own) > NAMED_METRICS else ""))
 
 
-def _pace(found: Mapping[str, Any] | None) -> str:
+def _throughput(found: Throughput | None) -> str:
     return ABSENT if not found else f"{number(found['base'])} → {number(found['new'])}"
 
 
@@ -88,53 +137,103 @@ def _interval(found: Sequence[float] | None) -> str:
     return ABSENT if found is None else f"{number(found[0])} to {number(found[1])}"
 
 
-def lines(document: Mapping[str, Any]) -> list[str]:
-    """What was compared, and how far the verdicts reach."""
-    out = [f"{side}: {_side(document[side])}" for side in ("base", "new")]
+def _regression_lines(document: Document) -> list[str]:
+    out = [f"base: {_run(document['base'])}", f"new: {_run(document['new'])}"]
     if document["platforms"]:
+        differences = "; ".join(document["platforms"])
+        out.append(f"Other machines or versions, so that no bits are compared: {differences}.")
+    if document["comparisons"]:
         out.append(
-            f"Other machines or versions, so that no bits are compared: {'; '.join(document['platforms'])}."
+            f"{_comparisons(document['comparisons'])}, p-values corrected for all of them (Holm). "
+            "A regression is worse by more than the margin and significantly different from the base at 5 %; "
+            "a metric with no preferred direction counts as one when it moves as far either way. "
+            "Equivalent means that the 95 % interval over seeds lies within the margin."
         )
-    n = document["comparisons"]
-    if n:
-        out.append(
-            f"{n} comparison{'s' if n != 1 else ''}, p-values corrected for all of them (Holm). A regression is worse beyond its "
-            "margin and told apart from nothing at 5 %, and so is a metric without a better side that moved; equivalent means "
-            "that the 95 % interval over seeds is within the margin."
-        )
-    for row in document["algorithms"]:
-        if row["p"] is None:
-            few = f"{row['seeds']} seeds of {row['tasks']} tasks are too few ({SEEDS} of {TASKS})"
-            out.append(f"{clean(row['algorithm'])} over all tasks: {few}.")
-        else:
-            moved = f"{number(row['mean'])} margins worse on average (interquartile mean {number(row['iqm'])}"
-            test = f"sign flips, p {number(row['p_holm'])} after Holm)"
-            out.append(
-                f"{clean(row['algorithm'])} over {row['tasks']} tasks: {_word(row['verdict'])}, {moved}; {test}."
-            )
+    out += map(_over_tasks, document["algorithms"])
     out.append(
-        "pairs/s decides nothing: seconds of two days do not compare; `xpo-bench compare --ab OLD NEW` measures both in turns."
+        "pairs/s decides nothing, because seconds of two days do not compare; "
+        "`xpo-bench compare --ab OLD NEW` measures both, interleaved."
     )
     return out
 
 
-def _side(side: Mapping[str, Any]) -> str:
-    left = f"; {len(side['left_out'])} files left out, not being whole" if side["left_out"] else ""
-    return clean(f"{side['name']}, {side['cells']} cells ({', '.join(side['versions'])}){left}")
+def _over_tasks(row: AlgorithmTest) -> str:
+    name = clean(row["algorithm"])
+    if row["p"] is None:
+        few = f"{row['seeds']} seeds of {row['tasks']} tasks are too few ({SEEDS} of {TASKS})"
+        return f"{name} over all tasks: {few}."
+    moved = f"{number(row['mean'])} margins worse on average (interquartile mean {number(row['iqm'])}"
+    test = f"sign flips, p {number(row['p_holm'])} after Holm)"
+    return f"{name} over {row['tasks']} tasks: {_verdict(row['verdict'])}, {moved}; {test}."
 
 
-def print_compared(console: Console, document: Mapping[str, Any]) -> None:
-    """The tables and the lines, on a terminal."""
-    for sheet in sheets(document):
-        draw(console, sheet.title, sheet.columns)
-    for line in lines(document):
-        bullet(console, line)
-    say(console, f"Verdict: {_word(document['verdict'])}", "bold")
+def _run(run: RunAbout) -> str:
+    left = f"; {len(run['left_out'])} files left out, incomplete or corrupt" if run["left_out"] else ""
+    return clean(f"{run['name']}, {run['cells']} cells ({', '.join(run['versions'])}){left}")
 
 
-def markdown(document: Mapping[str, Any]) -> str:
-    """The same for a pull request."""
-    parts = [f"# xpo-bench compare: {_word(document['verdict'])}"]
-    for sheet in sheets(document):
-        parts += [f"**{escape(sheet.title)}**", sheet_table(sheet)]
-    return "\n\n".join([*parts, "\n".join(f"- {escape(line)}" for line in lines(document))]) + "\n"
+# --------------------------------------------------------------------------- compare --ab OLD NEW
+
+
+def speed_page(document: RatioDocument) -> Page:
+    """Of two installations: the ratio of their times of a training step, per algorithm and workload."""
+    return Page("compare --ab", _verdict(document["verdict"]), [_ratios(document)], _speed_lines(document))
+
+
+def _ratios(document: RatioDocument) -> Table:
+    rows = document["rows"]
+    clock = CLOCKS[document["protocol"]["gate"]]
+
+    def column(header: str, cell: Callable[[RatioRow], str]) -> Column:
+        return Column(header, [cell(row) for row in rows])
+
+    columns = [
+        _text("", [clean(f"{row['algorithm']} on {row['workload']}") for row in rows]),
+        _text("verdict", [_verdict(row["verdict"]) for row in rows]),
+        column("new/old", lambda row: _ratio(row["test"]["estimate"])),
+        column("at least", lambda row: _ratio(row["test"]["lower"])),
+        column("detectable", lambda row: _ratio(row["test"]["detectable"])),
+        column("wall", lambda row: _ratio(row["wall"]["estimate"])),
+        column("ms a step", lambda row: _milliseconds(row["step_s"])),
+    ]
+    if any(row["confirmation"] for row in rows):
+        columns.insert(5, column("replication", lambda row: _replication(row["confirmation"])))
+    return Table(f"{clock} of a training step, new against old", columns)
+
+
+def _speed_lines(document: RatioDocument) -> list[str]:
+    protocol = document["protocol"]
+    tests = [test for row in document["rows"] for test in (row["test"], row["confirmation"]) if test]
+    largest = max(test["detectable"] for test in tests)
+    at_worst = " at worst" if len(tests) > 1 else ""
+    remedy = f"; above {UNDERPOWERED:g} nothing is decided: end other programs, or use more --pairs"
+    return [
+        *(f"{name.upper()}: {_installation(about)}" for name, about in document["sides"].items()),
+        f"{protocol['pairs']} pairs of new processes, {protocol['blocks']} interleaved blocks of at least "
+        f"{1e3 * protocol['block_s']:.0f} ms per side and pair, on {protocol['device']} "
+        f"({document['platform']}), seed {protocol['seed']}; at least: a one-sided 99 % bound over pairs; "
+        "wall time decides nothing.",
+        f"{_comparisons(document['comparisons'])}: a regression is a bound above 1 and an estimate above "
+        f"{SLOWER:g}, in two independent sets of pairs; the probability of a false one is at most "
+        f"{100 * document['false_alarm_bound']:.2g} %.",
+        f"The smallest ratio that the data could have shown is {_ratio(largest)}{at_worst}"
+        f"{remedy if largest > UNDERPOWERED else ''}.",
+    ]
+
+
+def _ratio(value: float) -> str:
+    return f"{value:.3f}" if value < 100 else number(value)
+
+
+def _replication(test: Ratio | None) -> str:
+    return ABSENT if test is None else f"{_ratio(test['estimate'])} (≥ {_ratio(test['lower'])})"
+
+
+def _milliseconds(step_s: dict[Side, float]) -> str:
+    return f"{number(1e3 * step_s['old'])} → {number(1e3 * step_s['new'])}"
+
+
+def _installation(about: SideAbout) -> str:
+    commit = f", commit {about['commit'][:9]}" if about["commit"] else ""
+    versions = ", ".join(f"{name} {version}" for name, version in sorted(about["versions"].items()))
+    return clean(f"{about['name']}{commit} ({versions})")

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Iterable
+from typing import Literal, get_args
 
 from xpo_bench.statistics import ALPHA, Difference
 
-Verdict = Literal["same", "equivalent", "improved", "regression", "undecided"]
+Verdict = Literal["regression", "undecided", "improved", "equivalent", "same"]
+"""From the worst to the best."""
+ORDER: tuple[Verdict, ...] = get_args(Verdict)
 SEEDS, TASKS = 5, 4
 """Seeds and tasks that the test over tasks needs, each."""
 QUARTER = 0.25
-"""Of a margin: what all tasks together have to move by; a change of rounding has a sign too."""
+"""Of a margin: how far all tasks together have to move; rounding, too, may have a consistent sign."""
+
+
+def worst(verdicts: Iterable[Verdict]) -> Verdict:
+    """The verdict that all of them together come to."""
+    return min(verdicts, key=ORDER.index)
 
 
 def judge(found: Difference, margin: float, better: str | None, adjusted: float | None) -> Verdict:
@@ -20,18 +28,20 @@ def judge(found: Difference, margin: float, better: str | None, adjusted: float 
         adjusted: p, corrected for how many comparisons are made.
 
     Returns:
-        `regression`: worse beyond the margin, and told apart from nothing at 5 % after the correction.
-        `equivalent`: the whole 95 % interval is within the margin on the side that is worse. `improved`: it
-        is beyond it on the other. Else `undecided`.
+        `regression`: worse by more than the margin, and significantly at 5 % after the correction.
+        `equivalent`: the whole 95 % interval is within the margin on the worse side. `improved`: the whole
+        interval is beyond the margin on the better side. Else `undecided`.
     """
     worse = abs(found.mean) if better is None else found.mean if better == "lower" else -found.mean
     if adjusted is not None and adjusted < ALPHA and worse > margin:
         return "regression"
     if found.low is None or found.high is None:
         return "undecided"
-    ends = (found.low, found.high) if better != "higher" else (-found.high, -found.low)
-    if better is not None and ends[1] < -margin:
+    # The interval as seen from the worse side: values above 0 are worse, whichever direction is better.
+    low, high = (found.low, found.high) if better != "higher" else (-found.high, -found.low)
+    if better is not None and high < -margin:
         return "improved"
-    if ends[1] < margin and (better is not None or ends[0] > -margin):
+    # A metric with a better side is equivalent when it is no worse; one without must not move either way.
+    if high < margin and (better is not None or low > -margin):
         return "equivalent"
     return "undecided"

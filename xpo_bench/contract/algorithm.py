@@ -51,8 +51,7 @@ class Tools(Protocol):
     def generate(
         self, prompts: Sequence[str], samples: int, temperature: float = 1.0, top_k: int = 0
     ) -> list[list[Completion]]:
-        """`samples` independent completions of every prompt from the CURRENT policy; `top_k=0` keeps the full
-        support.
+        """`samples` completions of every prompt from the CURRENT policy; `top_k=0` keeps the full support.
 
         On a language model their texts carry the token ids that were drawn (`Text`), which are what is scored
         wherever such a text is made part of a `Completion`, `Pair` or `Single`. A text made from it (cut,
@@ -107,7 +106,7 @@ class Algorithm:
     broken.
     """
     accepts: ClassVar[type] = Pair
-    """`Pair` or `Single`; pairs are split into singles for algorithms that accept singles."""
+    """`Pair` or `Single`; for algorithms on unpaired examples a pair becomes two of them."""
     groups: ClassVar[Mapping[str, Group]] = PAIR_GROUPS
     """What is scored, and how; the runner derives all computation from it."""
     batch_coupled: ClassVar[bool] = False
@@ -134,7 +133,7 @@ class Algorithm:
         return (Stage(),)
 
     def shape_data(self, examples: Sequence[Example], tools: Tools) -> Sequence[Example]:
-        """The examples to train on; the given ones by default. Called once, or at every refresh of a stage."""
+        """The examples to train on, by default those given. Called once, or at every refresh of a stage."""
         return examples
 
     def stage_examples(self, stage: int, examples: Sequence[Example]) -> Sequence[Example]:
@@ -157,7 +156,7 @@ class Algorithm:
         return out
 
     def columns(self, examples: Sequence[Any]) -> Mapping[str, Sequence[float]]:
-        """Numbers per example that the loss reads from `Step.columns`; for singles, `desirable` (1 or 0)."""
+        """Numbers per example that the loss reads from `Step.columns`; of a `Single`, `desirable`, 1 or 0."""
         if self.accepts is Single:
             return {"desirable": [float(e.desirable) for e in examples]}
         return {}
@@ -171,8 +170,7 @@ class Algorithm:
         raise TypeError(f"{type(self).__name__} does not define loss()")
 
     def state(self) -> Mapping[str, float | Tensor]:
-        """What the algorithm carries from step to step: name -> initial value, a finite number (spec 2).
-        Nothing by default.
+        """Initial state of the algorithm: name -> a finite number (spec 2). Empty by default.
 
         It arrives in `Step.state`, each value of shape `(..., 1)`: one per run. A float field, or what is
         computed from fields, may be a value. The state begins anew where the optimizer's does: at every stage

@@ -1,6 +1,4 @@
-"""Preference data: pairs, unpaired examples, what their texts say about tokens, and worlds whose optimum is
-known.
-"""
+"""Preference data: pairs, unpaired examples, token ids of their texts, and worlds with a known optimum."""
 
 from __future__ import annotations
 
@@ -10,8 +8,7 @@ from typing import Any, Literal
 
 
 class Text(str):
-    """A prompt or a completion that says how it becomes tokens, where that is not what the tokenizer does
-    with plain text.
+    """A prompt or completion with its own way into tokens, other than the tokenizer's for plain text.
 
     It is the same string in every other respect, and travels inside `Completion`, `Pair` and `Single` as any
     string does.
@@ -53,7 +50,7 @@ class Text(str):
 
     @classmethod
     def of(cls, text: str, **changes: Any) -> Text:
-        """The same text, with some of what it says about its tokens changed."""
+        """The same text with some attributes of its tokens replaced."""
         known = {name: getattr(text, name) for name in cls.__slots__} if isinstance(text, cls) else {}
         return cls(str(text), **(known | changes))
 

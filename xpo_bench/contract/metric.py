@@ -95,9 +95,7 @@ class Evaluation:
 
     @property
     def margin(self) -> Array:
-        """Δ = log-ratio of chosen − log-ratio of rejected against the initial policy, nats, shape (R, E);
-        pairs only.
-        """
+        """Log-ratio of chosen minus that of rejected, nats, shape (R, E); pairs only."""
         value: Array = (self.chosen_logp - self.chosen_ref) - (self.rejected_logp - self.rejected_ref)
         return value
 
@@ -152,7 +150,7 @@ class History:
 
         The first is read at the last evaluation at or before 0.8 of the steps the run made, and is NaN where
         that evaluation lies in the first half of the run and is not the very step: a policy that was set in
-        closed form has no course to speak of.
+        closed form has no curve to speak of.
         """
         due = 0.8 * self.final_step
         early = self.recorded & (self.steps[:, None] <= due + 1e-9)
@@ -215,6 +213,6 @@ def metric(
 
 
 def metric_of(function: Any) -> Metric | None:
-    """What `metric` said of a function; None where it said nothing."""
+    """The declaration that `metric` attached to a function; None without one."""
     found = getattr(function, "metric", None)
     return found if isinstance(found, Metric) else None

@@ -1,6 +1,4 @@
-"""Settings of a cell: stages, training budget, policy and data source; their field names are words of the
-command line.
-"""
+"""Settings of a cell: stages, training budget, policy and data source; fields are command-line words."""
 
 from __future__ import annotations
 
@@ -18,9 +16,9 @@ class Stage:
     """One stretch of training with a fixed data set and a fixed reference.
 
     Args:
-        share: share of the step budget; the shares of an algorithm's stages sum to 1.
+        share: fraction of the step budget; those of an algorithm's stages sum to 1.
         reference: `"initial"` is the task's initial policy, `"previous"` the policy at the stage's start.
-        restart: start with fresh optimizer state, learning-rate schedule and `Algorithm.state`.
+        restart: start with new optimizer state, learning-rate schedule and `Algorithm.state`.
         refresh: when set, `shape_data` is called every `refresh` steps with the next batch of rows, so that
             it can sample from the CURRENT policy (on-policy training); what it returns is used in full at
             each step.
@@ -51,7 +49,7 @@ class Budget:
 
     steps: Annotated[int, Gt(0), Doc("optimizer steps")] = 2000
     batch_size: Annotated[
-        int, Gt(0), Doc("data rows per step; a pair counts once, also when it is split into two singles")
+        int, Gt(0), Doc("data rows per step; a pair counts once, also when it becomes two unpaired examples")
     ] = 4096
     optimizer: Annotated[Optimizer, Doc("update rule, torch defaults without weight decay")] = "adam"
     lr: Annotated[float, Gt(0), Doc("learning rate of algorithms that the task's table does not name")] = 0.05
@@ -65,10 +63,10 @@ class Budget:
         float, Ge(0), Lt(0.5), Doc("probability that a training row is flipped, once per seed")
     ] = 0.0
     heldout: Annotated[
-        float, Ge(0), Lt(1), Doc("share of rows held out when the data has no split column")
+        float, Ge(0), Lt(1), Doc("fraction of rows held out when the data has no split column")
     ] = 0.0
     warmup: Annotated[
-        float, Interval(ge=0, lt=1), Doc("share of the steps with linearly rising learning rate")
+        float, Interval(ge=0, lt=1), Doc("fraction of the steps with linearly rising learning rate")
     ] = 0.0
     clip: Annotated[float, Ge(0), Doc("gradient-norm limit; 0 is off")] = 0.0
     dtype: Annotated[
@@ -79,40 +77,46 @@ class Budget:
         int,
         Ge(0),
         Doc(
-            "language models: tokens per step at most, prompts and completions, in place of batch_size; 0 is off"
+            "language models: tokens per step at most, prompts and completions, "
+            "in place of batch_size; 0 is off"
         ),
     ] = 0
     micro_batch: Annotated[int, Ge(0), Doc("data rows per forward pass; 0 is the whole batch")] = 0
     checkpointing: Annotated[
         bool,
         Doc(
-            "language models: recompute activations in the backward pass: less memory, more time, the same numbers"
+            "language models: recompute activations in the backward pass: "
+            "less memory, more time, the same numbers"
         ),
     ] = False
     packing: Annotated[
         bool,
         Doc(
-            "language models: prompts share rows without padding where the model's attention can; false pads rows"
+            "language models: several prompts in a row without padding where the model's attention can; "
+            "false pads rows"
         ),
     ] = True
     fsdp: Annotated[
         bool,
         Doc(
-            "language models by several processes: each keeps a share of every layer, for models that fit on no one device"
+            "language models by several processes: each keeps a part of every layer, "
+            "for models that fit on no one device"
         ),
     ] = False
     ensemble: Annotated[
         int,
         Gt(0),
         Doc(
-            "copies of a language model that train as one computation: seeds and float settings of one algorithm"
+            "copies of a language model that train as one computation: "
+            "seeds and float settings of one algorithm"
         ),
     ] = 1
     warm_start: Annotated[
         int,
         Ge(0),
         Doc(
-            "supervised steps on the corpus or the chosen completions before training, shared by all algorithms"
+            "supervised steps on the corpus or the chosen completions before training, "
+            "shared by all algorithms"
         ),
     ] = 0
     warm_start_lr: Annotated[float, Gt(0), Doc("learning rate of the warm start (AdamW)")] = 1e-3
@@ -153,13 +157,13 @@ class ModelSpec:
     ] = 0
     lora_alpha: Annotated[int, Gt(0), Doc("scale of the adapters, applied as alpha/rank")] = 32
     trust_remote_code: Annotated[bool, Doc("run code that a hub repository ships")] = False
-    template_date: Annotated[
-        date, Doc("the day that a chat template is told, where it writes today's date")
-    ] = TEMPLATE_DATE
+    template_date: Annotated[date, Doc("the date that a chat template writes where it asks for today's")] = (
+        TEMPLATE_DATE
+    )
 
     @property
     def tabular(self) -> bool:
-        """Whether the policy is exact over the actions of a world, and trains many runs as one computation."""
+        """Whether the policy is exact over the actions of a world; such runs train as one computation."""
         return self.name in ("tabular", "linear")
 
 
@@ -176,7 +180,7 @@ class DataSpec:
         "error"
     )
     truncate: Annotated[
-        Literal["prompt", "completion", "drop"], Doc("what gives way in rows longer than the context")
+        Literal["prompt", "completion", "drop"], Doc("what is truncated in rows longer than the context")
     ] = "prompt"
     columns: Annotated[Mapping[str, str] | None, Doc("name that a layout reads -> column of the set")] = None
     rankings: Annotated[

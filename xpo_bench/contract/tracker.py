@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 
 class Tracker:
-    """What a tracker is told; every method may be left out.
+    """Follows a run while it runs; every method may be left out.
 
     One instance follows one run, in the process that writes its records. Cells that train as one computation
     run side by side, so what belongs to a cell is kept by its `key`. What a method raises is reported, and
@@ -28,9 +28,7 @@ class Tracker:
         self.folder = run / "tracking" / type(self).name
 
     def run_start(self, cell: Mapping[str, Any]) -> None:
-        """A cell starts: `key`, `algorithm`, `config`, `task`, `seed`, `experiment`. One that is run again
-        starts again.
-        """
+        """A cell starts, or starts again: `key`, `algorithm`, `config`, `task`, `seed`, `experiment`."""
 
     def step_end(self, cell: Mapping[str, Any], step: int, metrics: Mapping[str, float]) -> None:
         """A cell has been evaluated at a step."""

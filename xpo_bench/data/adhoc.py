@@ -47,7 +47,7 @@ class AdHoc(Task):
     on_bad_row: Annotated[Literal["error", "skip"], Doc("refuse the set, or skip and count bad rows")] = (
         "error"
     )
-    heldout: Annotated[float, Doc("share of rows held out when the data has no split column")] = 0.0
+    heldout: Annotated[float, Doc("fraction of rows held out when the data has no split column")] = 0.0
     columns: Annotated[Mapping[str, str] | None, Doc("name that a layout reads -> column of the set")] = None
     rankings: Annotated[
         Literal["all", "best"] | None,
@@ -55,7 +55,7 @@ class AdHoc(Task):
     ] = None
 
     def data(self, seed: int, model: ModelSpec) -> Dataset:
-        """The rows of the set; a held-out share is drawn once for all seeds."""
+        """The rows of the set; a held-out fraction is drawn once for all seeds."""
         spec = DataSpec(
             source=self.source,
             world=self.world,

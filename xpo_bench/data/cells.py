@@ -43,8 +43,7 @@ _VALUE_ENDS, _VALUE_STARTS = frozenset("}]'\""), frozenset("{['\"")
 
 
 def structure(value: object) -> Any:
-    """A value as it is, and text that spells a list or an object as that list or object; other text as it
-    is."""
+    """The value of a cell: text that spells a list or an object becomes it, anything else stays."""
     if not isinstance(value, str) or not value.lstrip().startswith(("[", "{", "array(")):
         return value
     text = value.strip()
@@ -61,8 +60,7 @@ def structure(value: object) -> Any:
 
 
 def _printed(text: str) -> Any:
-    """Python's spelling, also as numpy and pandas print lists of objects: no comma between items, and
-    `array([...], dtype=object)` within.
+    """Python's spelling, also that of numpy and pandas: no comma between items, `array([...], dtype=object)`.
 
     Commas are put between two values that follow one another; string literals are stepped over whole.
 
@@ -99,8 +97,7 @@ def is_message(value: object) -> bool:
 
 
 def spells_messages(value: object) -> bool:
-    """Text of a message, or of a list that begins with one; also one that begins like messages and cannot be
-    read."""
+    """Whether text is a message or begins like a list of messages, readable or not."""
     if not isinstance(value, str) or not value.lstrip().startswith(("[", "{", "array(")):
         return False
     if not _NAMES.search(value):

@@ -37,9 +37,7 @@ NOT_TEXT = ("image", "images", "video", "videos", "audio", "audios", "documents"
 
 
 class Chat:
-    """Renders the conversational rows of one data set for one model; the template is looked up at the first
-    of them.
-    """
+    """Renders conversational rows of one data set for one model, whose template is looked up at the first."""
 
     def __init__(self, model: ModelSpec) -> None:
         self.model = model
@@ -47,16 +45,14 @@ class Chat:
 
     @property
     def kind(self) -> Literal["model", "plain"] | None:
-        """What rendered the rows so far: the model's chat template or the plain one; None where all were
-        text.
-        """
+        """Renderer of the rows so far: the model's chat template or the plain one; None for text alone."""
         if not self._used:
             return None
         return "model" if self._template.rendered else "plain"
 
     @property
     def date(self) -> str | None:
-        """The day that the template was told, where it asked for today's."""
+        """The date that the template wrote where it asked for today's."""
         return self._template.date if self._used else None
 
     def row(self, row: Row) -> Row:
@@ -126,7 +122,8 @@ class Chat:
         if left_out(prompt, before, history=True) and not left_out(prompt, whole, history=True):
             raise BadRow(
                 "prompt changed by the chat template",
-                "the chat template changes the prompt once a completion follows it, so the two cannot be told apart; "
+                "the chat template changes the prompt once a completion follows it, "
+                "so the two cannot be separated; "
                 "give prompt and completions as text",
             )
         require_shown(prompt, before, "prompt", history=True)
@@ -259,7 +256,7 @@ def _content(content: Any, where: str) -> str:
 
 
 def _implicit(chosen: list[Message], rejected: list[Message]) -> dict[str, list[Message]]:
-    """The shared messages as prompt; the last message of each conversation is always left to its completion."""
+    """The common messages as prompt; the last message of each conversation always stays its completion."""
     if chosen == rejected:
         raise BadRow("chosen equals rejected", "chosen == rejected; a pair needs two different completions")
     shared = 0
@@ -293,9 +290,7 @@ def _visible(message: Message) -> bool:
 
 
 def _conversation(prompt: Sequence[Message], completion: Sequence[Message]) -> list[Message]:
-    """The whole conversation; a message of the assistant at the prompt's end goes on in the completion's
-    first.
-    """
+    """The whole conversation; an assistant's message at the prompt's end continues in the completion."""
     if prompt[-1]["role"] != "assistant":
         return [*prompt, *completion]
     first = {**prompt[-1], **completion[0], "content": said(prompt[-1]) + said(completion[0])}

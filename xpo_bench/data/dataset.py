@@ -1,4 +1,7 @@
-"""Data sets as tasks hand them out: loading, splitting, label noise, fingerprints."""
+"""Data sets as tasks return them: loading, splitting, label noise, fingerprints.
+
+The names in `__all__` are public: tasks of third parties may import them.
+"""
 
 from __future__ import annotations
 
@@ -21,6 +24,8 @@ from xpo_bench.data.sources import Loaded
 from xpo_bench.data.world_file import world_of
 from xpo_bench.errors import DataError
 
+__all__ = ["dataset_of", "load_dataset"]
+
 TABULAR = ModelSpec()
 
 
@@ -34,7 +39,7 @@ def load_dataset(
     the world come from all rows.
 
     Args:
-        heldout: share of rows in [0, 1).
+        heldout: fraction of rows in [0, 1).
         model: whose chat template conversational rows are rendered with.
 
     Raises:
@@ -80,9 +85,7 @@ def examine(
     rng: np.random.Generator,
     model: ModelSpec = TABULAR,
 ) -> Examined:
-    """The data set of raw rows, with the rows' numbers and the bad ones among them; it may hold out all of
-    them.
-    """
+    """The data set of raw rows, with the rows' numbers and the bad ones; it may hold out all of them."""
     source = loaded.source
     chat = Chat(model)
     arranged = arrange(loaded.rows, source, spec.columns, spec.rankings)
@@ -111,9 +114,7 @@ def examine(
 
 
 def about(dataset: Dataset) -> str | None:
-    """One line on how the rows of a set were read, where that is not plain: its layout, what was dropped,
-    what is odd.
-    """
+    """One line on what is unusual about a set: its layout, dropped rows, notes; None for a plain one."""
     told = []
     if dataset.layout and (dataset.layout != TRL or dataset.columns):
         names = ", ".join(f"{new} from {old}" for new, old in dataset.columns.items())
@@ -160,9 +161,7 @@ def _texts(e: Example) -> tuple[str, ...]:
 
 
 def fingerprint(dataset: Dataset) -> str:
-    """blake2b (32 hex digits) of what can change results: rows in order, their split, kind, and the world in
-    table order.
-    """
+    """blake2b (32 hex digits) of all that can change results: rows in order, split, kind and world."""
     digest = blake2b(digest_size=16)
 
     encode = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode

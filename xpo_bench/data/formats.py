@@ -27,7 +27,8 @@ UNPAIRED = ("prompt", "completion", "label")
 COLUMNS = frozenset({*PAIRED, *UNPAIRED, *VOTES, "p_chosen", "split", "source", "topic"})
 """Every column that decides what an example is."""
 PASSED = (
-    "tools", "chat_template_kwargs", "system", "images", "image", "videos", "video", "documents", "audio", "audios",
+    "tools", "chat_template_kwargs", "system", "images", "image", "videos", "video", "documents",
+    "audio", "audios",
 )  # fmt: skip
 """Columns that may change a prompt: handed on as they are, to be rendered or refused by name."""
 SCORES = {
@@ -190,7 +191,7 @@ def told(first: Sequence[tuple[int, str]], dropped: Mapping[str, int], rows: int
 
 
 def to_singles(examples: Iterable[Example]) -> list[Single]:
-    """Unpaired rows: a pair becomes chosen (desirable) and rejected (undesirable), adjacent, in this order."""
+    """Unpaired examples; a pair becomes chosen (desirable), then rejected (undesirable)."""
     out: list[Single] = []
     for e in examples:
         if isinstance(e, Pair):

@@ -1,5 +1,4 @@
-"""Preference sets by hub id: the files of one commit of the repository, downloaded whole, streamed, or from
-the local cache.
+"""Preference sets by hub id: files of one commit, downloaded, streamed, or from the local cache.
 
 The client's data-set builder says which files make which split. They are read by the readers of local files,
 so that a set is the same rows either way: the builders' own readers guess types, and texts such as `None`,
@@ -33,8 +32,7 @@ LOSSLESS = "parquet"
 
 
 class HubRows(NamedTuple):
-    """Rows of a hub set with its own splits as their `split` column, and the commit that they were read
-    from."""
+    """Rows of a hub set, with its own splits as their `split` column, and the commit."""
 
     rows: list[Row]
     revision: str
@@ -77,10 +75,12 @@ def _load(asked: Asked, name: str) -> HubRows:
         if several := re.search(r"Config name is missing.*?\[(.*?)\]", str(error), re.DOTALL):
             names = several[1].replace("'", "").replace('"', "")
             raise DataError(
-                f"hub data set {name!r} has several configurations ({names}); name one: {asked.repository}:NAME"
+                f"hub data set {name!r} has several configurations ({names}); name one: "
+                f"{asked.repository}:NAME"
             ) from None
         raise UnreachableError(
-            f"hub data set {name!r} cannot be reached or read ({first_line(error)}); want an existing id, or a local file"
+            f"hub data set {name!r} cannot be reached or read ({first_line(error)}); "
+            "want an existing id, or a local file"
         ) from None
 
 
@@ -144,8 +144,7 @@ def _at_hub(asked: Asked, sha: str) -> Listing:
 
 @lru_cache(maxsize=64)
 def _resolve(repository: str, asked: str | None) -> str:
-    """The commit that the hub means by a revision: one request without retries, so that no network is noticed
-    at once."""
+    """The commit of a revision: one request without retries, so that a missing network shows at once."""
     from huggingface_hub import HfApi
     from huggingface_hub.errors import EntryNotFoundError
 
@@ -195,7 +194,8 @@ def _prepared(asked: Asked, revision: str) -> HubRows | None:
         return HubRows(asked.rows(dict(builder.as_dataset()), partial(_table, asked)), sha)
     if copies:
         raise UnreachableError(
-            f"hub data set {asked.repository!r}: the only copy was prepared from {kinds[0]} files by a reader that "
+            f"hub data set {asked.repository!r}: the only copy was prepared from {kinds[0]} files by "
+            "a reader that "
             "guesses types, so that texts such as 007 or None are lost; go online, or "
             f"`hf download --repo-type dataset {asked.repository}`"
         )

@@ -18,8 +18,7 @@ _SHARD = re.compile(r"(.*)-(\d{5})-of-(\d{5})(\..*)")
 
 
 class Asked(NamedTuple):
-    """A hub id in parts, and how much of it is wanted: the first `limit` rows of each split, by
-    `--columns`."""
+    """A hub id in parts, and the request: the first `limit` rows of each split, by `--columns`."""
 
     repository: str
     configuration: str | None
@@ -28,14 +27,14 @@ class Asked(NamedTuple):
     columns: tuple[tuple[str, str], ...]
 
     def rows(self, splits: Mapping[str, Sequence[Any]], read: Any) -> list[Row]:
-        """The rows of the train split, then those of the held-out ones; `read` gives the rows of a split's
-        parts."""
+        """Rows of the train split, then of the held-out ones; `read` gives the rows of a split's parts."""
         suffix = "" if "train" in splits else SPLIT_SUFFIX
         names = {split: split.removesuffix(suffix) for split in splits if split.endswith(suffix)}
         names = {split: name for split, name in names.items() if name == "train" or name in HELDOUT_SPLITS}
         if "train" not in names.values():
             raise DataError(
-                f"hub data set {self.repository!r} has no split called train but {', '.join(map(str, splits))}; "
+                f"hub data set {self.repository!r} has no split called train but "
+                f"{', '.join(map(str, splits))}; "
                 "save one as .parquet and give the file"
             )
         return [
@@ -105,7 +104,8 @@ def check(asked: Asked, listing: Listing) -> None:
         for file in files:
             if kind_of(file.name) is None:
                 raise DataError(
-                    f"hub data set {asked.repository!r}: {file.name} is of no known kind; want {', '.join(READERS)}"
+                    f"hub data set {asked.repository!r}: {file.name} is of no known kind; "
+                    f"want {', '.join(READERS)}"
                 )
             if shard := _SHARD.fullmatch(file.name):
                 have = sum(

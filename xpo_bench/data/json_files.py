@@ -35,7 +35,8 @@ def json_rows(file: IO[bytes], reading: Reading) -> Numbered:
         content = _wrapped(content, where)
     if not isinstance(content, list):
         raise DataError(
-            f"{where}: holds {_word(content)}; want a list of objects, a row each (one object per line is .jsonl)"
+            f"{where}: holds {_word(content)}; want a list of objects, "
+            "a row each (one object per line is .jsonl)"
         )
     for number, item in enumerate(content, 1):
         yield number, _object(item, f"{where} row {number}")

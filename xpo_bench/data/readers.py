@@ -1,5 +1,4 @@
-"""Readers of single files: .parquet, .jsonl, .json, .csv and .tsv, plain or packed, from a disk or a hub
-alike.
+"""Readers of single files: .parquet, .jsonl, .json, .csv and .tsv, also compressed, local or on a hub.
 
 A reader turns one open binary file into numbered rows of raw columns. Texts stay the texts that the file
 holds: no reader guesses types, so that `None`, `NA`, `007` and dates are what they were.
@@ -48,7 +47,8 @@ def rows_of(name: str, file: IO[bytes], reading: Reading) -> Numbered:
     kind = kind_of(name)
     if kind is None:
         raise DataError(
-            f"{reading.where}: unknown kind of file; want {', '.join(READERS)}, or one of them with {', '.join(COMPRESSED)}"
+            f"{reading.where}: unknown kind of file; want {', '.join(READERS)}, "
+            f"or one of them with {', '.join(COMPRESSED)}"
         )
     suffix, compression = kind
     if compression is None:

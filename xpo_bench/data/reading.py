@@ -1,4 +1,4 @@
-"""How a file is read: what its reader is told, and what the readers share."""
+"""How a file is read: the request that its reader gets, and what is common to all readers."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""What of a conversation its rendering shows: what a template leaves out of it, and which stretches are the
-assistant's.
-"""
+"""What a rendering shows of a conversation: omitted parts, and the assistant's stretches."""
 
 from __future__ import annotations
 
@@ -23,9 +21,7 @@ def said(message: Message) -> str:
 
 
 def require_shown(messages: Sequence[Message], text: str, where: str, *, history: bool) -> None:
-    """Refuse a row of which the template leaves something out: its score would be the same whatever that
-    says.
-    """
+    """Refuse a row of which the template omits something: its score would not depend on it."""
     found = left_out(messages, text, history=history)
     if found:
         raise _left_out(messages, *found, where)
@@ -85,8 +81,7 @@ def _changed(message: Message, *, history: bool) -> Iterator[tuple[str, str]]:
 
 
 def left_out(messages: Sequence[Message], text: str, *, history: bool) -> tuple[int, str] | None:
-    """Number and text of the first part of a message that a rendering does not hold, in the order of the
-    messages.
+    """Number and text of the first part of a message that a rendering lacks, in the order of messages.
 
     Spaces do not count, since templates strip and indent, nor how a template of tools escapes text. From
     earlier answers (`history`) templates drop the reasoning, on purpose: a model reads none either when it
@@ -103,9 +98,7 @@ def left_out(messages: Sequence[Message], text: str, *, history: bool) -> tuple[
 
 
 def _parts(message: Message, history: bool) -> list[str]:
-    """What has to stand in a rendering, in this order. Templates write the marks of reasoning themselves, or
-    read them.
-    """
+    """Parts that a rendering must contain, in this order; templates write or read the marks of reasoning."""
     content, thoughts = said(message), []
     if message["role"] == "assistant":
         reasoning, closed, content = content.rpartition("</think>")
@@ -129,9 +122,11 @@ def _forms(part: str) -> list[str]:
 
 
 def _answer_end(part: str, whole: str, begin: int) -> int:
-    """Where an answer ends before which the template leaves something out once another turn follows it, such
-    as an empty `<think>`: behind the longest end of `part`, in which the answer is the last, with which
-    `whole` goes on at `begin`."""
+    """End of an answer of which the template omits something once another turn follows.
+
+    Such as an empty `<think>`: the end lies behind the longest suffix of `part`, in which the answer is the
+    last, with which `whole` goes on at `begin`.
+    """
     place = next(place for place in range(begin, len(part) + 1) if whole.startswith(part[place:], begin))
     return begin + len(part) - place
 
@@ -148,8 +143,7 @@ def spoken_in(
     start: int,
     options: Mapping[str, Any],
 ) -> list[tuple[int, int]] | None:
-    """Stretches of a completion that are the assistant's, counted from the completion's start; None where all
-    of it is.
+    """The assistant's stretches of a completion, from its start; None where all of it is.
 
     Args:
         messages: the whole conversation. own: the completion's, the last of them; the first may begin in the
@@ -180,8 +174,9 @@ def spoken_in(
             end = _answer_end(part, whole, begin)
         if begin < start or begin > end or left_out([message], whole[begin:end], history=not last):
             raise BadRow(
-                "turns cannot be told apart",
-                "the chat template rewrites an answer once another turn follows it; want completions of one message",
+                "turns cannot be separated",
+                "the chat template rewrites an answer once another turn follows it; "
+                "want completions of one message",
             )
         out.append((begin - start, end - start))
     return out

@@ -1,4 +1,7 @@
-"""Where rows come from: a local file, a name under `XPO_BENCH_DATA`, or a hub id. Rows are raw columns here."""
+"""Sources of raw rows: a local file, a name under `XPO_BENCH_DATA`, or a hub id.
+
+The names in `__all__` are public: tasks of third parties may import them.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,7 @@ NAME = re.compile(r"[A-Za-z0-9_][\w.-]*")
 
 
 class Loaded(NamedTuple):
-    """Raw rows, numbered from 1 (line numbers in .jsonl), where they came from, and the commit of a hub set."""
+    """Raw rows, numbered from 1 (line numbers in .jsonl), their source, and the commit of a hub set."""
 
     rows: NumberedRows
     source: str
@@ -76,7 +79,8 @@ def read_file(path: Path, limit: int | None = None, columns: Mapping[str, str] |
     """
     if kind_of(path.name) is None:
         raise DataError(
-            f"{path}: unknown kind of file; want {', '.join(READERS)}, or one of them with {', '.join(COMPRESSED)}"
+            f"{path}: unknown kind of file; want {', '.join(READERS)}, "
+            f"or one of them with {', '.join(COMPRESSED)}"
         )
     try:
         with path.open("rb") as file:
@@ -111,4 +115,5 @@ def first(rows: Iterable[tuple[int, Row]], limit: int | None) -> Iterator[tuple[
 def _not_found() -> str:
     folder = os.environ.get(VARIABLE)
     under = "holds no such name" if folder else "is not set"
-    return f"give a {', '.join(READERS)} file, a hub id OWNER/NAME[@REVISION], or a name under {VARIABLE} (which {under})"
+    files = ", ".join(READERS)
+    return f"give a {files} file, a hub id OWNER/NAME[@REVISION], or a name under {VARIABLE} (which {under})"

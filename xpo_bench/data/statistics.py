@@ -1,5 +1,4 @@
-"""What the rows of a preference set say about each other: repetitions, contradictions, cycles, lengths, edit
-distances.
+"""Statistics over the rows of a preference set: repetitions, contradictions, cycles, lengths, distances.
 
 Pure functions of examples. Nothing here knows a model or a tokenizer: completions are compared as texts.
 """
@@ -43,8 +42,7 @@ class Shared(NamedTuple):
 
 
 class Contradictions(NamedTuple):
-    """Comparisons (two completions of one prompt), those of them that rows decide both ways, and the rows of
-    these.
+    """Comparisons (two completions of one prompt), those that rows decide both ways, and their rows.
 
     For unpaired rows a comparison is one completion of one prompt, and it is contradictory where both labels
     occur.
@@ -56,9 +54,7 @@ class Contradictions(NamedTuple):
 
 
 class Triples(NamedTuple):
-    """Triples of completions of one prompt whose three comparisons are all decided, and those that are
-    cycles.
-    """
+    """Triples of completions of one prompt with three decided comparisons, and those that are cycles."""
 
     compared: int
     cyclic: int
@@ -119,9 +115,7 @@ def decided(pairs: Sequence[Pair]) -> Counter[tuple[str, str, str]]:
 
 
 def contradictions(examples: Sequence[Example]) -> Contradictions:
-    """Comparisons that are decided both ways: a > b and b > a for one prompt, or one completion with both
-    labels.
-    """
+    """Comparisons decided both ways: a > b and b > a for one prompt, or a completion with both labels."""
     sides: dict[Hashable, Counter[bool]] = {}
     for e in examples:
         if isinstance(e, Single):
@@ -185,8 +179,7 @@ def edit_distances(
     pairs: Sequence[tuple[Sequence[Hashable], Sequence[Hashable]]],
     tell: Callable[[int], None] = lambda done: None,
 ) -> Numbers:
-    """Levenshtein distance over the length of the longer side, 0 (equal) to 1, of texts or of token ids;
-    shape (n,).
+    """Levenshtein distance over the longer side's length, 0 (equal) to 1, of texts or ids; shape (n,).
 
     Args:
         tell: is called with the number of pairs that are done, now and then.

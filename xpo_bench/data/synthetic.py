@@ -1,7 +1,7 @@
 """Synthetic worlds with a known truth, and labelled pairs drawn from them.
 
 A world depends on its name and version alone, so that it is the same for every seed and on every machine;
-only the pairs are drawn anew.
+only the pairs are drawn anew. The names in `__all__` are public: tasks of third parties may import them.
 """
 
 from __future__ import annotations
@@ -14,6 +14,16 @@ import numpy as np
 from xpo_bench.contract.examples import Pair, World
 from xpo_bench.errors import DataError
 from xpo_bench.random_streams import stream
+
+__all__ = [
+    "Annotators",
+    "bradley_terry_world",
+    "covered_actions",
+    "nuisance",
+    "preference",
+    "sample_pairs",
+    "world_stream",
+]
 
 LEAST_SPAN = 8.0
 """Least difference between the best and the worst reward of a prompt."""
@@ -48,8 +58,9 @@ def bradley_terry_world(name: str, version: str, prompts: int, actions: int) -> 
 
 
 def covered_actions(world: World, name: str, version: str, coverage: float) -> dict[str, tuple[str, ...]]:
-    """The `coverage` share of each prompt's actions (at least two) that may occur in data; a larger share
-    contains a smaller.
+    """The `coverage` fraction of each prompt's actions, at least two, that may occur in data.
+
+    A larger fraction contains a smaller one.
     """
     out: dict[str, tuple[str, ...]] = {}
     for i, (prompt, texts) in enumerate(world.actions.items()):
@@ -94,9 +105,7 @@ class Annotators:
 
 
 def nuisance(world: World, name: str, version: str, *what: str | int) -> dict[str, dict[str, float]]:
-    """A standard normal number for every action, fixed by the world's version: lengths, tastes of an
-    annotator.
-    """
+    """A standard normal number per action, fixed by the world's version: lengths, tastes of an annotator."""
     return {
         prompt: dict(
             zip(

@@ -1,4 +1,4 @@
-"""Rows of tables: .csv, .tsv and .parquet files. No type is guessed, so that texts stay what they were."""
+"""Rows of .csv, .tsv and .parquet files. No type is guessed, so that texts stay as they are."""
 
 from __future__ import annotations
 
@@ -50,20 +50,23 @@ def _check_separator(names: list[str], where: str, separator: str) -> None:
     for other, word in ((";", "semicolons"), ("\t", "tabs"), (",", "commas"), ("|", "bars")):
         if len(names) == 1 and other != separator and names[0].count(other) > 1:
             raise DataError(
-                f"{where}: its columns look separated by {word}; save it as .csv with commas or as .tsv with tabs"
+                f"{where}: its columns look separated by {word}; "
+                "save it as .csv with commas or as .tsv with tabs"
             )
 
 
 def _unread(names: Sequence[str], kept: Collection[str], number: int) -> dict[str, None]:
-    """Columns that are not read, as missing: in the first row, for errors that name every column, and in all
-    rows where nothing of what is read is a preference set by itself."""
+    """Columns that are left unread, as missing ones.
+
+    In the first row, for errors that name every column; and in all rows where the columns that are read are
+    no preference set by themselves.
+    """
     whole = set(PAIRED) <= set(kept) or set(UNPAIRED) <= set(kept)
     return {} if whole and number > 1 else dict.fromkeys(name for name in names if name not in kept)
 
 
 def _frames(file: IO[bytes], reading: Reading, separator: str) -> Iterator[pd.DataFrame]:
-    """A CSV file as data frames of text, so many rows at a time; the first row of the first one is the
-    header."""
+    """A CSV file as data frames of text, so many rows at a time; the header is the first row of the first."""
     import pandas as pd
 
     frames = None
@@ -95,8 +98,10 @@ def _frames(file: IO[bytes], reading: Reading, separator: str) -> Iterator[pd.Da
 
 
 def _typed(column: str, value: object) -> object:
-    """CSV knows no types: every cell is text, and numbers are read from it once it is known which columns
-    hold them. A field that is not there is missing, and so is a label, a split or a source without text."""
+    """Values of a row of CSV, which has no types: numbers are read once their columns are known.
+
+    A missing field is missing, and so is a label, a split or a source without text.
+    """
     if not isinstance(value, str):
         return None
     return (value or None) if column.strip().lower() in ("label", "split", "source", "topic") else value
@@ -137,8 +142,7 @@ def parquet(file: IO[bytes], reading: Reading) -> Numbered:
 
 
 def _json_decoder(kind: Any, metadata: Any = None) -> Callable[[Any], Any] | None:
-    """What reads the values of a type that holds JSON somewhere inside (extension arrow.json); None where
-    none is."""
+    """Decoder of a type that contains JSON (extension arrow.json); None for other types."""
     import pyarrow as pa
 
     if (
@@ -171,8 +175,7 @@ def _json_decoder(kind: Any, metadata: Any = None) -> Callable[[Any], Any] | Non
 
 
 def _from_json(value: Any) -> Any:
-    """What a JSON cell holds. `datasets` writes a text such as 007, which it takes for JSON, as it is: that
-    is text."""
+    """The value of a JSON cell; `datasets` writes text that it takes for JSON, such as 007, as it is."""
     try:
         return json.loads(value) if isinstance(value, str | bytes) else value
     except ValueError:

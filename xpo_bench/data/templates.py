@@ -1,6 +1,4 @@
-"""What makes text of conversations: the chat template of a model, or the suite's plain one for models
-without.
-"""
+"""Renderers of conversations: a model's chat template, or the suite's plain one for models without."""
 
 from __future__ import annotations
 
@@ -62,7 +60,7 @@ class Template(Protocol):
 
 @dataclass
 class PlainTemplate:
-    """`User: ...`, a blank line, `Assistant: ...`: for `tiny`, tables and models without a chat template."""
+    """`User: ...`, a blank line, `Assistant: ...`, for policies without a chat template."""
 
     rendered = False
     date: str | None = None

@@ -1,6 +1,4 @@
-"""The validation split: part of the training rows, on which configurations are chosen; held-out rows stay
-unseen.
-"""
+"""The validation split: a part of the training rows that configurations are chosen on."""
 
 from __future__ import annotations
 
@@ -11,8 +9,8 @@ import numpy as np
 from xpo_bench.contract.examples import Dataset
 from xpo_bench.data.world_file import world_of
 
-SHARE = 0.2
-"""Share of the training rows that validate."""
+FRACTION = 0.2
+"""Fraction of the training rows that validate."""
 
 
 def validation_split(dataset: Dataset, rng: np.random.Generator, whole_prompts: bool) -> Dataset | None:
@@ -23,8 +21,8 @@ def validation_split(dataset: Dataset, rng: np.random.Generator, whole_prompts: 
 
     Args:
         rng: the stream named `validation`. whole_prompts: keep the rows of one prompt on one side, for
-            policies that generalise over prompts; a table learns nothing of prompts that it has not seen, so
-            its rows are drawn singly.
+            policies that generalise over prompts; a tabular policy learns nothing of prompts that it has not
+            seen, so its rows are drawn singly.
 
     Returns:
         the divided set, or None where there is one unit only, which cannot be divided.
@@ -36,7 +34,7 @@ def validation_split(dataset: Dataset, rng: np.random.Generator, whole_prompts: 
     if len(units) < 2:
         return None
     order = list(units.values())
-    count = min(max(round(SHARE * len(order)), 1), len(order) - 1)
+    count = min(max(round(FRACTION * len(order)), 1), len(order) - 1)
     out = {i for unit in rng.permutation(len(order))[:count] for i in order[unit]}
     return replace(
         dataset,

@@ -1,5 +1,4 @@
-"""Values of a preference row: labels, probabilities, votes and scores, and what is said of those that cannot
-be used."""
+"""Values of a preference row: labels, probabilities, votes and scores, and errors of unusable ones."""
 
 from __future__ import annotations
 
@@ -11,12 +10,12 @@ from typing import Any
 Row = Mapping[str, Any]
 VOTES = ("votes_chosen", "votes_rejected", "votes_tie")
 TRUE = frozenset({
-    "true", "t", "yes", "y", "1", "1.0", "+1", "good", "desirable", "desired", "positive", "like", "liked", "upvote", "thumbs_up",
-    "thumbs up", "thumbsup", "chosen", "accept", "accepted",
+    "true", "t", "yes", "y", "1", "1.0", "+1", "good", "desirable", "desired", "positive", "like", "liked",
+    "upvote", "thumbs_up", "thumbs up", "thumbsup", "chosen", "accept", "accepted",
 })  # fmt: skip
 FALSE = frozenset({
-    "false", "f", "no", "n", "0", "0.0", "bad", "undesirable", "undesired", "negative", "dislike", "disliked", "downvote",
-    "thumbs_down", "thumbs down", "thumbsdown", "rejected", "reject",
+    "false", "f", "no", "n", "0", "0.0", "bad", "undesirable", "undesired", "negative", "dislike", "disliked",
+    "downvote", "thumbs_down", "thumbs down", "thumbsdown", "rejected", "reject",
 })  # fmt: skip
 
 
@@ -60,8 +59,7 @@ def absent(value: object) -> bool:
 
 
 def label_of(value: object) -> bool:
-    """true or false, 1 or 0, or a word for one of them; nothing else, since what counts as desirable would be
-    a guess."""
+    """true or false, 1 or 0, or a word for one of them; other values would have to be guessed."""
     if isinstance(value, bool):
         return value
     if isinstance(value, str) and (word := value.strip().lower()) in TRUE | FALSE:

@@ -1,5 +1,4 @@
-"""The enumerable world of a preference set: the actions of every prompt, and a side file with reference and
-reward.
+"""The enumerable world of a set: every prompt's actions, and a side file of references and rewards.
 
 The side file is one JSON object, `{"x": {"reference": {"a": 0.4, "b": 0.6}, "reward": {"a": 1.2, "b":
 0.3}}}`. The keys below a prompt are its action set; `reference` (probabilities) and `reward` may each be left
@@ -48,7 +47,8 @@ def world_of(examples: Iterable[Example], world_file: str | Path | None = None) 
     named = {**reference, **reward}
     if not named.keys() & actions.keys():
         raise DataError(
-            f"{world_file}: names no prompt of the data; want the data's own prompts, such as {shown(next(iter(actions)))}"
+            f"{world_file}: names no prompt of the data; want the data's own prompts, "
+            f"such as {shown(next(iter(actions)))}"
         )
     for prompt, texts in actions.items():
         if prompt not in named:
@@ -63,7 +63,8 @@ def world_of(examples: Iterable[Example], world_file: str | Path | None = None) 
     unrewarded = [prompt for prompt in actions if prompt not in reward]
     if unrewarded and len(unrewarded) < len(actions):
         raise DataError(
-            f"{world_file}: prompt {shown(unrewarded[0])} has no reward while others have; want one for every prompt, or none"
+            f"{world_file}: prompt {shown(unrewarded[0])} has no reward while others have; "
+            "want one for every prompt, or none"
         )
     return World(
         actions=actions,
@@ -108,7 +109,8 @@ def read_world(path: str | Path) -> tuple[Table, Table]:
         if len(entry) == 2 and (odd := reference[prompt].keys() ^ reward[prompt].keys()):
             lacking = "reward" if min(odd) in reference[prompt] else "reference"
             raise DataError(
-                f"{where}: {lacking} lacks {shown(min(odd))}; want the same completions in reference and reward"
+                f"{where}: {lacking} lacks {shown(min(odd))}; "
+                "want the same completions in reference and reward"
             )
     return reference, reward
 

@@ -1,4 +1,4 @@
-"""The conformance kit: what every algorithm is checked for, built in or anybody's.
+"""The conformance kit: properties of every algorithm, built-in or third-party.
 
 In a plugin's tests:
 

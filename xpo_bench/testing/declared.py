@@ -1,6 +1,4 @@
-"""Checks of what an algorithm declares: its class variables, its fields, its stages, its examples and its
-module.
-"""
+"""Checks of an algorithm's declarations: class variables, fields, stages, examples and module."""
 
 from __future__ import annotations
 
@@ -28,7 +26,7 @@ from xpo_bench.testing.verdicts import CheckFailed, NotApplicable, require
 from xpo_bench.testing.world import Drifted
 
 ABILITIES = frozenset({"enumerable", "generate", "reward"})
-UNITS = ("nats", "dimensionless", "probability", "share", "ratio", "tokens", "steps", "reward")
+UNITS = ("nats", "dimensionless", "probability", "fraction", "share", "ratio", "tokens", "steps", "reward")
 """Words, one of which stands in the sentence of a field that is a float."""
 IMPORT_BOUND_S = 1.0
 """Seconds of processor time that a plugin's import may take beyond torch; half of torch's own where that is
@@ -84,7 +82,7 @@ def _needed_spec(cls: type[Algorithm]) -> tuple[int, str]:
 
 
 def config_round_trip(algorithm: Algorithm) -> None:
-    """Every configuration survives being written as JSON and read again; unknown fields and NaN are refused."""
+    """Every configuration survives a round trip through JSON; unknown fields and NaN are refused."""
     cls = type(algorithm)
     validated = adapter(cls)
     every = [algorithm, *(other for _, others in variations(algorithm) for other in others)]
@@ -136,9 +134,7 @@ def options_matter(algorithm: Algorithm) -> None:
 
 
 def _outcome(algorithm: Algorithm) -> Any:
-    """All that an algorithm decides, in a form that compares: losses near and far, stages, shaped data,
-    solution.
-    """
+    """All decisions of an algorithm in a comparable form: losses near and far, stages, data, solution."""
     try:
         examples, tools = shaped(algorithm, View(visits=10**6))
     except Exception as error:  # also an outcome: rso with too few candidates says so
@@ -173,9 +169,8 @@ def completions_match(algorithm: Algorithm) -> None:
     examples, _ = shaped(algorithm)
     made = algorithm.completions(examples)
     for name in sorted(set(made) ^ set(algorithm.groups)):
-        raise CheckFailed(
-            f"the group {name!r} is {'returned by completions() only' if name in made else 'not returned by completions()'}"
-        )
+        how = "returned by completions() only" if name in made else "not returned by completions()"
+        raise CheckFailed(f"the group {name!r} is {how}")
     for name, items in made.items():
         require(
             len(items) == len(examples),

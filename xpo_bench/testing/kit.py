@@ -15,16 +15,16 @@ from xpo_bench.testing import declared, loss, state, training
 from xpo_bench.testing.verdicts import CheckFailed, NotApplicable, Raised
 
 Verdict = Literal["ok", "failed", "skipped"]
-MEND = "Mend what raises it; what the check states was not reached."
-"""What to do about an exception: the remedy of a check is for what the check itself finds."""
+FIX = "Fix the exception; the check did not get to what it states."
+"""The remedy of an exception; the remedy of a check is for its own finding."""
 
 
 @dataclass(frozen=True)
 class Check:
-    """One property that every algorithm is to have.
+    """One property that every algorithm must have.
 
     Args:
-        name: how it is listed, and expected to fail. remedy: what to do when it fails.
+        name: in lists, and in `expected_failed_checks`. remedy: what to do when it fails.
         function: takes an algorithm and raises CheckFailed, or NotApplicable.
     """
 
@@ -34,16 +34,17 @@ class Check:
 
     @property
     def statement(self) -> str:
-        """What the check states, one sentence."""
+        """The property, in one sentence."""
         return first_paragraph(self.function.__doc__ or "")
 
 
 CHECKS: tuple[Check, ...] = (
-    Check("declaration", declared.declaration, "Mend the class variable; docs/plugins.md lists them."),
+    Check("declaration", declared.declaration, "Fix the class variable; docs/plugins.md lists them."),
     Check(
         "config-round-trip",
         declared.config_round_trip,
-        "Use bool, int, float, str or Literal fields with finite defaults, and compute nothing in __post_init__.",
+        "Use bool, int, float, str or Literal fields with finite defaults, "
+        "and compute nothing in __post_init__.",
     ),
     Check(
         "fields-documented",
@@ -61,7 +62,8 @@ CHECKS: tuple[Check, ...] = (
     Check(
         "completions-match-groups",
         declared.completions_match,
-        "Return one Completion(prompt, text) per example for every group, and one number per example for every column.",
+        "Return one Completion(prompt, text) per example for every group, "
+        "and one number per example for every column.",
     ),
     Check(
         "loss-shape", loss.shape, "Return per-example values and reduce nothing: the runner takes the mean."
@@ -97,7 +99,7 @@ CHECKS: tuple[Check, ...] = (
     Check(
         "gradient-reaches-policy",
         loss.gradient,
-        "Detach nothing that is to train; declare grad=False on groups that are read only.",
+        "Detach no group that should train; declare grad=False on groups that are read only.",
     ),
     Check(
         "off-mask-invariant",
@@ -124,7 +126,8 @@ CHECKS: tuple[Check, ...] = (
     Check(
         "batch-coupling-declared",
         loss.batch_coupling,
-        "Set batch_coupled = True if examples are meant to depend on one another, else divide by step.totals only.",
+        "Set batch_coupled = True if examples are meant to depend on one another, "
+        "else divide by step.totals only.",
     ),
     Check(
         "future-fields-ignored",
@@ -134,9 +137,12 @@ CHECKS: tuple[Check, ...] = (
     Check(
         "state-well-formed",
         state.well_formed,
-        "Return plain finite numbers by name from state(), and for the same names one number per run from next_state().",
+        "Return plain finite numbers by name from state(), "
+        "and for the same names one number per run from next_state().",
     ),
-    Check("state-is-read", state.is_read, "Make what never changes a field, and remove what nothing reads."),
+    Check(
+        "state-is-read", state.is_read, "Make a constant name a field, and remove a name that nothing reads."
+    ),
     Check(
         "state-pure",
         state.pure,
@@ -178,9 +184,7 @@ CHECKS: tuple[Check, ...] = (
 
 @dataclass(frozen=True)
 class Finding:
-    """What a check found: a verdict, in one line why it is not ok, and whether an exception of the algorithm
-    was the reason.
-    """
+    """A verdict, one line on why it is not ok, and whether an exception of the algorithm was the reason."""
 
     check: Check
     verdict: Verdict
@@ -190,7 +194,7 @@ class Finding:
     @property
     def remedy(self) -> str:
         """What to do when it failed."""
-        return MEND if self.raised else self.check.remedy
+        return FIX if self.raised else self.check.remedy
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,4 @@
-"""Checks of the loss alone, on steps whose scores are known in advance. The first line of each docstring is
-what it states.
-"""
+"""Checks of the loss alone, on scores known in advance. A docstring's first line states the property."""
 
 from __future__ import annotations
 
@@ -95,7 +93,7 @@ def _corners(algorithm: Algorithm) -> Iterator[tuple[str, View]]:
 
 
 def bfloat16(algorithm: Algorithm) -> None:
-    """Loss and gradient are finite when the scores are bfloat16, also of completions that are almost certain."""
+    """Loss and gradient are finite for bfloat16 scores, also of completions that are almost certain."""
     sure = View(policy=Level(SURE), reference=Level(-3.0), sampler=Level(SURE))
     for view in (PLAIN, sure):
         for variant in views(algorithm, replace(view, dtype=torch.bfloat16)):
@@ -134,9 +132,7 @@ class Recorder(Mapping[str, Scores]):
 
 
 def _reads(algorithm: Algorithm) -> tuple[set[str], set[str], bool]:
-    """(groups whose policy scores the loss reads, groups whose reference it reads, whether a key was
-    missing).
-    """
+    """(groups with policy scores that the loss reads, groups with references, whether a key was missing)."""
     step = make_step(algorithm)
     policy, reference = Recorder(step.policy), Recorder(step.reference)
     try:
@@ -200,12 +196,12 @@ def gradient(algorithm: Algorithm) -> None:
     require(values.requires_grad, "the loss carries no gradient: something detaches the policy's scores")
     found = gradients(values, step)
     graphed = [name for name, scores in step.policy.items() if scores.token_logps.requires_grad]
-    for name, reached in zip(
-        graphed, found, strict=False
-    ):  # whether the KLs behind them train is the loss's own matter
+    # the leaves of token_kl come last and are left out: whether they train is the loss's own choice
+    for name, reached in zip(graphed, found, strict=False):
         require(
             reached is not None,
-            f"no gradient reaches {name!r}, which is scored with a graph; if that is meant, declare Group(grad=False)",
+            f"no gradient reaches {name!r}, which is scored with a graph; "
+            "if that is meant, declare Group(grad=False)",
         )
     require(any(bool(g.any()) for g in found if g is not None), "the gradient is zero everywhere")
     for where, tensor in tensors_of(step).items():

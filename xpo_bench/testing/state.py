@@ -1,4 +1,4 @@
-"""Checks of what an algorithm carries from step to step. The first line of each docstring is what it states."""
+"""Checks of an algorithm's state from step to step. The first line of a docstring states its property."""
 
 from __future__ import annotations
 
@@ -37,9 +37,7 @@ def _needs_state(algorithm: Algorithm) -> None:
 
 
 def well_formed(algorithm: Algorithm) -> None:
-    """The initial state is a finite number per name, which JSON holds; the next one has its names, a number
-    per run.
-    """
+    """The initial state is a finite number per name; the next one has its names and a number per run."""
     _needs_state(algorithm)
     initial = algorithm.state()
     for name, value in initial.items():
@@ -128,9 +126,7 @@ def runs_axis(algorithm: Algorithm) -> None:
 
 
 def whole_step(algorithm: Algorithm) -> None:
-    """Order, absent rows and what stands off the mask change no state, nor do rows that lie in several
-    processes.
-    """
+    """Row order, absent rows, scores off the mask and rows of other processes change no state."""
     _needs_state(algorithm)
     for view in views(algorithm):
         step = make_step(algorithm, view)
@@ -175,7 +171,7 @@ class _Ledger:
 
 
 def _in_processes(algorithm: Algorithm, shares: Sequence[Step]) -> list[State]:
-    """The state in each of the processes that hold these shares: run from the start until each sum is known."""
+    """The state in each of the processes that hold these parts: run again until every sum is known."""
     totals: list[Tensor] = []
     while True:
         found: list[State] = []

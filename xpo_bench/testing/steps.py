@@ -1,6 +1,4 @@
-"""Steps for a loss to be checked on: the algorithm's own examples, completions and columns, and scores known
-in advance.
-"""
+"""Steps to check a loss on: its own examples, completions and columns, and scores known in advance."""
 
 from __future__ import annotations
 
@@ -34,7 +32,7 @@ class View:
         policy: the one that trains, or one per group. reference: the reference, or one per group.
         sampler: what `shape_data` samples from when the algorithm refreshes its data; the initial policy
             otherwise.
-        exact: give `exact_kl` in place of the mismatched groups, as tables do.
+        exact: give `exact_kl` in place of the mismatched groups, as tabular policies do.
         visits: `Tools.rows`, the rows that training can visit. kl: the exact KL, nats.
         later: the algorithm's state is that after an equal step, and not the initial one.
     """
@@ -54,9 +52,7 @@ AT_REFERENCE = View(policy=REFERENCE, sampler=REFERENCE, kl=0.0)
 
 
 def views(algorithm: Algorithm, view: View = PLAIN) -> list[View]:
-    """The view, where a group is mismatched also the one with the exact KL, and where there is a state also
-    later ones.
-    """
+    """The view; of mismatched groups also the one with the exact KL, with a state also later ones."""
     out = (
         [view, replace(view, exact=True)] if any(g.mismatched for g in algorithm.groups.values()) else [view]
     )
@@ -64,9 +60,7 @@ def views(algorithm: Algorithm, view: View = PLAIN) -> list[View]:
 
 
 def rows(algorithm: Algorithm) -> list[Example]:
-    """The rows that the algorithm is given: pairs, or singles of which not as many are desirable as
-    undesirable.
-    """
+    """The rows for the algorithm: pairs, or unpaired examples with unequal numbers of labels."""
     given = as_accepted(PAIRS, algorithm.accepts)
     return given[:-3] if algorithm.accepts is Single else given
 
@@ -86,9 +80,7 @@ def shaped(algorithm: Algorithm, view: View = PLAIN) -> tuple[list[Example], Kit
 
 
 def make_step(algorithm: Algorithm, view: View = PLAIN) -> Step:
-    """A step as the runner makes it; policy scores of groups with `grad=True` are leaves that ask for their
-    gradient.
-    """
+    """A step as the runner makes it; policy scores of groups with `grad=True` are leaves with gradients."""
     examples, _ = shaped(algorithm, view)
     policy, reference = {}, {}
     for name, completions in algorithm.completions(examples).items():
@@ -143,7 +135,7 @@ def _scores(
 
 
 def _with_kl(policy: Scores, reference: Scores) -> Scores:
-    """The scores with a KL at every token: not below 0, and 0 where policy and reference agree, as a KL is."""
+    """The scores with a KL at every token: like any KL at least 0, and 0 where policy and reference agree."""
     return replace(policy, token_kl=0.5 * (policy.token_logps - reference.token_logps).abs())
 
 

@@ -1,4 +1,4 @@
-"""Checks that train: on tables of the small world, by the trainer and the runner that every cell runs under."""
+"""Checks that train tabular policies of the small world, with the trainer and runner of every cell."""
 
 from __future__ import annotations
 

@@ -18,9 +18,7 @@ def float_fields(algorithm: Algorithm) -> list[str]:
 
 
 def other_values(algorithm: Algorithm, name: str) -> list[Any]:
-    """Valid values of a field other than its own, nearest kind first; none for kinds that cannot be varied
-    blindly.
-    """
+    """Valid values of a field other than its own, nearest kind first; none for kinds without variations."""
     value = getattr(algorithm, name)
     if isinstance(value, bool):
         candidates: list[Any] = [not value]

@@ -25,9 +25,7 @@ def require(condition: bool, message: str) -> None:
 
 
 def require_close(got: Tensor, expected: Tensor, message: str) -> None:
-    """Fail unless two tensors agree up to rounding; what is not a number twice agrees, it is another check's
-    matter.
-    """
+    """Fail unless two tensors agree up to rounding; NaN agrees with NaN, which another check is for."""
     try:
         assert_close(got, expected, equal_nan=True)
     except AssertionError:

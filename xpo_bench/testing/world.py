@@ -61,7 +61,7 @@ def length(completion: Completion) -> int:
 
 @dataclass(frozen=True)
 class Drifted:
-    """A policy whose token log-probabilities lie within ± `drift` nats of the reference's."""
+    """A policy with token log-probabilities within ± `drift` nats of the reference, which has drift 0."""
 
     drift: float = 0.9
     seed: int = 0

@@ -35,7 +35,7 @@ class Tea(Task):
 
 
 def _pair(row: dict[str, str]) -> Pair:
-    """The majority's choice, with its share."""
+    """The majority's choice, with its fraction of the votes."""
     share = int(row["first_chosen"]) / int(row["asked"])
     chosen, rejected = (row["first"], row["second"]) if share >= 0.5 else (row["second"], row["first"])
     return Pair(row["prompt"], chosen, rejected, p_chosen=max(share, 1 - share))

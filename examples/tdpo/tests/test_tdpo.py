@@ -21,9 +21,7 @@ def numbers(*values):
 
 
 def step(margins, chosen_kl, rejected_kl):
-    """Pairs of two-token completions with these log-ratio differences, and the KL divergences of the first
-    tokens.
-    """
+    """Pairs of two-token completions with these log-ratio differences and KLs of the first tokens."""
 
     def scores(values, kl):
         logps = torch.stack([values, torch.full_like(values, -1.0)], -1)

@@ -1,5 +1,4 @@
-"""Best of n: the policy learns to write what wins among n samples of the initial policy, by maximum
-likelihood.
+"""Best of n: maximum likelihood of the winners among n samples of the initial policy.
 
     y = argmax r(x, y_i) over y_1 … y_n ~ π_ref(·|x),    loss = −logp(y)
 

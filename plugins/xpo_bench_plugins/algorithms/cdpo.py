@@ -45,6 +45,7 @@ class CDPO(Algorithm):
 
     def loss(self, step: Step) -> Tensor:
         logit, eps = self._logit(step), self.label_smoothing
+        # cross-entropy with target 1 − ε, so that the minimum is finite: βΔ = logit(1 − ε)
         return -(1 - eps) * logsigmoid(logit) - eps * logsigmoid(-logit)
 
     def implied_preference(self, step: Step) -> Tensor:

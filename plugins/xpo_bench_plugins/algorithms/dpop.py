@@ -44,6 +44,7 @@ class DPOP(Algorithm):
     def loss(self, step: Step) -> Tensor:
         chosen = step.log_ratio("chosen")
         delta = chosen - step.log_ratio("rejected")
+        # inside of the sigmoid the penalty λ·max(0, −lr_w) vanishes when the margin is large
         return -logsigmoid(self.beta * (delta - self.penalty_weight * (-chosen).relu()))
 
 

@@ -9,7 +9,7 @@ Args:
 
 Pitfalls: with sums the target 1/(2τ) means something else at every length; the length must come from the
 mask, since counting tokens with a non-zero log-ratio gives 0/0 at policy = reference; plain gradient
-descent on a table oscillates from learning rate 1/4 and diverges above 1/2, whatever τ is.
+descent on a tabular policy oscillates from learning rate 1/4 and diverges above 1/2, whatever τ is.
 
 Source: Azar et al. 2023, eq. 17.
 """

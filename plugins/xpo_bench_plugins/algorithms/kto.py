@@ -52,12 +52,10 @@ class KTO(Algorithm):
 
     def loss(self, step: Step) -> Tensor:
         logit = self.beta * (step.log_ratio("completion") - reference_point(step))
-        return torch.where(
-            step.columns["desirable"] > 0.5,
-            self.desirable_weight * logsigmoid(-logit).exp(),  # 1 − σ(x) = σ(−x)
-            self.undesirable_weight
-            * logsigmoid(logit).exp(),  # sigmoid() itself rounds by place in the tensor
-        )
+        # 1 − σ(x) = σ(−x); exp(logsigmoid) because sigmoid() rounds by place in the tensor
+        good = self.desirable_weight * logsigmoid(-logit).exp()
+        bad = self.undesirable_weight * logsigmoid(logit).exp()
+        return torch.where(step.columns["desirable"] > 0.5, good, bad)
 
 
 def reference_point(step: Step) -> Tensor:
@@ -67,6 +65,7 @@ def reference_point(step: Step) -> Tensor:
     Rows without weight and rows that found no partner (an empty mismatched completion) do not count;
     where no row counts, z0 is 0.
     """
+    # z0 = max(0, E[log π(y'|x)/π_ref(y'|x)]) over mismatched y'; an enumerable policy gives the KL itself
     if step.exact_kl is not None:
         kl = step.exact_kl
         weight = torch.ones_like(kl)

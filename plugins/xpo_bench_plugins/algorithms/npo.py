@@ -3,7 +3,7 @@
     forget:  loss = −(2/β) log σ(−β lr)
     retain:  loss = retain_weight · NLL,   NLL = −logp / length
 
-Undesirable singles are the forget set and desirable ones the retain set. Each set is averaged over its own
+Undesirable examples are the forget set and desirable ones the retain set. Each set is averaged over its own
 rows of the step, however many of each there are.
 
 Args:
@@ -48,6 +48,7 @@ class NPO(Algorithm):
     def loss(self, step: Step) -> Tensor:
         retain = step.columns["desirable"]
         examples, retained = _counts(step)
+        # eq. 3: (2/β)·log(1 + (π/π_ref)^β) = −(2/β)·log σ(−β·lr)
         forget_loss = -2 / self.beta * logsigmoid(-self.beta * step.log_ratio("completion"))
         retain_loss = -self.retain_weight * step.policy["completion"].mean
         # the runner divides by all examples of the step: turn that into a mean over each set
@@ -59,9 +60,7 @@ class NPO(Algorithm):
 
 
 def _counts(step: Step) -> tuple[Tensor, Tensor]:
-    """(examples, retain rows) of the full step, shape `(..., 1)`; of the rows at hand when the totals are not
-    given.
-    """
+    """(examples, retain rows) of the full step, shape `(..., 1)`; of the given rows without totals."""
     if "examples" in step.totals and "desirable" in step.totals:
         return step.totals["examples"], step.totals["desirable"]
     retain = step.columns["desirable"]

@@ -5,7 +5,7 @@
 
 The prompts are the distinct ones of the next batch of rows. The judge r, where the paper asks a language
 model, is the Bradley–Terry reward fitted once to all training pairs. Pairs of identical text are dropped; the
-note `identical_share` is their share at the last refresh.
+note `identical_share` is their fraction at the last refresh.
 
 Args:
     beta: scale β of the log-ratios in the loss, 1/nats.

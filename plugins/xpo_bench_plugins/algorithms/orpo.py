@@ -7,7 +7,7 @@ Args:
     odds_weight: weight λ of the odds-ratio term, dimensionless.
 
 Pitfalls: log(1−P) loses all digits, and its gradient becomes NaN, when it is written log1p(−exp(avg)) and
-avg is close to 0; selecting a safe branch afterwards does not mend the gradient.
+avg is close to 0; selecting a safe branch afterwards does not fix the gradient.
 
 Source: Hong et al. 2024, the definitions of L_ORPO and L_OR.
 """
@@ -40,6 +40,7 @@ class ORPO(Algorithm):
 
     def loss(self, step: Step) -> Tensor:
         chosen, rejected = step.policy["chosen"].mean, step.policy["rejected"].mean
+        # NLL per token, and log σ of the log odds ratio: both of the average log-probability
         return -chosen - self.odds_weight * logsigmoid(log_odds(chosen) - log_odds(rejected))
 
 

@@ -3,7 +3,7 @@
     R = r(x, y) − β lr(y),   A_i = R_i − mean of R_j over the other samples j of the prompt
     loss = −min(ρ A, clip(ρ, 1−c, 1+c) A),   ρ = π(y|x) / π_old(y|x)
 
-Every `epochs` steps fresh completions are sampled from the current policy for the distinct prompts of the
+Every `epochs` steps new completions are sampled from the current policy for the distinct prompts of the
 next batch of rows; the reward is fitted once, to all of them. One pass over each sample is RLOO, since ρ is
 then 1. There is no value network.
 
@@ -85,6 +85,7 @@ class PPO(Algorithm):
 
     def loss(self, step: Step) -> Tensor:
         advantage = step.columns["advantage"]
+        # one action is a whole completion, so the ratio is π(y|x)/π_old(y|x)
         ratio = (step.policy["completion"].sum - step.columns["old_logp"]).exp()
         clipped = ratio.clamp(1 - self.clip, 1 + self.clip)
         return -torch.minimum(ratio * advantage, clipped * advantage)  # Schulman et al., eq. 7
@@ -93,6 +94,7 @@ class PPO(Algorithm):
 def leave_one_out(returns: np.ndarray) -> np.ndarray:
     """Each return minus the mean of the others of its row; shape (prompts, samples), samples ≥ 2."""
     n = returns.shape[-1]
+    # r_i − (Σ_j r_j − r_i)/(n − 1) = (r_i − r̄)·n/(n − 1)
     return np.asarray((returns - returns.mean(-1, keepdims=True)) * n / (n - 1))
 
 

@@ -1,5 +1,4 @@
-"""RLHF in closed form: a fitted Bradley–Terry reward, then the exact KL-regularised optimum on enumerable
-worlds.
+"""RLHF in closed form: a fitted Bradley–Terry reward, then the exact KL-regularised optimum.
 
     r = argmin mean −log σ(r_w − r_l) + weight decay,    π(y|x) ∝ π_ref(y|x) exp(r(x, y)/β)
 

@@ -44,6 +44,7 @@ class RobustDPO(Algorithm):
 
     def loss(self, step: Step) -> Tensor:
         logit, eps = self._logit(step), self.label_smoothing
+        # E over flips of this is −log σ(βΔ) of the clean pair: ((1 − ε)·ℓ(Δ) − ε·ℓ(−Δ))/(1 − 2ε)
         return (-(1 - eps) * logsigmoid(logit) + eps * logsigmoid(-logit)) / (1 - 2 * eps)
 
     def implied_preference(self, step: Step) -> Tensor:

@@ -1,5 +1,4 @@
-"""RSO: preference pairs sampled from the estimated optimal policy by statistical rejection, then a DPO-like
-loss.
+"""RSO: pairs sampled from the estimated optimal policy by statistical rejection, then a DPO-like loss.
 
 Data, from the initial policy and a reward r fitted to the training preferences: draw k candidates per
 prompt, accept candidate c with probability exp((r_c − r_max)/β) until n are accepted, pair the accepted at
@@ -18,12 +17,12 @@ Args:
         log-odds against a baseline candidate.
     reward_weight_decay: strength of the quadratic penalty on rewards, dimensionless.
 
-Pitfalls: candidates are told apart by INDEX; a table keyed by text drops multiplicity and biases the law.
+Pitfalls: candidates are distinguished by INDEX; a table keyed by text drops multiplicity and biases the law.
 r_max is taken again after every pass, over the candidates still left. With few candidates the accepted ones
 follow the optimum only approximately. They follow π*, the policy that is fitted to them need not: labels by
 the larger reward, as in the paper, are certain, so that the loss has no finite optimum on them and β and γ
 only set how far it gets. Hence no KL strength, and no `regret`. Where the reward is near certain all
-survivors may be the same text: rounds with fresh candidates are added until one pair differs, and counted.
+survivors may be the same text: rounds with new candidates are added until one pair differs, and counted.
 
 Source: Liu et al. 2023, Alg. 1, eq. 8 and 10.
 """
@@ -47,7 +46,7 @@ Scorer = Callable[[Sequence[Completion]], np.ndarray]
 Judge = Callable[[Completion, Completion], bool]
 
 MAX_ROUNDS = 500
-"""Rounds of sampling with fresh candidates until at least one pair has two different texts."""
+"""Rounds of sampling with new candidates until at least one pair has two different texts."""
 
 PROMPTS_TOGETHER = 8
 """Prompts whose candidates are drawn at a time."""
@@ -106,21 +105,21 @@ class RSO(Algorithm):
         tools.note("sampling_rounds", rounds)
         if not pairs:
             raise ValueError(
-                f"rso: none of the pairs sampled in {rounds} rounds has two different texts ({identical} dropped); "
+                f"rso: none of the pairs sampled in {rounds} rounds has two different texts "
+                f"({identical} dropped); "
                 "raise rso.beta, rso.kept or rso.candidates"
             )
         return pairs
 
     def _pools(self, prompts: Sequence[str], tools: Tools) -> Iterator[Sequence[Completion]]:
-        """The candidates of every prompt; prompts are sampled together, which a language model does faster."""
+        """The candidates of every prompt; several prompts are sampled together, which is faster."""
         for start in range(0, len(prompts), PROMPTS_TOGETHER):
             together = prompts[start : start + PROMPTS_TOGETHER]
             for drawn in tools.generate(together, self.candidates, self.temperature, self.top_k):
                 yield list(dict.fromkeys(drawn)) if self.distinct else drawn
 
     def _judge(self, examples: Sequence[Any], tools: Tools) -> tuple[Scorer, Judge]:
-        """The reward of a pool's candidates, shape (k,), and whether the first of two is to be labelled
-        chosen.
+        """The reward of a pool's candidates, shape (k,), and whether the first of two is labelled chosen.
 
         A pairwise ranker gives a reward against a baseline candidate drawn from the pool, and labels pairs
         itself. At equal rewards the first is chosen; the order of a pair is random.
@@ -163,6 +162,7 @@ def statistical_rejection_sampling(
     accepted: list[int] = []
     tests = 0
     while len(accepted) < n and len(left):
+        # π_ref·exp(r/β)/M with M = exp(r_max/β), the least bound over the candidates that are left
         probability = np.exp((rewards[left] - rewards[left].max()) / beta)
         hits = np.flatnonzero(rng.random(len(left)) < probability)[: n - len(accepted)]
         accepted += left[hits].tolist()

@@ -2,9 +2,9 @@
 
     stage t:  loss = −log σ(β Δ_t),   Δ_t with π_ref = the policy after stage t−1
 
-The data is cut in T chunks of whole units, easy ones first. A unit is what shares a `source`, else a prompt;
-when all pairs share one unit they are split at random, both orders of a pair staying together. A unit is the
-easier the more of its pairs the initial policy already ranks right by per-token log-probability.
+The data is cut in T chunks of whole units, easy ones first. A unit is all rows of one `source`, else of one
+prompt; when all pairs share one unit they are split at random, both orders of a pair staying together. A unit
+is the easier the more of its pairs the initial policy already ranks right by per-token log-probability.
 
 Args:
     beta: KL strength β of one stage, 1/nats.
@@ -31,8 +31,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 from typing_extensions import Doc
 
-from xpo_bench import Algorithm, Completion, Example, Pair, Stage, Step, Tools, hookimpl
-from xpo_bench.contract.metric import TIE
+from xpo_bench import TIE, Algorithm, Completion, Example, Pair, Stage, Step, Tools, hookimpl
 
 
 @dataclass(frozen=True)
@@ -88,7 +87,7 @@ def _units(pairs: Sequence[Pair]) -> list[list[Pair]]:
 
 
 def _split(pairs: Sequence[Pair], parts: int, rng: np.random.Generator) -> list[list[Pair]]:
-    """A random split in at most `parts` units, named in `source`; rows on the same two texts stay together."""
+    """A random split in at most `parts` units, named in `source`; rows of the same texts stay together."""
     alike: dict[Hashable, list[Pair]] = {}
     for pair in pairs:
         alike.setdefault((pair.prompt, frozenset((pair.chosen, pair.rejected))), []).append(pair)
@@ -109,15 +108,14 @@ def _chunks(units: Sequence[Sequence[Pair]], parts: int) -> list[list[Pair]]:
     rows = np.cumsum([0] + [len(unit) for unit in units])
     cuts = [0]
     for part in range(1, parts):
+        # each cut goes to the nearest end of a unit, and leaves at least one unit for every later part
         nearest = int(np.abs(rows - rows[-1] * part / parts).argmin())
         cuts.append(min(max(nearest, cuts[-1] + 1), n - (parts - part)))
     return [[pair for unit in units[a:b] for pair in unit] for a, b in zip(cuts, [*cuts[1:], n], strict=True)]
 
 
 def _ranked_right(pairs: Sequence[Pair], tools: Tools) -> np.ndarray:
-    """1 where the initial policy finds the chosen completion likelier per token, ½ at a tie up to rounding,
-    else 0; (pairs,).
-    """
+    """1 where the initial policy prefers chosen per token, ½ at a tie up to rounding, else 0; (pairs,)."""
     texts = [Completion(p.prompt, p.chosen) for p in pairs] + [
         Completion(p.prompt, p.rejected) for p in pairs
     ]

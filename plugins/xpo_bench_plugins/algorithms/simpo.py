@@ -44,6 +44,7 @@ class SimPO(Algorithm):
         return self._logit(step).sigmoid()
 
     def _logit(self, step: Step) -> Tensor:
+        # β stands before averages, so values of 2 to 10 are usual where DPO has 0.1 before sums
         return self.beta * (step.policy["chosen"].mean - step.policy["rejected"].mean)
 
 

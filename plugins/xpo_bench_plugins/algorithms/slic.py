@@ -39,6 +39,7 @@ class SLiC(Algorithm):
 
     def loss(self, step: Step) -> Tensor:
         chosen, rejected = step.policy["chosen"], step.policy["rejected"]
+        # no reference: the margin is one of log-probabilities, and the NLL per token regularises
         return (self.margin - chosen.sum + rejected.sum).relu() - self.nll_weight * chosen.mean
 
 

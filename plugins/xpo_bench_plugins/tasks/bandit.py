@@ -5,9 +5,9 @@ not uniform, so that forgetting the reference costs something. The exact optimum
 are known.
 
 What to expect: preferences near certainty (σ(8) > .999) reward methods that stop at a finite margin; π ∝
-π_ref·exp(r/b) has frontier_gap 0 for every b. With `coverage` < 1 a share of the actions never occurs in the
-data, and only methods that evaluate a reward elsewhere can tell them apart; `unseen_mass` is what the policy
-gives to the others.
+π_ref·exp(r/b) has frontier_gap 0 for every b. With `coverage` < 1 a fraction of the actions never occurs in
+the data, and only methods that evaluate a reward elsewhere can tell them apart; `unseen_mass` is what the
+policy gives to the others.
 
 Training labels can be worse than the truth, while evaluation stays clean: colder or hotter (`temperature`),
 in favour of length (`length_bias`), by people of different tastes (`annotators` with a `disagreement`), or
@@ -26,12 +26,11 @@ from typing import Annotated, ClassVar
 from annotated_types import Gt, Interval
 from typing_extensions import Doc
 
-from xpo_bench import Budget, Dataset, ModelSpec, Task, World, hookimpl
+from xpo_bench import Budget, Dataset, ModelSpec, Task, World, hookimpl, stream
 from xpo_bench.data.synthetic import Annotators, bradley_terry_world, covered_actions, nuisance, sample_pairs
-from xpo_bench.random_streams import stream
 
 WORLD = "bandit"
-"""Names the world and the draws, which other tasks share."""
+"""Names the world and the draws, which other tasks use too."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +67,7 @@ class Bandit(Task):
     coverage: Annotated[
         float,
         Interval(gt=0, le=1),
-        Doc("share of each prompt's actions that occur in the data, at least two"),
+        Doc("fraction of each prompt's actions that occur in the data, at least two"),
     ] = 1.0
     temperature: Annotated[
         float, Gt(0), Doc("of the training labels: above 1 closer to coins, below 1 closer to certain")
@@ -77,7 +76,7 @@ class Bandit(Task):
         float, Doc("log-odds that training labels give a standard deviation of length, which earns nothing")
     ] = 0.0
     annotators: Annotated[
-        int, Interval(ge=1, le=1000), Doc("people who label training pairs in turns, drawn at random")
+        int, Interval(ge=1, le=1000), Doc("annotators of the training pairs, one drawn at random for each")
     ] = 1
     disagreement: Annotated[
         float, Interval(ge=0), Doc("standard deviation of an annotator's own rewards around the true ones")

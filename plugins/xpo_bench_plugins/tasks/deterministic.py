@@ -2,8 +2,8 @@
 
 One prompt, a ≻ b ≻ c, one row for each of the three pairs, p = 1, a uniform reference and no reward: a
 Bradley–Terry reward that explains certain preferences is infinite. What to expect: the maximum of DPO's
-objective puts all mass on `a` whatever β, so the knob does nothing; IPO's optimum stays near the reference,
-the nearer the larger τ.
+objective puts all mass on `a` whatever β, so the hyperparameter does nothing; IPO's optimum stays near the
+reference, the nearer the larger τ.
 
 Source: Azar et al. (2023), section 5.
 """

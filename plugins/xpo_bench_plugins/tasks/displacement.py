@@ -8,7 +8,7 @@ algorithms: no validation is possible on data that are to be memorised, and the 
 
 What to expect of `displacement`, the change of the chosen log-probability since step 0, on every seed: it
 FALLS under `dpo` and `ipo` (by 2 to 3 nats) and under `npo` (by tens: nothing is retained), and RISES under
-`dpop` (slightly), `cpo`, `orpo` and `sft`. The two completions share their prompt and nearly all of their
+`dpop` (slightly), `cpo`, `orpo` and `sft`. The two completions have the same prompt and nearly all of their
 hidden states, so what pushes the rejected one down pushes the chosen one along, and a loss of the margin
 alone pays nothing for it. Under `dpo` the two tokens before
 the difference fall most: they are the same in both, cancel in the margin, and nothing holds them. DPOP's
@@ -64,9 +64,7 @@ class Displacement(Task):
     )
 
     def data(self, seed: int, model: ModelSpec) -> Dataset:
-        """The pairs of the version, as space-separated token ids; only the initial weights depend on the
-        seed.
-        """
+        """The version's pairs, as space-separated token ids; only initial weights depend on the seed."""
         rng = world_stream(self.name, self.version)
         pairs = []
         for _ in range(PAIRS):

@@ -24,9 +24,7 @@ class Dominated(Deterministic):
     preferences: ClassVar[tuple[tuple[str, str], ...]] = (("a", "b"), ("b", "a"), ("a", "c"))
 
     def data(self, seed: int, model: ModelSpec) -> Dataset:
-        """One row per preference; those of the tie have no certain side, and say nothing of their
-        probability.
-        """
+        """One row per preference; rows of the tie have no certain side and no probability."""
         found = super().data(seed, model)
         rows = [
             replace(e, p_chosen=None) if isinstance(e, Pair) and "c" not in (e.chosen, e.rejected) else e

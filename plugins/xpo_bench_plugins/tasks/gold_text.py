@@ -1,12 +1,11 @@
-"""gold_text: short stories with a reward that is known for every text, so that what a policy writes can be
-judged.
+"""gold_text: short stories with a reward for every text, so that samples of a policy can be judged.
 
 A prompt is the first sentence of a children's story, a completion its next two, drawn once from a pretrained
 story model (`benchmarks/gold_text_samples.py`) and part of the version. The reward counts pleasant things
 that happen, less unpleasant ones, each word once, and takes off for words said again:
 
-    r = (distinct pleasant words) − (distinct unpleasant words) − 4 · (share of words that repeat one of the
-    previous 8)
+    r = (distinct pleasant words) − (distinct unpleasant words) − 4 · (fraction of words that repeat one of
+    the previous 8)
 
 Labels follow Bradley and Terry: P(a ≻ b) = σ((r_a − r_b) / temperature). All algorithms start from the model
 after a supervised warm start on the completions of the training prompts. Samples of the policy give
@@ -18,9 +17,9 @@ or a fitted
 reward, seem to say: long and repetitive texts. Methods that sample (`rso`, `ppo`, `online_dpo`, `bon`) earn
     more per KL.
 
-Learning rates: on validation rows 1e-5 and 1e-4 cannot be told apart and 1e-3 is worse for most (253 rows of
-a pretrained model of 260,000 weights, in results/learning_rates.json). At 1e-5 hardly anything moves (.03
-nats), so all but `npo`, which nothing stops at 1e-4 (221 nats), use 1e-4.
+Learning rates: on validation rows 1e-5 and 1e-4 do not differ significantly and 1e-3 is worse for most (253
+rows of a pretrained model of 260,000 weights, in results/learning_rates.json). At 1e-5 hardly anything moves
+(.03 nats), so all but `npo`, which nothing stops at 1e-4 (221 nats), use 1e-4.
 
 Source: this suite, after Gao et al. (2022) for the gold reward; word lists by hand.
 """
@@ -39,8 +38,7 @@ import numpy as np
 from annotated_types import Gt, Interval
 from typing_extensions import Doc
 
-from xpo_bench import Budget, Completion, Dataset, ModelSpec, Pair, Task, hookimpl
-from xpo_bench.random_streams import stream
+from xpo_bench import Budget, Completion, Dataset, ModelSpec, Pair, Task, hookimpl, stream
 
 WORD = re.compile(r"[a-z']+")
 
@@ -52,25 +50,26 @@ def words(text: str) -> frozenset[str]:
 
 PLEASANT = words(
     """
-    amazing beautiful best better bright brave cake careful colorful cozy curious cute dance danced dancing delicious
-    enjoy enjoyed excited family favorite fluffy friend friendly friends fun funny gentle gift glad good grateful
-    great happily happy help helped hug hugged joy juicy kind kindness laugh laughed laughing love loved lovely loves
-    lucky magic magical nice perfect play played playing pretty proud rainbow safe share shared sharing shiny sing
-    singing smile smiled smiling soft special strong sunny surprise sweet tasty thank thanked together treasure treat
-    warm wonderful yummy
+    amazing beautiful best better bright brave cake careful colorful cozy curious cute dance danced
+    dancing delicious enjoy enjoyed excited family favorite fluffy friend friendly friends fun funny
+    gentle gift glad good grateful great happily happy help helped hug hugged joy juicy kind kindness
+    laugh laughed laughing love loved lovely loves lucky magic magical nice perfect play played playing
+    pretty proud rainbow safe share shared sharing shiny sing singing smile smiled smiling soft special
+    strong sunny surprise sweet tasty thank thanked together treasure treat warm wonderful yummy
     """
 )
 UNPLEASANT = words(
     """
-    afraid alone angry bad bored boring break broke broken cold cried cry crying danger dangerous dark dirty fell
-    fight grumpy hard hungry hurt hurts ill jealous lonely lost loud mad mean mess messy monster naughty pain rotten
-    sad sadly scared scary sick sorry stuck terrible tired trouble ugly unhappy upset wet worried worry wrong yelled
+    afraid alone angry bad bored boring break broke broken cold cried cry crying danger dangerous dark
+    dirty fell fight grumpy hard hungry hurt hurts ill jealous lonely lost loud mad mean mess messy
+    monster naughty pain rotten sad sadly scared scary sick sorry stuck terrible tired trouble ugly
+    unhappy upset wet worried worry wrong yelled
     """
 )
 WINDOW = 8
 """Words back in which a word counts as repeated."""
 REPETITION = 4.0
-"""What a text of nothing but repetitions loses."""
+"""Reward that a text loses when all its words are repetitions."""
 
 
 def reward(text: str) -> float:
@@ -124,9 +123,7 @@ class GoldText(Task):
     ] = 64
 
     def data(self, seed: int, model: ModelSpec) -> Dataset:
-        """The completions of every prompt matched and labelled at this seed; held-out prompts are the same at
-        every seed.
-        """
+        """Completions of every prompt, matched and labelled at this seed; held-out prompts never change."""
         rng = stream(seed, self.name, "data")
         held = set(stream(0, self.name, "world").permutation(len(stories()))[: self.heldout_prompts].tolist())
         train: list[Pair] = []

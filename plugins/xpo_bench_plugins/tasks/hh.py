@@ -1,8 +1,8 @@
 """hh: the more helpful or harmless of two assistants' replies, as crowd workers saw it.
 
 The hub set `Anthropic/hh-rlhf`. Its rows are two transcripts with turns marked Human and Assistant; the
-prompt ends after the last Assistant mark up to which the two agree. Rows that share none, and other bad rows,
-are left out and counted. MIT.
+prompt ends after the last Assistant mark up to which the two agree. Rows without a common prompt, and other
+bad rows, are left out and counted. MIT.
 
 What to expect: noisy labels, with held-out accuracies of 60 to 70 % at best.
 """

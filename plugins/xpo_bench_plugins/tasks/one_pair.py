@@ -1,7 +1,7 @@
-"""one_pair: a single certain preference between two actions, on a table: the smallest world there is.
+"""one_pair: a single certain preference between two actions: the smallest world there is.
 
 Everything about it is known in closed form. With h the difference of the two log-ratios and η the rate of
-plain gradient descent, IPO's course is h_t = (1/2τ)(1 − (1 − 4η)^t): monotone below η = 1/4, oscillating up
+plain gradient descent, IPO's curve is h_t = (1/2τ)(1 − (1 − 4η)^t): monotone below η = 1/4, oscillating up
 to 1/2, divergent above, so a divergence of `ipo` is a finding and no fault. DPO's h grows as ln t without
 end. A reward fitted with weight decay λ has the finite margin d with σ(−d) = λd/2, and RLHF's h is d/β;
 without weight decay it has none.

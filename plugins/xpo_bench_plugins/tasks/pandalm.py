@@ -1,7 +1,7 @@
 """pandalm: which of two answers to an instruction three raters preferred.
 
-999 pairs with votes, `p_chosen` their share; ties (1/2) are not trained on and stay for calibration. Read as
-`pandalm` from the directory that `XPO_BENCH_DATA` names; bad rows are left out and counted. Apache-2.0.
+999 pairs with votes, `p_chosen` their fraction; ties (1/2) are not trained on and stay for calibration. Read
+as `pandalm` from the directory that `XPO_BENCH_DATA` names; bad rows are left out and counted. Apache-2.0.
 
 What to expect: short answers, so little is truncated; with random weights held-out accuracy stays near one
 half.

@@ -4,7 +4,7 @@ Completions are all strings of a few tokens from a vocabulary of eight, so KL bo
 frontier and the gold reward are sums over all of them, and nothing is sampled. The reward of a completion is
 a number per prompt, position
 and token plus one per pair of neighbours, which is the same for every prompt: what is learnt on one
-completion carries over to others, as in a table it cannot. Preferences follow Bradley and Terry.
+completion carries over to others, which it cannot in a tabular policy. Preferences follow Bradley and Terry.
 
 What to expect: `regret` falls but does not vanish, since the pairs show few of the completions and the
 network fills in the others; `frontier_gap` tells how well. Against `--model tabular`, which starts from the
@@ -23,9 +23,8 @@ from typing import Annotated, ClassVar
 from annotated_types import Gt, Interval
 from typing_extensions import Doc
 
-from xpo_bench import Budget, Dataset, ModelSpec, Task, World, hookimpl
+from xpo_bench import Budget, Dataset, ModelSpec, Task, World, hookimpl, stream
 from xpo_bench.data.synthetic import sample_pairs, world_stream
-from xpo_bench.random_streams import stream
 
 VOCABULARY = 8
 

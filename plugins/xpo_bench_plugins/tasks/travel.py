@@ -1,16 +1,16 @@
 """travel: 210 travellers between Sydney, Canberra and Melbourne choosing among air, train, bus and car.
 
 Real revealed preferences. Every traveller prefers the mode taken to each of the other three: three pairs. A
-quarter of the travellers is held out, the same for every seed, so seeds differ on a table only where batches
-are drawn. Users of the less popular modes were sampled more often, so shares are the sample's and not the
-market's.
+quarter of the travellers is held out, the same for every seed, so seeds differ for a tabular policy only
+where batches are drawn. Users of the less popular modes were sampled more often, so fractions are the
+sample's and not the market's.
 
-On a table the prompts are income tercile x party size. Party size is alone or with others: three classes
-would leave 9 to 18 travellers in the larger parties, two leave 24 to 49 in each of the six prompts.
-`p_chosen` of a row is the share of the chosen mode among the travellers of the same prompt AND the same split
-who took one of its two modes. It is below 1/2 where the traveller went with the minority, and absent where
-the two modes tie, since 1/2 would mark a row without label. The held-out shares use no training traveller.
-All four modes are actions of every prompt and the reference is uniform; no true reward is known.
+For a tabular policy the prompts are income tercile x party size. Party size is alone or with others: three
+classes would leave 9 to 18 travellers in the larger parties, two leave 24 to 49 in each of the six prompts.
+`p_chosen` of a row is the fraction of the chosen mode among the travellers of the same prompt AND the same
+split who took one of its two modes. It is below 1/2 where the traveller went with the minority, and absent
+where the two modes tie, since 1/2 would mark a row without label. The held-out fractions use no training
+traveller. All four modes are actions of every prompt and the reference is uniform; no true reward is known.
 
 With `--model linear` each traveller is a prompt and what a mode would mean to them is its features:
 generalised cost, terminal time, income where the mode is air, and a constant per mode but the car, the
@@ -40,15 +40,14 @@ from xpo_bench.data.synthetic import world_stream
 MODES = ("air", "train", "bus", "car")
 """In the order of the data's codes 1 to 4."""
 HELDOUT = 0.25
-"""Share of the travellers held out."""
+"""Fraction of the travellers held out."""
 CLASSES = ("low", "middle", "high")
 """Terciles of household income."""
 
 
 @dataclass(frozen=True)
 class Trip:
-    """What one mode would have meant to one traveller: terminal waiting and in-vehicle time in minutes, cost
-    in dollars.
+    """One mode for one traveller: terminal and in-vehicle time in minutes, cost in dollars.
 
     `general` is the generalised cost: cost plus in-vehicle time valued in money.
     """
@@ -61,9 +60,7 @@ class Trip:
 
 @dataclass(frozen=True)
 class Traveller:
-    """One traveller: household income in 1,000 dollars and its tercile, persons travelling, every mode's
-    trip, the mode taken.
-    """
+    """Household income in 1,000 dollars and its tercile, party size, every mode's trip, the chosen mode."""
 
     income: int
     tercile: str
@@ -73,7 +70,7 @@ class Traveller:
 
     @property
     def cell(self) -> str:
-        """The prompt on a table."""
+        """The prompt for a tabular policy."""
         return f"income {self.tercile}, {'alone' if self.party == 1 else 'with others'}"
 
     @property
@@ -155,8 +152,9 @@ def _world(people: Sequence[Traveller], model: ModelSpec) -> World | None:
 
 
 def features(t: Traveller) -> dict[str, tuple[float, ...]]:
-    """What a linear policy sees of every mode: cost and terminal time / 100, income / 100 by air, a constant
-    for air, train, bus.
+    """Features of every mode for a linear policy.
+
+    Cost and terminal time / 100, income / 100 by air, a constant for air, train, bus.
 
     Source: Greene, Econometric Analysis, the travel-mode example of the chapter on discrete choice.
     """
@@ -196,8 +194,9 @@ def travellers() -> list[Traveller]:
 
 
 def table_pairs(people: Sequence[Traveller]) -> tuple[Pair, ...]:
-    """Rows for a table, `p_chosen` the share of the chosen mode among those of `people` who faced the same
-    two.
+    """Rows for a tabular policy.
+
+    `p_chosen` is the fraction of the chosen mode among those of `people` who had the same two to choose from.
     """
     taken: dict[str, Counter[str]] = {}
     for t in people:

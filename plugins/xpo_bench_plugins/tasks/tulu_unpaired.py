@@ -1,6 +1,6 @@
 """tulu_unpaired: assistants' answers that experts judged acceptable or not, one by one.
 
-2,300 native unpaired labels, for algorithms that accept singles (kto, npo); the others are refused. Read as
+2,300 native unpaired labels, for algorithms on unpaired examples (kto, npo); the others are refused. Read as
 `tulu_human_eval_unpaired` from the directory that `XPO_BENCH_DATA` names; bad rows are left out and counted.
 Apache-2.0.
 

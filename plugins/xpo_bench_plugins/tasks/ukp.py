@@ -1,10 +1,10 @@
 """ukp: which of two arguments convinces, by five crowd votes a pair.
 
 8,158 pairs of human-written arguments on 16 sides of debates; whole topics are held out. `p_chosen` is the
-share of votes, so calibration has an empirical truth; ties (1/2) are not trained on and stay for calibration.
-The longer argument wins 72 %
-of the pairs: compare `reward_accuracy` with `accuracy_lc`. Read as `ukpconvarg1` from the directory that
-`XPO_BENCH_DATA` names; the few pairs of equal texts are left out and counted. `source` is the topic.
+fraction of votes, so calibration has an empirical truth; ties (1/2) are not trained on and stay for
+calibration. The longer argument wins 72 % of the pairs: compare `reward_accuracy` with `accuracy_lc`. Read as
+`ukpconvarg1` from the directory that `XPO_BENCH_DATA` names; the few pairs of equal texts are left out and
+counted. `source` is the topic.
 
 What to expect: with random weights (`tiny`) training accuracy rises and held-out topics stay near the length
 baseline; a pretrained `--model` does better on both.

@@ -1,7 +1,8 @@
 """ultrafeedback: the better graded of two models' answers, with a language model as the judge.
 
 Conversational rows of the hub set `trl-lib/ultrafeedback_binarized`, rendered with the policy's chat
-template; the prompt is what the two conversations share. Bad rows are left out and counted. MIT.
+template; the prompt is the part that the two conversations have in common. Bad rows are left out and counted.
+MIT.
 
 What to expect: a large set, of which the default 200 steps see a small part; scores are not read as
 probabilities.

@@ -1,7 +1,7 @@
 """votes: few votes per pair, so that some preferences look certain that are not.
 
 Every prompt has two actions, of which the better is preferred with the same true probability, .8 by default;
-its pair has `votes` independent votes, each a row. The share of unanimous pairs is p^n + (1−p)^n: 1 at one
+its pair has `votes` independent votes, each a row. The fraction of unanimous pairs is p^n + (1−p)^n: 1 at one
 vote, .68 at two, .33 at five, .11 at ten. The reference is uniform, and the reward is the Bradley–Terry
 reward of the true preference.
 
@@ -21,8 +21,7 @@ from typing import Annotated, ClassVar
 from annotated_types import Interval
 from typing_extensions import Doc
 
-from xpo_bench import Budget, Dataset, ModelSpec, Pair, Task, World, hookimpl
-from xpo_bench.random_streams import stream
+from xpo_bench import Budget, Dataset, ModelSpec, Pair, Task, World, hookimpl, stream
 
 
 @dataclass(frozen=True)
@@ -40,9 +39,7 @@ class Votes(Task):
     ] = 0.8
 
     def data(self, seed: int, model: ModelSpec) -> Dataset:
-        """One row per vote. A smaller number of votes is the beginning of a larger one; `p_chosen` is the
-        true probability.
-        """
+        """One row per vote; fewer votes are the first of more. `p_chosen` is the true probability."""
         p = self.preference
         names = [f"x{i}" for i in range(self.prompts)]
         drawn = [stream(seed, self.name, "data", i).random(self.votes) < p for i in range(self.prompts)]

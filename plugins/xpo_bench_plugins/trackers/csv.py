@@ -1,6 +1,4 @@
-"""One csv file per cell: a row per evaluation and metric as they are measured, and the final metrics at the
-end.
-"""
+"""One csv file per cell: a row per evaluation and metric, and the final metrics at the end."""
 
 from __future__ import annotations
 

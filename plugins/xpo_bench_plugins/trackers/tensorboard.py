@@ -13,8 +13,7 @@ from xpo_bench import Tracker, UsageError, hookimpl
 
 
 class TensorBoard(Tracker):
-    """Writes `tracking/tensorboard/ALGORITHM-TASK-sSEED-KEY/`, for `tensorboard --logdir
-    RUN/tracking/tensorboard`.
+    """Event files in `RUN/tracking/tensorboard/ALGORITHM-TASK-sSEED-KEY/`.
 
     A scalar per metric, `final/METRIC` at the end, and the configuration as text. Needs the extra
     `tensorboard`. Each write opens its file anew: a thousand cells side by side hold no thousand files open.

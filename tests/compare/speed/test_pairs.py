@@ -12,22 +12,25 @@ from typing import Any
 import pytest
 
 from xpo_bench.compare.speed.installations import Installation, look
-from xpo_bench.compare.speed.pairs import Protocol, Undecided, measure
-from xpo_bench.compare.speed.rule import measure_ratios
+from xpo_bench.compare.speed.pairs import NAMES, Protocol, Side, Undecided, measure
+from xpo_bench.compare.speed.rule import RatioDocument, measure_ratios
 from xpo_bench.errors import UsageError
 
 Fake = Callable[..., Path]
 CELL = ("dpo", "table")
 
 
-def sides(old: Path, new: Path) -> dict[str, Installation]:
-    found = {"old": look(str(old)), "new": look(str(new))}
-    assert all(isinstance(side, Installation) for side in found.values())
-    return found  # type: ignore[return-value]
+def installations(old: Path, new: Path) -> dict[Side, Installation]:
+    found: dict[Side, Installation] = {}
+    for name, path in zip(NAMES, (old, new), strict=True):
+        installation = look(str(path))
+        assert isinstance(installation, Installation)
+        found[name] = installation
+    return found
 
 
-def judged(old: Path, new: Path, seed: int = 0, **protocol: Any) -> dict[str, Any]:
-    return measure_ratios(sides(old, new), ["dpo"], ["table"], Protocol(**protocol), seed)
+def judged(old: Path, new: Path, seed: int = 0, **protocol: Any) -> RatioDocument:
+    return measure_ratios(installations(old, new), ["dpo"], ["table"], Protocol(**protocol), seed)
 
 
 def log(folder: Path) -> list[list[str]]:
@@ -35,7 +38,7 @@ def log(folder: Path) -> list[list[str]]:
 
 
 def test_blocks_alternate_between_two_live_processes(fake: Fake, tmp_path: Path) -> None:
-    found, installed = measure(sides(fake("old"), fake("new")), [CELL], Protocol(), random.Random(0))
+    found, installed = measure(installations(fake("old"), fake("new")), [CELL], Protocol(), random.Random(0))
     blocks = [name for name, _, event in log(tmp_path) if event == "block"]
     assert len(blocks) == 24
     assert all(a != b for a, b in pairwise(blocks))
@@ -45,7 +48,7 @@ def test_blocks_alternate_between_two_live_processes(fake: Fake, tmp_path: Path)
     assert installed["old"]["xpo-bench"] == "0.1.0"
 
 
-def test_pairs_are_fresh_and_their_order_is_drawn(fake: Fake, tmp_path: Path) -> None:
+def test_pairs_are_new_and_their_order_is_drawn(fake: Fake, tmp_path: Path) -> None:
     document = judged(fake("old"), fake("new"))
     events = log(tmp_path)
     assert len({pid for _, pid, _ in events}) == 16
@@ -68,7 +71,7 @@ def test_order_follows_the_seed(fake: Fake) -> None:
 
 def test_every_pair_measures_every_cell(fake: Fake) -> None:
     found, _ = measure(
-        sides(fake("old"), fake("new")),
+        installations(fake("old"), fake("new")),
         [(a, w) for a in ("dpo", "ipo") for w in ("table", "language")],
         Protocol(blocks=3),
         random.Random(1),
@@ -87,7 +90,7 @@ def test_equal_sides_pass(fake: Fake) -> None:
     assert 1.05 <= row["test"]["detectable"] < 1.25
 
 
-def test_a_slower_side_is_confirmed_in_fresh_pairs(fake: Fake, tmp_path: Path) -> None:
+def test_a_slower_side_is_confirmed_in_new_pairs(fake: Fake, tmp_path: Path) -> None:
     document = judged(
         fake("old", noise=0.03, process_noise=0.01),
         fake("new", step_s=1.15e-3, noise=0.03, process_noise=0.01),
@@ -100,9 +103,9 @@ def test_a_slower_side_is_confirmed_in_fresh_pairs(fake: Fake, tmp_path: Path) -
     assert row["step_s"]["new"] / row["step_s"]["old"] == pytest.approx(1.15, abs=0.05)
 
 
-def test_only_what_is_suspect_is_measured_again(fake: Fake, tmp_path: Path) -> None:
+def test_only_a_candidate_regression_is_replicated(fake: Fake, tmp_path: Path) -> None:
     document = measure_ratios(
-        sides(fake("old"), fake("new", step_s=0.8e-3)), ["dpo", "ipo"], ["table"], Protocol(), 0
+        installations(fake("old"), fake("new", step_s=0.8e-3)), ["dpo", "ipo"], ["table"], Protocol(), 0
     )
     assert [row["verdict"] for row in document["rows"]] == ["improvement"] * 2
     assert document["verdict"] == "pass"

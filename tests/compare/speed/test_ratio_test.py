@@ -100,7 +100,7 @@ def known(estimate: float, factor: float) -> RatioTest:
         (known(1.0, 1.02), None, "pass"),
         (known(1.04, 1.01), None, "pass"),  # certain, and too small to matter
         (known(1.10, 1.12), None, "pass"),  # large, and not certain
-        (known(1.10, 1.05), None, "suspect"),
+        (known(1.10, 1.05), None, "candidate"),
         (known(1.10, 1.05), known(1.10, 1.05), "regression"),
         (known(1.10, 1.05), known(1.02, 1.01), "pass"),
         (known(1.10, 1.05), known(1.10, 1.12), "pass"),

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from io import StringIO
-from typing import Any
+from typing import Any, cast
 
 from rich.console import Console
 
-from xpo_bench.compare.speed.tables import lines, markdown, print_paired, sheet
+from xpo_bench.compare.speed.rule import RatioDocument
+from xpo_bench.compare.tables import Page, markdown, print_page, speed_page
 
 
 def ratio_of(estimate: float, detectable: float = 1.05) -> dict[str, Any]:
@@ -41,42 +42,50 @@ def document(*rows: dict[str, Any], gate: str = "cpu_s") -> dict[str, Any]:
 
 PASS = {"verdict": "pass", "test": ratio_of(1.01), "confirmation": None}
 REGRESSION = {"verdict": "regression", "test": ratio_of(1.2), "confirmation": ratio_of(1.19)}
-BLIND_AGAIN = {"verdict": "inconclusive", "test": ratio_of(1.2), "confirmation": ratio_of(1.3, 1.4)}
+UNDERPOWERED_REPLICATION = {
+    "verdict": "inconclusive",
+    "test": ratio_of(1.2),
+    "confirmation": ratio_of(1.3, 1.4),
+}
+
+
+def page(found: dict[str, Any]) -> Page:
+    return speed_page(cast(RatioDocument, found))
 
 
 def headers(found: dict[str, Any]) -> list[str]:
-    return [column.header for column in sheet(found).columns]
+    return [column.header for column in page(found).tables[0].columns]
 
 
-def test_fresh_pairs_have_a_column_where_there_are_any() -> None:
-    assert "fresh pairs" not in headers(document(PASS))
-    found = sheet(document(REGRESSION, PASS))
-    assert next(c for c in found.columns if c.header == "fresh pairs").cells == ["1.190 (≥ 1.167)", "–"]
+def test_the_replication_has_a_column_where_there_are_any() -> None:
+    assert "replication" not in headers(document(PASS))
+    found = page(document(REGRESSION, PASS)).tables[0]
+    assert next(c for c in found.columns if c.header == "replication").cells == ["1.190 (≥ 1.167)", "–"]
 
 
 def test_the_smallest_ratio_is_that_of_all_pairs() -> None:
-    assert "could have shown is 1.050." in lines(document(PASS))[-1]
+    assert "could have shown is 1.050." in page(document(PASS)).lines[-1]
     assert (
         "could have shown is 1.400 at worst; above 1.25 nothing is decided"
-        in lines(document(PASS, BLIND_AGAIN))[-1]
+        in page(document(PASS, UNDERPOWERED_REPLICATION)).lines[-1]
     )
 
 
 def test_comparisons_are_counted() -> None:
-    said = lines(document(PASS, PASS, REGRESSION))
+    said = page(document(PASS, PASS, REGRESSION)).lines
     assert any(line.startswith("3 comparisons: ") and line.endswith("at most 0.03 %.") for line in said)
-    assert any(line.startswith("1 comparison: ") for line in lines(document(PASS)))
+    assert any(line.startswith("1 comparison: ") for line in page(document(PASS)).lines)
 
 
 def test_the_clock_that_decides_is_named() -> None:
-    assert sheet(document(PASS)).title.startswith("CPU time")
-    assert sheet(document(PASS, gate="gpu_s")).title.startswith("GPU time")
+    assert page(document(PASS)).tables[0].title.startswith("CPU time")
+    assert page(document(PASS, gate="gpu_s")).tables[0].title.startswith("GPU time")
 
 
 def test_names_stay_text() -> None:
-    assert r"OLD: a\|b\[bold\] (python 3, torch 2)" in markdown(document(PASS))
+    assert r"OLD: a\|b\[bold\] (python 3, torch 2)" in markdown(page(document(PASS)))
     console = Console(width=100, record=True, file=StringIO())
-    print_paired(console, document(REGRESSION))
+    print_page(console, page(document(REGRESSION)))
     text = console.export_text()
     assert "a|b[bold], commit 012345678 (python 3, torch 2)" in text
     assert text.rstrip().endswith("Verdict: REGRESSION")

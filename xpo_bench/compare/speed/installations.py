@@ -1,4 +1,4 @@
-"""The two sides of a comparison: virtual environments, or git revisions that are built into temporary ones."""
+"""The two installations to compare: virtual environments, or git revisions built into temporary ones."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ class Installation:
     """An interpreter whose environment holds the xpo_bench to measure.
 
     Attributes:
-        name: as it was asked for. python: path of the interpreter, not resolved: a virtual environment's is a
-            link.
+        name: the word on the command line. python: path of the interpreter, not resolved: a virtual
+            environment's is a link.
         commit: of a revision.
     """
 
@@ -48,7 +48,7 @@ class Revision:
 
 
 def look(name: str) -> Installation | Revision:
-    """What a word on the command line stands for: a directory with bin/python, or a revision.
+    """The meaning of a word on the command line: a directory with bin/python, or a revision.
 
     Raises:
         UsageError: neither; or a directory without an interpreter.
@@ -88,7 +88,7 @@ def prepare(found: Installation | Revision, folder: Path, note: Callable[[str], 
     interpreter does. The working tree is not touched: the sources come out of `git archive`.
 
     Args:
-        folder: an empty directory, which the caller removes. note: takes lines on what is being done.
+        folder: an empty directory, which the caller removes. note: takes lines on progress.
 
     Raises:
         UsageError: the revision cannot be built.
@@ -110,12 +110,13 @@ def prepare(found: Installation | Revision, folder: Path, note: Callable[[str], 
     pip = [sys.executable, "-I", "-m", "pip", "--disable-pip-version-check", "--no-input", "--quiet"]
     if importlib.util.find_spec("pip") is None:
         raise UsageError(
-            f"{found.name}: a revision is built by pip, which {sys.executable} lacks; name environments instead"
+            f"{found.name}: building a revision needs pip, which {sys.executable} lacks; name environments"
         )
     isolated = [] if importlib.util.find_spec("hatchling") is None else ["--no-build-isolation"]
     _execute([*pip, "wheel", "--no-deps", *isolated, "--wheel-dir", str(wheels), str(source)], found, scratch)
     built = sorted(map(str, wheels.glob("*.whl")))
     _execute([*pip, "--python", str(python), "install", "--no-deps", "--no-index", *built], found, scratch)
+    # Third-party packages come from the present interpreter, so that only the suite itself differs. Written
     # after the installation, which would otherwise take the present packages for its own
     purelib(home).joinpath("present.pth").write_text("\n".join(present()) + "\n", "utf-8")
     return Installation(found.name, python, found.commit)
@@ -135,7 +136,7 @@ def purelib(home: Path) -> Path:
 def _execute(argv: Sequence[str], found: Revision, scratch: Path) -> None:
     """Run a step of the build, whose temporary files lie in `scratch`."""
     streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-    with group(argv, env=os.environ | {"TMPDIR": str(scratch)}, **streams) as process:
+    with process_group(argv, env=os.environ | {"TMPDIR": str(scratch)}, **streams) as process:
         said, _ = process.communicate()
     if process.returncode:
         lines = [line for line in said.decode(errors="replace").splitlines() if line.strip()]
@@ -144,9 +145,8 @@ def _execute(argv: Sequence[str], found: Revision, scratch: Path) -> None:
 
 
 @contextlib.contextmanager
-def group(argv: Sequence[str], **options: Any) -> Iterator[subprocess.Popen[bytes]]:
-    """A process that leads a session of its own: Ctrl-C does not reach it, and its whole group is ended with
-    the block.
+def process_group(argv: Sequence[str], **options: Any) -> Iterator[subprocess.Popen[bytes]]:
+    """A process with a session of its own: Ctrl-C does not reach it, and its group ends with the block.
 
     Args:
         options: of `subprocess.Popen`.
@@ -159,7 +159,7 @@ def group(argv: Sequence[str], **options: Any) -> Iterator[subprocess.Popen[byte
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """End a process that has not ended, and those that it has started."""
+    """End a process that still runs, and those that it has started."""
     if process.poll() is None:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             if hasattr(os, "killpg"):

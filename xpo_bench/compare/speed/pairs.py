@@ -1,4 +1,4 @@
-"""A pair of fresh processes, one per side, alive at once and driven in turn, so that their blocks alternate."""
+"""A pair of new processes, one per installation, alive at once and interleaved block by block."""
 
 from __future__ import annotations
 
@@ -14,23 +14,44 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypedDict, cast
 
-from xpo_bench.compare.speed.installations import Installation, group
+from xpo_bench.compare.speed.installations import Installation, process_group
 from xpo_bench.errors import UsageError
 
 SCRIPT = Path(__file__).with_name("worker.py")
-NAMES = ("old", "new")
+Side = Literal["old", "new"]
+NAMES: tuple[Side, Side] = ("old", "new")
+Clock = Literal["cpu_s", "wall_s", "gpu_s"]
+Versions = dict[str, str]
+"""Versions of xpo-bench, torch and python."""
 WARM_S, BLOCK_S = 0.5, 0.1
 PATIENCE_S = 600.0
-"""Seconds without an answer after which a process is given up."""
+"""Seconds without an answer after which a process counts as hung."""
 
 Cell = tuple[str, str]
 """(algorithm, workload)"""
 
 
+class Block(TypedDict):
+    """A number of training steps and the seconds that they took; gpu_s is None on a CPU."""
+
+    steps: int
+    cpu_s: float
+    wall_s: float
+    gpu_s: float | None
+
+
+class Pair(TypedDict):
+    """One cell, measured by one pair of processes: which side began, and the blocks in the order of time."""
+
+    began: Side
+    old: list[Block]
+    new: list[Block]
+
+
 class Undecided(Exception):
-    """A process died, hung or answered nonsense while it was measured: there is no verdict (exit status 4)."""
+    """A process died, hung or answered nonsense during a measurement: there is no verdict (exit status 4)."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +59,7 @@ class Protocol:
     """How a pair is measured.
 
     Attributes:
-        pairs: fresh process pairs. blocks: per side and pair. device: `cpu` or a CUDA device.
+        pairs: of new processes. blocks: per side and pair. device: `cpu` or a CUDA device.
         block_s: seconds of a block at least. warm_s: seconds of training before the first one.
         patience_s: see `PATIENCE_S`.
     """
@@ -50,13 +71,18 @@ class Protocol:
     warm_s: float = WARM_S
     patience_s: float = PATIENCE_S
 
+    @property
+    def gate(self) -> Clock:
+        """The clock that decides."""
+        return "gpu_s" if self.device.startswith("cuda") else "cpu_s"
+
 
 @dataclass
 class Worker:
-    """A process of one side, and its lines."""
+    """A process of one installation, and the lines that it prints."""
 
-    side: Installation
-    name: str
+    installation: Installation
+    name: Side
     process: subprocess.Popen[bytes]
     errors: Path
     patience_s: float
@@ -77,34 +103,37 @@ class Worker:
         """Send a command and return its answer.
 
         Raises:
-            UsageError: the side says that it cannot. Undecided: it says nothing sensible.
+            UsageError: the installation reports an error. Undecided: the answer makes no sense.
         """
         assert self.process.stdin
-        with contextlib.suppress(BrokenPipeError):  # its death is told of below
+        with contextlib.suppress(BrokenPipeError):  # answer() reports its death
             self.process.stdin.write(json.dumps(command).encode() + b"\n")
             self.process.stdin.flush()
         return self.answer()
 
     def answer(self) -> dict[str, Any]:
-        """The next line."""
-        who = f"{self.name.upper()} ({self.side.name})"
+        """The next line; errors as in `ask`."""
         try:
             line = self.lines.get(timeout=self.patience_s)
         except queue.Empty:
-            raise Undecided(f"{who}: no answer for {self.patience_s:g} s") from None
+            raise Undecided(f"{self.who}: no answer for {self.patience_s:g} s") from None
         if not line:
-            raise Undecided(f"{who}: the measuring process {self._how()}{self._last_words()}")
+            raise Undecided(f"{self.who}: the measuring process {self._how()}{self._last_words()}")
         try:
             message = json.loads(line)
         except ValueError:
             message = None
         if not isinstance(message, dict):
-            raise Undecided(
-                f"{who}: the measuring process answers {line.decode(errors='replace').strip()[:80]!r}"
-            )
+            text = line.decode(errors="replace").strip()[:80]
+            raise Undecided(f"{self.who}: the measuring process answers {text!r}")
         if "error" in message:
-            raise UsageError(f"{who}: {message['error']}")
+            raise UsageError(f"{self.who}: {message['error']}")
         return message
+
+    @property
+    def who(self) -> str:
+        """`OLD (.venv-old)`, for messages."""
+        return f"{self.name.upper()} ({self.installation.name})"
 
     def _how(self) -> str:
         try:
@@ -120,18 +149,18 @@ class Worker:
 
 @contextlib.contextmanager
 def pair_of(
-    sides: Mapping[str, Installation], order: Sequence[str], patience_s: float
-) -> Iterator[dict[str, Worker]]:
-    """Both workers, started in an order; they are ended with the block, and nothing of them stays."""
+    installations: Mapping[Side, Installation], order: Sequence[Side], patience_s: float
+) -> Iterator[dict[Side, Worker]]:
+    """Both workers, started in an order; the end of the block ends them, and nothing of them stays."""
     with tempfile.TemporaryDirectory(prefix="xpo-bench-ab-") as folder, contextlib.ExitStack() as stack:
-        workers: dict[str, Worker] = {}
+        workers: dict[Side, Worker] = {}
         # a second thread that waits for work would count as work
         variables = {"OMP_NUM_THREADS": "1"} | os.environ | {"TMPDIR": folder}
         for name in order:
             errors = Path(folder, f"{name}.stderr")
             with errors.open("wb") as stderr:
-                started = group(
-                    [str(sides[name].python), "-I", str(SCRIPT)],
+                started = process_group(
+                    [str(installations[name].python), "-I", str(SCRIPT)],
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     stderr=stderr,
@@ -139,60 +168,59 @@ def pair_of(
                     env=variables,
                 )
                 process = stack.enter_context(started)
-            workers[name] = Worker(sides[name], name, process, errors, patience_s)
+            workers[name] = Worker(installations[name], name, process, errors, patience_s)
             workers[name].listen()
         yield workers
 
 
-def hello(workers: Mapping[str, Worker]) -> dict[str, Any]:
-    """What either side has installed.
+def hello(workers: Mapping[Side, Worker]) -> dict[Side, Versions]:
+    """The versions that either side has installed.
 
     Raises:
         UsageError: an interpreter cannot import xpo_bench.
     """
-    out = {}
+    out: dict[Side, Versions] = {}
     for name in NAMES:
         try:
             out[name] = workers[name].answer()["hello"]
         except UsageError as error:
             raise UsageError(f"{error} (its environment must have xpo_bench installed)") from None
         except KeyError:
-            raise Undecided(
-                f"{name.upper()} ({workers[name].side.name}): the measuring process does not say what it is"
-            ) from None
+            raise Undecided(f"{workers[name].who}: the measuring process names no versions") from None
     return out
 
 
 def measure(
-    sides: Mapping[str, Installation], cells: Sequence[Cell], protocol: Protocol, rng: random.Random
-) -> tuple[dict[Cell, dict[str, Any]], dict[str, Any]]:
-    """One fresh pair, which measures every cell, in random order.
+    installations: Mapping[Side, Installation], cells: Sequence[Cell], protocol: Protocol, rng: random.Random
+) -> tuple[dict[Cell, Pair], dict[Side, Versions]]:
+    """One new pair of processes, which measures every cell, in random order.
 
     Args:
-        sides: `old` and `new`. rng: decides which side is started first, which begins, and the order of the
-            cells.
+        installations: `old` and `new`. rng: draws which side is started first, which begins, and the order of
+            the cells.
 
     Returns:
-        per cell {"began": side, "old": [block], "new": [block]} with as many blocks on either side, each with
-        `steps`, `cpu_s`, `wall_s` and `gpu_s` (None on a CPU); and what either side has installed.
+        each cell's pair, with as many blocks on either side; and the versions that either side has installed.
 
     Raises:
-        UsageError: a side cannot run a workload. Undecided: a process failed.
+        UsageError: an installation cannot run a workload. Undecided: a process failed.
     """
-    out: dict[Cell, dict[str, Any]] = {}
-    with pair_of(sides, rng.sample(NAMES, 2), protocol.patience_s) as workers:
+    out: dict[Cell, Pair] = {}
+    # The order of starts, of cells and of blocks is drawn, so that drift of the machine favours neither side.
+    with pair_of(installations, rng.sample(NAMES, 2), protocol.patience_s) as workers:
         installed = hello(workers)
         for number, cell in enumerate(rng.sample(list(cells), len(cells))):
             order = rng.sample(NAMES, 2)
             for name in order:
                 _start(workers[name], cell, protocol, number)
-            found: dict[str, list[dict[str, Any]]] = {name: [] for name in NAMES}
+            found: dict[Side, list[Block]] = {name: [] for name in NAMES}
+            # One process waits while the other computes: blocks that follow each other see the same machine.
             for _ in range(protocol.blocks):
                 for name in order:
                     found[name].append(_block(workers[name], protocol))
             for name in order:
                 workers[name].ask(do="stop")
-            out[cell] = {"began": order[0], **found}
+            out[cell] = {"began": order[0], "old": found["old"], "new": found["new"]}
     return out, installed
 
 
@@ -213,17 +241,11 @@ def _start(worker: Worker, cell: Cell, protocol: Protocol, number: int) -> None:
         raise UsageError(f"{error} ({algorithm} on {workload})") from None
 
 
-def _block(worker: Worker, protocol: Protocol) -> dict[str, Any]:
-    """One block, with sensible numbers."""
+def _block(worker: Worker, protocol: Protocol) -> Block:
+    """One block, whose numbers are checked: it comes from another process and perhaps another release."""
     block = worker.ask(do="block")
-    gated = block.get("gpu_s" if protocol.device.startswith("cuda") else "cpu_s")
-    steps, wall = block.get("steps"), block.get("wall_s")
-    if not (
-        isinstance(steps, int)
-        and steps > 0
-        and all(isinstance(s, float | int) and s > 0 for s in (gated, wall))
-    ):
-        raise Undecided(
-            f"{worker.name.upper()} ({worker.side.name}): a block of {steps} steps, {gated} s, {wall} s wall time"
-        )
-    return block
+    steps, gated, wall = block.get("steps"), block.get(protocol.gate), block.get("wall_s")
+    counts = isinstance(steps, int) and steps > 0
+    if not (counts and all(isinstance(s, float | int) and s > 0 for s in (gated, wall))):
+        raise Undecided(f"{worker.who}: a block of {steps} steps, {gated} s, {wall} s wall time")
+    return cast(Block, block)

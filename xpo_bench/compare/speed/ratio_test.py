@@ -1,8 +1,8 @@
 """Ratios of step times, measured in pairs of processes: pure functions over documented arrays.
 
-The unit is the pair of fresh processes. Blocks inside one pair share what a process draws once and keeps
-(addresses, hash seeds, what else the machine is at), so that many blocks of one pair say how exactly that
-pair was measured, and nothing about the next one.
+The unit is the pair of new processes. Blocks inside one pair share what a process draws once and keeps
+(addresses, hash seeds, the load of the machine), so that many blocks of one pair say how exactly it was
+measured, and nothing about the next pair.
 """
 
 from __future__ import annotations
@@ -10,24 +10,33 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal, TypedDict
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.stats import t as student
 from scipy.stats import trim_mean
 
+from xpo_bench.statistics import SPEED_ALPHA, upper_quantile
+
 TRIM = 0.2
-"""Share of the blocks' log-ratios that is cut off at either end."""
-LEVEL = 0.01
-"""Probability of a lower bound above the true ratio."""
+"""Fraction of the blocks' log-ratios that is cut off at either end."""
 SLOWER = 1.05
 """Estimates up to here are not worth an alarm, however certain."""
-BLIND = 1.25
-"""Where the smallest ratio that the data could have shown is larger, they say nothing."""
+UNDERPOWERED = 1.25
+"""Where the smallest ratio that the data could have shown is larger, they decide nothing."""
 
-Verdict = Literal["pass", "improvement", "regression", "inconclusive", "suspect"]
+Verdict = Literal["pass", "improvement", "regression", "inconclusive", "candidate"]
+
+
+class Ratio(TypedDict):
+    """A ratio test in the JSON document."""
+
+    estimate: float
+    lower: float
+    upper: float
+    detectable: float
+    pairs: int
 
 
 @dataclass(frozen=True)
@@ -47,9 +56,9 @@ class RatioTest:
     pairs: int
 
     @property
-    def blind(self) -> bool:
+    def underpowered(self) -> bool:
         """Whether the data could not have shown a ratio that matters."""
-        return not self.detectable <= BLIND
+        return not self.detectable <= UNDERPOWERED
 
     @property
     def slower(self) -> bool:
@@ -61,13 +70,19 @@ class RatioTest:
         """The same in the other direction."""
         return self.upper < 1 and self.estimate < 1 / SLOWER
 
-    def document(self) -> dict[str, Any]:
+    def document(self) -> Ratio:
         """As JSON."""
-        return asdict(self)
+        return {
+            "estimate": self.estimate,
+            "lower": self.lower,
+            "upper": self.upper,
+            "detectable": self.detectable,
+            "pairs": self.pairs,
+        }
 
 
 def pair_log_ratio(old: ArrayLike, new: ArrayLike) -> float:
-    """The 20 % trimmed mean of the log-ratios of alternating blocks, in nats.
+    """The 20 % trimmed mean of the log-ratios of interleaved blocks, in nats.
 
     Args:
         old, new: time per step of the blocks of one pair of processes, shape (B,), in the order of time.
@@ -80,6 +95,8 @@ def pair_log_ratio(old: ArrayLike, new: ArrayLike) -> float:
         raise ValueError(f"blocks of shapes {a.shape} and {b.shape}: want as many on either side")
     if not (np.isfinite([a, b]).all() and (a > 0).all() and (b > 0).all()):
         raise ValueError("times per step must be positive")
+    # Neighbouring blocks share the load of the machine, which cancels in their ratio; the trimmed mean drops
+    # the ratios of which one block was disturbed.
     return float(trim_mean(np.log(b / a), TRIM))
 
 
@@ -96,7 +113,8 @@ def ratio_test(log_ratios: Sequence[float]) -> RatioTest:
     if n < 2:
         raise ValueError(f"{n} pairs: want two at least")
     mean = statistics.fmean(log_ratios)
-    half = float(student.ppf(1 - LEVEL, n - 1)) * statistics.stdev(log_ratios, xbar=mean) / math.sqrt(n)
+    # mean ± t(1 − α, n − 1)·s/√n, in nats: bounds of the ratio after exp
+    half = upper_quantile(n - 1, SPEED_ALPHA) * statistics.stdev(log_ratios, xbar=mean) / math.sqrt(n)
     return RatioTest(
         math.exp(mean), math.exp(mean - half), math.exp(mean + half), max(SLOWER, math.exp(half)), n
     )
@@ -105,26 +123,27 @@ def ratio_test(log_ratios: Sequence[float]) -> RatioTest:
 def verdict(first: RatioTest, second: RatioTest | None = None) -> Verdict:
     """The verdict on one algorithm and workload.
 
-    Pairs that could not have shown a ratio of 1.25 are inconclusive. A slowdown is `suspect` until as many
-    fresh pairs have been measured, and a regression when these, taken alone, show it too. An improvement is
-    told from the first pairs.
+    Pairs that could not have shown a ratio of 1.25 are underpowered, and inconclusive. A slowdown is a
+    `candidate` regression until as many new pairs have been measured, and a regression when this replication
+    shows it too, by itself. The first pairs alone decide on an improvement.
 
     Args:
-        second: the fresh pairs, where the first were suspect.
+        second: the replication, where the first pairs made a candidate.
     """
-    if first.blind:
+    if first.underpowered:
         return "inconclusive"
     if not first.slower:
         return "improvement" if first.faster else "pass"
     if second is None:
-        return "suspect"
-    if second.blind:
+        return "candidate"
+    if second.underpowered:
         return "inconclusive"
     return "regression" if second.slower else "pass"
 
 
 def false_alarm_bound(comparisons: int) -> float:
-    """Largest probability of any false regression among so many comparisons: each needs two independent
-    errors at 1 %.
+    """Largest probability of any false regression among so many comparisons.
+
+    Each needs two independent errors at 1 %; the union bound over comparisons does the rest.
     """
-    return min(1.0, comparisons * LEVEL**2)
+    return min(1.0, comparisons * SPEED_ALPHA**2)

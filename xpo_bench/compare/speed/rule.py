@@ -7,52 +7,110 @@ import random
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Literal, TypedDict
 
 from xpo_bench.compare.speed.installations import Installation
-from xpo_bench.compare.speed.pairs import NAMES, Cell, Protocol, measure
-from xpo_bench.compare.speed.ratio_test import false_alarm_bound, pair_log_ratio, ratio_test, verdict
+from xpo_bench.compare.speed.pairs import NAMES, Block, Cell, Clock, Pair, Protocol, Side, Versions, measure
+from xpo_bench.compare.speed.ratio_test import (
+    Ratio,
+    Verdict,
+    false_alarm_bound,
+    pair_log_ratio,
+    ratio_test,
+    verdict,
+)
 
 SCHEMA = 1
 
+Overall = Literal["pass", "regression", "inconclusive"]
+
+
+class SideAbout(TypedDict):
+    """One of the two installations."""
+
+    name: str
+    commit: str | None
+    versions: Versions
+
+
+class ProtocolAbout(TypedDict):
+    """How the pairs were measured."""
+
+    pairs: int
+    blocks: int
+    block_s: float
+    warm_s: float
+    device: str
+    gate: Clock
+    seed: int
+
+
+class RatioRow(TypedDict):
+    """One comparison: an algorithm on a workload."""
+
+    algorithm: str
+    workload: str
+    verdict: Verdict
+    test: Ratio
+    confirmation: Ratio | None
+    wall: Ratio
+    step_s: dict[Side, float]
+    pairs: list[Pair]
+    confirmation_pairs: list[Pair] | None
+
+
+class RatioDocument(TypedDict):
+    """What `xpo-bench compare --ab --json` prints."""
+
+    schema: int
+    sides: dict[Side, SideAbout]
+    protocol: ProtocolAbout
+    platform: str
+    comparisons: int
+    false_alarm_bound: float
+    verdict: Overall
+    rows: list[RatioRow]
+
 
 def measure_ratios(
-    sides: Mapping[str, Installation],
+    installations: Mapping[Side, Installation],
     algorithms: Sequence[str],
     workloads: Sequence[str],
     protocol: Protocol,
     seed: int,
     note: Callable[[str], None] = lambda _: None,
-) -> dict[str, Any]:
-    """Measure both sides and judge every algorithm on every workload.
+) -> RatioDocument:
+    """Measure both installations and judge every algorithm on every workload.
 
-    What is suspect after the first pairs is measured again in as many fresh ones. All blocks are in the
+    A candidate regression of the first pairs is replicated in as many new ones. All blocks are in the
     document, so that everything that is printed follows from it.
 
     Args:
-        sides: `old` and `new`. seed: of the order of everything. note: takes lines on progress.
+        installations: `old` and `new`. seed: of the order of everything. note: takes lines on progress.
 
     Returns:
         the document that `--json` prints.
 
     Raises:
-        UsageError: a side cannot run a workload. Undecided: a process failed.
+        UsageError: an installation cannot run a workload. Undecided: a process failed.
     """
     rng = random.Random(seed)
+    # Two stages: only a candidate of the first set of pairs pays for a second, and both sets must agree.
     cells = [(algorithm, workload) for algorithm in algorithms for workload in workloads]
-    gate = "gpu_s" if protocol.device.startswith("cuda") else "cpu_s"
-    first, installed = _stage(sides, cells, protocol, rng, note, "pair")
-    suspects = [cell for cell in cells if verdict(ratio_test(_log_ratios(first[cell], gate))) == "suspect"]
-    second: dict[Cell, list[dict[str, Any]]] = {}
-    if suspects:
-        note(f"suspect, measured again in {protocol.pairs} fresh pairs: {', '.join(map(label, suspects))}")
-        second, _ = _stage(sides, suspects, protocol, rng, note, "fresh pair")
+    gate = protocol.gate
+    first, installed = _stage(installations, cells, protocol, rng, note, "pair")
+    candidates = [c for c in cells if verdict(ratio_test(_log_ratios(first[c], gate))) == "candidate"]
+    second: dict[Cell, list[Pair]] = {}
+    if candidates:
+        names = ", ".join(map(label, candidates))
+        note(f"candidate regressions, to be replicated in {protocol.pairs} new pairs: {names}")
+        second, _ = _stage(installations, candidates, protocol, rng, note, "replication pair")
     rows = [_row(cell, gate, first[cell], second.get(cell)) for cell in cells]
     return {
         "schema": SCHEMA,
         "sides": {
-            name: {"name": sides[name].name, "commit": sides[name].commit, "versions": installed[name]}
-            for name in NAMES
+            name: {"name": found.name, "commit": found.commit, "versions": installed[name]}
+            for name, found in ((name, installations[name]) for name in NAMES)
         },
         "protocol": {
             "pairs": protocol.pairs,
@@ -71,50 +129,51 @@ def measure_ratios(
     }
 
 
-def overall(verdicts: Sequence[str]) -> str:
-    """A regression anywhere is one; otherwise what is inconclusive anywhere is no pass."""
-    return next((found for found in ("regression", "inconclusive") if found in verdicts), "pass")
+def overall(verdicts: Sequence[Verdict]) -> Overall:
+    """A regression anywhere is one; without one, anything inconclusive leaves no pass."""
+    return (
+        "regression" if "regression" in verdicts else "inconclusive" if "inconclusive" in verdicts else "pass"
+    )
 
 
 def label(cell: Cell) -> str:
+    """`dpo on table`."""
     return f"{cell[0]} on {cell[1]}"
 
 
 def _stage(
-    sides: Mapping[str, Installation],
+    installations: Mapping[Side, Installation],
     cells: Sequence[Cell],
     protocol: Protocol,
     rng: random.Random,
     note: Callable[[str], None],
     word: str,
-) -> tuple[dict[Cell, list[dict[str, Any]]], dict[str, Any]]:
-    """Fresh pairs, each of which measures all cells."""
-    out: dict[Cell, list[dict[str, Any]]] = {cell: [] for cell in cells}
-    installed: dict[str, Any] = {}
+) -> tuple[dict[Cell, list[Pair]], dict[Side, Versions]]:
+    """New pairs, each of which measures all cells."""
+    out: dict[Cell, list[Pair]] = {cell: [] for cell in cells}
+    installed: dict[Side, Versions] = {}
     began = time.monotonic()
     for done in range(protocol.pairs):
         left = (time.monotonic() - began) / done * (protocol.pairs - done) if done else None
         note(
             f"{word} {done + 1} of {protocol.pairs}" + ("" if left is None else f", about {left:.0f} s left")
         )
-        found, installed = measure(sides, cells, protocol, rng)
+        found, installed = measure(installations, cells, protocol, rng)
         for cell, blocks in found.items():
             out[cell].append(blocks)
     return out, installed
 
 
-def _per_step(blocks: Sequence[Mapping[str, Any]], clock: str) -> list[float]:
+def _per_step(blocks: Sequence[Block], clock: Clock) -> list[float]:
     """Seconds per step of every block."""
-    return [block[clock] / block["steps"] for block in blocks]
+    return [(block[clock] or 0.0) / block["steps"] for block in blocks]
 
 
-def _log_ratios(pairs: Sequence[Mapping[str, Any]], clock: str) -> list[float]:
+def _log_ratios(pairs: Sequence[Pair], clock: Clock) -> list[float]:
     return [pair_log_ratio(_per_step(pair["old"], clock), _per_step(pair["new"], clock)) for pair in pairs]
 
 
-def _row(
-    cell: Cell, gate: str, first: list[dict[str, Any]], second: list[dict[str, Any]] | None
-) -> dict[str, Any]:
+def _row(cell: Cell, gate: Clock, first: list[Pair], second: list[Pair] | None) -> RatioRow:
     """One comparison, with its tests, its verdict and its blocks."""
     tests = [ratio_test(_log_ratios(pairs, gate)) for pairs in (first, second) if pairs]
     return {

@@ -1,12 +1,10 @@
-"""One side of a comparison: trains with whatever xpo_bench its interpreter has, and times blocks of steps
-when told to.
+"""Trains with whatever xpo_bench its interpreter has, and times blocks of training steps on command.
 
-Run by path with the interpreter of either side, an older release among them. So it is one file, and of
-xpo_bench it uses what
-authors of plugins use: the names that the package exports, `xpo_bench.run` with classes for algorithm and
-task, and plugins' entry points. Steps are told apart by the calls of the algorithm's `loss`, of which a
-training step makes one; an evaluation, which calls `implied_preference`, strikes out the step that it falls
-into.
+`compare --ab` runs this file by path with the interpreter of either installation, of an older release too.
+So it is one file, and of xpo_bench it uses only what authors of plugins use: the names that the package
+exports, `xpo_bench.run` with classes for algorithm and task, and plugins' entry points. A call of the
+algorithm's `loss` marks the beginning of a training step; an evaluation, which calls `implied_preference`,
+invalidates the step that it falls into.
 
 Every line on stdin and stdout is one JSON object:
 
@@ -33,7 +31,7 @@ from importlib.metadata import entry_points
 from typing import Any, ClassVar
 
 STEPS = 10_000
-"""Steps of a run; when they are used up another run begins, and the step between the two is struck out."""
+"""Steps of a run; after them another run begins, and the step between the two is not counted."""
 
 Mark = tuple[float, float, Any]
 
@@ -62,9 +60,9 @@ class Wire:
 class Meter:
     """Times blocks of training steps.
 
-    A block ends at the first step at which it has as many steps as calibrated and as many seconds as asked
-    for: of CPU time of this process on a CPU, between CUDA events on a GPU. The first step after a pause is
-    not counted.
+    A block ends at the first step at which it has the calibrated number of steps and the asked number of
+    seconds: CPU time of this process on a CPU, time between CUDA events on a GPU. The first step after a
+    pause is not counted.
 
     Args:
         block_s: seconds of a block at least. warm_s: seconds of training before the calibration.
@@ -90,6 +88,7 @@ class Meter:
     def step(self) -> None:
         """A training step begins."""
         mark = self._mark()
+        # A step lasts from one call of the loss to the next; after a pause there is no call to count from.
         if self.last is not None and not self.evaluated:
             self.steps += 1
             self.cpu_s += mark[0] - self.last[0]
@@ -116,7 +115,8 @@ class Meter:
             torch.cuda.synchronize()
             self.gpu_s = sum(before.elapsed_time(after) for before, after in self.events) / 1e3
         enough = (self.cpu_s if self.gpu_s is None else self.gpu_s) >= self.seconds
-        if not enough:  # asking again at every step would slow a GPU down
+        # 10 % more steps before the next look: synchronising a GPU at every step would slow it down
+        if not enough:
             self.needed = math.ceil(1.1 * self.steps)
         return enough
 
@@ -146,7 +146,7 @@ def algorithm(name: str) -> Any:
     for point in points:
         try:
             classes = point.load().xpo_algorithms()
-        except Exception:  # a broken plugin, or one of tasks alone, is not the one that is looked for
+        except Exception:  # a broken plugin, or one of tasks alone, cannot hold the wanted algorithm
             continue
         for cls in classes:
             known.append(cls.name)
@@ -177,7 +177,7 @@ def known(cls: Any, **values: Any) -> Any:
 
 
 def workload(kind: str) -> Any:
-    """The task that both sides train on: the same rows, model and budget whatever a release's own tasks are.
+    """The task that both installations train on: the same rows, model and budget in every release.
 
     `table`: 1,024 pairs of 8 prompts with 6 actions, 256 a step. `language`: a byte-level Llama of two layers
     and width 64, 4 pairs a step of 32, 24 and 16 bytes of prompt, chosen and rejected completion, so that all
@@ -190,6 +190,7 @@ def workload(kind: str) -> Any:
     def text(length: int) -> str:
         return "".join(draw.choice("abcdefgh ") for _ in range(length - 1)) + "."
 
+    # evaluations are not what is measured: they get as little as a budget allows
     few = {"eval_pairs": 1, "heldout_pairs": 1, "kl_prompts": 1, "kl_samples": 1, "max_new_tokens": 1}
     if kind == "table":
         pairs = []
@@ -248,6 +249,7 @@ def serve(wire: Wire, command: dict[str, Any]) -> None:
 
 
 def one_line(error: BaseException) -> str:
+    """An exception as one line of an answer."""
     text = str(error).strip()
     return f"{type(error).__name__}: {text.splitlines()[0]}" if text else type(error).__name__
 

@@ -1,5 +1,4 @@
-"""Layouts of public preference sets: found from column names and value shapes, and brought into TRL's
-columns.
+"""Layouts of public sets: recognised by column names and value shapes, converted to TRL's columns.
 
 `arrange` takes raw rows as a reader gives them and returns rows in TRL's columns. An explicit mapping of
 columns goes first, then names that differ in case or blanks alone, then the first layout whose columns are
@@ -30,7 +29,8 @@ LAYOUTS: tuple[Layout, ...] = (*conversations.LAYOUTS, *pairs.LAYOUTS, *rankings
 """Every layout besides TRL's own, in the order in which they are looked for."""
 TRL = "trl"
 TALK = (
-    "prompt", "chosen", "rejected", "completion", "messages", "conversations", "conversation_a", "conversation_b", "context",
+    "prompt", "chosen", "rejected", "completion", "messages", "conversations",
+    "conversation_a", "conversation_b", "context",
 )  # fmt: skip
 """Columns whose cells may be messages."""
 TEXTS = ("prompt", "chosen", "rejected", "completion")
@@ -47,8 +47,7 @@ FITTED = 100
 
 @dataclass(frozen=True)
 class Arranged:
-    """Rows in TRL's columns, or the reason why one is bad; which layout they had, and what was counted on the
-    way.
+    """Rows in TRL's columns, or the reason why one is bad; their layout, and counts of notes.
 
     Args:
         columns: what was read from where: of the layout, of `--columns`, and names that differed in case or
@@ -103,8 +102,7 @@ def arrange(
 
 
 def wanted(names: Sequence[str], columns: Mapping[str, str] | None = None) -> Collection[str]:
-    """The columns of a table that have to be read: those of TRL, of `--columns`, and of every layout that may
-    fit.
+    """The columns that have to be read: those of TRL, of `--columns`, and of every layout that may fit.
 
     None where the set has no layout at all.
     """
@@ -124,8 +122,7 @@ def wanted(names: Sequence[str], columns: Mapping[str, str] | None = None) -> Co
 
 
 def check_columns(given: Any) -> dict[str, str]:
-    """`--columns` as a mapping: words `chosen=a,rejected=b`, where `\\,` is a comma within a name, or a
-    table.
+    """`--columns` as a mapping: text `chosen=a,rejected=b`, with `\\,` for a comma in a name, or a table.
 
     Raises:
         UsageError: no such words, a name that no layout reads, the same name twice, or one column for two
@@ -148,7 +145,8 @@ def check_columns(given: Any) -> dict[str, str]:
         if name not in KNOWN:
             close = unknown("name in --columns", name, KNOWN).partition(" (known:")[0]
             raise UsageError(
-                f"{close}; want prompt, chosen, rejected, completion, label, or a column of a layout (docs/data.md)"
+                f"{close}; want prompt, chosen, rejected, completion, label, "
+                "or a column of a layout (docs/data.md)"
             )
         if name in out:
             raise UsageError(f"--columns {name}: given twice")
@@ -179,7 +177,7 @@ def _recognised(names: Sequence[str], rows: Sequence[Row]) -> Layout | None:
 
 
 def _spells_texts(value: object) -> bool:
-    """Whether text spells a list of texts, as a table without types spells the lists of another kind of set."""
+    """Whether text spells a list of texts, as a CSV file spells the lists of another kind of set."""
     if not isinstance(value, str) or not value.lstrip().startswith("[") or not value.rstrip().endswith("]"):
         return False
     found = structure(value)
@@ -206,7 +204,8 @@ def _mapped(rows: Numbered, layout: Layout, context: Context) -> Numbered:
                 word = "column" if len(missing) == 1 else "columns"
                 raise BadRow(
                     "missing column",
-                    f"missing {word} {', '.join(missing)}; layout {layout.name} wants {', '.join(sorted(layout.needs))}",
+                    f"missing {word} {', '.join(missing)}; layout {layout.name} wants "
+                    f"{', '.join(sorted(layout.needs))}",
                 )
             kept = {
                 name: row[name]
@@ -224,9 +223,7 @@ KEPT = ("split", "source", "topic", *SCORE_NAMES)
 
 
 def _kept(layout: Layout) -> tuple[str, ...]:
-    """Columns of TRL's that a layout hands on: a row that becomes one pair may say how probable its
-    preference is.
-    """
+    """Columns of TRL's that a layout passes on; a row of one pair may have a probability."""
     return KEPT if "ranking" in layout.columns else (*KEPT, "p_chosen", *VOTES)
 
 

@@ -111,8 +111,7 @@ _SIDES: dict[str, Side] = {
 
 
 def winner(row: Row, column: str) -> Side:
-    """The side that a verdict names: `A`, `model_a`, `Model B`, `tie (bothbad)`, `both_bad` and the like, in
-    any case.
+    """The side that a verdict names: `A`, `model_a`, `Model B`, `tie (bothbad)`, `both_bad`, in any case.
 
     Raises:
         BadRow: something else; a bare number is refused, since 1 is the first side in some sets and the
@@ -129,7 +128,8 @@ def winner(row: Row, column: str) -> Side:
         want = "want a, b or tie (also model_a, response_a, tie (bothbad))"
         if numeric(value) is not None:
             want += (
-                "; which side a number means differs from set to set: see pku-saferlhf (0 is the first) and shp "
+                "; which side a number means differs from set to set: "
+                "see pku-saferlhf (0 is the first) and shp "
                 "(1 is the first) in docs/data.md"
             )
         raise BadRow("unreadable preference", f"{column} is {shown(value)}; {want}")

@@ -42,8 +42,7 @@ def _whole_conversations(row: Row) -> bool:
 
 
 def _prompted(row: Row, context: Context) -> Iterable[Row]:
-    """The prompt is what the two conversations share; the column that repeats a part of it as text is left
-    out."""
+    """The prompt is what both conversations have in common; a column that repeats it as text is left out."""
     if not _whole_conversations({"prompt": "", "chosen": None, "rejected": None, **row}):
         return [row]  # as it is: refused where text and messages are mixed
     turns = conversation(row["chosen"], "chosen")

@@ -11,11 +11,15 @@ from xpo_bench.data.formats import PAIRED, UNPAIRED, Row
 GUESSES: dict[str, tuple[str, ...]] = {
     name: tuple(words.split())
     for name, words in {
-        "prompt": "prompt question q instruction query input context history post request problem text user title",
-        "chosen": "chosen good better preferred accepted accept winner win winning positive pos best liked correct",
-        "rejected": "rejected bad worse dispreferred unpreferred reject loser lose losing negative neg worst disliked incorrect",
+        "prompt": "prompt question q instruction query input context history post request problem text user "
+        "title",
+        "chosen": "chosen good better preferred accepted accept winner win winning positive pos best liked "
+        "correct",
+        "rejected": "rejected bad worse dispreferred unpreferred reject loser lose losing negative neg worst "
+        "disliked incorrect",
         "completion": "completion response answer output generation reply text content",
-        "label": "label rating thumbs feedback desirable kto_tag is_good liked is_safe is_correct target score",
+        "label": "label rating thumbs feedback desirable kto_tag is_good liked is_safe is_correct target "
+        "score",
         "winner": "winner preference preferred verdict choice vote label better",
     }.items()
 }
@@ -24,16 +28,14 @@ SIDES = (("a", "b"), ("1", "2"), ("0", "1"), ("A", "B"), ("first", "second"), ("
 COMMA = "\\,"
 """A comma within the name of a column."""
 NO_ANSWER = frozenset({
-    "model", "score", "rating", "id", "source", "author", "name", "tokens", "safe", "level", "category", "winner", "rank",
-    "votes",
+    "model", "score", "rating", "id", "source", "author", "name", "tokens", "safe", "level", "category",
+    "winner", "rank", "votes",
 })  # fmt: skip
 """Words of columns that come in pairs and hold no answers."""
 
 
 def advice(row: Row) -> str:
-    """The `--columns` words that may map a row's columns; nothing where the columns are there and hold
-    nothing.
-    """
+    """The `--columns` text that may map a row's columns; empty where the columns exist without values."""
     nested = (f"{name}.{key}" for name, value in row.items() if isinstance(value, dict) for key in value)
     names = [*map(str, row), *nested]
     wanted = UNPAIRED if "completion" in row else PAIRED

@@ -50,8 +50,7 @@ def _webgpt(row: Row, _: Context) -> Iterable[Row]:
 
 
 def _summaries(row: Row, _: Context) -> Iterable[Row]:
-    """The prompt in the form of the paper (Stiennon et al. 2020): a post with its subreddit and title, or an
-    article."""
+    """The prompt as in Stiennon et al. 2020: a post with its subreddit and title, or an article."""
     side = one_of(row, "choice", {0: "first", 1: "second"})
     summaries = listed(row, "summaries")
     if len(summaries) != 2:
@@ -110,8 +109,7 @@ def _paired(prompt: str, chosen: str, rejected: str) -> Any:
 
 
 def _alpaca_prompt(row: Row) -> Any:
-    """Instruction and input, a line break between them; messages in sets that have a system text or a
-    history."""
+    """Instruction, line break and input; messages in sets with a system text or a history."""
     instruction, more = row.get("instruction"), row.get("input")
     if more is not None and not isinstance(more, str):
         raise BadRow("not text", f"input is {shown(more)}; give a string")

@@ -96,8 +96,7 @@ def _listed(prompt: str, answers: str, grades: str, sign: int = 1) -> Layout:
 
 
 def _by_prompt(rows: Numbered, context: Context) -> Numbered:
-    """Answers of the same prompt and split, compared by helpfulness; a pair has the number of its later
-    row."""
+    """Answers of one prompt and split, compared by helpfulness; a pair has the number of its later row."""
     groups: dict[Any, list[tuple[int, Row, float]]] = {}
     out: list[tuple[int, Row | BadRow]] = []
     for number_, row in rows:
