@@ -60,7 +60,8 @@ class Processes:
             torch.cuda.set_device(device)
         dist.init_process_group(
             "cpu:gloo,cuda:nccl" if cuda else "gloo",
-            init_method=meeting.absolute().as_uri(),
+            # not by a file:// address, whose escapes (of a space in the path) torch does not undo
+            store=dist.FileStore(str(meeting), count),  # type: ignore[attr-defined]
             rank=rank,
             world_size=count,
             timeout=PATIENCE,
