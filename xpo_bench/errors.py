@@ -29,7 +29,7 @@ class Terminated(KeyboardInterrupt):
 
 
 class CapacityError(Exception):
-    """An algorithm uses an ability that the policy lacks and that it does not declare: a fault of its plugin."""
+    """An algorithm uses an ability that the policy lacks and that its plugin does not declare."""
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> str:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def derive(seed: int, *words: str | int) -> int:
-    """An integer in [0, 2^63) that depends on `seed` and every word, the same on every machine and version."""
+    """An integer in [0, 2^63) that depends on `seed` and every word, the same on every machine."""
     text = "/".join(str(part) for part in (seed, *words))
     return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
 

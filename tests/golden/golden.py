@@ -81,15 +81,15 @@ def compute(folder: Path, only: Sequence[str] = ()) -> dict[str, Any]:
         for cell, numbers in cells(folder / name):
             computed[f"{name}/{cell}"] = numbers
     for name, line in DOCUMENTS.items():
-        words = shlex.split(line)
-        if only and not set(words) & set(only):
+        parts = shlex.split(line)
+        if only and not set(parts) & set(only):
             continue
         print(f"golden: {name}", file=sys.stderr)
-        printed = _command(folder, *words)
-        if words[-1] == "--json":
+        printed = _command(folder, *parts)
+        if parts[-1] == "--json":
             computed[name] = digest(json.loads(printed))
-        for word in words:
-            if word.endswith(".json") and words[0] != "compare":
+        for word in parts:
+            if word.endswith(".json") and parts[0] != "compare":
                 computed[word] = digest(json.loads((folder / word).read_text("utf-8")))
     return computed
 

@@ -121,7 +121,7 @@ def _curves(root: Path, records: Iterable[Tree]) -> dict[str, Curve]:
     from xpo_bench.report.curves import curve_reader
 
     curve = curve_reader(root)
-    return {record["key"]: thinned(curve(record)) for record in records}
+    return {record["key"]: thinned(curve(record["key"])) for record in records}
 
 
 def thinned(rows: Sequence[Tree]) -> Curve:
