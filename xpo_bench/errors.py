@@ -1,4 +1,4 @@
-"""Errors that a user can mend, each one line: what is wrong, where, and what would be right."""
+"""Errors that a user can fix, each one line: what is wrong, where, and what would be right."""
 
 from __future__ import annotations
 
