@@ -13,13 +13,14 @@ from narrow import as_a
 
 import xpo_bench
 from xpo_bench import Pair, plugins
-from xpo_bench.api import Result, Session, execute
+from xpo_bench.api import Result
 from xpo_bench.report.curves import curve_reader
 from xpo_bench.report.experiments import EXPERIMENTS
 from xpo_bench.report.experiments.bandit import ipo_optimum
 from xpo_bench.report.experiments.base import Data
 from xpo_bench.report.experiments.robustness import reward_margin
 from xpo_bench.report.records import records_of
+from xpo_bench.runner.execute import Session, execute
 from xpo_bench.runner.plan import make_plan
 from xpo_bench.runner.request import requests
 from xpo_bench.runner.store import Store
@@ -31,7 +32,7 @@ def run_experiment(root: Path, name: str, **words: Any) -> Result:
     """One experiment of the suite, as the suite runs it unless `words` say otherwise."""
     registry = plugins.load()
     asked = [r for r in requests({"suite": "article", **words}) if r.experiment == name]
-    result = execute(make_plan(asked, registry), Store(root), Session(registry))
+    result = Result(**vars(execute(make_plan(asked, registry), Store(root), Session(registry))))
     assert result.ok
     assert {c["experiment"] for c in result.cells} == {name}
     return result

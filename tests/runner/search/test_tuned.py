@@ -13,7 +13,7 @@ import pytest
 import xpo_bench
 from xpo_bench import plugins
 from xpo_bench.contract.examples import Dataset, Pair
-from xpo_bench.data.validation import SHARE, validation_split
+from xpo_bench.data.validation import FRACTION, validation_split
 from xpo_bench.errors import UsageError
 from xpo_bench.runner.executors.groups import groups
 from xpo_bench.runner.plan import Plan, make_plan
@@ -53,7 +53,7 @@ def test_the_validation_split_is_cut_out_of_training_rows() -> None:
         assert sorted([*one.train, *one.heldout], key=str) == sorted(
             rows, key=str
         )  # nothing held out is in it
-        assert len(one.heldout) == SHARE * len(rows)
+        assert len(one.heldout) == FRACTION * len(rows)
         shared = {r.prompt for r in one.train} & {r.prompt for r in one.heldout}
         assert bool(shared) is not whole
     assert validation_split(Dataset(train=rows[:1]), np.random.default_rng(0), False) is None
@@ -65,7 +65,7 @@ def test_every_algorithm_gets_as_many_trials_and_they_train_together() -> None:
     base = make_plan(asked, registry)
     planned: list[Plan] = []
 
-    def run(plan: Plan) -> list[dict[str, Any]]:
+    def run(plan: Plan) -> list[Record]:
         planned.append(plan)
         return []
 
@@ -114,7 +114,7 @@ def test_the_best_trial_is_run_and_the_command_resumes(warm: Command) -> None:
             )  # all training rows
             for name, value in t["changes"].items():
                 assert (
-                    cell["train"]["lr"] if name == tuned.LR else cell["algorithm"]["config"][name]
+                    cell["train"]["lr"] if name == LR else cell["algorithm"]["config"][name]
                 ) == value
     again = warm("run", "--algos", "dpo,sft", *SHORT, "--seeds", "2", "--json")
     assert again.json == done.json  # nothing was computed again
