@@ -17,7 +17,7 @@ from scipy import stats as scipy_stats
 
 from xpo_bench.compare.baselines import Baseline, document_of, read, thinned
 from xpo_bench.compare.margins import MARGINS, with_changes
-from xpo_bench.compare.regressions import find_regressions
+from xpo_bench.compare.regressions import Document, find_regressions
 from xpo_bench.compare.tables import markdown, print_page, regression_page
 from xpo_bench.compare.verdicts import judge
 from xpo_bench.errors import UsageError
@@ -78,7 +78,7 @@ def shaken(records: Records, size: float, seed: int = 2) -> Records:
     return out
 
 
-def said(base: Records, new: Records, margins: Any = MARGINS) -> dict[str, Any]:
+def said(base: Records, new: Records, margins: Any = MARGINS) -> Document:
     return find_regressions(Baseline("base", base), Baseline("new", new), margins)
 
 
