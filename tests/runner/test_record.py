@@ -139,12 +139,12 @@ def test_the_final_policy_is_the_whole_table_up_to_a_limit(run: Run) -> None:
     assert set(policy) == {"x"}
     assert set(policy["x"]) == set("abc")
     assert sum(policy["x"].values()) == pytest.approx(1)
-    for entries, present in ((4096, True), (4097, False)):
+    for entries, kept in ((4096, True), (4097, False)):
         world = World(
             actions={"x": tuple(map(str, range(4000))), "y": tuple(map(str, range(entries - 4000)))}
         )
         policy = TabularPolicy(world, 1).final_policy(0)
-        assert (policy is not None) is present
+        assert (policy is not None) is kept
     (large,) = run(
         tasks="bandit", steps=2, set={"task.prompts": 5, "task.actions": 900, "task.coverage": 0.01}
     ).cells
