@@ -135,10 +135,10 @@ def test_curves_have_the_step_and_every_metric_that_was_evaluated(run: Run) -> N
 
 def test_the_final_policy_is_the_whole_table_up_to_a_limit(run: Run) -> None:
     (cell,) = run(tasks="deterministic").cells
-    policy = present(cell["final_policy"])
-    assert set(policy) == {"x"}
-    assert set(policy["x"]) == set("abc")
-    assert sum(policy["x"].values()) == pytest.approx(1)
+    table = present(cell["final_policy"])
+    assert set(table) == {"x"}
+    assert set(table["x"]) == set("abc")
+    assert sum(table["x"].values()) == pytest.approx(1)
     for entries, kept in ((4096, True), (4097, False)):
         world = World(
             actions={"x": tuple(map(str, range(4000))), "y": tuple(map(str, range(entries - 4000)))}
