@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 import pyarrow.parquet as pq
 import pytest
 import torch
+from narrow import present
 from torch import Tensor
 
 import xpo_bench
@@ -19,6 +20,7 @@ from xpo_bench import Step
 from xpo_bench.api import Result
 from xpo_bench.contract.examples import World
 from xpo_bench.policy.tabular import TabularPolicy
+from xpo_bench.runner.record import Record
 from xpo_bench.train.budget import evaluation_steps
 from xpo_bench_plugins.algorithms.dpo import DPO
 
@@ -133,15 +135,16 @@ def test_curves_have_the_step_and_every_metric_that_was_evaluated(run: Run) -> N
 
 def test_the_final_policy_is_the_whole_table_up_to_a_limit(run: Run) -> None:
     (cell,) = run(tasks="deterministic").cells
-    assert set(cell["final_policy"]) == {"x"}
-    assert set(cell["final_policy"]["x"]) == set("abc")
-    assert sum(cell["final_policy"]["x"].values()) == pytest.approx(1)
-    for entries, present in ((4096, True), (4097, False)):
+    table = present(cell["final_policy"])
+    assert set(table) == {"x"}
+    assert set(table["x"]) == set("abc")
+    assert sum(table["x"].values()) == pytest.approx(1)
+    for entries, kept in ((4096, True), (4097, False)):
         world = World(
             actions={"x": tuple(map(str, range(4000))), "y": tuple(map(str, range(entries - 4000)))}
         )
         policy = TabularPolicy(world, 1).final_policy(0)
-        assert (policy is not None) is present
+        assert (policy is not None) is kept
     (large,) = run(
         tasks="bandit", steps=2, set={"task.prompts": 5, "task.actions": 900, "task.coverage": 0.01}
     ).cells
@@ -210,16 +213,17 @@ def test_a_loss_that_fails_is_a_status_with_the_plugin_named(
     run: Run, body: Callable[[DPO, Step], Any], kind: str, message: str
 ) -> None:
     result = run([failing("bad", body), "dpo", "ipo"], seeds=2, out="r")
-    by_name: dict[str, list[dict[str, Any]]] = {}
+    by_name: dict[str, list[Record]] = {}
     for cell in result.cells:
         by_name.setdefault(cell["algorithm"]["name"], []).append(cell)
     for cell in by_name["bad"]:
         assert cell["status"] == "failed"
-        assert cell["error"]["type"] == kind
-        assert cell["error"]["message"].startswith("plugin in-memory (in-memory 0): ")
-        assert message in cell["error"]["message"]
-        assert "\n" not in cell["error"]["message"]
-        assert "Traceback" in cell["error"]["traceback"]
+        error = present(cell["error"])
+        assert error["type"] == kind
+        assert error["message"].startswith("plugin in-memory (in-memory 0): ")
+        assert message in error["message"]
+        assert "\n" not in error["message"]
+        assert "Traceback" in error["traceback"]
         assert cell["metrics"] == {}
         assert cell["final_policy"] is None
     assert not result.ok
@@ -270,7 +274,10 @@ def test_completions_that_do_not_match_the_groups_are_named(run: Run) -> None:
 
     (cell,) = run([Short]).cells
     assert cell["status"] == "failed"
-    assert "completions() returned 2 items for group 'chosen' and 3 examples" in cell["error"]["message"]
+    assert (
+        "completions() returned 2 items for group 'chosen' and 3 examples"
+        in present(cell["error"])["message"]
+    )
 
 
 def test_a_diverging_cell_is_recorded_and_done(run: Run, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import math
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pyarrow.parquet as pq
 import pytest
@@ -17,6 +17,7 @@ import xpo_bench
 from xpo_bench.api import Result
 from xpo_bench.errors import StoreError, UsageError
 from xpo_bench.runner.keys import canonical
+from xpo_bench.runner.record import Record
 from xpo_bench.runner.store import Store, finite, parquet, write_atomic
 
 Run = Callable[..., Result]
@@ -29,8 +30,9 @@ class Crash(OSError):
     """Stands for a full disk, a signal or a lost machine."""
 
 
-def record(status: str = "ok", **more: Any) -> dict[str, Any]:
-    return {"schema": 1, "key": KEY, "status": status} | more
+def record(status: str = "ok", **more: Any) -> Record:
+    """A record as far as a store looks into it."""
+    return cast(Record, {"schema": 1, "key": KEY, "status": status} | more)
 
 
 def crash_at(monkeypatch: pytest.MonkeyPatch, call: str) -> None:

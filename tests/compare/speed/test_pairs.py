@@ -98,6 +98,7 @@ def test_a_slower_side_is_confirmed_in_new_pairs(fake: Fake, tmp_path: Path) -> 
     row = document["rows"][0]
     assert document["verdict"] == row["verdict"] == "regression"
     assert row["test"]["estimate"] == pytest.approx(1.15, abs=0.04)
+    assert row["confirmation"] is not None
     assert row["confirmation"]["lower"] > 1
     assert len({pid for _, pid, _ in log(tmp_path)}) == 32
     assert row["step_s"]["new"] / row["step_s"]["old"] == pytest.approx(1.15, abs=0.05)

@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 
 import pytest
+from narrow import present
 from rich.console import Console
 
 import xpo_bench
@@ -43,7 +44,7 @@ def test_data_of_a_figure_are_those_of_the_records(article: Result) -> None:
     cells = [c for c in article.cells if c["experiment"] == "choosing_tau"]
     assert len(drawn) == len(cells) == 24
     for c in cells:
-        value = c["algorithm"]["config"][c["algorithm"]["regulariser"][0]]
+        value = c["algorithm"]["config"][present(c["algorithm"]["regulariser"])[0]]
         labels = "20 % flipped" if c["task"]["budget"]["label_noise"] else "clean"
         assert drawn[c["algorithm"]["name"], value, labels] == c["metrics"]["kl"]
 

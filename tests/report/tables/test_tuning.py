@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from xpo_bench.report.records import Record, record_of
+from xpo_bench.report.records import Record, Tuning, record_of
 from xpo_bench.report.runs import without_search
 from xpo_bench.report.tables.tuning import tuning_tables
 
@@ -14,9 +14,9 @@ def record(key: str, gap: float, **more: Any) -> Record:
     return record_of(what | {"key": key, "status": "ok", "metrics": {"frontier_gap": gap}} | more)
 
 
-def document(name: str, **more: Any) -> dict[str, Any]:
+def document(name: str, **more: Any) -> Tuning:
     spread = {"median": 0.7, "q1": 0.6, "q3": 0.8, "best": 0.9, "worst": 0.5, "n": 3, "failed": 1}
-    base: dict[str, Any] = {
+    base: Any = {
         "algorithm": name,
         "task": "bandit",
         "experiment": None,
@@ -29,7 +29,8 @@ def document(name: str, **more: Any) -> dict[str, Any]:
         "reason": None,
         "keys": {"default": [f"{name}-d"], "tuned": [f"{name}-t"]},
     }
-    return base | more
+    found: Tuning = base | more
+    return found
 
 
 def cells(sheet: Any) -> dict[str, list[str]]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from narrow import present
 
 import xpo_bench
 from xpo_bench import plugins
@@ -17,6 +18,7 @@ from xpo_bench.data.validation import FRACTION, validation_split
 from xpo_bench.errors import UsageError
 from xpo_bench.runner.executors.groups import groups
 from xpo_bench.runner.plan import Plan, make_plan
+from xpo_bench.runner.record import Record
 from xpo_bench.runner.request import requests
 from xpo_bench.runner.search import space, tuned
 
@@ -91,7 +93,7 @@ def test_a_word_of_the_user_is_not_searched() -> None:
     asked = requests({"algos": "dpo,simpo", "tasks": "bandit", "set": {"dpo.beta": 0.2}, "lr": 0.01})
     _, found = tuned.find(make_plan(asked, registry), asked, 3, tuned.SELECT, lambda _: [], lambda _: None)
     dpo, simpo = found
-    assert "no range that is still free" in dpo["reason"]
+    assert "no range that is still free" in present(dpo["reason"])
     assert set(simpo["space"]) == {"beta", "gamma"}
 
 
@@ -114,7 +116,7 @@ def test_the_best_trial_is_run_and_the_command_resumes(warm: Command) -> None:
             )  # all training rows
             for name, value in t["changes"].items():
                 assert (
-                    cell["train"]["lr"] if name == LR else cell["algorithm"]["config"][name]
+                    cell["train"]["lr"] if name == space.LR else cell["algorithm"]["config"][name]
                 ) == value
     again = warm("run", "--algos", "dpo,sft", *SHORT, "--seeds", "2", "--json")
     assert again.json == done.json  # nothing was computed again
@@ -215,7 +217,7 @@ def test_the_same_words_in_python(tmp_path: Path) -> None:
     )
     (found,) = result.tuning
     assert found["select"] == "heldout_brier"
-    scores = [t["score"] for t in found["trials"]]
+    scores = [present(t["score"]) for t in found["trials"]]
     assert found["chosen"] == scores.index(min(scores))  # lower is better
     assert result.summary()
     with pytest.raises(UsageError, match="unknown protocol"):
