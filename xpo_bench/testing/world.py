@@ -93,7 +93,7 @@ class Level:
 
 
 class KitTools:
-    """`xpo_bench.contract.examples.Tools` over a current and a reference policy of the small world."""
+    """`xpo_bench.contract.algorithm.Tools` over a current and a reference policy of the small world."""
 
     def __init__(
         self, current: TextPolicy, reference: TextPolicy, examples: Sequence[Example], rows: int
