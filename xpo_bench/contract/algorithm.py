@@ -126,7 +126,7 @@ class Algorithm:
     """The paper and the equation."""
 
     # unknown fields and non-finite numbers are refused when pydantic builds a config
-    __pydantic_config__: ClassVar[Any] = {"extra": "forbid", "allow_inf_nan": False}
+    __pydantic_config__: ClassVar[object] = {"extra": "forbid", "allow_inf_nan": False}
 
     def stages(self) -> Sequence[Stage]:
         """The stages of training; one by default."""

@@ -9,7 +9,6 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -166,7 +165,7 @@ def fingerprint(dataset: Dataset) -> str:
 
     encode = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
 
-    def add(*content: Any) -> None:
+    def add(*content: object) -> None:
         digest.update(encode(content).encode() + b"\n")
 
     add(dataset.kind)

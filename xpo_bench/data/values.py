@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from decimal import Decimal
-from typing import Any
 
-Row = Mapping[str, Any]
+Row = Mapping[str, object]
 VOTES = ("votes_chosen", "votes_rejected", "votes_tie")
 TRUE = frozenset({
     "true", "t", "yes", "y", "1", "1.0", "+1", "good", "desirable", "desired", "positive", "like", "liked",

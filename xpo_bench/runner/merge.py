@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from xpo_bench.errors import UsageError
 from xpo_bench.runner.record import Record
@@ -18,7 +17,7 @@ ABOUT = ("timing", "created", "environment")
 """What a record says of when and where."""
 
 
-def computed(record: Mapping[str, Any]) -> dict[str, Any]:
+def computed(record: Record) -> dict[str, object]:
     """What of a record is the same at every run of its cell."""
     out = {name: value for name, value in record.items() if name not in ABOUT}
     return out | {
@@ -68,7 +67,7 @@ def _cell(record: Record) -> str:
     )
 
 
-def _difference(a: Any, b: Any, at: str = "") -> str | None:
+def _difference(a: object, b: object, at: str = "") -> str | None:
     """The first place where two documents differ, as a dotted path, or None."""
     if isinstance(a, dict) and isinstance(b, dict):
         for name in sorted(a.keys() | b.keys()):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from xpo_bench.contract.algorithm import Algorithm
 from xpo_bench.contract.examples import Dataset, Pair
@@ -36,7 +35,7 @@ class Cell:
     key: str
     setup: TaskSetup
     algorithm: Algorithm
-    config: Mapping[str, Any]
+    config: Mapping[str, object]
     info: PluginInfo
     seed: int
     lr: float
@@ -104,12 +103,12 @@ class Chosen:
 
     cls: type[Algorithm]
     info: PluginInfo
-    fixed: Mapping[str, Any]
+    fixed: Mapping[str, object]
     explicit: bool
 
 
 def _algorithms(request: Request, registry: Registry) -> list[Chosen]:
-    unique: dict[Any, Chosen] = {}
+    unique: dict[object, Chosen] = {}
     for item in request.algos:
         for chosen in _chosen(item, registry):
             unique.setdefault((chosen.cls, keys.canonical(chosen.fixed)), chosen)
@@ -134,7 +133,7 @@ def _chosen(item: str | type[Algorithm] | Algorithm, registry: Registry) -> list
     return [Chosen(*registry.algorithm(str(item)), {}, True)]
 
 
-def _in_memory(cls: type[Algorithm], fixed: Mapping[str, Any]) -> Chosen:
+def _in_memory(cls: type[Algorithm], fixed: Mapping[str, object]) -> Chosen:
     try:
         check_spec(cls)
     except (TypeError, ValueError) as error:

@@ -20,7 +20,7 @@ from xpo_bench.runner.words import Request as Request
 MOST_SEEDS = 100_000
 
 
-def parse_seeds(asked: Any) -> tuple[int, ...]:
+def parse_seeds(asked: object) -> tuple[int, ...]:
     """`3` is seeds 0, 1, 2; a list or a trailing comma names seeds (`0,7`, `42,`)."""
     text = ",".join(map(str, asked)) + "," if isinstance(asked, list | tuple) else str(asked)
     try:
@@ -83,7 +83,7 @@ def suites() -> dict[str, Path]:
     }
 
 
-def names_of(value: Any, where: str) -> tuple[Any, ...]:
+def names_of(value: object, where: str) -> tuple[object, ...]:
     """Names separated by commas, or a list of names, classes and instances, as they are."""
     if value is None:
         return ()
@@ -96,7 +96,7 @@ def names_of(value: Any, where: str) -> tuple[Any, ...]:
     raise UsageError(f"{where}: expected names separated by commas, got {value!r}")
 
 
-def requests(words: Mapping[str, Any], file: Path | None = None, device: str = "cpu") -> list[Request]:
+def requests(words: Mapping[str, object], file: Path | None = None, device: str = "cpu") -> list[Request]:
     """Requests from flags or keyword arguments, a plan file and a suite: flags override the file, both the
     suite.
     """
@@ -121,7 +121,7 @@ def requests(words: Mapping[str, Any], file: Path | None = None, device: str = "
     return out
 
 
-def _override(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+def _override(below: Mapping[str, object], above: Mapping[str, object]) -> dict[str, object]:
     """The words of two sources: the upper one wins, field by field in `set`."""
     merged = {**below, **above}
     if "set" in below and "set" in above:
@@ -132,7 +132,7 @@ def _override(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, A
     return merged
 
 
-def _narrow(part: dict[str, Any], above: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+def _narrow(part: dict[str, object], above: dict[str, object]) -> tuple[dict[str, object], dict[str, object]]:
     """A suite's block, the words above it; where a block names its algorithms, only those asked for stay,
     with their settings.
     """
@@ -154,21 +154,21 @@ def _narrow(part: dict[str, Any], above: dict[str, Any]) -> tuple[dict[str, Any]
     return {**part, "set": settings}, {**above, "algos": kept}
 
 
-def _request(words: Mapping[str, Any], suite: str | None, device: str) -> Request:
+def _request(words: Mapping[str, object], suite: str | None, device: str) -> Request:
     _check_combination(words)
     read = {FIELDS.get(name, name): READERS.get(name, _as_it_is)(value) for name, value in words.items()}
     read |= {"algos": _algos(words.get("algos"), suite), "tasks": names_of(words.get("tasks"), "--tasks")}
     return Request(**read | {"suite": suite, "device": device})
 
 
-def _algos(value: Any, suite: str | None) -> tuple[Any, ...]:
+def _algos(value: object, suite: str | None) -> tuple[object, ...]:
     algos = names_of(value, "--algos")
     if not algos and suite is None:
         raise UsageError("--algos is missing: name algorithms such as --algos dpo,ipo, or --algos all")
     return algos or ("all",)
 
 
-def _check_combination(words: Mapping[str, Any]) -> None:
+def _check_combination(words: Mapping[str, object]) -> None:
     """Refuse words that go with `--data` alone: tasks know their files, columns and splits themselves."""
     if words.get("data"):
         return
@@ -179,13 +179,13 @@ def _check_combination(words: Mapping[str, Any]) -> None:
             raise UsageError(f"--{name} goes with --data: the tasks know the columns of their sets")
 
 
-def _processes(value: Any) -> int:
+def _processes(value: object) -> int:
     if type(value) is not int or value < 1:
         raise UsageError(f"--gpus-per-cell {value}: expected a whole number of processes, 1 or more")
     return value
 
 
-def _as_it_is(value: Any) -> Any:
+def _as_it_is(value: object) -> object:
     return value
 
 

@@ -8,7 +8,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 from pydantic_core import from_json
 
@@ -48,7 +48,7 @@ def write_atomic(path: Path, content: bytes) -> None:
         os.close(directory)
 
 
-def finite(value: Any) -> Any:
+def finite(value: object) -> object:
     """The value with every NaN and infinity replaced by None, for canonical JSON."""
     if isinstance(value, Mapping):
         return {str(k): finite(v) for k, v in value.items()}
@@ -205,7 +205,7 @@ def parquet(rows: Sequence[Mapping[str, float | None]]) -> bytes:
     return bytes(sink.getvalue().to_pybytes())
 
 
-def _fault(record: Any, key: str) -> str | None:
+def _fault(record: object, key: str) -> str | None:
     """Why a document is not the record of a key, or None."""
     if not isinstance(record, dict) or "schema" not in record:
         return "no record"

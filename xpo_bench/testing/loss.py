@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from itertools import product
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -267,7 +266,7 @@ def runs_axis(algorithm: Algorithm) -> None:
             name: torch.tensor([[getattr(run, name)] for run in runs], dtype=torch.float64)
             for name in float_fields(algorithm)
         }
-        stacked: Any = replace(algorithm, **columns)
+        stacked = replace(algorithm, **columns)
         if algorithm.state():
             steps = [with_state(run, step, view.later) for run, step in zip(runs, steps, strict=True)]
         got = stacked.loss(side_by_side(steps))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -270,6 +269,6 @@ def tensors_of(step: Step) -> dict[str, Tensor]:
     return out if step.exact_kl is None else out | {"step.exact_kl": step.exact_kl}
 
 
-def field_values(algorithm: Algorithm) -> dict[str, Any]:
+def field_values(algorithm: Algorithm) -> dict[str, object]:
     """The fields of an algorithm and their values, by their Python names."""
     return {f.name: getattr(algorithm, f.name) for f in fields(algorithm)}

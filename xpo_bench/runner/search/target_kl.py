@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from math import exp, log
-from typing import Any
 
 from xpo_bench.contract.algorithm import Algorithm
 from xpo_bench.errors import UsageError
@@ -48,7 +47,7 @@ class Found:
     kl: float | None
     reason: str | None = None
 
-    def document(self) -> dict[str, Any]:
+    def document(self) -> dict[str, object]:
         """JSON-ready."""
         return dict(vars(self))
 
