@@ -108,6 +108,7 @@ class Registry:
         errors: list[str] = []
         for implementation in getattr(self.manager.hook, hook).get_hookimpls():
             try:
+                # as pluggy does: an implementation takes the arguments that it names, and no others
                 implementation.function(**{name: arguments[name] for name in implementation.argnames})
             except Exception as error:
                 errors.append(
@@ -232,6 +233,7 @@ def _collect(registry: Registry, kind: Kind) -> None:
         for thing in found:
             owners.setdefault(thing.name, []).append(info)
     for name, claims in owners.items():
+        # neither is taken: which one ran would depend on the order of installation
         if len(claims) > 1:
             both = " and ".join(f"{info.name} ({info.origin})" for info in claims)
             for info in claims:

@@ -107,6 +107,7 @@ def _verdict(error: BaseException) -> tuple[int, str]:
     if isinstance(error, StoreError):
         return 1, str(error)
     if isinstance(error, KeyboardInterrupt):
+        # 128 + signal number, as a shell reports it: SIGTERM is 15, SIGINT 2
         code = 143 if isinstance(error, Terminated) else 130
         return code, "interrupted; finished cells are kept, the same command resumes"
     return 1, f"{type(error).__name__}: {error} (--debug before the command shows the traceback)"

@@ -45,6 +45,7 @@ def _option(entry: Described, default: object) -> Callable[[Command], Command]:
     more: dict[str, Any] = {"help": f"{sentence}.{shown}", "metavar": entry.word.metavar}
     if entry.kind is bool:
         return click.option(*names, is_flag=True, default=default, **more)
+    # `--set` may be given many times: each has one A.FIELD, a comma separates the values of a sweep
     if entry.kind == Settings:
         return click.option(*names, multiple=True, **more)
     if entry.kind == tuple[str, ...]:

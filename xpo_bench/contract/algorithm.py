@@ -19,7 +19,6 @@ SPEC = 2
 1 on, are taken. docs/plugins.md lists what each version added."""
 
 PAIR_GROUPS: Mapping[str, Group] = {"chosen": Group(reference=True), "rejected": Group(reference=True)}
-REFERENCE_FREE_PAIR_GROUPS: Mapping[str, Group] = {"chosen": Group(), "rejected": Group()}
 
 
 class RewardModel(Protocol):

@@ -79,6 +79,7 @@ def _printed(text: str) -> object:
         elif kind == "broken":
             raise ValueError("a string has no end")
         else:
+            # numpy prints [{'a': 1} {'b': 2}]: two values side by side are two items
             if last in _VALUE_ENDS and token[0] in _VALUE_STARTS:
                 out.append(",")
             out.append(token)

@@ -293,5 +293,6 @@ def _conversation(prompt: Sequence[Message], completion: Sequence[Message]) -> l
     """The whole conversation; an assistant's message at the prompt's end continues in the completion."""
     if prompt[-1]["role"] != "assistant":
         return [*prompt, *completion]
+    # one message, as the template would otherwise close the first and open a second one
     first = {**prompt[-1], **completion[0], "content": said(prompt[-1]) + said(completion[0])}
     return [*prompt[:-1], first, *completion[1:]]

@@ -31,6 +31,7 @@ class Asked(NamedTuple):
 
     def rows(self, splits: Mapping[str, Part], read: Callable[[Part], Iterable[Row]]) -> list[Row]:
         """Rows of the train split, then of the held-out ones; `read` gives the rows of a split's parts."""
+        # sets that hold train_prefs and train_sft have preferences in the former only
         suffix = "" if "train" in splits else SPLIT_SUFFIX
         names = {split: split.removesuffix(suffix) for split in splits if split.endswith(suffix)}
         names = {split: name for split, name in names.items() if name == "train" or name in HELDOUT_SPLITS}

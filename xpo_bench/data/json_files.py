@@ -56,11 +56,13 @@ def _is_lines(text: str) -> bool:
 
 def _wrapped(content: dict[str, object], where: str) -> object:
     """The rows of `{"data": [...]}`, or of `{"train": [...], "test": [...]}` with their split."""
+    # lists of objects are rows; a list of texts beside them, such as "tags", is not
     lists = {
         k: v
         for k, v in content.items()
         if isinstance(v, list) and v and all(isinstance(item, dict) for item in v)
     }
+    # {"data": []} is an empty set; {"prompt": [], "chosen": []} is a table of columns, refused later
     every = [value for value in content.values() if isinstance(value, list)]
     if every and not any(every) and not content.keys() & COLUMNS:
         return []

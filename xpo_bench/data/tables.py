@@ -153,6 +153,7 @@ def _json_decoder(kind: Any, metadata: Mapping[bytes, bytes] | None = None) -> C
     if isinstance(kind, pa.BaseExtensionType):
         return _json_decoder(kind.storage_type)
     if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+        # JSON may stand deep inside lists and structs: a decoder is built once per column, not per cell
         inner = _json_decoder(kind.value_type, kind.value_field.metadata)
         return (
             None

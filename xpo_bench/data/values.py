@@ -95,6 +95,7 @@ def p_chosen_of(row: Row) -> float | None:
                 "p_chosen out of range",
                 f"votes are {chosen:g}, {rejected:g}, {tie:g}; want one or more, none negative",
             )
+        # a tie is half a vote for each side
         p = (chosen + tie / 2) / (chosen + rejected + tie)
         origin = f"the votes give p_chosen = {p:g}"
     else:

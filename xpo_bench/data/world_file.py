@@ -59,6 +59,7 @@ def world_of(examples: Iterable[Example], world_file: str | Path | None = None) 
                 "want every completion of the data among its keys"
             )
         actions[prompt] = tuple(named[prompt])
+    # expected reward is a mean over all prompts: over some of them it would be another metric
     unrewarded = [prompt for prompt in actions if prompt not in reward]
     if unrewarded and len(unrewarded) < len(actions):
         raise DataError(
@@ -105,6 +106,7 @@ def read_world(path: str | Path) -> tuple[Table, Table]:
             reference[prompt] = _reference(entry["reference"], where)
         if "reward" in entry:
             reward[prompt] = _numbers(entry["reward"], f"{where}: reward")
+        # both list the actions of the prompt: KL needs the reference of each, expected reward the reward
         if len(entry) == 2 and (odd := reference[prompt].keys() ^ reward[prompt].keys()):
             lacking = "reward" if min(odd) in reference[prompt] else "reference"
             raise DataError(

@@ -44,6 +44,7 @@ def merge(sources: Sequence[Store], target: Store) -> tuple[int, list[str]]:
             known = chosen.get(record["key"])
             if known is None or (record["status"] in DONE and known[0]["status"] not in DONE):
                 chosen[record["key"]] = (record, store)
+            # one key means equal inputs: finished records of it may differ in what is measured alone
             elif record["status"] in DONE and (where := _difference(computed(known[0]), computed(record))):
                 raise UsageError(
                     f"{known[1].root} and {store.root} contradict each other: "

@@ -64,6 +64,7 @@ class Plan:
         """Every `count`-th cell from the `number`-th on: parts that differ by one cell at most and have some
         of everything.
         """
+        # strided, not cut in blocks: a block could hold all cells of the slowest task
         return Plan(self.cells[number - 1 :: count], self.skipped, self.unreachable)
 
 
@@ -111,6 +112,7 @@ def _algorithms(request: Request, registry: Registry) -> list[Chosen]:
     unique: dict[object, Chosen] = {}
     for item in request.algos:
         for chosen in _chosen(item, registry):
+            # `dpo,all` names dpo twice; the first mention wins, so an explicit one stays explicit
             unique.setdefault((chosen.cls, keys.canonical(chosen.fixed)), chosen)
     if not unique:
         raise UsageError("no algorithm is available: `xpo-bench list plugins` shows why")

@@ -22,12 +22,14 @@ MOST_SEEDS = 100_000
 
 def parse_seeds(asked: object) -> tuple[int, ...]:
     """`3` is seeds 0, 1, 2; a list or a trailing comma names seeds (`0,7`, `42,`)."""
+    # the trailing comma keeps a list of one seed, [3], apart from the count 3
     text = ",".join(map(str, asked)) + "," if isinstance(asked, list | tuple) else str(asked)
     try:
         numbers = [int(part) for part in text.split(",") if part.strip()]
     except ValueError:
         numbers = []
     if numbers and "," not in text:
+        # one more than the limit is enough for the refusal below; a range of 10^12 would fill the memory
         numbers = list(range(min(numbers[0], MOST_SEEDS + 1)))
     if not numbers or min(numbers) < 0 or max(numbers) >= 2**63 or len(set(numbers)) < len(numbers):
         raise UsageError(
@@ -65,6 +67,7 @@ def read_file(path: Path) -> list[dict[str, Any]]:
         raise UsageError(f"{path}: [[runs]] must be tables of plan words")
     out = []
     for block in blocks:
+        # flags are spelled with hyphens, fields with underscores; a plan may have either
         merged = {k.replace("-", "_"): v for k, v in (document | block).items()}
         for key in merged:
             if key not in FILE_KEYS:
@@ -114,6 +117,7 @@ def requests(words: Mapping[str, object], file: Path | None = None, device: str 
                 raise UsageError(unknown("suite", str(suite), suites()))
             for part in read_file(suites()[suite]):
                 merged = _override(*_narrow(part, block))
+                # (): the block names algorithms of its own, and none of them was asked for
                 if merged.get("algos") != ():
                     out.append(_request(merged, suite, device))
         else:
@@ -150,6 +154,7 @@ def _narrow(part: dict[str, object], above: dict[str, object]) -> tuple[dict[str
     settings = settings_of(part.get("set"))
     if kept != ("all",):
         names = [getattr(item, "name", item) for item in kept]
+        # settings of algorithms that are left out would be refused as settings of what is not run
         settings = {to: v for to, v in settings.items() if to == "task" or to.removesuffix(".train") in names}
     return {**part, "set": settings}, {**above, "algos": kept}
 

@@ -58,6 +58,7 @@ def validate(cls: type[T], values: Mapping[str, object], where: str) -> T:
         if key not in known:
             raise UsageError(unknown(f"setting of {where}", key, known))
     try:
+        # pydantic also reads text, so that words of a shell and values of TOML take one path
         built: T = adapter(cls).validate_python(dict(values))
     except ValidationError as error:
         first = error.errors()[0]
@@ -133,6 +134,7 @@ def settings_of(value: object) -> Settings:
     for left, values in value.items():
         inner = values if isinstance(values, Mapping) else None
         flat = {f"{left}.{field}": v for field, v in inner.items()} if inner is not None else {left: values}
+        # {"dpo": {"beta": [0.1]}} and {"dpo.beta": [0.1]} mean the same; a list is a sweep
         for name, entry in flat.items():
             add_setting(settings, name, entry if isinstance(entry, list | tuple) else [entry])
     return settings

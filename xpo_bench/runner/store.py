@@ -55,6 +55,7 @@ def finite(value: object) -> object:
     if isinstance(value, list | tuple):
         return [finite(v) for v in value]
     if isinstance(value, float):
+        # x − x is 0 for finite x and NaN for NaN and ±∞: one subtraction tells all three
         return value if value - value == 0.0 else None
     return value
 
@@ -72,6 +73,7 @@ class Store:
         try:
             for name in ("cells", "curves"):
                 (self.root / name).mkdir(parents=True, exist_ok=True)
+            # permission bits do not tell of read-only mounts or full quotas: writing does
             probe = self.root / f".probe.{os.getpid()}"
             probe.touch()
             probe.unlink()
@@ -167,6 +169,7 @@ class Store:
         if reason:
             self.damaged[Path(path)] = reason
             return None
+        # metrics of earlier versions under the names that they have now
         if isinstance(record.get("metrics"), dict):
             record["metrics"] = current(record["metrics"])
         return cast(Record, record)

@@ -66,6 +66,7 @@ class TaskSetup:
         if seed not in self._data:
             dataset = self.task.data(seed, self.model)
             if self.validation:
+                # a fraction of the training rows stands in for the held-out ones, which trials must never see
                 divided = validation_split(
                     dataset, stream(seed, self.name, "validation"), not self.model.tabular
                 )

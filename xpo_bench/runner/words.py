@@ -288,6 +288,7 @@ def _described(name: str, hint: object, default: object) -> Described:
             kinds.append(kind)
             below += more
     word = next((note for note in notes if isinstance(note, Word)), Word())
+    # the sentence and the choices of a budget field stand once, at the field, and serve the option too
     sentence = next((note.documentation for note in (*notes, *below) if isinstance(note, Doc)), "")
     choices = next((get_args(kind) for kind in kinds if get_origin(kind) is Literal), ())
     at_least = next((note.ge for note in notes if isinstance(note, Ge)), None)
@@ -303,6 +304,7 @@ def _parts(hint: object) -> tuple[object, tuple[object, ...]]:
         notes = tuple(rest)
     if get_origin(hint) in (Union, UnionType):
         kinds = [kind for kind in get_args(hint) if kind is not NoneType]
+        # `float | None` is shown as a float: None means that the word is not given
         hint = kinds[0] if len(kinds) == 1 else hint
     return hint, notes
 

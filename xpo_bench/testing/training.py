@@ -59,6 +59,7 @@ def learns(algorithm: Algorithm) -> None:
     assert final is not None
     moved = 0.0
     for pair in PAIRS:
+        # Δ[ln π(chosen) − ln π(rejected)] against the reference, from which training starts
         now, then = final[pair.prompt], WORLD.reference[pair.prompt]
         moved += float(
             np.log(now[pair.chosen] / now[pair.rejected]) - np.log(then[pair.chosen] / then[pair.rejected])

@@ -189,6 +189,7 @@ def graded(prompt: object, first: object, second: object, row: Row, column: str)
     if not -3 <= s <= 3:
         want = "want -3 (first much better) to 3 (second much better)"
         raise BadRow("unreadable preference", f"{column} is {shown(row.get(column))}; {want}")
+    # s = 0 gives 3/6 = 1/2, a tie; |s| = 3 gives 1, a certain preference
     return {**preferred(prompt, first, second, "second" if s > 0 else "first"), "p_chosen": (3 + abs(s)) / 6}
 
 
@@ -199,6 +200,7 @@ def compared(
 
     Answers of equal text make no pair, which is counted.
     """
+    # stable: answers of one grade keep the order of the set, and a tie puts the earlier one first
     order = sorted(range(len(answers)), key=lambda i: -answers[i][1])
     out = []
     for place, i in enumerate(order[:1] if context.rankings == "best" else order):

@@ -122,6 +122,7 @@ def _arena(row: Row, _: Context) -> Iterable[Row]:
 
 def _until(messages: Any, turn: int | None) -> object:
     """The conversation up to the turn that was judged."""
+    # a turn ends with the assistant: turn k is judged by what stands up to its k-th message
     ends = [i for i, m in enumerate(messages) if isinstance(m, dict) and m.get("role") == "assistant"]
     if turn is not None and 0 < turn < len(ends):
         return messages[: ends[turn - 1] + 1]

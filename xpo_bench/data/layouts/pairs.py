@@ -162,6 +162,7 @@ def _transcripts(row: Row, _: Context) -> Iterable[Row]:
     end, place = 0, chosen.find(ASSISTANT)
     while place >= 0 and rejected.startswith(chosen[: place + len(ASSISTANT)]):
         end = place + len(ASSISTANT)
+        # marks of earlier turns are part of the prompt: only the last common one starts the completions
         place = chosen.find(ASSISTANT, end)
     return (
         [{**row, "prompt": chosen[:end], "chosen": chosen[end:], "rejected": rejected[end:]}]

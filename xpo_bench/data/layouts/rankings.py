@@ -34,6 +34,7 @@ def _graded(
         if absent(grade) or grade != grade:  # tables made of data frames hold NaN for what is missing
             context.notes[UNGRADED] += 1
         else:
+            # sign −1 turns ranks, where 1 is the best, into grades, where more is better
             kept.append((text, sign * number({what: grade}, what)))
     if len(kept) < 2:
         raise BadRow("fewer than two answers", f"{len(kept)} answers with {what}; want two or more")
@@ -113,10 +114,12 @@ def _by_prompt(rows: Numbered, context: Context) -> Numbered:
         except BadRow as bad:
             out.append((number_, bad))
             continue
+        # repr: a prompt may be a list of messages, which no dictionary takes as a key
         groups.setdefault((repr(row["prompt"]), row.get("split")), []).append((number_, row, grade))
     for members in groups.values():
         if len(members) < 2:
             context.notes["answers without another to compare"] += 1
+        # rows are dictionaries without a hash; these live as long as `members` does
         numbers = {id(row): number_ for number_, row, _ in members}
         for pair in compared(None, [(_Answer(row), grade) for _, row, grade in members], context):
             better, worse = pair["chosen"].row, pair["rejected"].row

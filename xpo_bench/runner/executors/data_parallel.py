@@ -200,10 +200,12 @@ class Work:
         except (AttributeError, ImportError) as error:
             raise unsendable(error, "--gpus-per-cell") from error
         if setup_id not in self.known:
+            # the setup on the device of this process; a loaded model serves all later cells of the setup
             setup = replace(cells[0].setup, device=self.device)
             self.known[setup_id] = (setup, LanguageModels(setup, self.references, self.processes))
         setup, models = self.known[setup_id]
         for seed, print_ in prints.items():
+            # ranks that read other rows would average gradients of different batches without any error
             if setup.data_fingerprint(seed) != print_:
                 raise RuntimeError(
                     f"process {self.processes.rank + 1} has read other data than the one that planned the run"

@@ -74,6 +74,7 @@ class LocalExecutor:
         except (KeyboardInterrupt, UsageError):
             raise
         except BaseException as error:
+            # raised where a generator is closed: it asks for the end, and is no failure of a cell
             if isinstance(error, GeneratorExit):
                 raise
             parts = list(parts_of(batch))

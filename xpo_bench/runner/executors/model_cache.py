@@ -81,6 +81,7 @@ class LanguageModels:
         """The identity of the weights that a job starts from, which are there from now on."""
         identity = initial_identity(self.setup.model, self.setup.budget, job)
         random = self.setup.model.name == "tiny"
+        # a random model is initialised anew for every seed; a pretrained one is loaded once and restored
         if self.policy is None or (identity not in self.initial and random):
             try:
                 self.policy = CausalLM.load(
@@ -100,6 +101,7 @@ class LanguageModels:
             if self.processes.first or self.policy.sharding:
                 prepare_initial(self.policy, job, self.setup.truncate)
             if not self.policy.sharding:
+                # warm starts are computed by one process, and every other one takes its weights bit for bit
                 self.processes.copy_first(self.policy.parameters())
             self.initial[identity] = self.policy.snapshot()
         return identity

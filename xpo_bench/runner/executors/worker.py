@@ -68,6 +68,7 @@ def work(
 
     def step(*content: object) -> None:
         nonlocal last
+        # a message costs more than a step of a small policy: progress is told now and then
         if time.monotonic() - last > NEWS_S:
             last = time.monotonic()
             emit("step", content)
