@@ -4,8 +4,7 @@
 
 One line per prompt: {"prompt", "completions"}. A completion is cut behind its second sentence, so that it has
 an end; samples without one within the length limit are left out, and so are repeats of a text. The file is
-part of the task's
-version: the task never samples, so that its data are the same on every machine.
+part of the task's version: the task never samples, so that its data are the same on every machine.
 """
 
 from __future__ import annotations

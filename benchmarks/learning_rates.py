@@ -20,10 +20,10 @@ Rule: the rate with the highest mean `heldout_reward_accuracy` on these rows. Ra
 standard error of the best, whichever is wider, count as tied. Of the tied ones the lowest at which `kl` has
 settled in every run is taken, since a run that is cut short measures the budget and not the algorithm; where
 none has settled, or where `kl` is known at the end only (language models), the one with the lowest `kl`: the
-least drift that buys the accuracy. The standard error is the
-binomial one of the best over the distinct validation rows: those of all seeds where seeds draw their own
-data, those of one where they share it (`travel`, `ukp`). A rate at which some seed diverged or failed never
-wins; an algorithm without any other rate keeps the task's default.
+least drift that buys the accuracy. The standard error is the binomial one of the best over the distinct
+validation rows: those of all seeds where seeds draw their own data, those of one where they share it
+(`travel`, `ukp`). A rate at which some seed diverged or failed never wins; an algorithm without any other
+rate keeps the task's default.
 
 Left out: algorithms in closed form (`rlhf`), which take no steps, and on language models those that sample or
 fit a reward (`bon`, `online_dpo`, `ppo`, `rso`), which would take longer than all others together and keep

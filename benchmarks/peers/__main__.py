@@ -11,10 +11,10 @@ over theirs.
 `ours` is `GroupTrainer` on `CausalLM`; reference scores, evaluation and sampling are off its clock. `trl` is
 the default DPOTrainer, which scores the reference model at every step, and `trl-precomputed` has scored it
 beforehand, off its clock. TRL's clock runs from `on_step_begin` to `on_step_end`, which leaves out fetching
-and collating the batch; ours has them in it. `bare`
-is what the tokens alone cost: each pair as one row of prompt, chosen and rejected, cross entropy on the
-completions, one AdamW step, no reference. Before a case is timed, the token ids, the log-probabilities of the
-first batch and the losses of a few large steps are compared with TRL's; a difference ends the program.
+and collating the batch; ours has them in it. `bare` is what the tokens alone cost: each pair as one row of
+prompt, chosen and rejected, cross entropy on the completions, one AdamW step, no reference. Before a case is
+timed, the token ids, the log-probabilities of the first batch and the losses of a few large steps are
+compared with TRL's; a difference ends the program.
 
 `memory` and `ten`: see the modules of that name.
 """

@@ -74,8 +74,8 @@ def frontier_deficit(kl: Array, ref_logp: Array, mask: Mask, deficit: Array, pro
     The minimum is at ρ ∝ π_ref·exp(−d/b) with one b for all prompts. Its KL K(b) rises with 1/b, so ln K(b) =
     ln kl is solved for u = ln(range of d / b) by Newton's method inside a bracket that is known to hold the
     root; a step that leaves the bracket or is more than half of the one before is replaced by bisection. What
-    is left of the constraint is then spent along
-    the tangent of the frontier, whose slope is b: the error is of second order in it.
+    is left of the constraint is then spent along the tangent of the frontier, whose slope is b: the error is
+    of second order in it.
 
     Args:
         kl, prompt_weight: shapes (R,), (R, P). ref_logp, mask, deficit: shape (P, A); rewards below the best

@@ -1,8 +1,8 @@
 """The small world on which algorithms are checked, and policies whose scores are known in advance.
 
 Eight prompts with four completions each, of one to five tokens; twelve pairs that a reward decides. Nothing
-here comes
-from global random state: a policy's log-probabilities are drawn from a stream that the completion names.
+here comes from global random state: a policy's log-probabilities are drawn from a stream that the completion
+names.
 """
 
 from __future__ import annotations

@@ -9,8 +9,7 @@ Args:
 Pitfalls: the gradient vanishes at β Δ = logit(1−ε), so margins stay finite, but on labels that really are
 flipped with probability ε the estimate is shrunk: unlike robust DPO this does not undo the noise. Where
 labels are right with probability p it ends at σ(β Δ) = (1−2ε) p + ε, nearer to the reference than π ∝ π_ref
-exp(r/β), on labels with noise or
-without: β is no KL strength, and no `regret` is reported.
+exp(r/β), on labels with noise or without: β is no KL strength, and no `regret` is reported.
 
 Source: Mitchell 2023, "A note on DPO with noisy preferences & relationship to IPO".
 """

@@ -10,10 +10,9 @@ What to expect of `displacement`, the change of the chosen log-probability since
 FALLS under `dpo` and `ipo` (by 2 to 3 nats) and under `npo` (by tens: nothing is retained), and RISES under
 `dpop` (slightly), `cpo`, `orpo` and `sft`. The two completions have the same prompt and nearly all of their
 hidden states, so what pushes the rejected one down pushes the chosen one along, and a loss of the margin
-alone pays nothing for it. Under `dpo` the two tokens before
-the difference fall most: they are the same in both, cancel in the margin, and nothing holds them. DPOP's
-penalty and the likelihood term of the other three do. `ranking_accuracy` is 1 under all but `npo`, so
-accuracy does not see it.
+alone pays nothing for it. Under `dpo` the two tokens before the difference fall most: they are the same in
+both, cancel in the margin, and nothing holds them. DPOP's penalty and the likelihood term of the other three
+do. `ranking_accuracy` is 1 under all but `npo`, so accuracy does not see it.
 
 How far the chosen completions have been learnt decides: with half of the warm start (−8 nats) `dpo` and `ipo`
 at 1e-3 raise them, and with three times as much (−.1) `cpo` and `dpop` at 1e-4 lower them, by .03. The sign

@@ -13,9 +13,8 @@ after a supervised warm start on the completions of the training prompts. Sample
 (`--json`, curves).
 
 What to expect: gold_reward rises with √KL, then stops and falls where a method leans on what only the labels,
-or a fitted
-reward, seem to say: long and repetitive texts. Methods that sample (`rso`, `ppo`, `online_dpo`, `bon`) earn
-    more per KL.
+or a fitted reward, seem to say: long and repetitive texts. Methods that sample (`rso`, `ppo`, `online_dpo`,
+`bon`) earn more per KL.
 
 Learning rates: on validation rows 1e-5 and 1e-4 do not differ significantly and 1e-3 is worse for most (253
 rows of a pretrained model of 260,000 weights, in results/learning_rates.json). At 1e-5 hardly anything moves

@@ -2,9 +2,9 @@
 
 Completions are all strings of a few tokens from a vocabulary of eight, so KL both ways, entropy, regret, the
 frontier and the gold reward are sums over all of them, and nothing is sampled. The reward of a completion is
-a number per prompt, position
-and token plus one per pair of neighbours, which is the same for every prompt: what is learnt on one
-completion carries over to others, which it cannot in a tabular policy. Preferences follow Bradley and Terry.
+a number per prompt, position and token plus one per pair of neighbours, which is the same for every prompt:
+what is learnt on one completion carries over to others, which it cannot in a tabular policy. Preferences
+follow Bradley and Terry.
 
 What to expect: `regret` falls but does not vanish, since the pairs show few of the completions and the
 network fills in the others; `frontier_gap` tells how well. Against `--model tabular`, which starts from the

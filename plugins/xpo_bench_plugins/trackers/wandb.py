@@ -55,7 +55,8 @@ class Wandb(Tracker):
             ),
         )
         for step, metrics in self.points.pop(cell["key"], []):
-            tracked.log(metrics, step=step)
+            # given a step, W&B holds a row back until the next one; under load the last was lost
+            tracked.log(metrics, step=step, commit=True)
         tracked.summary.update(
             {name: value for name, value in record["metrics"].items() if value is not None}
         )

@@ -85,8 +85,7 @@ def accuracy(values: npt.NDArray[np.float64], clusters: npt.NDArray[np.int64]) -
     """Mean and 95 % interval, clustered by prompt: Student's t with one degree less than there are clusters.
 
     With one cluster the values themselves are taken for independent; the interval is None where nothing can
-    be said,
-    as where all values are equal: their spread is then no estimate of anything.
+    be said, as where all values are equal: their spread is then no estimate of anything.
     """
     n, count = len(values), len(set(clusters.tolist()))
     if not n:
