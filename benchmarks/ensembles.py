@@ -51,7 +51,9 @@ def step_ms(copies: int, steps: int, device: str) -> float:
     else:
         ensemble: Any = Ensemble(single, [states[c % DISTINCT] for c in range(copies)])
         trainer = GroupTrainer(ensemble, jobs, None, device=device)
-    return float(trainer.run()[0].timing["step_ms_median"])
+    median = trainer.run()[0].timing["step_ms_median"]
+    assert median is not None
+    return median
 
 
 def main(argv: list[str] | None = None) -> None:

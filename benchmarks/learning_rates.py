@@ -6,10 +6,8 @@ The gradients that algorithms send at the reference differ by a factor of 800, s
 them means nothing. Every algorithm is trained at its default hyperparameters with every rate of a grid, the
 same for all of them:
 
-- tables: .002, .01, .05, .25, seeds 0, 1, 2, the task's own budget;
-- language models: 1e-5, 1e-4, 1e-3, seed 0, `--steps` instead of the task's. `--model` replaces their policy;
-it does not
-  concern tables.
+- tabular policies: .002, .01, .05, .25, seeds 0, 1, 2, the task's own budget;
+- language models: 1e-5, 1e-4, 1e-3, seed 0, `--steps` instead of the task's. `--model` replaces these only.
 
 Validation rows come out of the training rows alone, and the task's held-out rows are not used at all. Where
 rows name several sources (topics), the last two sources are held out whole; otherwise a quarter of the rows,
@@ -63,6 +61,7 @@ from xpo_bench.errors import UsageError
 from xpo_bench.random_streams import stream
 from xpo_bench.runner.environment import package_versions
 from xpo_bench.runner.progress import Reporter
+from xpo_bench.runner.record import Record
 
 TABLE_GRID = (0.002, 0.01, 0.05, 0.25)
 LM_GRID = (1e-5, 1e-4, 1e-3)
@@ -279,7 +278,7 @@ def measure(cls: type[Task], out: Path, *, model: str | None, steps: int, pairs:
     )
     if result.unreachable:
         raise UsageError(result.unreachable[0]["reason"])
-    cells: dict[str, dict[float, list[dict[str, Any]]]] = {}
+    cells: dict[str, dict[float, list[Record]]] = {}
     for cell in result.cells:
         cells.setdefault(cell["algorithm"]["name"], {}).setdefault(cell["train"]["lr"], []).append(cell)
     first = result.cells[0]["task"]

@@ -49,17 +49,20 @@ def trainer(runs: int, batch: int, steps: int) -> GroupTrainer:
     """A sweep of DPO over seeds and β, ready to run; evaluation takes few rows."""
     budget = Budget(steps=steps, batch_size=batch, lr=0.05, eval_pairs=8, heldout_pairs=8)
     known = datasets()
+    world = known[0].world
+    assert world is not None
     jobs = [
         Job(DPO(beta=0.05 + 0.001 * (r % 100)), "bandit", r, 0.05, "adam", known[r % DATASETS], budget)
         for r in range(runs)
     ]
-    return GroupTrainer(TabularPolicy(known[0].world, runs), jobs, None)
+    return GroupTrainer(TabularPolicy(world, runs), jobs, None)
 
 
 def step_ms(runs: int, batch: int, steps: int) -> float:
     """Median milliseconds of a step, from the training clock of the record."""
-    timing = trainer(runs, batch, steps).run()[0].timing
-    return float(timing["step_ms_median"])
+    median = trainer(runs, batch, steps).run()[0].timing["step_ms_median"]
+    assert median is not None
+    return median
 
 
 @pytest.mark.parametrize("batch", [8, 256])

@@ -35,6 +35,8 @@ Kind = Literal["algorithm", "task", "metric", "tracker"]
 KINDS: tuple[Kind, ...] = ("algorithm", "task", "metric", "tracker")
 BASES: Mapping[Kind, type] = {"algorithm": Algorithm, "task": Task, "tracker": Tracker}
 Status = Literal["ok", "broken", "refused", "disabled"]
+Offered = type[Algorithm] | type[Task] | type[Tracker] | Metric
+"""What the hook of a kind returns, as the registry holds it."""
 
 
 @dataclass
@@ -101,11 +103,12 @@ class Registry:
             )
         raise UsageError(unknown(kind, name, table))
 
-    def observe(self, hook: str, **arguments: Any) -> list[str]:
+    def observe(self, hook: str, **arguments: object) -> list[str]:
         """Call an observer hook on every plugin; an observer that raises is reported, never fatal."""
         errors: list[str] = []
         for implementation in getattr(self.manager.hook, hook).get_hookimpls():
             try:
+                # as pluggy does: an implementation takes the arguments that it names, and no others
                 implementation.function(**{name: arguments[name] for name in implementation.argnames})
             except Exception as error:
                 errors.append(
@@ -154,7 +157,7 @@ def load(disable: frozenset[str] = frozenset()) -> Registry:
     for kind in KINDS:
         _collect(registry, kind)
     for kind in KINDS:  # a plugin refused for its tasks loses its algorithms too
-        table: dict[str, tuple[Any, PluginInfo]] = getattr(registry, f"{kind}s")
+        table: dict[str, tuple[object, PluginInfo]] = getattr(registry, f"{kind}s")
         for name in [name for name, (_, info) in table.items() if info.status != "ok"]:
             del table[name]
     for info in registry.plugins:
@@ -211,9 +214,9 @@ def _check_hook_names(registry: Registry) -> None:
 
 
 def _collect(registry: Registry, kind: Kind) -> None:
-    table: dict[str, tuple[Any, PluginInfo]] = getattr(registry, f"{kind}s")
+    table: dict[str, tuple[Offered, PluginInfo]] = getattr(registry, f"{kind}s")
     infos = {info.name: info for info in registry.plugins}
-    offers: list[tuple[PluginInfo, list[Any]]] = []
+    offers: list[tuple[PluginInfo, list[Offered]]] = []
     for implementation in getattr(registry.manager.hook, f"xpo_{kind}s").get_hookimpls():
         info = infos[implementation.plugin_name]
         if info.status != "ok":
@@ -230,6 +233,7 @@ def _collect(registry: Registry, kind: Kind) -> None:
         for thing in found:
             owners.setdefault(thing.name, []).append(info)
     for name, claims in owners.items():
+        # neither is taken: which one ran would depend on the order of installation
         if len(claims) > 1:
             both = " and ".join(f"{info.name} ({info.origin})" for info in claims)
             for info in claims:
@@ -239,7 +243,7 @@ def _collect(registry: Registry, kind: Kind) -> None:
             table.update({thing.name: (thing, info) for thing in found})
 
 
-def _checked(thing: Any, kind: Kind) -> Any:
+def _checked(thing: object, kind: Kind) -> Any:
     """What a hook returned, as the registry holds it: a class as it is, of a function what `metric` said of
     it.
 
@@ -252,7 +256,7 @@ def _checked(thing: Any, kind: Kind) -> Any:
     return thing
 
 
-def check_metric(function: Any) -> Metric:
+def check_metric(function: object) -> Metric:
     """The metric of a function; TypeError or ValueError unless a plugin may offer it."""
     found = metric_of(function)
     if found is None:
@@ -275,7 +279,7 @@ def check_metric(function: Any) -> Metric:
     return found
 
 
-def check_class(cls: Any, kind: str, hook: str, base: type) -> None:
+def check_class(cls: object, kind: str, hook: str, base: type) -> None:
     if not (isinstance(cls, type) and issubclass(cls, base)):
         raise TypeError(f"{hook}() must return subclasses of xpo_bench.{base.__name__}, got {cls!r}")
     if issubclass(cls, Algorithm):

@@ -48,7 +48,7 @@ def tables(rows: Sequence[dict[str, Any]]) -> list[Table]:
     out = []
     if speed := [row for row in rows if "pairs_per_s" in row]:
         pace = Table("case", "contender", "pairs/s", "from–to", "ours x", "from–to", title="speed")
-        cost = Table("case", "our step / bare step", "from–to", title="against a bare step")
+        cost = Table("case", "our step / SFT step", "from–to", title="against an SFT step")
         for row in speed:
             for name, rate in row["pairs_per_s"].items():
                 pace.add_row(row["case"], name, *cells(rate, 1), *cells(row["ours_over"].get(name), 2))

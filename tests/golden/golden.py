@@ -133,8 +133,8 @@ def stable(value: Any) -> Any:
         if value and all(KEY.fullmatch(k) for k in value):  # by the keys of cells, which hash the source
             return sorted((stable(v) for v in value.values()), key=lambda v: json.dumps(v, sort_keys=True))
         kept = {k: stable(v) for k, v in value.items() if k not in VOLATILE}
-        name = kept.get("metric") or kept.get("name") or kept.get("column")
-        return None if name in TIMED else kept
+        name = kept.get("metric") or kept.get("name") or kept.get("column") or kept.get("header")
+        return None if name in TIMED or name == "pairs/s" else kept
     if isinstance(value, list):
         items = [stable(v) for v in value]
         keyed = value and all(isinstance(v, dict) and "key" in v for v in value)  # in the order of their keys

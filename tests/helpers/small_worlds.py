@@ -126,7 +126,7 @@ def mean_loss(
 
 
 class TableTools:
-    """`xpo_bench.contract.examples.Tools` over one prompt's table, or several prompts with the same one."""
+    """`xpo_bench.contract.algorithm.Tools` over one prompt's table, or several prompts with the same one."""
 
     def __init__(self, reference: Sequence[float] = REFERENCE, seed: int = 0) -> None:
         self.rng = np.random.default_rng(seed)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from xpo_bench.compare.baselines import read
 from xpo_bench.metrics.kl import token_entropy
 from xpo_bench.metrics.names import current
 from xpo_bench.report.curves import curve_reader
+from xpo_bench.runner.record import Record
 from xpo_bench.runner.store import Store
 
 SAMPLED = {"kl": 0.3, "kl_se": 0.1, "sample_length": 7.0, "entropy": 1.2}
@@ -17,11 +18,13 @@ EXACT = {"kl": 0.3, "gold_reward": 0.7, "entropy": 1.2}
 KEY = "0" * 24
 
 
-def record(metrics: dict[str, Any]) -> dict[str, Any]:
-    return {
+def record(metrics: dict[str, Any]) -> Record:
+    """What reading looks at, of a record of that time."""
+    found = {
         "schema": 1, "key": KEY, "status": "ok", "seed": 0, "metrics": metrics, "environment": {},
         "algorithm": {"name": "dpo", "config": {}}, "task": {"name": "t"},
     }  # fmt: skip
+    return cast(Record, found)
 
 
 def test_entropy_of_samples_was_per_token() -> None:

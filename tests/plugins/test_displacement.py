@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from narrow import present
+
 import xpo_bench
 from xpo_bench import Pair
 from xpo_bench_plugins.tasks.displacement import CHANGED, COMPLETION, PAIRS, Displacement
@@ -38,8 +40,8 @@ def test_signs_on_every_seed(tmp_path: Path) -> None:
     changes: dict[str, list[float]] = {}
     for cell in result.cells:
         m = cell["metrics"]
-        changes.setdefault(cell["algorithm"]["name"], []).append(m["displacement"])
-        start = m["chosen_logp"] - m["displacement"]
+        changes.setdefault(cell["algorithm"]["name"], []).append(present(m["displacement"]))
+        start = present(m["chosen_logp"]) - present(m["displacement"])
         assert -2 < start < -0.5, "the warm start decides what happens"
         if cell["algorithm"]["name"] != "npo":
             assert m["ranking_accuracy"] == 1  # which does not see it

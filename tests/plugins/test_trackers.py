@@ -11,6 +11,7 @@ import pytest
 
 import xpo_bench
 from xpo_bench import UsageError
+from xpo_bench.runner.record import Record
 
 Command = Callable[..., Any]
 
@@ -49,7 +50,7 @@ def run(out: Path, track: str, **words: Any) -> xpo_bench.Result:
     return xpo_bench.run(["dpo", "ipo"], ["bandit"], steps=20, seeds=2, out=out, track=track, **words)
 
 
-def curve(result: xpo_bench.Result, record: dict[str, Any]) -> dict[tuple[int, str], float]:
+def curve(result: xpo_bench.Result, record: Record) -> dict[tuple[int, str], float]:
     """(step, metric) -> value of what observers are told: the metrics on training rows."""
     import pandas as pd
 

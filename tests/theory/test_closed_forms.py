@@ -10,8 +10,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from narrow import numbers, present
 
 import xpo_bench
+from xpo_bench.runner.record import Record
 
 REFERENCE = (0.4, 0.3, 0.2, 0.1)
 REWARD = (0.0, 0.5, 1.0, 1.5)
@@ -51,15 +53,16 @@ def world(path: Path) -> str:
     return str(path)
 
 
-def cells(tmp_path: Path, **words: Any) -> list[dict[str, Any]]:
+def cells(tmp_path: Path, **words: Any) -> list[Record]:
     words.setdefault("seeds", 1)
     result = xpo_bench.run(out=tmp_path / "run", **words)
     assert [c["status"] for c in result.cells] == ["ok"] * result.planned
     return result.cells
 
 
-def policy(cell: dict[str, Any], names: str = "abcd") -> np.ndarray:
-    return np.array([cell["final_policy"]["x"][n] for n in names])
+def policy(cell: Record, names: str = "abcd") -> np.ndarray:
+    probabilities = present(cell["final_policy"])["x"]
+    return np.array([probabilities[n] for n in names])
 
 
 def gibbs(beta: float) -> np.ndarray:
@@ -78,11 +81,10 @@ def test_population_dpo_reaches_the_exact_optimum(tmp_path: Path) -> None:
     )
     known_kl = {0.5: 0.535643, 1.0: 0.140957}
     for cell in found:
-        beta, m = cell["algorithm"]["config"]["beta"], cell["metrics"]
+        beta, m = cell["algorithm"]["config"]["beta"], numbers(cell["metrics"])
         assert np.abs(policy(cell) - gibbs(beta)).max() < 1e-3
-        assert (
-            abs(m["kl"] - known_kl[beta]) < 2e-3
-        )  # rounding 600·σ to whole rows moves the optimum by so much
+        # rounding 600·σ to whole rows moves the optimum by so much
+        assert abs(m["kl"] - known_kl[beta]) < 2e-3
         assert m["regret"] < 1e-5
         assert m["frontier_gap"] < 1e-5
         assert cell["notes"]["optimum_kl"] == pytest.approx(known_kl[beta], abs=1e-6)
@@ -119,7 +121,7 @@ def test_ipo_on_two_actions_stops_where_tau_says_and_dpo_does_not(tmp_path: Path
             assert cell["metrics"]["collapsed"] == 0
         else:
             assert p > 0.999
-            assert cell["metrics"]["rejected_drift"] < -0.1
+            assert numbers(cell["metrics"])["rejected_drift"] < -0.1
 
 
 @pytest.mark.parametrize(("rate", "course"), [(0.1, "monotone"), (0.4, "oscillating"), (0.6, "divergent")])
@@ -241,12 +243,13 @@ def test_kto_sides_with_the_majority_where_dpo_and_ipo_stop(tmp_path: Path) -> N
 
 
 def test_dpo_collapses_on_one_pair_of_a_language_model_and_ipo_holds(tmp_path: Path) -> None:
-    dpo, ipo = cells(tmp_path, algos="dpo,ipo", tasks="overfit_pair")
-    assert dpo["metrics"]["collapsed"] == 1
-    assert dpo["metrics"]["collapse_step"] <= 50
-    assert ipo["metrics"]["collapsed"] == 0
-    assert abs(ipo["metrics"]["rejected_drift"]) < 0.1
-    assert dpo["metrics"]["rejected_drift"] < -0.1
+    found = cells(tmp_path, algos="dpo,ipo", tasks="overfit_pair")
+    dpo, ipo = (numbers(cell["metrics"]) for cell in found)
+    assert dpo["collapsed"] == 1
+    assert dpo["collapse_step"] <= 50
+    assert ipo["collapsed"] == 0
+    assert abs(ipo["rejected_drift"]) < 0.1
+    assert dpo["rejected_drift"] < -0.1
     # both start from the same random weights
-    initial = dpo["metrics"]["chosen_logp"] - dpo["metrics"]["displacement"]
-    assert initial == pytest.approx(ipo["metrics"]["chosen_logp"] - ipo["metrics"]["displacement"], abs=1e-4)
+    initial = dpo["chosen_logp"] - dpo["displacement"]
+    assert initial == pytest.approx(ipo["chosen_logp"] - ipo["displacement"], abs=1e-4)

@@ -8,7 +8,8 @@ from __future__ import annotations
 import io
 import os
 import sys
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec
 
 import click
 
@@ -18,11 +19,13 @@ from xpo_bench.version import __version__
 if TYPE_CHECKING:
     from xpo_bench.runner.store import Store
 
+P = ParamSpec("P")
+
 
 class Main(click.Group):
     """A command group that turns every error that a user can fix into one line."""
 
-    def main(self, *args: Any, **kwargs: Any) -> Any:
+    def main(self, *args: Any, **kwargs: Any) -> NoReturn:
         kwargs["standalone_mode"] = False
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, io.TextIOWrapper):
@@ -73,12 +76,12 @@ def main(context: click.Context, debug: bool) -> None:
     context.obj = {"debug": debug}
 
 
-def guarded(function: Any) -> Any:
+def guarded(function: Callable[P, object]) -> Callable[P, int]:
     """Exit statuses of the contract: 2 for what a user can fix, 130 for Ctrl-C."""
     import functools
 
     @functools.wraps(function)
-    def wrapper(*args: Any, **kwargs: Any) -> int:
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> int:
         debug = click.get_current_context().find_root().obj["debug"]
         try:
             result = function(*args, **kwargs)
@@ -104,12 +107,13 @@ def _verdict(error: BaseException) -> tuple[int, str]:
     if isinstance(error, StoreError):
         return 1, str(error)
     if isinstance(error, KeyboardInterrupt):
+        # 128 + signal number, as a shell reports it: SIGTERM is 15, SIGINT 2
         code = 143 if isinstance(error, Terminated) else 130
         return code, "interrupted; finished cells are kept, the same command resumes"
     return 1, f"{type(error).__name__}: {error} (--debug before the command shows the traceback)"
 
 
-def print_json(document: Any) -> None:
+def print_json(document: object) -> None:
     from xpo_bench.runner.keys import canonical
     from xpo_bench.runner.store import finite
 

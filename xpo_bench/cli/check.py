@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from typing import Any
 
 import click
 
@@ -39,7 +38,7 @@ def check(target: str, as_json: bool) -> int:
 
     torch.set_num_threads(1)  # tiny tensors
     spoken = time.monotonic()
-    algorithms: list[dict[str, Any]] = []
+    algorithms: list[dict[str, object]] = []
     for algorithm in find(target):
         rows = []
         bound = list(checks_for(algorithm))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -89,7 +89,7 @@ def show(run_dir: Path, baseline: str | None, metric: str | None, as_json: bool)
 
 def _show_document(
     run_dir: Path, raws: Sequence[Raw], run: Raw, baseline: str | None, metric: str | None
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """The records as they are, with their summary and what else of them takes the curves or a test."""
     from xpo_bench.report.curves import curve_reader
     from xpo_bench.report.records import records_of
@@ -101,7 +101,7 @@ def _show_document(
 
     records = records_of(raws)
     matched = matched_metrics(group(without_search(records)), curve_reader(run_dir))
-    document: dict[str, Any] = {
+    document: dict[str, object] = {
         "schema": SCHEMA,
         "run": str(run_dir),
         "cells": raws,

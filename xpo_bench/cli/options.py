@@ -16,7 +16,10 @@ def comma_names(_: click.Context, __: click.Parameter, value: str | None) -> tup
     return None if value is None else tuple(part.strip() for part in value.split(",") if part.strip())
 
 
-def words(cls: type, first: str = "", last: str = "") -> Callable[[Any], Any]:
+Command = Callable[..., object]
+
+
+def words(cls: type, first: str = "", last: str = "") -> Callable[[Command], Command]:
     """A decorator that gives a command an option for every word of a class, from one field to another."""
     entries = list(described(cls).values())
     if first:
@@ -24,7 +27,7 @@ def words(cls: type, first: str = "", last: str = "") -> Callable[[Any], Any]:
     if last:
         entries = [*takewhile(lambda entry: entry.field != last, entries), described(cls)[last]]
 
-    def decorate(function: Any) -> Any:
+    def decorate(function: Command) -> Command:
         for entry in reversed(entries):  # as if each were written above the function
             if entry.word.option:
                 # a word of the plan that is not given is left to the plan file, the suite and the task
@@ -35,13 +38,14 @@ def words(cls: type, first: str = "", last: str = "") -> Callable[[Any], Any]:
     return decorate
 
 
-def _option(entry: Described, default: Any) -> Callable[[Any], Any]:
+def _option(entry: Described, default: object) -> Callable[[Command], Command]:
     names = [f"--{entry.name.replace('_', '-')}", entry.field]
     sentence = entry.sentence[:1].upper() + entry.sentence[1:]
     shown = f"  [default: {entry.word.default}]" if entry.word.default else ""
     more: dict[str, Any] = {"help": f"{sentence}.{shown}", "metavar": entry.word.metavar}
     if entry.kind is bool:
         return click.option(*names, is_flag=True, default=default, **more)
+    # `--set` may be given many times: each has one A.FIELD, a comma separates the values of a sweep
     if entry.kind == Settings:
         return click.option(*names, multiple=True, **more)
     if entry.kind == tuple[str, ...]:

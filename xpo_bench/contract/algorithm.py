@@ -19,7 +19,6 @@ SPEC = 2
 1 on, are taken. docs/plugins.md lists what each version added."""
 
 PAIR_GROUPS: Mapping[str, Group] = {"chosen": Group(reference=True), "rejected": Group(reference=True)}
-REFERENCE_FREE_PAIR_GROUPS: Mapping[str, Group] = {"chosen": Group(), "rejected": Group()}
 
 
 class RewardModel(Protocol):
@@ -126,7 +125,7 @@ class Algorithm:
     """The paper and the equation."""
 
     # unknown fields and non-finite numbers are refused when pydantic builds a config
-    __pydantic_config__: ClassVar[Any] = {"extra": "forbid", "allow_inf_nan": False}
+    __pydantic_config__: ClassVar[object] = {"extra": "forbid", "allow_inf_nan": False}
 
     def stages(self) -> Sequence[Stage]:
         """The stages of training; one by default."""

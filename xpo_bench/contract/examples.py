@@ -55,7 +55,7 @@ class Text(str):
         return cls(str(text), **(known | changes))
 
     @property
-    def tokens(self) -> tuple[Any, ...]:
+    def tokens(self) -> tuple[object, ...]:
         """Everything that it says about its tokens, to be compared and hashed."""
         return (self.rendered, self.ids, self.reserve, self.shift, self.spoken)
 
@@ -69,7 +69,7 @@ class Completion:
 
     prompt: str
     text: str
-    tokens: tuple[Any, ...] | None = field(init=False, repr=False, default=None)
+    tokens: tuple[object, ...] | None = field(init=False, repr=False, default=None)
 
     def __post_init__(self) -> None:
         if isinstance(self.text, Text) or isinstance(self.prompt, Text):

@@ -52,7 +52,7 @@ def xpo_tasks() -> Iterable[type[Task]]:  # type: ignore[empty-body]
 
 
 @hookspec
-def xpo_metrics() -> Iterable[Callable[..., Any]]:  # type: ignore[empty-body]
+def xpo_metrics() -> Iterable[Callable[..., object]]:  # type: ignore[empty-body]
     """Return the functions, marked by `xpo_bench.metric`, that measure something of every cell."""
 
 

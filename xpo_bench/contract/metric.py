@@ -161,7 +161,7 @@ class History:
 
 
 Kind = Literal["point", "series", "curve", "note", "run"]
-_F = TypeVar("_F", bound=Callable[..., Any])
+_F = TypeVar("_F", bound=Callable[..., object])
 
 
 @dataclass(frozen=True)
@@ -212,7 +212,7 @@ def metric(
     return describe
 
 
-def metric_of(function: Any) -> Metric | None:
+def metric_of(function: object) -> Metric | None:
     """The declaration that `metric` attached to a function; None without one."""
     found = getattr(function, "metric", None)
     return found if isinstance(found, Metric) else None

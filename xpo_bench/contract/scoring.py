@@ -59,6 +59,7 @@ class Scores:
     @cached_property
     def sum(self) -> Tensor:
         """Summed completion log-probability in nats, shape `(..., N)`."""
+        # masked_fill, not multiplication: −∞·0 is NaN, and its gradient would be, too
         return self.token_logps.masked_fill(~self.mask.bool(), 0.0).sum(-1)
 
     @cached_property
@@ -69,6 +70,7 @@ class Scores:
     @cached_property
     def mean(self) -> Tensor:
         """Average log-probability per completion token in nats, shape `(..., N)`."""
+        # padded rows have no token: 0 / 1 = 0 keeps NaN out of the gradient of the others
         return self.sum / self.length.clamp(min=1.0)
 
     @cached_property
@@ -166,6 +168,7 @@ class Step:
         processes, in the same order and with the same shape, whatever the values.
         """
         values = values.detach()
+        # without gradient: each process differentiates its own part of the batch, the sum is a constant in it
         return values if self.shared is None else self.shared(values)
 
     def log_ratio(self, group: str) -> Tensor:

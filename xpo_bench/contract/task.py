@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from xpo_bench.contract.examples import Dataset
 from xpo_bench.contract.settings import Budget, ModelSpec
@@ -32,7 +32,7 @@ class Task:
     expects_divergence: ClassVar[frozenset[str]] = frozenset()
     """Names of algorithms whose divergence is a finding here, not a fault."""
 
-    __pydantic_config__: ClassVar[Any] = {"extra": "forbid", "allow_inf_nan": False}
+    __pydantic_config__: ClassVar[object] = {"extra": "forbid", "allow_inf_nan": False}
 
     def data(self, seed: int, model: ModelSpec) -> Dataset:
         """The examples at this seed. Worlds depend on the version alone; only draws depend on the seed.

@@ -13,7 +13,6 @@ import json
 import re
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from xpo_bench.data.formats import BadRow, Row, shown
 
@@ -42,7 +41,7 @@ _TOKEN = re.compile(
 _VALUE_ENDS, _VALUE_STARTS = frozenset("}]'\""), frozenset("{['\"")
 
 
-def structure(value: object) -> Any:
+def structure(value: object) -> object:
     """The value of a cell: text that spells a list or an object becomes it, anything else stays."""
     if not isinstance(value, str) or not value.lstrip().startswith(("[", "{", "array(")):
         return value
@@ -59,7 +58,7 @@ def structure(value: object) -> Any:
     return value
 
 
-def _printed(text: str) -> Any:
+def _printed(text: str) -> object:
     """Python's spelling, also that of numpy and pandas: no comma between items, `array([...], dtype=object)`.
 
     Commas are put between two values that follow one another; string literals are stepped over whole.
@@ -80,6 +79,7 @@ def _printed(text: str) -> Any:
         elif kind == "broken":
             raise ValueError("a string has no end")
         else:
+            # numpy prints [{'a': 1} {'b': 2}]: two values side by side are two items
             if last in _VALUE_ENDS and token[0] in _VALUE_STARTS:
                 out.append(",")
             out.append(token)
@@ -155,7 +155,7 @@ def _quoted(value: str) -> str | None:
 def _read(row: Row, column: str, kind: str, talk: bool, example: int) -> Row | BadRow:
     value = str(row[column])
     if value.strip() in ("", "null"):
-        empty: list[Any] | None = None if column == "prompt" else []
+        empty: list[object] | None = None if column == "prompt" else []
         return {**row, column: empty} if talk else row
     if (kind == "messages") is not talk and kind != "quoted":
         other = (
@@ -206,7 +206,7 @@ def conversation(value: object, column: str) -> object:
     return value
 
 
-def _renamed(message: Any, column: str) -> Any:
+def _renamed(message: object, column: str) -> object:
     if not isinstance(message, Mapping) or "from" not in message:
         return message
     role = ROLES.get(str(message["from"]).strip().lower())

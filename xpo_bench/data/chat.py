@@ -55,7 +55,7 @@ class Chat:
         """The date that the template wrote where it asked for today's."""
         return self._template.date if self._used else None
 
-    def row(self, row: Row) -> Row:
+    def row(self, row: Row) -> Mapping[str, Any]:
         """The row with its messages as text; a row without messages as it is.
 
         Raises:
@@ -105,7 +105,7 @@ class Chat:
         self,
         prompt: Sequence[Message],
         completions: Mapping[str, Sequence[Message]],
-        options: Mapping[str, Any],
+        options: Mapping[str, object],
     ) -> dict[str, str]:
         if not prompt or not any(_visible(m) for m in prompt[-1:]):
             raise BadRow("empty prompt", "empty prompt; give a message with at least one visible character")
@@ -175,7 +175,7 @@ def _with_system(row: Row) -> Row:
     return {**row, **{c: [{"role": roles.get(c, "assistant"), "content": row[c]}] for c in present}}
 
 
-def _under_system(prompt: list[Message], system: Any) -> list[Message]:
+def _under_system(prompt: list[Message], system: object) -> list[Message]:
     if not system:
         return prompt
     if prompt and prompt[0]["role"] == "system":
@@ -187,9 +187,9 @@ def _under_system(prompt: list[Message], system: Any) -> list[Message]:
     return [{"role": "system", "content": system}, *prompt]
 
 
-def _options(row: Row) -> dict[str, Any]:
+def _options(row: Row) -> dict[str, object]:
     """What `tools` and `chat_template_kwargs` tell the template."""
-    out: dict[str, Any] = {}
+    out: dict[str, object] = {}
     wanted = (
         ("tools", list, "a list of tool schemas"),
         ("chat_template_kwargs", dict, "an object of settings"),
@@ -207,7 +207,7 @@ def _options(row: Row) -> dict[str, Any]:
     return out
 
 
-def _filled(value: Any) -> Any:
+def _filled(value: object) -> Any:
     """A value without the keys that a table of one schema added as missing."""
     if isinstance(value, dict):
         return {k: _filled(v) for k, v in value.items() if v is not None}
@@ -236,7 +236,7 @@ def _messages(value: Any, column: str) -> list[Message]:
     return out
 
 
-def _content(content: Any, where: str) -> str:
+def _content(content: object, where: str) -> str:
     """The text of a message; parts of type text are joined."""
     if isinstance(content, list):
         parts = [
@@ -293,5 +293,6 @@ def _conversation(prompt: Sequence[Message], completion: Sequence[Message]) -> l
     """The whole conversation; an assistant's message at the prompt's end continues in the completion."""
     if prompt[-1]["role"] != "assistant":
         return [*prompt, *completion]
+    # one message, as the template would otherwise close the first and open a second one
     first = {**prompt[-1], **completion[0], "content": said(prompt[-1]) + said(completion[0])}
     return [*prompt[:-1], first, *completion[1:]]

@@ -9,7 +9,6 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -109,6 +108,7 @@ def examine(
         template=chat.kind,
         template_date=chat.date,
     )
+    # row numbers in the order of the data set: training rows first, then held-out ones
     order = [*np.flatnonzero(~out), *np.flatnonzero(out)]
     return Examined(dataset, tuple(parsed.numbers[i] for i in order), parsed.bad)
 
@@ -134,6 +134,7 @@ def _held_out(parsed: Parsed, share: float, rng: np.random.Generator, source: st
         n = len(out)
         if n < 2:
             raise DataError(f"{source}: {n} row cannot be divided; want at least 2 rows to hold some out")
+        # at least one row on each side, whatever the fraction
         out[rng.permutation(n)[: min(max(round(share * n), 1), n - 1)]] = True
     return out
 
@@ -144,6 +145,7 @@ def flip_labels(examples: Sequence[Example], p: float, rng: np.random.Generator)
     A pair swaps chosen and rejected, and p_chosen becomes 1 − p_chosen; a single toggles `desirable`. From
     one stream, the rows flipped at a smaller `p` are among those flipped at a larger one.
     """
+    # u < p with one u per row: nested in p, and the stream does not depend on p
     flips = rng.random(len(examples)) < p
     return [_flipped(e) if flip else e for e, flip in zip(examples, flips, strict=True)]
 
@@ -166,7 +168,7 @@ def fingerprint(dataset: Dataset) -> str:
 
     encode = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
 
-    def add(*content: Any) -> None:
+    def add(*content: object) -> None:
         digest.update(encode(content).encode() + b"\n")
 
     add(dataset.kind)
@@ -176,6 +178,7 @@ def fingerprint(dataset: Dataset) -> str:
                 add(split, "pair", e.prompt, e.chosen, e.rejected, e.p_chosen, e.source)
             else:
                 add(split, "single", e.prompt, e.completion, e.desirable, e.source, dict(e.values))
+            # added only where there is something, so that plain rows keep the fingerprint that they had
             told = [text.tokens for text in _texts(e) if isinstance(text, Text)]
             if told:
                 add("tokens", told)

@@ -43,7 +43,6 @@ SCORES = {
 }
 """Scores of the two sides, and their other names in public sets."""
 SCORE_NAMES = frozenset({*SCORES, *(name for names in SCORES.values() for name in names)})
-NUMBERS = frozenset({*VOTES, "p_chosen"})
 HELDOUT_SPLITS = frozenset({"test", "validation", "valid", "val", "heldout", "held_out", "dev", "eval"})
 """Values of the `split` column, besides `train`, that mean held out."""
 SPLIT_SUFFIX = "_prefs"

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, Any, NamedTuple, TypeVar
 
 from xpo_bench.data.formats import HELDOUT_SPLITS, SPLIT_SUFFIX, Row
 from xpo_bench.data.layouts import wanted
@@ -15,6 +15,9 @@ from xpo_bench.data.readers import READERS, Reading, kind_of, rows_of
 from xpo_bench.errors import DataError
 
 _SHARD = re.compile(r"(.*)-(\d{5})-of-(\d{5})(\..*)")
+
+Part = TypeVar("Part")
+"""What a loader has of one split: its files, or an open table."""
 
 
 class Asked(NamedTuple):
@@ -26,8 +29,9 @@ class Asked(NamedTuple):
     limit: int | None
     columns: tuple[tuple[str, str], ...]
 
-    def rows(self, splits: Mapping[str, Sequence[Any]], read: Any) -> list[Row]:
+    def rows(self, splits: Mapping[str, Part], read: Callable[[Part], Iterable[Row]]) -> list[Row]:
         """Rows of the train split, then of the held-out ones; `read` gives the rows of a split's parts."""
+        # sets that hold train_prefs and train_sft have preferences in the former only
         suffix = "" if "train" in splits else SPLIT_SUFFIX
         names = {split: split.removesuffix(suffix) for split in splits if split.endswith(suffix)}
         names = {split: name for split, name in names.items() if name == "train" or name in HELDOUT_SPLITS}
@@ -116,6 +120,6 @@ def check(asked: Asked, listing: Listing) -> None:
                     raise FileNotFoundError(f"{have} of the {int(shard[3])} files of {shard[1]} are there")
 
 
-def is_used(split: str, splits: Mapping[str, Any]) -> bool:
+def is_used(split: str, splits: Mapping[str, object]) -> bool:
     name = split if "train" in splits else split.removesuffix(SPLIT_SUFFIX)
     return name == "train" or name in HELDOUT_SPLITS

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Iterable
-from typing import IO, Any
+from typing import IO
 
 from xpo_bench.data.formats import COLUMNS, HELDOUT_SPLITS, Row
 from xpo_bench.data.reading import Numbered, Reading, first_line
@@ -54,13 +54,15 @@ def _is_lines(text: str) -> bool:
     return True
 
 
-def _wrapped(content: dict[str, Any], where: str) -> Any:
+def _wrapped(content: dict[str, object], where: str) -> object:
     """The rows of `{"data": [...]}`, or of `{"train": [...], "test": [...]}` with their split."""
+    # lists of objects are rows; a list of texts beside them, such as "tags", is not
     lists = {
         k: v
         for k, v in content.items()
         if isinstance(v, list) and v and all(isinstance(item, dict) for item in v)
     }
+    # {"data": []} is an empty set; {"prompt": [], "chosen": []} is a table of columns, refused later
     every = [value for value in content.values() if isinstance(value, list)]
     if every and not any(every) and not content.keys() & COLUMNS:
         return []
@@ -76,7 +78,7 @@ def _wrapped(content: dict[str, Any], where: str) -> Any:
     return content
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
     found = dict(pairs)
     if len(found) < len(pairs):
         names = [name for name, _ in pairs]
@@ -84,7 +86,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _decode(text: str, where: str) -> Any:
+def _decode(text: str, where: str) -> object:
     try:
         return json.loads(text, object_pairs_hook=_unique)
     except json.JSONDecodeError as error:
@@ -96,7 +98,7 @@ def _decode(text: str, where: str) -> Any:
         raise DataError(f"{where}: malformed JSON ({first_line(error)})") from None
 
 
-def _word(value: Any) -> str:
+def _word(value: object) -> str:
     """What JSON calls a value's type."""
     if isinstance(value, dict):
         rows = [v for v in value.values() if isinstance(v, list | dict)]
@@ -105,7 +107,7 @@ def _word(value: Any) -> str:
     return kinds.get(type(value), "a number")
 
 
-def _object(value: Any, where: str) -> Row:
+def _object(value: object, where: str) -> Row:
     if not isinstance(value, dict):
         raise DataError(
             f"{where}: holds {_word(value)}; want an object with columns, such as prompt, chosen, rejected"

@@ -60,7 +60,7 @@ def rows_of(name: str, file: IO[bytes], reading: Reading) -> Numbered:
     )
 
 
-def _unpacked(reader: Callable[[Any, Reading], Numbered], stream: Any, reading: Reading) -> Numbered:
+def _unpacked(reader: Callable[[IO[bytes], Reading], Numbered], stream: Any, reading: Reading) -> Numbered:
     try:
         # a table's end has to be looked at first
         yield from reader(

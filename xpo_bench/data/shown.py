@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 from xpo_bench.data.formats import BadRow, shown
 from xpo_bench.data.templates import Message, Template, answer_start, shared_start
@@ -42,7 +41,7 @@ def require_shown_if_short(
     own: Sequence[Message],
     whole: str,
     where: str,
-    options: Mapping[str, Any],
+    options: Mapping[str, object],
 ) -> None:
     """Refuse a row of which a text so short that it stands in the rendering by chance is left out.
 
@@ -141,7 +140,7 @@ def spoken_in(
     own: Sequence[Message],
     whole: str,
     start: int,
-    options: Mapping[str, Any],
+    options: Mapping[str, object],
 ) -> list[tuple[int, int]] | None:
     """The assistant's stretches of a completion, from its start; None where all of it is.
 

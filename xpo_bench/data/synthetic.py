@@ -50,6 +50,7 @@ def bradley_terry_world(name: str, version: str, prompts: int, actions: int) -> 
         rng = world_stream(name, version, i, actions)
         score, taste = rng.standard_normal(actions), rng.standard_normal(actions)
         low = score.min()
+        # affine in the score: the worst action has reward 0, the best one the span
         values = (score - low) / (score - low).max() * rng.uniform(LEAST_SPAN, LEAST_SPAN + 2)
         probabilities = np.exp(taste) / np.exp(taste).sum()
         reward[f"x{i}"] = dict(zip(texts, values.tolist(), strict=True))
@@ -101,6 +102,7 @@ class Annotators:
         margin /= self.temperature
         if self.length_bias:
             margin += self.length_bias * (self.length[prompt][b] - self.length[prompt][a])
+        # margin is that of b over a, so σ(−margin) = 1 / (1 + e^margin) is the probability of a
         return float(1 / (1 + np.exp(margin)))
 
 
@@ -151,6 +153,7 @@ def sample_pairs(
     known: dict[tuple[str, str, str, int | None], tuple[float, float]] = {}
     out: list[Pair] = []
     for row in range(pairs):
+        # in turn, not at random: every prompt has the same number of rows, up to one
         prompt = prompts[row % len(prompts)]
         texts, deck = actions[prompt], decks[prompt]
         i, j = deck.pop() if deck else rng.choice(len(texts), size=2, replace=False).tolist()
@@ -161,6 +164,7 @@ def sample_pairs(
         if key not in known:
             known[key] = preference(world, prompt, a, b), who.probability(world, prompt, a, b, k)
         p, labelled = known[key]
+        # drawn for every row, whoever labels, so that all annotators see the same draws
         first = rng.random() < labelled
         out.append(Pair(prompt, a, b, p, source) if first else Pair(prompt, b, a, 1 - p, source))
     return tuple(out)
@@ -176,5 +180,6 @@ def _deck(n: int, rng: np.random.Generator) -> list[tuple[int, int]]:
     """Pairs of indices that contain each of n indices at least once."""
     order = rng.permutation(n).tolist()
     if n % 2:
+        # an odd number leaves one index without a partner: the first one plays twice
         order.append(order[0])
     return list(zip(order[::2], order[1::2], strict=True))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import IO, TYPE_CHECKING, Any
 
@@ -141,7 +141,7 @@ def parquet(file: IO[bytes], reading: Reading) -> Numbered:
         raise DataError(f"{reading.where}: not a readable parquet file ({first_line(error)})") from None
 
 
-def _json_decoder(kind: Any, metadata: Any = None) -> Callable[[Any], Any] | None:
+def _json_decoder(kind: Any, metadata: Mapping[bytes, bytes] | None = None) -> Callable[[Any], object] | None:
     """Decoder of a type that contains JSON (extension arrow.json); None for other types."""
     import pyarrow as pa
 
@@ -153,6 +153,7 @@ def _json_decoder(kind: Any, metadata: Any = None) -> Callable[[Any], Any] | Non
     if isinstance(kind, pa.BaseExtensionType):
         return _json_decoder(kind.storage_type)
     if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+        # JSON may stand deep inside lists and structs: a decoder is built once per column, not per cell
         inner = _json_decoder(kind.value_type, kind.value_field.metadata)
         return (
             None
@@ -174,7 +175,7 @@ def _json_decoder(kind: Any, metadata: Any = None) -> Callable[[Any], Any] | Non
     return None
 
 
-def _from_json(value: Any) -> Any:
+def _from_json(value: object) -> object:
     """The value of a JSON cell; `datasets` writes text that it takes for JSON, such as 007, as it is."""
     try:
         return json.loads(value) if isinstance(value, str | bytes) else value

@@ -36,7 +36,7 @@ class Template(Protocol):
     def text(
         self,
         messages: Sequence[Message],
-        options: Mapping[str, Any],
+        options: Mapping[str, object],
         *,
         generate: bool = False,
         continued: bool = False,
@@ -68,7 +68,7 @@ class PlainTemplate:
     def text(
         self,
         messages: Sequence[Message],
-        options: Mapping[str, Any],
+        options: Mapping[str, object],
         *,
         generate: bool = False,
         continued: bool = False,
@@ -109,7 +109,7 @@ class ModelTemplate:
     def text(
         self,
         messages: Sequence[Message],
-        options: Mapping[str, Any],
+        options: Mapping[str, object],
         *,
         generate: bool = False,
         continued: bool = False,
@@ -133,7 +133,7 @@ class ModelTemplate:
     def _render(
         self,
         messages: Sequence[Message],
-        options: Mapping[str, Any],
+        options: Mapping[str, object],
         generate: bool,
         continued: bool,
         *,
@@ -185,7 +185,7 @@ def stopped_clock(day: date) -> str:
     return "{%- macro " + CLOCK + "(form) -%}{{ form" + told + " }}{%- endmacro -%}"
 
 
-def _in_parts(message: Message) -> dict[str, Any]:
+def _in_parts(message: Message) -> dict[str, object]:
     if "content" not in message:
         return dict(message)
     return {**message, "content": [{"type": "text", "text": message["content"]}]}
@@ -214,7 +214,7 @@ def template_of(model: ModelSpec) -> Template:
 
 
 def answer_start(
-    template: Template, prompt: Sequence[Message], wholes: Sequence[str], options: Mapping[str, Any]
+    template: Template, prompt: Sequence[Message], wholes: Sequence[str], options: Mapping[str, object]
 ) -> int:
     """Where the answers begin in the renderings of conversations that go on from one prompt.
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from decimal import Decimal
-from typing import Any
 
-Row = Mapping[str, Any]
+Row = Mapping[str, object]
 VOTES = ("votes_chosen", "votes_rejected", "votes_tie")
 TRUE = frozenset({
     "true", "t", "yes", "y", "1", "1.0", "+1", "good", "desirable", "desired", "positive", "like", "liked",
@@ -96,6 +95,7 @@ def p_chosen_of(row: Row) -> float | None:
                 "p_chosen out of range",
                 f"votes are {chosen:g}, {rejected:g}, {tie:g}; want one or more, none negative",
             )
+        # a tie is half a vote for each side
         p = (chosen + tie / 2) / (chosen + rejected + tie)
         origin = f"the votes give p_chosen = {p:g}"
     else:

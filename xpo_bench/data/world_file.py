@@ -11,7 +11,6 @@ import json
 import math
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 from xpo_bench.contract.examples import Completion, Example, Pair, World
 from xpo_bench.data.formats import finite, shown
@@ -60,6 +59,7 @@ def world_of(examples: Iterable[Example], world_file: str | Path | None = None) 
                 "want every completion of the data among its keys"
             )
         actions[prompt] = tuple(named[prompt])
+    # expected reward is a mean over all prompts: over some of them it would be another metric
     unrewarded = [prompt for prompt in actions if prompt not in reward]
     if unrewarded and len(unrewarded) < len(actions):
         raise DataError(
@@ -106,6 +106,7 @@ def read_world(path: str | Path) -> tuple[Table, Table]:
             reference[prompt] = _reference(entry["reference"], where)
         if "reward" in entry:
             reward[prompt] = _numbers(entry["reward"], f"{where}: reward")
+        # both list the actions of the prompt: KL needs the reference of each, expected reward the reward
         if len(entry) == 2 and (odd := reference[prompt].keys() ^ reward[prompt].keys()):
             lacking = "reward" if min(odd) in reference[prompt] else "reference"
             raise DataError(
@@ -115,7 +116,7 @@ def read_world(path: str | Path) -> tuple[Table, Table]:
     return reference, reward
 
 
-def _read(path: Path) -> Any:
+def _read(path: Path) -> object:
     try:
         if path.stat().st_size > SIZE_LIMIT:
             raise DataError(
@@ -140,7 +141,7 @@ def _read(path: Path) -> Any:
         raise DataError(f"{path}: malformed JSON ({error})") from None
 
 
-def _unique(items: list[tuple[str, Any]]) -> dict[str, Any]:
+def _unique(items: list[tuple[str, object]]) -> dict[str, object]:
     out = dict(items)
     if len(out) < len(items):
         keys = [key for key, _ in items]
@@ -148,7 +149,7 @@ def _unique(items: list[tuple[str, Any]]) -> dict[str, Any]:
     return out
 
 
-def _numbers(table: Any, where: str) -> dict[str, float]:
+def _numbers(table: object, where: str) -> dict[str, float]:
     if not isinstance(table, dict) or not table:
         raise DataError(f"{where}: want an object {{completion: number}} with at least one completion")
     out: dict[str, float] = {}
@@ -162,7 +163,7 @@ def _numbers(table: Any, where: str) -> dict[str, float]:
     return out
 
 
-def _reference(table: Any, where: str) -> dict[str, float]:
+def _reference(table: object, where: str) -> dict[str, float]:
     numbers = _numbers(table, f"{where}: reference")
     for text, value in numbers.items():
         if value <= 0:

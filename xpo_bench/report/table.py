@@ -37,6 +37,11 @@ class Column:
     left: bool = False
     text: bool = False
 
+    @property
+    def name(self) -> str:
+        """The header on one line, where a metric's name is whole again."""
+        return self.header.replace("_\n", "_").replace("\n", " ")
+
     @cached_property
     def width(self) -> int:
         """Columns of the terminal that the widest cell that is drawn needs, the mark included."""

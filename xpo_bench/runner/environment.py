@@ -43,7 +43,7 @@ def describe(device: str) -> dict[str, Any]:
     """Facts about this machine for a record."""
     import torch
 
-    out: dict[str, Any] = {
+    out: dict[str, object] = {
         "python": platform.python_version(),
         "platform": f"{platform.system()} {platform.machine()}",
         "processor": processor(),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from xpo_bench.runner.record import Record
 from xpo_bench.runner.run_document import Skipped, Tuning, Unreachable
@@ -28,5 +27,5 @@ class Executed:
     skipped: list[Skipped] = field(default_factory=list)
     unreachable: list[Unreachable] = field(default_factory=list)
     computed: int = 0
-    targets: list[dict[str, Any]] = field(default_factory=list)
+    targets: list[dict[str, object]] = field(default_factory=list)
     tuning: list[Tuning] = field(default_factory=list)

@@ -9,17 +9,16 @@ import sys
 from collections.abc import Callable, Iterable
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 from xpo_bench.checkpoints import locate
 
 
-def canonical(value: Any) -> str:
+def canonical(value: object) -> str:
     """Canonical JSON: sorted keys, no whitespace, no NaN or Infinity."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
-def digest(value: Any, length: int = 24) -> str:
+def digest(value: object, length: int = 24) -> str:
     """Hex digits of blake2b over canonical JSON."""
     return hashlib.blake2b(canonical(value).encode(), digest_size=32).hexdigest()[:length]
 
@@ -45,10 +44,10 @@ def host_source() -> str:
     return _hash_files(paths, root)
 
 
-_SOURCES: dict[Any, str] = {}
+_SOURCES: dict[object, str] = {}
 
 
-def source(thing: type | Callable[..., Any]) -> str:
+def source(thing: type | Callable[..., object]) -> str:
     """Hash of the source of a plugin class's module and of its bases' modules outside the host, or of a
     function's module.
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from xpo_bench import plugins
 from xpo_bench.version import __version__
+
+if TYPE_CHECKING:
+    from xpo_bench.contract.algorithm import Algorithm
+    from xpo_bench.contract.task import Task
 
 
 def rows(what: str, disable: frozenset[str] = frozenset()) -> list[dict[str, Any]]:
@@ -13,7 +17,7 @@ def rows(what: str, disable: frozenset[str] = frozenset()) -> list[dict[str, Any
     if what == "metrics":
         from xpo_bench.metrics.registry import describe, row_of
 
-        here: dict[str, Any] = {"plugin": None, "distribution": "xpo-bench", "version": __version__}
+        here: dict[str, object] = {"plugin": None, "distribution": "xpo-bench", "version": __version__}
         others = sorted(plugins.load(disable).metrics.items())
         return [{**row, **here} for row in describe()] + [
             {**row_of(m), **_origin(info)} for _, (m, info) in others
@@ -46,7 +50,7 @@ def rows(what: str, disable: frozenset[str] = frozenset()) -> list[dict[str, Any
     return [_task(cls, info) for _, (cls, info) in sorted(registry.tasks.items())]
 
 
-def _algorithm(cls: Any, info: plugins.PluginInfo) -> dict[str, Any]:
+def _algorithm(cls: type[Algorithm], info: plugins.PluginInfo) -> dict[str, object]:
     from xpo_bench.runner.settings import docs, dump
 
     try:
@@ -66,7 +70,7 @@ def _algorithm(cls: Any, info: plugins.PluginInfo) -> dict[str, Any]:
     }
 
 
-def _task(cls: Any, info: plugins.PluginInfo) -> dict[str, Any]:
+def _task(cls: type[Task], info: plugins.PluginInfo) -> dict[str, object]:
     from xpo_bench.runner.settings import docs, dump
 
     return {

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from xpo_bench.errors import UsageError
 from xpo_bench.runner.record import Record
@@ -18,7 +17,7 @@ ABOUT = ("timing", "created", "environment")
 """What a record says of when and where."""
 
 
-def computed(record: Mapping[str, Any]) -> dict[str, Any]:
+def computed(record: Record) -> dict[str, object]:
     """What of a record is the same at every run of its cell."""
     out = {name: value for name, value in record.items() if name not in ABOUT}
     return out | {
@@ -45,6 +44,7 @@ def merge(sources: Sequence[Store], target: Store) -> tuple[int, list[str]]:
             known = chosen.get(record["key"])
             if known is None or (record["status"] in DONE and known[0]["status"] not in DONE):
                 chosen[record["key"]] = (record, store)
+            # one key means equal inputs: finished records of it may differ in what is measured alone
             elif record["status"] in DONE and (where := _difference(computed(known[0]), computed(record))):
                 raise UsageError(
                     f"{known[1].root} and {store.root} contradict each other: "
@@ -68,7 +68,7 @@ def _cell(record: Record) -> str:
     )
 
 
-def _difference(a: Any, b: Any, at: str = "") -> str | None:
+def _difference(a: object, b: object, at: str = "") -> str | None:
     """The first place where two documents differ, as a dotted path, or None."""
     if isinstance(a, dict) and isinstance(b, dict):
         for name in sorted(a.keys() | b.keys()):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from xpo_bench.contract.tracker import Tracker
 from xpo_bench.plugins import Registry
@@ -40,7 +39,7 @@ class Observers:
         self.trackers: list[Tracker] = [registry.tracker(name)[0](run) for name in dict.fromkeys(track)]
         self._reported: set[str] = set()
 
-    def __call__(self, hook: str, *, cell: Cell, **arguments: Any) -> None:
+    def __call__(self, hook: str, *, cell: Cell, **arguments: object) -> None:
         """Pass `xpo_run_start`, `xpo_step_end` or `xpo_run_end` on."""
         described = facts(cell)
         problems = self.registry.observe(hook, cell=described, **arguments)
@@ -60,7 +59,7 @@ class Observers:
                 print(f"xpo-bench: {problem}", file=sys.stderr)
 
 
-def _call(tracker: Tracker, method: str, *words: Any, **arguments: Any) -> list[str]:
+def _call(tracker: Tracker, method: str, *words: object, **arguments: object) -> list[str]:
     try:
         getattr(tracker, method)(*words, **arguments)
     except (Exception, SystemExit) as error:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from xpo_bench.contract.algorithm import Algorithm
 from xpo_bench.contract.examples import Dataset, Pair
@@ -36,7 +35,7 @@ class Cell:
     key: str
     setup: TaskSetup
     algorithm: Algorithm
-    config: Mapping[str, Any]
+    config: Mapping[str, object]
     info: PluginInfo
     seed: int
     lr: float
@@ -65,6 +64,7 @@ class Plan:
         """Every `count`-th cell from the `number`-th on: parts that differ by one cell at most and have some
         of everything.
         """
+        # strided, not cut in blocks: a block could hold all cells of the slowest task
         return Plan(self.cells[number - 1 :: count], self.skipped, self.unreachable)
 
 
@@ -104,14 +104,15 @@ class Chosen:
 
     cls: type[Algorithm]
     info: PluginInfo
-    fixed: Mapping[str, Any]
+    fixed: Mapping[str, object]
     explicit: bool
 
 
 def _algorithms(request: Request, registry: Registry) -> list[Chosen]:
-    unique: dict[Any, Chosen] = {}
+    unique: dict[object, Chosen] = {}
     for item in request.algos:
         for chosen in _chosen(item, registry):
+            # `dpo,all` names dpo twice; the first mention wins, so an explicit one stays explicit
             unique.setdefault((chosen.cls, keys.canonical(chosen.fixed)), chosen)
     if not unique:
         raise UsageError("no algorithm is available: `xpo-bench list plugins` shows why")
@@ -134,7 +135,7 @@ def _chosen(item: str | type[Algorithm] | Algorithm, registry: Registry) -> list
     return [Chosen(*registry.algorithm(str(item)), {}, True)]
 
 
-def _in_memory(cls: type[Algorithm], fixed: Mapping[str, Any]) -> Chosen:
+def _in_memory(cls: type[Algorithm], fixed: Mapping[str, object]) -> Chosen:
     try:
         check_spec(cls)
     except (TypeError, ValueError) as error:

@@ -94,9 +94,9 @@ class TaskOf(TypedDict):
 
     name: str
     version: str
-    options: dict[str, Any]
+    options: dict[str, object]
     data: Data
-    model: dict[str, Any]
+    model: dict[str, object]
     """`name`, and what the policy says of itself: parameters, vocabulary, dtype, how rows are laid out."""
     budget: dict[str, Any]
     expected_divergence: bool

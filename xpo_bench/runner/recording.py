@@ -20,8 +20,8 @@ def cell_record(
     *,
     status: Status,
     error: Error | None,
-    model: Mapping[str, Any],
-    environment: Mapping[str, Any],
+    model: Mapping[str, object],
+    environment: Mapping[str, object],
 ) -> Record:
     """The record of a cell; one without an outcome has no metrics."""
     setup, dataset = cell.setup, cell.setup.dataset(cell.seed)

@@ -12,7 +12,7 @@ import json
 import sys
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -22,11 +22,14 @@ from xpo_bench.runner.keys import host_source
 from xpo_bench.runner.store import write_atomic
 from xpo_bench.train.reference_scores import CachedScore
 
+if TYPE_CHECKING:
+    from xpo_bench.policy.language.causal_lm import CausalLM
+
 SCHEMA = 1
 COLUMNS = ("completion", "token_logps", "seconds")
 
 
-def fingerprint(policy: Any, truncate: str) -> str:
+def fingerprint(policy: CausalLM, truncate: str) -> str:
     """32 hex digits of everything that decides the scores under a language model as it stands."""
     digest = blake2b(digest_size=16)
     facts = [

@@ -20,14 +20,16 @@ from xpo_bench.runner.words import Request as Request
 MOST_SEEDS = 100_000
 
 
-def parse_seeds(asked: Any) -> tuple[int, ...]:
+def parse_seeds(asked: object) -> tuple[int, ...]:
     """`3` is seeds 0, 1, 2; a list or a trailing comma names seeds (`0,7`, `42,`)."""
+    # the trailing comma keeps a list of one seed, [3], apart from the count 3
     text = ",".join(map(str, asked)) + "," if isinstance(asked, list | tuple) else str(asked)
     try:
         numbers = [int(part) for part in text.split(",") if part.strip()]
     except ValueError:
         numbers = []
     if numbers and "," not in text:
+        # one more than the limit is enough for the refusal below; a range of 10^12 would fill the memory
         numbers = list(range(min(numbers[0], MOST_SEEDS + 1)))
     if not numbers or min(numbers) < 0 or max(numbers) >= 2**63 or len(set(numbers)) < len(numbers):
         raise UsageError(
@@ -65,6 +67,7 @@ def read_file(path: Path) -> list[dict[str, Any]]:
         raise UsageError(f"{path}: [[runs]] must be tables of plan words")
     out = []
     for block in blocks:
+        # flags are spelled with hyphens, fields with underscores; a plan may have either
         merged = {k.replace("-", "_"): v for k, v in (document | block).items()}
         for key in merged:
             if key not in FILE_KEYS:
@@ -83,7 +86,7 @@ def suites() -> dict[str, Path]:
     }
 
 
-def names_of(value: Any, where: str) -> tuple[Any, ...]:
+def names_of(value: object, where: str) -> tuple[object, ...]:
     """Names separated by commas, or a list of names, classes and instances, as they are."""
     if value is None:
         return ()
@@ -96,7 +99,7 @@ def names_of(value: Any, where: str) -> tuple[Any, ...]:
     raise UsageError(f"{where}: expected names separated by commas, got {value!r}")
 
 
-def requests(words: Mapping[str, Any], file: Path | None = None, device: str = "cpu") -> list[Request]:
+def requests(words: Mapping[str, object], file: Path | None = None, device: str = "cpu") -> list[Request]:
     """Requests from flags or keyword arguments, a plan file and a suite: flags override the file, both the
     suite.
     """
@@ -114,6 +117,7 @@ def requests(words: Mapping[str, Any], file: Path | None = None, device: str = "
                 raise UsageError(unknown("suite", str(suite), suites()))
             for part in read_file(suites()[suite]):
                 merged = _override(*_narrow(part, block))
+                # (): the block names algorithms of its own, and none of them was asked for
                 if merged.get("algos") != ():
                     out.append(_request(merged, suite, device))
         else:
@@ -121,7 +125,7 @@ def requests(words: Mapping[str, Any], file: Path | None = None, device: str = "
     return out
 
 
-def _override(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+def _override(below: Mapping[str, object], above: Mapping[str, object]) -> dict[str, object]:
     """The words of two sources: the upper one wins, field by field in `set`."""
     merged = {**below, **above}
     if "set" in below and "set" in above:
@@ -132,7 +136,7 @@ def _override(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, A
     return merged
 
 
-def _narrow(part: dict[str, Any], above: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+def _narrow(part: dict[str, object], above: dict[str, object]) -> tuple[dict[str, object], dict[str, object]]:
     """A suite's block, the words above it; where a block names its algorithms, only those asked for stay,
     with their settings.
     """
@@ -150,25 +154,26 @@ def _narrow(part: dict[str, Any], above: dict[str, Any]) -> tuple[dict[str, Any]
     settings = settings_of(part.get("set"))
     if kept != ("all",):
         names = [getattr(item, "name", item) for item in kept]
+        # settings of algorithms that are left out would be refused as settings of what is not run
         settings = {to: v for to, v in settings.items() if to == "task" or to.removesuffix(".train") in names}
     return {**part, "set": settings}, {**above, "algos": kept}
 
 
-def _request(words: Mapping[str, Any], suite: str | None, device: str) -> Request:
+def _request(words: Mapping[str, object], suite: str | None, device: str) -> Request:
     _check_combination(words)
     read = {FIELDS.get(name, name): READERS.get(name, _as_it_is)(value) for name, value in words.items()}
     read |= {"algos": _algos(words.get("algos"), suite), "tasks": names_of(words.get("tasks"), "--tasks")}
     return Request(**read | {"suite": suite, "device": device})
 
 
-def _algos(value: Any, suite: str | None) -> tuple[Any, ...]:
+def _algos(value: object, suite: str | None) -> tuple[object, ...]:
     algos = names_of(value, "--algos")
     if not algos and suite is None:
         raise UsageError("--algos is missing: name algorithms such as --algos dpo,ipo, or --algos all")
     return algos or ("all",)
 
 
-def _check_combination(words: Mapping[str, Any]) -> None:
+def _check_combination(words: Mapping[str, object]) -> None:
     """Refuse words that go with `--data` alone: tasks know their files, columns and splits themselves."""
     if words.get("data"):
         return
@@ -179,13 +184,13 @@ def _check_combination(words: Mapping[str, Any]) -> None:
             raise UsageError(f"--{name} goes with --data: the tasks know the columns of their sets")
 
 
-def _processes(value: Any) -> int:
+def _processes(value: object) -> int:
     if type(value) is not int or value < 1:
         raise UsageError(f"--gpus-per-cell {value}: expected a whole number of processes, 1 or more")
     return value
 
 
-def _as_it_is(value: Any) -> Any:
+def _as_it_is(value: object) -> object:
     return value
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from xpo_bench.errors import UsageError, unknown
 from xpo_bench.runner.execute import Session, execute
@@ -93,7 +92,7 @@ def _at_target(
     return result
 
 
-def _note_targets(store: Store, targets: Sequence[dict[str, Any]]) -> None:
+def _note_targets(store: Store, targets: Sequence[dict[str, object]]) -> None:
     """Add what the search led to to `run.json`, in place of what it said of the same algorithm and task."""
     document = store.read_run()
     by_row = {(t["algorithm"], t["task"]): t for t in [*document.get("targets", []), *targets]}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal, TypedDict
+from typing import Literal, TypedDict
 
 from xpo_bench.runner.record import SCHEMA, now
 
@@ -13,7 +13,7 @@ class PlannedCell(TypedDict):
 
     key: str
     algorithm: str
-    config: dict[str, Any]
+    config: dict[str, object]
     task: str
     seed: int
     experiment: str | None
@@ -77,9 +77,9 @@ class RunDocument(TypedDict, total=False):
     plan: list[PlannedCell]
     skipped: list[Skipped]
     unreachable: list[Unreachable]
-    environment: Mapping[str, Any]
+    environment: Mapping[str, object]
     tuning: list[Tuning]
-    targets: list[dict[str, Any]]
+    targets: list[dict[str, object]]
     created: str
 
 
@@ -89,7 +89,7 @@ def extended(
     skipped: Sequence[Skipped],
     unreachable: list[Unreachable],
     argv: list[str],
-    environment: Mapping[str, Any],
+    environment: Mapping[str, object],
 ) -> RunDocument:
     """The document of a run directory that now also holds these cells; its earlier plan and commands stay."""
     document: RunDocument = {

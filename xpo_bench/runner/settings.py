@@ -47,7 +47,7 @@ def names(cls: type) -> tuple[str, ...]:
     return _NAMES[cls]
 
 
-def validate(cls: type[T], values: Mapping[str, Any], where: str) -> T:
+def validate(cls: type[T], values: Mapping[str, object], where: str) -> T:
     """Build a dataclass from user values.
 
     Raises:
@@ -58,6 +58,7 @@ def validate(cls: type[T], values: Mapping[str, Any], where: str) -> T:
         if key not in known:
             raise UsageError(unknown(f"setting of {where}", key, known))
     try:
+        # pydantic also reads text, so that words of a shell and values of TOML take one path
         built: T = adapter(cls).validate_python(dict(values))
     except ValidationError as error:
         first = error.errors()[0]
@@ -66,9 +67,9 @@ def validate(cls: type[T], values: Mapping[str, Any], where: str) -> T:
     return built
 
 
-def dump(instance: Any) -> dict[str, Any]:
+def dump(instance: object) -> dict[str, object]:
     """A validated dataclass as JSON-ready values, under the names that users write."""
-    dumped: dict[str, Any] = adapter(type(instance)).dump_python(instance, mode="json", by_alias=True)
+    dumped: dict[str, object] = adapter(type(instance)).dump_python(instance, mode="json", by_alias=True)
     return dumped
 
 
@@ -100,7 +101,7 @@ def parse_set(words: Iterable[str]) -> Settings:
     return out
 
 
-def add_setting(out: Settings, left: str, values: Sequence[Any] | None) -> None:
+def add_setting(out: Settings, left: str, values: Sequence[object] | None) -> None:
     """Add one `A.FIELD` with its values to the settings."""
     target, dot, field = left.rpartition(".")
     cleaned = [v.strip() if isinstance(v, str) else v for v in values or []]
@@ -114,7 +115,7 @@ def add_setting(out: Settings, left: str, values: Sequence[Any] | None) -> None:
     out[target][field] = cleaned
 
 
-def settings_of(value: Any) -> Settings:
+def settings_of(value: object) -> Settings:
     """Settings from `--set` words, from a table of a plan file or call, flat or nested, or as they are.
 
     Raises:
@@ -133,6 +134,7 @@ def settings_of(value: Any) -> Settings:
     for left, values in value.items():
         inner = values if isinstance(values, Mapping) else None
         flat = {f"{left}.{field}": v for field, v in inner.items()} if inner is not None else {left: values}
+        # {"dpo": {"beta": [0.1]}} and {"dpo.beta": [0.1]} mean the same; a list is a sweep
         for name, entry in flat.items():
             add_setting(settings, name, entry if isinstance(entry, list | tuple) else [entry])
     return settings
@@ -151,6 +153,6 @@ def swept(settings: Settings) -> str | None:
     )
 
 
-def grid(settings: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
+def grid(settings: Mapping[str, Sequence[object]]) -> list[dict[str, object]]:
     """All combinations of the values, as one dictionary each."""
     return [dict(zip(settings, combination, strict=True)) for combination in product(*settings.values())]

@@ -8,7 +8,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 from pydantic_core import from_json
 
@@ -48,13 +48,14 @@ def write_atomic(path: Path, content: bytes) -> None:
         os.close(directory)
 
 
-def finite(value: Any) -> Any:
+def finite(value: object) -> object:
     """The value with every NaN and infinity replaced by None, for canonical JSON."""
     if isinstance(value, Mapping):
         return {str(k): finite(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
         return [finite(v) for v in value]
     if isinstance(value, float):
+        # x − x is 0 for finite x and NaN for NaN and ±∞: one subtraction tells all three
         return value if value - value == 0.0 else None
     return value
 
@@ -72,6 +73,7 @@ class Store:
         try:
             for name in ("cells", "curves"):
                 (self.root / name).mkdir(parents=True, exist_ok=True)
+            # permission bits do not tell of read-only mounts or full quotas: writing does
             probe = self.root / f".probe.{os.getpid()}"
             probe.touch()
             probe.unlink()
@@ -167,6 +169,7 @@ class Store:
         if reason:
             self.damaged[Path(path)] = reason
             return None
+        # metrics of earlier versions under the names that they have now
         if isinstance(record.get("metrics"), dict):
             record["metrics"] = current(record["metrics"])
         return cast(Record, record)
@@ -205,7 +208,7 @@ def parquet(rows: Sequence[Mapping[str, float | None]]) -> bytes:
     return bytes(sink.getvalue().to_pybytes())
 
 
-def _fault(record: Any, key: str) -> str | None:
+def _fault(record: object, key: str) -> str | None:
     """Why a document is not the record of a key, or None."""
     if not isinstance(record, dict) or "schema" not in record:
         return "no record"

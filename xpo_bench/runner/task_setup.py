@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
 
 from xpo_bench.contract.examples import Dataset
 from xpo_bench.contract.metric import Metric
@@ -39,7 +38,7 @@ class TaskSetup:
     info: PluginInfo
     model: ModelSpec
     budget: Budget
-    options: Mapping[str, Any]
+    options: Mapping[str, object]
     truncate: str
     device: str
     processes: int = 1
@@ -48,7 +47,7 @@ class TaskSetup:
     metrics: Mapping[str, tuple[Metric, PluginInfo]] = field(default_factory=dict)
     _data: dict[int, tuple[Dataset, str]] = field(default_factory=dict)
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         """Rows stay behind where they can be read: a process that is sent a setup does that itself."""
         return vars(self) | ({} if self.rows_shipped else {"_data": {}})
 
@@ -67,6 +66,7 @@ class TaskSetup:
         if seed not in self._data:
             dataset = self.task.data(seed, self.model)
             if self.validation:
+                # a fraction of the training rows stands in for the held-out ones, which trials must never see
                 divided = validation_split(
                     dataset, stream(seed, self.name, "validation"), not self.model.tabular
                 )
@@ -89,7 +89,7 @@ class TaskSetup:
         return self._data[seed]
 
     @cached_property
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> dict[str, object]:
         """What the key says of the task, data apart."""
         return {
             "name": self.name,
@@ -126,7 +126,7 @@ class Named:
     cls: type[Task]
     info: PluginInfo
     name: str
-    options: Mapping[str, Any]
+    options: Mapping[str, object]
 
 
 def task_setups(request: Request, registry: Registry) -> list[TaskSetup]:
@@ -177,7 +177,7 @@ def _cut(task: Named, request: Request) -> Named:
     return Named(task.cls, task.info, task.name, {**task.options, "rows": request.rows})
 
 
-def _setup(request: Request, named: Named, setting: Mapping[str, Any], registry: Registry) -> TaskSetup:
+def _setup(request: Request, named: Named, setting: Mapping[str, object], registry: Registry) -> TaskSetup:
     name, options = named.name, set(names(named.cls))
     known = options | set(names(Budget))
     for key in setting:

@@ -21,7 +21,7 @@ from xpo_bench.contract.algorithm import Algorithm
 from xpo_bench.contract.settings import Budget, DataSpec
 from xpo_bench.contract.task import Task
 
-Settings = dict[str, dict[str, list[Any]]]
+Settings = dict[str, dict[str, list[object]]]
 """target -> field -> values; target is `task`, `NAME` or `NAME.train`."""
 
 
@@ -152,7 +152,7 @@ class Request:
     device: Annotated[str, Word(option=False, file=False)] = "cpu"
 
     @property
-    def budget(self) -> dict[str, Any]:
+    def budget(self) -> dict[str, object]:
         """What the words say of the budget of every task."""
         given = {name: getattr(self, name) for name in BUDGET_KEYS}
         return {name: value for name, value in given.items() if value is not None}
@@ -263,13 +263,13 @@ class Described:
 
     name: str
     field: str
-    kind: Any
+    kind: object
     sentence: str
     word: Word
     choices: tuple[str, ...]
     at_least: Any
     above: Any
-    default: Any
+    default: object
 
 
 @lru_cache
@@ -279,15 +279,16 @@ def described(cls: type) -> dict[str, Described]:
     return {f.name: _described(f.name, hints[f.name], f.default) for f in fields(cls)}
 
 
-def _described(name: str, hint: Any, default: Any) -> Described:
+def _described(name: str, hint: object, default: object) -> Described:
     own, notes = _parts(hint)
-    kinds, below = [own], list[Any]()
+    kinds, below = [own], list[object]()
     for cls in (Budget, DataSpec):
         if name in {f.name for f in fields(cls)}:
             kind, more = _parts(get_type_hints(cls, include_extras=True)[name])
             kinds.append(kind)
             below += more
     word = next((note for note in notes if isinstance(note, Word)), Word())
+    # the sentence and the choices of a budget field stand once, at the field, and serve the option too
     sentence = next((note.documentation for note in (*notes, *below) if isinstance(note, Doc)), "")
     choices = next((get_args(kind) for kind in kinds if get_origin(kind) is Literal), ())
     at_least = next((note.ge for note in notes if isinstance(note, Ge)), None)
@@ -295,14 +296,15 @@ def _described(name: str, hint: Any, default: Any) -> Described:
     return Described(word.name or name, name, own, sentence, word, choices, at_least, above, default)
 
 
-def _parts(hint: Any) -> tuple[Any, tuple[Any, ...]]:
+def _parts(hint: object) -> tuple[object, tuple[object, ...]]:
     """A type without `Annotated` and without None, and the notes on it."""
-    notes: tuple[Any, ...] = ()
+    notes: tuple[object, ...] = ()
     if get_origin(hint) is Annotated:
         hint, *rest = get_args(hint)
         notes = tuple(rest)
     if get_origin(hint) in (Union, UnionType):
         kinds = [kind for kind in get_args(hint) if kind is not NoneType]
+        # `float | None` is shown as a float: None means that the word is not given
         hint = kinds[0] if len(kinds) == 1 else hint
     return hint, notes
 

@@ -9,7 +9,7 @@ import subprocess
 import sys
 from dataclasses import fields
 from pathlib import Path
-from typing import Annotated, Any, get_args, get_origin, get_type_hints
+from typing import Annotated, get_args, get_origin, get_type_hints
 
 from pydantic import ValidationError
 from typing_extensions import Doc
@@ -102,7 +102,7 @@ def config_round_trip(algorithm: Algorithm) -> None:
             _refused(algorithm, {name: math.nan})
 
 
-def _refused(algorithm: Algorithm, values: dict[str, Any]) -> None:
+def _refused(algorithm: Algorithm, values: dict[str, object]) -> None:
     try:
         adapter(type(algorithm)).validate_python(values)
     except ValidationError:
@@ -133,7 +133,7 @@ def options_matter(algorithm: Algorithm) -> None:
     require(not ignored, f"fields that change nothing: {', '.join(ignored)}")
 
 
-def _outcome(algorithm: Algorithm) -> Any:
+def _outcome(algorithm: Algorithm) -> object:
     """All decisions of an algorithm in a comparable form: losses near and far, stages, data, solution."""
     try:
         examples, tools = shaped(algorithm, View(visits=10**6))

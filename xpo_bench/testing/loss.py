@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from itertools import product
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -79,6 +78,7 @@ def extremes(algorithm: Algorithm) -> None:
 def _corners(algorithm: Algorithm) -> Iterator[tuple[str, View]]:
     """Every way to place the groups 3,000 nats above or below the reference."""
     groups = list(algorithm.groups)
+    # an overflow may need one group far up and the other far down: all 2^g corners are tried
     for signs in product((-1, 1), repeat=len(groups)):
         policy: dict[str, TextPolicy] = {
             g: Level(SURE if sign > 0 else SURE - FAR) for g, sign in zip(groups, signs, strict=True)
@@ -164,6 +164,7 @@ def _reads_kl(algorithm: Algorithm, group: str) -> bool:
         step = make_step(algorithm, view)
         scores = step.policy.get(group)
         if scores is not None and scores.token_kl is not None:
+            # a read of token_kl shows in the value: half a nat more per token has to change the loss
             more = {**step.policy, group: replace(scores, token_kl=scores.token_kl + 0.5)}
             if not torch.equal(algorithm.loss(replace(step, policy=more)), algorithm.loss(step)):
                 return True
@@ -193,6 +194,7 @@ def gradient(algorithm: Algorithm) -> None:
     step = make_step(algorithm)
     own = leaves(step)
     values = algorithm.loss(step)
+    # a loss without a graph trains nothing, and would pass every check of its values
     require(values.requires_grad, "the loss carries no gradient: something detaches the policy's scores")
     found = gradients(values, step)
     graphed = [name for name, scores in step.policy.items() if scores.token_logps.requires_grad]
@@ -267,7 +269,7 @@ def runs_axis(algorithm: Algorithm) -> None:
             name: torch.tensor([[getattr(run, name)] for run in runs], dtype=torch.float64)
             for name in float_fields(algorithm)
         }
-        stacked: Any = replace(algorithm, **columns)
+        stacked = replace(algorithm, **columns)
         if algorithm.state():
             steps = [with_state(run, step, view.later) for run, step in zip(runs, steps, strict=True)]
         got = stacked.loss(side_by_side(steps))

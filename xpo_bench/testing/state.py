@@ -6,7 +6,6 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -117,7 +116,7 @@ def runs_axis(algorithm: Algorithm) -> None:
             name: torch.tensor([[getattr(run, name)] for run in runs], dtype=torch.float64)
             for name in float_fields(algorithm)
         }
-        stacked: Any = replace(algorithm, **columns)
+        stacked = replace(algorithm, **columns)
         for name, got in stacked.next_state(side_by_side(steps)).items():
             alone = torch.stack([_next(run, step)[name] for run, step in zip(runs, steps, strict=True)])
             require_close(

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -268,8 +267,3 @@ def tensors_of(step: Step) -> dict[str, Tensor]:
     for side in ("columns", "totals", "state"):
         out |= {f"step.{side}[{name!r}]": values for name, values in getattr(step, side).items()}
     return out if step.exact_kl is None else out | {"step.exact_kl": step.exact_kl}
-
-
-def field_values(algorithm: Algorithm) -> dict[str, Any]:
-    """The fields of an algorithm and their values, by their Python names."""
-    return {f.name: getattr(algorithm, f.name) for f in fields(algorithm)}

@@ -63,6 +63,7 @@ def _from_name(name: str) -> ModuleType | None:
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
+        # the module itself is missing; where it is one that it imports, that is an error of the module
         if error.name and (name == error.name or name.startswith(f"{error.name}.")):
             return None
         raise UsageError(f"module {name}: cannot be imported: {_line(error)}") from error

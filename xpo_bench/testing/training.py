@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NoReturn
 
 import numpy as np
 import torch
@@ -47,7 +47,7 @@ def train(algorithm: Algorithm, budget: Budget = BUDGET) -> Outcome:
     return GroupTrainer(TabularPolicy(WORLD, 1), [job], _no_cache).run()[0]
 
 
-def _no_cache(*_: Any) -> Any:
+def _no_cache(*_: object) -> NoReturn:
     raise AssertionError("a table scores its own reference")
 
 
@@ -59,6 +59,7 @@ def learns(algorithm: Algorithm) -> None:
     assert final is not None
     moved = 0.0
     for pair in PAIRS:
+        # Δ[ln π(chosen) − ln π(rejected)] against the reference, from which training starts
         now, then = final[pair.prompt], WORLD.reference[pair.prompt]
         moved += float(
             np.log(now[pair.chosen] / now[pair.rejected]) - np.log(then[pair.chosen] / then[pair.rejected])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import fields, replace
-from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+from typing import Annotated, Literal, get_args, get_origin, get_type_hints
 
 from pydantic import ValidationError
 
@@ -17,11 +17,11 @@ def float_fields(algorithm: Algorithm) -> list[str]:
     return [f.name for f in fields(algorithm) if f.init and isinstance(getattr(algorithm, f.name), float)]
 
 
-def other_values(algorithm: Algorithm, name: str) -> list[Any]:
+def other_values(algorithm: Algorithm, name: str) -> list[object]:
     """Valid values of a field other than its own, nearest kind first; none for kinds without variations."""
     value = getattr(algorithm, name)
     if isinstance(value, bool):
-        candidates: list[Any] = [not value]
+        candidates: list[object] = [not value]
     elif isinstance(value, int):
         candidates = [value + 1, value - 1, 2 * value]
     elif isinstance(value, float):
@@ -51,7 +51,7 @@ def three_runs(algorithm: Algorithm) -> list[Algorithm]:
     return runs
 
 
-def _valid(algorithm: Algorithm, name: str, value: Any) -> bool:
+def _valid(algorithm: Algorithm, name: str, value: object) -> bool:
     written = dict(zip([f.name for f in fields(algorithm)], names(type(algorithm)), strict=False))[name]
     try:
         adapter(type(algorithm)).validate_python({written: value})

@@ -76,6 +76,7 @@ def _drifted(drift: float, seed: int, completion: Completion, rising: bool) -> n
     reference = stream(0, NAME, "data", completion.prompt, completion.text)
     own = stream(seed, NAME, "init", completion.prompt, completion.text)
     away = drift * (2 * own.random(n) - 1)
+    # reference tokens lie in [−3, −1] nats; a log-probability has to stay below 0
     return np.minimum(2 * reference.random(n) - 3 + (np.abs(away) if rising else away), -1e-3)
 
 
@@ -93,7 +94,7 @@ class Level:
 
 
 class KitTools:
-    """`xpo_bench.contract.examples.Tools` over a current and a reference policy of the small world."""
+    """`xpo_bench.contract.algorithm.Tools` over a current and a reference policy of the small world."""
 
     def __init__(
         self, current: TextPolicy, reference: TextPolicy, examples: Sequence[Example], rows: int
@@ -112,6 +113,7 @@ class KitTools:
             actions = self.actions(prompt)
             logits = np.array(self.logps(actions)) / temperature
             if top_k:
+                # top-k: those below the k-th largest get probability 0, ties with it stay
                 logits = np.where(logits >= np.sort(logits)[-min(top_k, len(actions))], logits, -np.inf)
             p = np.exp(logits - logits.max())
             drawn.append([actions[i] for i in self.rng.choice(len(actions), samples, p=p / p.sum())])

@@ -19,7 +19,7 @@ Fitted = TypeVar("Fitted")
 
 
 class CellTools:
-    """`xpo_bench.contract.examples.Tools` for run number `run` of a policy."""
+    """`xpo_bench.contract.algorithm.Tools` for run number `run` of a policy."""
 
     def __init__(
         self,

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from narrow import present
+from narrow import as_a, present
 from pretrained import stories_folder
 
 from xpo_bench.contract.examples import Completion
@@ -15,7 +15,7 @@ from xpo_bench.errors import UnreachableError, UsageError
 from xpo_bench.policy.language.causal_lm import CausalLM
 from xpo_bench.policy.language.model_facts import context_length
 from xpo_bench.policy.language.tokenize import Encoded, Row
-from xpo_bench.policy.language.tokenizers import IdTokenizer
+from xpo_bench.policy.language.tokenizers import IdTokenizer, ModelTokenizer
 
 VOCAB = 32
 SPEC = ModelSpec(
@@ -389,4 +389,4 @@ def test_a_pretrained_model_prefers_its_own_language(stories: CausalLM) -> None:
     assert scores.mean[0, 0] > -1.5
     assert scores.mean[0, 1] < -4
     assert stories.describe()["context"] == 512
-    assert context_length(stories.model.config, stories.tokenizer.inner) == 512
+    assert context_length(stories.model.config, as_a(ModelTokenizer, stories.tokenizer).inner) == 512

@@ -197,6 +197,7 @@ def test_loss_curves_are_those_of_one_process(request: pytest.FixtureRequest, la
 def test_a_process_holds_its_share_of_the_layers(shared: Both) -> None:
     for a, b in shared.pairs():
         whole, model = a["task"]["model"]["parameters"], b["task"]["model"]
+        assert isinstance(whole, int)
         assert model["parameters"] == whole
         outside = 2 * 259 * 64 + 64  # embeddings, head, the last norm
         assert model["held"] == outside + (whole - outside) // 2

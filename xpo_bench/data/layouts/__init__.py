@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Literal
+from typing import Literal
 
 from xpo_bench.data.cells import conversation, read_conversations, spells_messages, structure
 from xpo_bench.data.formats import COLUMNS, PASSED, SCORE_NAMES, SCORES, BadRow, Row
@@ -121,7 +121,7 @@ def wanted(names: Sequence[str], columns: Mapping[str, str] | None = None) -> Co
     return [name for name in names if name in keep or name in mapped]
 
 
-def check_columns(given: Any) -> dict[str, str]:
+def check_columns(given: object) -> dict[str, str]:
     """`--columns` as a mapping: text `chosen=a,rejected=b`, with `\\,` for a comma in a name, or a table.
 
     Raises:

@@ -27,6 +27,10 @@ class Context:
     notes: Counter[str] = field(default_factory=Counter)
 
 
+Rows = Callable[[Row, Context], Iterable[Row]]
+"""One raw row to any number of rows in TRL's columns."""
+
+
 def _any_shape(_: Row) -> bool:
     return True
 
@@ -50,7 +54,7 @@ class Layout:
     columns: Mapping[str, str]
     needs: frozenset[str]
     also: frozenset[str] = frozenset()
-    rows: Callable[[Row, Context], Iterable[Row]] = lambda row, _: [row]
+    rows: Rows = lambda row, _: [row]
     fits: Callable[[Row], bool] = _any_shape
     beside: bool = False
     gather: Callable[[Numbered, Context], Numbered] | None = None
@@ -168,14 +172,14 @@ def said(text: object, role: str = "assistant") -> Any:
 # --------------------------------------------------------------------------- pairs
 
 
-def preferred(prompt: object, first: object, second: object, side: Side) -> dict[str, Any]:
+def preferred(prompt: object, first: object, second: object, side: Side) -> dict[str, object]:
     """The pair of a verdict; a tie keeps the order and has p_chosen 1/2."""
     chosen, rejected = (second, first) if side == "second" else (first, second)
-    row: dict[str, Any] = {"prompt": prompt, "chosen": chosen, "rejected": rejected}
+    row: dict[str, object] = {"prompt": prompt, "chosen": chosen, "rejected": rejected}
     return {**row, "p_chosen": 0.5} if side == "tie" else row
 
 
-def graded(prompt: object, first: object, second: object, row: Row, column: str) -> dict[str, Any]:
+def graded(prompt: object, first: object, second: object, row: Row, column: str) -> dict[str, object]:
     """The pair of a strength s from −3 (the first is much better) to 3: p_chosen is 1/2 + |s|/6.
 
     Raises:
@@ -185,14 +189,18 @@ def graded(prompt: object, first: object, second: object, row: Row, column: str)
     if not -3 <= s <= 3:
         want = "want -3 (first much better) to 3 (second much better)"
         raise BadRow("unreadable preference", f"{column} is {shown(row.get(column))}; {want}")
+    # s = 0 gives 3/6 = 1/2, a tie; |s| = 3 gives 1, a certain preference
     return {**preferred(prompt, first, second, "second" if s > 0 else "first"), "p_chosen": (3 + abs(s)) / 6}
 
 
-def compared(prompt: object, answers: Sequence[tuple[Any, float]], context: Context) -> list[dict[str, Any]]:
+def compared(
+    prompt: object, answers: Sequence[tuple[object, float]], context: Context
+) -> list[dict[str, Any]]:
     """Pairs of graded answers to one prompt, higher being better; equal grades are ties.
 
     Answers of equal text make no pair, which is counted.
     """
+    # stable: answers of one grade keep the order of the set, and a tie puts the earlier one first
     order = sorted(range(len(answers)), key=lambda i: -answers[i][1])
     out = []
     for place, i in enumerate(order[:1] if context.rankings == "best" else order):

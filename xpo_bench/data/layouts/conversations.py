@@ -84,13 +84,13 @@ def _steps(row: Row, _: Context) -> Iterable[Row]:
     return [{**row, "prompt": [*_user(row["prompt"]), *said(before)], **sides}]
 
 
-def with_system(row: Row, prompt: object, system: str = "system") -> list[Any]:
+def with_system(row: Row, prompt: object, system: str = "system") -> list[object]:
     """Messages of a system text, where there is any, and a user's text."""
     before = row.get(system)
     return [*(said(before, "system") if isinstance(before, str) and before.strip() else []), *_user(prompt)]
 
 
-def _user(prompt: object) -> list[Any]:
+def _user(prompt: object) -> list[object]:
     if not isinstance(prompt, str):
         raise BadRow("not text", f"the question is not text but {type(prompt).__name__}; give a string")
     return list(said(prompt, "user"))
@@ -120,8 +120,9 @@ def _arena(row: Row, _: Context) -> Iterable[Row]:
     return [preferred(None, first, second, winner(row, "winner"))]
 
 
-def _until(messages: Any, turn: int | None) -> Any:
+def _until(messages: Any, turn: int | None) -> object:
     """The conversation up to the turn that was judged."""
+    # a turn ends with the assistant: turn k is judged by what stands up to its k-th message
     ends = [i for i, m in enumerate(messages) if isinstance(m, dict) and m.get("role") == "assistant"]
     if turn is not None and 0 < turn < len(ends):
         return messages[: ends[turn - 1] + 1]
@@ -142,7 +143,7 @@ def _arena_turns(row: Row, _: Context) -> Iterable[Row]:
     return [preferred(None, _turns(prompts, first), _turns(prompts, second), side)]
 
 
-def _turns(prompts: list[Any], answers: list[Any]) -> list[Any]:
+def _turns(prompts: list[object], answers: list[object]) -> list[object]:
     if len(prompts) != len(answers) or not prompts:
         raise BadRow(
             "missing column", f"{len(prompts)} prompts and {len(answers)} answers; want one answer to each"
@@ -160,7 +161,7 @@ def _sharegpt(row: Row, _: Context) -> Iterable[Row]:
     return [{"prompt": prompt, "chosen": _answer(row["chosen"]), "rejected": _answer(row["rejected"])}]
 
 
-def _answer(value: object) -> Any:
+def _answer(value: object) -> object:
     return said(value) if isinstance(value, str) else value
 
 

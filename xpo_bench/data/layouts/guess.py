@@ -64,6 +64,7 @@ def _pairs(names: Sequence[str]) -> dict[str, str]:
         for name in names:
             stem = name.removesuffix(first)
             other = stem + second
+            # score_a and score_b are a pair of columns too, and no answers
             if name == stem or other not in names or NO_ANSWER & set(_words(stem)):
                 continue
             verdict = _find("winner", [n for n in names if n not in (name, other)])
@@ -90,6 +91,7 @@ def _find(what: str, names: Sequence[str]) -> str | None:
     """The column whose name, or a word of it, says what is looked for; the plainest name first."""
     for guess in GUESSES[what]:
         exact = next((name for name in names if name.strip().lower() == guess), None)
+        # `prompt` before `prompt_id`: a whole name says more than a part of one
         if exact:
             return exact
     for guess in GUESSES[what]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from difflib import get_close_matches
-from typing import Any
 
 from xpo_bench.data.cells import structure
 from xpo_bench.data.formats import Row
@@ -87,9 +86,9 @@ def rename(row: Row, renamed: Mapping[str, str]) -> Row:
     return out
 
 
-def _at(row: Row, path: str) -> Any:
+def _at(row: Row, path: str) -> object:
     """A value inside nested objects and lists: `info.post`, `answers.0.text`; None where there is none."""
-    value: Any = row
+    value: object = row
     for part in path.split("."):
         value = structure(value)
         if isinstance(value, Mapping):

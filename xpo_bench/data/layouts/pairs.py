@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from xpo_bench.data.cells import structure
@@ -10,6 +10,7 @@ from xpo_bench.data.formats import BadRow, Row, shown
 from xpo_bench.data.layouts.base import (
     Context,
     Layout,
+    Rows,
     graded,
     inside,
     listed,
@@ -55,7 +56,7 @@ def _summaries(row: Row, _: Context) -> Iterable[Row]:
     summaries = listed(row, "summaries")
     if len(summaries) != 2:
         raise BadRow("missing column", f"summaries holds {len(summaries)}; want two")
-    info = structure(row["info"])
+    info: Any = structure(row["info"])
     post, article = inside(info, "post"), inside(info, "article")
     if isinstance(post, str) and post.strip():
         head = [f"SUBREDDIT: r/{info['subreddit']}"] if info.get("subreddit") else []
@@ -101,14 +102,14 @@ def _judged(row: Row, _: Context) -> Iterable[Row]:
     return [preferred(row["prompt"], row["response_a"], row["response_b"], winner(row, "winner"))]
 
 
-def _paired(prompt: str, chosen: str, rejected: str) -> Any:
+def _paired(prompt: str, chosen: str, rejected: str) -> Rows:
     def rows(row: Row, _: Context) -> Iterable[Row]:
         return [{"prompt": row.get(prompt), "chosen": row.get(chosen), "rejected": row.get(rejected)}]
 
     return rows
 
 
-def _alpaca_prompt(row: Row) -> Any:
+def _alpaca_prompt(row: Row) -> object:
     """Instruction, line break and input; messages in sets with a system text or a history."""
     instruction, more = row.get("instruction"), row.get("input")
     if more is not None and not isinstance(more, str):
@@ -145,7 +146,7 @@ def _alpaca_labelled(row: Row, _: Context) -> Iterable[Row]:
     return [{"prompt": prompt, "completion": _as(row.get("output"), prompt), "label": row.get("kto_tag")}]
 
 
-def _as(answer: object, prompt: object) -> Any:
+def _as(answer: object, prompt: object) -> object:
     return (
         [{"role": "assistant", "content": answer}]
         if isinstance(prompt, list) and isinstance(answer, str)
@@ -161,6 +162,7 @@ def _transcripts(row: Row, _: Context) -> Iterable[Row]:
     end, place = 0, chosen.find(ASSISTANT)
     while place >= 0 and rejected.startswith(chosen[: place + len(ASSISTANT)]):
         end = place + len(ASSISTANT)
+        # marks of earlier turns are part of the prompt: only the last common one starts the completions
         place = chosen.find(ASSISTANT, end)
     return (
         [{**row, "prompt": chosen[:end], "chosen": chosen[end:], "rejected": rejected[end:]}]
@@ -174,7 +176,7 @@ def _transcript(row: Row) -> bool:
     return all(isinstance(t, str) and HUMAN in f"\n\n{t}" and ASSISTANT in t for t in texts)
 
 
-def _text(column: str) -> Any:
+def _text(column: str) -> Callable[[Row], bool]:
     return lambda row: isinstance(row[column], str)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 from xpo_bench.data.cells import structure
 from xpo_bench.data.formats import BadRow, Row
@@ -11,6 +10,7 @@ from xpo_bench.data.layouts.base import (
     Context,
     Layout,
     Numbered,
+    Rows,
     compared,
     inside,
     is_list,
@@ -24,8 +24,8 @@ UNGRADED = "answers without a grade"
 
 
 def _graded(
-    prompt: object, texts: list[Any], grades: list[Any], sign: int, what: str, context: Context
-) -> list[dict[str, Any]]:
+    prompt: object, texts: list[object], grades: list[object], sign: int, what: str, context: Context
+) -> list[dict[str, object]]:
     """Pairs of answers and their grades; answers without a grade are left out and counted."""
     if len(texts) != len(grades):
         raise BadRow("missing column", f"{len(texts)} answers and {len(grades)} {what}; want one for each")
@@ -34,6 +34,7 @@ def _graded(
         if absent(grade) or grade != grade:  # tables made of data frames hold NaN for what is missing
             context.notes[UNGRADED] += 1
         else:
+            # sign −1 turns ranks, where 1 is the best, into grades, where more is better
             kept.append((text, sign * number({what: grade}, what)))
     if len(kept) < 2:
         raise BadRow("fewer than two answers", f"{len(kept)} answers with {what}; want two or more")
@@ -65,7 +66,7 @@ def _of_objects(name: str, prompt: str, answers: str, text: str, grade: str, sig
     return Layout(name, columns, words(f"{prompt} {answers}"), rows=rows, fits=fits)
 
 
-def _lists(prompt: str, answers: str, grades: str, sign: int) -> Any:
+def _lists(prompt: str, answers: str, grades: str, sign: int) -> Rows:
     def rows(row: Row, context: Context) -> Iterable[Row]:
         return _graded(row[prompt], listed(row, answers), listed(row, grades), sign, grades, context)
 
@@ -97,7 +98,7 @@ def _listed(prompt: str, answers: str, grades: str, sign: int = 1) -> Layout:
 
 def _by_prompt(rows: Numbered, context: Context) -> Numbered:
     """Answers of one prompt and split, compared by helpfulness; a pair has the number of its later row."""
-    groups: dict[Any, list[tuple[int, Row, float]]] = {}
+    groups: dict[object, list[tuple[int, Row, float]]] = {}
     out: list[tuple[int, Row | BadRow]] = []
     for number_, row in rows:
         if isinstance(row, BadRow):
@@ -113,14 +114,16 @@ def _by_prompt(rows: Numbered, context: Context) -> Numbered:
         except BadRow as bad:
             out.append((number_, bad))
             continue
+        # repr: a prompt may be a list of messages, which no dictionary takes as a key
         groups.setdefault((repr(row["prompt"]), row.get("split")), []).append((number_, row, grade))
     for members in groups.values():
         if len(members) < 2:
             context.notes["answers without another to compare"] += 1
+        # rows are dictionaries without a hash; these live as long as `members` does
         numbers = {id(row): number_ for number_, row, _ in members}
         for pair in compared(None, [(_Answer(row), grade) for _, row, grade in members], context):
             better, worse = pair["chosen"].row, pair["rejected"].row
-            texts: Mapping[str, Any] = {
+            texts: Mapping[str, object] = {
                 "prompt": better["prompt"],
                 "chosen": better["response"],
                 "rejected": worse["response"],

@@ -144,12 +144,14 @@ class Scorer:
         found: list[tuple[Tensor, Tensor | None]] = []
         total = 0
         batched = list(self.batches(rows))
+        # asked before the first pass: a pass takes all processes too, so all have to do both in one order
+        missing = self._missing(len(batched))
         for batch in batched:
             for b in batch:
                 offsets[b] = total
                 total += rows[b].length
             found.append(self._scored([rows[b] for b in batch], against))
-        found += [self._idle(against) for _ in range(self._missing(len(batched)))]
+        found += [self._idle(against) for _ in range(missing)]
         if not found:  # still part of a graph, so that a step of absent rows has a gradient, of zero
             nothing = self.network.weights.zero()
             found = [(nothing, None if against is None else nothing)]

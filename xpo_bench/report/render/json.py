@@ -53,7 +53,7 @@ def _table(section: Section, table: Table) -> dict[str, Any]:
         "note": table.note,
         "columns": [
             {
-                "header": column.header.replace("\n", " "),
+                "header": column.name,
                 "better": column.better,
                 "cells": list(column.cells),
                 "best": column.best,

@@ -57,7 +57,7 @@ def note(table: Table) -> str:
 
 def sheet_table(table: Table) -> str:
     """A table of Markdown, all cells escaped."""
-    header = [escape(c.header.replace("_\n", "_")) or "algorithm" for c in table.columns]
+    header = [escape(c.name) or "algorithm" for c in table.columns]
     rule = [":--" if c.left else "--:" for c in table.columns]
     rows = [[_cell(c, i) for c in table.columns] for i in range(table.rows)]
     return "\n".join(f"| {' | '.join(row)} |" for row in (header, rule, *rows))

@@ -13,7 +13,6 @@ import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any
 
 from xpo_bench.errors import UsageError
 from xpo_bench.runner.devices import Devices
@@ -127,7 +126,7 @@ def connected(address: str, workers: int) -> Iterator[Cluster]:
     if ray.is_initialized():
         yield Cluster(address)
         return
-    words: dict[str, Any] = {"address": address, "log_to_driver": False, "logging_level": logging.ERROR}
+    words: dict[str, object] = {"address": address, "log_to_driver": False, "logging_level": logging.ERROR}
     if address == "local":
         words |= {"include_dashboard": False, "num_cpus": max(workers, _cores())}
     elif address != "auto":

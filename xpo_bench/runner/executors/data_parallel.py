@@ -73,7 +73,7 @@ class DataParallelGroup:
 
     def train(
         self, cells: Sequence[Cell], progress: Progress | None, observed: Observed
-    ) -> tuple[list[Outcome], Mapping[str, Any]]:
+    ) -> tuple[list[Outcome], Mapping[str, object]]:
         """Train cells as one computation; the first process's outcomes, and facts about the model.
 
         Raises:
@@ -88,7 +88,7 @@ class DataParallelGroup:
 
     def _train(
         self, cells: Sequence[Cell], progress: Progress | None, observed: Observed
-    ) -> tuple[list[Outcome], Mapping[str, Any]]:
+    ) -> tuple[list[Outcome], Mapping[str, object]]:
         setup = cells[0].setup
         # rows do not travel: every process reads them, and refuses what has another fingerprint
         prints = {cell.seed: setup.data_fingerprint(cell.seed) for cell in cells}
@@ -99,7 +99,7 @@ class DataParallelGroup:
         with contextlib.suppress(BrokenPipeError):  # a dead process is found below
             for pipe in self.pipes:
                 pipe.send_bytes(message)
-        results: dict[int, Any] = {}
+        results: dict[int, tuple[list[Outcome], Mapping[str, object]]] = {}
         while len(results) < self.count:
             ready = wait([pipe for rank, pipe in enumerate(self.pipes) if rank not in results])
             for rank, pipe in enumerate(self.pipes):
@@ -175,7 +175,7 @@ def serve(
             os._exit(0)  # the interpreter's own end takes a second or two, with nothing left to do
         try:
             work = work or Work(rank, count, device, meeting, references)
-            answer: tuple[str, Any] = ("result", work.train(message, pipe))
+            answer: tuple[str, object] = ("result", work.train(message, pipe))
         except BaseException as error:
             answer = ("error", (portable(error), "".join(traceback.format_exception(error))))
         pipe.send(answer)
@@ -191,7 +191,7 @@ class Work:
         self.device, self.references = device, references
         self.known: dict[int, tuple[TaskSetup, LanguageModels]] = {}
 
-    def train(self, message: bytes, pipe: Connection) -> tuple[list[Outcome], Mapping[str, Any]]:
+    def train(self, message: bytes, pipe: Connection) -> tuple[list[Outcome], Mapping[str, object]]:
         """Train the cells of a message; outcomes in the first process only."""
         from xpo_bench.runner.executors.model_cache import LanguageModels
 
@@ -200,10 +200,12 @@ class Work:
         except (AttributeError, ImportError) as error:
             raise unsendable(error, "--gpus-per-cell") from error
         if setup_id not in self.known:
+            # the setup on the device of this process; a loaded model serves all later cells of the setup
             setup = replace(cells[0].setup, device=self.device)
             self.known[setup_id] = (setup, LanguageModels(setup, self.references, self.processes))
         setup, models = self.known[setup_id]
         for seed, print_ in prints.items():
+            # ranks that read other rows would average gradients of different batches without any error
             if setup.data_fingerprint(seed) != print_:
                 raise RuntimeError(
                     f"process {self.processes.rank + 1} has read other data than the one that planned the run"
@@ -211,14 +213,14 @@ class Work:
         jobs = [job_of(replace(cell, setup=setup)) for cell in cells]
         first = self.processes.first
 
-        def step(*content: Any) -> None:
+        def step(*content: object) -> None:
             pipe.send(("step", content))
 
-        def observed(*content: Any) -> None:
+        def observed(*content: object) -> None:
             pipe.send(("evaluation", content))
 
         with one_thread():
-            found: tuple[list[Outcome], Mapping[str, Any]] = models.train(
+            found: tuple[list[Outcome], Mapping[str, object]] = models.train(
                 jobs, step if first else None, observed if first else lambda *_: None
             )
         return found

@@ -146,6 +146,7 @@ class Dispatcher(ABC):
 
     def _handle(self, worker: Worker, kind: str, content: Any) -> None:
         """Take a message of a process."""
+        # the limit is one of a batch: the clock starts anew with each, and when a task that waited begins
         if kind in ("begun", "start"):
             worker.began = time.monotonic()
         if kind == "start":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 from torch import Tensor
 
@@ -49,7 +49,7 @@ class LocalExecutor:
         also: ExecutionFacts | None = None,
     ) -> None:
         self.finished, self.progress, self.observe, self.references = finished, progress, observe, references
-        self.also: Mapping[str, Any] = also or {}
+        self.also: Mapping[str, object] = also or {}
         self._language_models: dict[int, LanguageModels] = {}
         self._data_parallel: DataParallelGroup | None = None
 
@@ -74,6 +74,7 @@ class LocalExecutor:
         except (KeyboardInterrupt, UsageError):
             raise
         except BaseException as error:
+            # raised where a generator is closed: it asks for the end, and is no failure of a cell
             if isinstance(error, GeneratorExit):
                 raise
             parts = list(parts_of(batch))
@@ -95,7 +96,7 @@ class LocalExecutor:
             )
             self.finished(cell, record, outcome.curve)
 
-    def _facts(self, batch: CellBatch) -> dict[str, Any]:
+    def _facts(self, batch: CellBatch) -> dict[str, object]:
         with one_thread():  # as the cells were run
             return environment.describe(batch.cells[0].setup.device) | dict(self.also)
 
@@ -118,7 +119,7 @@ class LocalExecutor:
             )
             self.finished(cell, record, [])
 
-    def _train(self, batch: CellBatch) -> tuple[list[Outcome], Mapping[str, Any]]:
+    def _train(self, batch: CellBatch) -> tuple[list[Outcome], Mapping[str, object]]:
         setup = batch.cells[0].setup
         jobs = [job_of(cell) for cell in batch.cells]
 
@@ -132,7 +133,7 @@ class LocalExecutor:
             world = dataset.world or world_of((*dataset.train, *dataset.heldout), None)
             arguments = (world, len(jobs), setup.budget.dtype, setup.device)
             linear = setup.model.name == "linear"
-            policy: Any = (
+            policy: LinearPolicy | TabularPolicy = (
                 LinearPolicy(*arguments, rank=setup.model.rank) if linear else TabularPolicy(*arguments)
             )
             trainer = GroupTrainer(
@@ -170,5 +171,5 @@ def _status(error: BaseException) -> Status:
     return "timeout" if isinstance(error, CellTimeout) else "failed"
 
 
-def _no_cache(completions: Sequence[Sequence[Completion]], stacked: Any, used: Tensor | None) -> Scores:
+def _no_cache(completions: Sequence[Sequence[Completion]], stacked: object, used: Tensor | None) -> Scores:
     raise AssertionError("a table scores its own reference")

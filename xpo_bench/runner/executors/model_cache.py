@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+
+from torch import Tensor
 
 from xpo_bench.errors import UnreachableError, UsageError
 from xpo_bench.policy.language.causal_lm import CausalLM
@@ -33,21 +34,21 @@ class LanguageModels:
     ) -> None:
         self.setup, self.references, self.processes = setup, references, processes
         self.policy: CausalLM | None = None
-        self.initial: dict[Any, Any] = {}
-        self.cache: dict[Any, References] = {}
+        self.initial: dict[object, dict[str, Tensor]] = {}
+        self.cache: dict[object, References] = {}
 
     def train(
         self,
         jobs: Sequence[Job],
         progress: Progress | None,
         observed: Callable[[int, int, dict[str, float]], None],
-    ) -> tuple[list[Outcome], Mapping[str, Any]]:
+    ) -> tuple[list[Outcome], Mapping[str, object]]:
         """Train one job, or several as an ensemble, each from the task's initial policy at its seed."""
         starts = [self._initial(job) for job in jobs]
         assert self.policy is not None
         if len(jobs) > 1:
-            policy: Any = Ensemble(self.policy, [self.initial[start] for start in starts])
-            scorer: Any = None  # every copy scores its own reference
+            policy: CausalLM | Ensemble = Ensemble(self.policy, [self.initial[start] for start in starts])
+            scorer: ReferenceScorer | None = None  # every copy scores its own reference
         else:
             policy, (start,) = self.policy, starts
             policy.restore(self.initial[start])
@@ -68,17 +69,19 @@ class LanguageModels:
             for known in self.cache.values() if self.processes.first else ():
                 known.save()
 
-    def _known(self, start: Any) -> References:
+    def _known(self, start: object) -> References:
         """The reference scores of an initial policy, which the model is at this moment."""
         if start not in self.cache:
+            assert self.policy is not None
             name = f"{fingerprint(self.policy, self.setup.truncate)}.parquet"
             self.cache[start] = References(self.references and self.references / name)
         return self.cache[start]
 
-    def _initial(self, job: Job) -> Any:
+    def _initial(self, job: Job) -> object:
         """The identity of the weights that a job starts from, which are there from now on."""
         identity = initial_identity(self.setup.model, self.setup.budget, job)
         random = self.setup.model.name == "tiny"
+        # a random model is initialised anew for every seed; a pretrained one is loaded once and restored
         if self.policy is None or (identity not in self.initial and random):
             try:
                 self.policy = CausalLM.load(
@@ -98,6 +101,7 @@ class LanguageModels:
             if self.processes.first or self.policy.sharding:
                 prepare_initial(self.policy, job, self.setup.truncate)
             if not self.policy.sharding:
+                # warm starts are computed by one process, and every other one takes its weights bit for bit
                 self.processes.copy_first(self.policy.parameters())
             self.initial[identity] = self.policy.snapshot()
         return identity

@@ -13,6 +13,7 @@ import threading
 import traceback
 from collections.abc import Iterator, Sequence
 from multiprocessing.connection import Connection, wait
+from multiprocessing.context import ForkServerContext, SpawnContext
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +83,7 @@ class Pool(Dispatcher):
         self.active = []
 
 
-def _context(language: bool) -> Any:
+def _context(language: bool) -> SpawnContext | ForkServerContext:
     """What begins processes: a fork server with everything imported that they need, else spawned ones.
 
     Forking this process itself would copy the locks of torch's threads in whatever state they are, and CUDA
@@ -122,7 +123,7 @@ def serve(
             facts,
             lambda kind, content: pipe.send((kind, content)),
         )
-        answer: tuple[str, Any] = ("done", None)
+        answer: tuple[str, object] = ("done", None)
     except BaseException as error:
         answer = ("error", (portable(error), "".join(traceback.format_exception(error))))
     pipe.send(answer)

@@ -45,7 +45,7 @@ class RayPool(Dispatcher):
     def __init__(self, cluster: Cluster, execution: ExecutionConfig, *words: Any) -> None:
         super().__init__(execution, *words)
         self.cluster = cluster
-        self.rows: dict[str, Any] = {}
+        self.rows: dict[str, object] = {}
         self.waiting = False
 
     def prepare(self, batches: Sequence[CellBatch]) -> int:
@@ -90,7 +90,7 @@ class RayPool(Dispatcher):
         )
         return Worker(None, stream, bundle, began=math.inf)  # Ray may begin it much later: its clock waits
 
-    def _put(self, batches: Sequence[CellBatch]) -> dict[str, Any]:
+    def _put(self, batches: Sequence[CellBatch]) -> dict[str, object]:
         """The rows of batches in Ray's object store, by fingerprint."""
         import ray
 
@@ -204,7 +204,7 @@ def serve(
     # message, whatever has gathered since the last
     messages: SimpleQueue[Message] = SimpleQueue()
 
-    def emit(kind: str, content: Any) -> None:
+    def emit(kind: str, content: object) -> None:
         messages.put((kind, content))
 
     def run() -> None:
@@ -228,7 +228,7 @@ def _run(
     references: Path | None,
     facts: ExecutionFacts,
     rows: Mapping[str, Dataset],
-    emit: Callable[[str, Any], None],
+    emit: Callable[[str, object], None],
 ) -> None:
     try:
         folder, modules = home

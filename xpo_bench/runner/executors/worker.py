@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from xpo_bench.contract.examples import Dataset
 from xpo_bench.errors import UsageError
@@ -52,7 +51,7 @@ def work(
     device: str,
     references: Path | None,
     facts: ExecutionFacts,
-    emit: Callable[[str, Any], None],
+    emit: Callable[[str, object], None],
     rows: Mapping[str, Dataset] | None = None,
 ) -> None:
     """Run batches, and emit what becomes of them.
@@ -67,13 +66,14 @@ def work(
     """
     last = 0.0
 
-    def step(*content: Any) -> None:
+    def step(*content: object) -> None:
         nonlocal last
+        # a message costs more than a step of a small policy: progress is told now and then
         if time.monotonic() - last > NEWS_S:
             last = time.monotonic()
             emit("step", content)
 
-    def observe(hook: str, *, cell: Cell, **more: Any) -> None:
+    def observe(hook: str, *, cell: Cell, **more: object) -> None:
         emit("observe", (hook, cell.key, more))
 
     def finished(cell: Cell, record: Record, curve: Curve) -> None:
@@ -89,7 +89,7 @@ def _work(
     device: str,
     rows: Mapping[str, Dataset] | None,
     executor: LocalExecutor,
-    emit: Callable[[str, Any], None],
+    emit: Callable[[str, object], None],
 ) -> None:
     known: dict[int, TaskSetup] = {}  # cells that shared a setup share one here, and with it a loaded model
     for number, (batch, expected) in enumerate(zip(batches, prints, strict=True)):

@@ -32,6 +32,7 @@ class Axis:
         else uniform.
         """
         if self.low > 0 and self.high / self.low >= DECADE * (1 - 1e-9):
+            # low·(high/low)^u: ln(value) is uniform, as is fit for rates and strengths over decades
             value = float(self.low * (self.high / self.low) ** u)
         else:
             value = self.low + (self.high - self.low) * u
@@ -48,6 +49,7 @@ def draw(axes: Sequence[Axis], count: int, name: str) -> list[dict[str, float]]:
     from scipy.stats import qmc
 
     sampler = qmc.Sobol(len(axes), scramble=True, seed=stream(0, name, "trials"))
+    # balanced in whole blocks of 2^m points; cut, so that more trials begin with the same ones
     points = sampler.random_base2(max(1, ceil(log2(count))))[:count]
     return [{axis.name: axis.at(float(u)) for axis, u in zip(axes, point, strict=True)} for point in points]
 
@@ -63,6 +65,7 @@ def axes_of(cell: Cell, asked: Sequence[Request]) -> list[Axis]:
             axes.append(Axis(written[field], low, high, isinstance(getattr(cell.algorithm, field), int)))
     rate_fixed = any("lr" in r.budget or "lr" in r.settings.get(f"{name}.train", {}) for r in asked)
     rate_fixed = rate_fixed or any("lr" in r.settings.get("task", {}) for r in asked)
+    # an algorithm that only solves in closed form takes no gradient step: its rate would be searched in vain
     if not rate_fixed and not all(stage.solve for stage in cell.algorithm.stages()):
         axes.append(Axis(LR, cell.lr / RATE, cell.lr * RATE))
     return axes

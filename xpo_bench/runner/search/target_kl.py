@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from math import exp, log
-from typing import Any
 
 from xpo_bench.contract.algorithm import Algorithm
 from xpo_bench.errors import UsageError
@@ -48,7 +47,7 @@ class Found:
     kl: float | None
     reason: str | None = None
 
-    def document(self) -> dict[str, Any]:
+    def document(self) -> dict[str, object]:
         """JSON-ready."""
         return dict(vars(self))
 
@@ -105,13 +104,16 @@ class Search:
             kls = [
                 kl for run in runs if run["status"] == "ok" and (kl := run["metrics"].get("kl")) is not None
             ]
+            # the mean over seeds; a value at which a single seed diverges counts as not tried
             if len(kls) == len(runs):
+                # absent where it cannot be told, as of a KL that is known at the end alone
                 converged = [run["notes"].get("kl_settled") for run in runs]
                 self.tried[value] = (sum(kls) / len(kls), None if None in converged else all(converged))
         if not self.tried:
             self.done, self.reason = True, "no run with a finite KL"
             return
         best = min(self.tried, key=self._distance)
+        # |ln(KL / target)|: as far from the target at half of it as at twice it
         if self._distance(best) <= log(1 + CLOSE):
             self.done = True
             return
@@ -122,6 +124,8 @@ class Search:
             if self.tried[inner][0] <= self.target <= self.tried[outer][0]:
                 self.low, self.high = sorted((log(inner), log(outer)))
                 return
+        # no two neighbours enclose the target: it lies beyond one end of what was tried, where a
+        # smaller bracket would not help
         kls = [kl for kl, _ in self.tried.values()]
         self.done = True
         self.reason = (
@@ -191,6 +195,8 @@ def find(
         plans = [
             make_plan([_with(search, values, f"kl={target:g} search")], registry) for search, values in tried
         ]
+        # one plan for all searches of a round, so that their cells train side by side; the records come back
+        # in plan order and are dealt out again by the number of cells of each
         records = iter(run(Plan([cell for plan in plans for cell in plan.cells])))
         for (search, _), plan in zip(tried, plans, strict=True):
             search.read([next(records) for _ in plan.cells])
@@ -220,6 +226,7 @@ def _searches(base: Plan, asked: Sequence[Request], target: float) -> tuple[list
         name = cls.regulariser[0]
         if name in request.settings.get(cls.name, {}):
             raise UsageError(f"--target-kl chooses {cls.name}.{name}; leave it out of --set")
+        # the bracket is centred on the declared default, REACH times smaller and larger
         middle = log(getattr(cell.algorithm, name))
         searches[key] = Search(
             cls, request, cell.setup.name, target, middle - log(REACH), middle + log(REACH), {}

@@ -136,11 +136,13 @@ def _subjects(base: Plan, asked: Sequence[Request], trials: int) -> list[Subject
     together: dict[Hashable, list[Cell]] = {}
     for cell in base.cells:
         configuration = (cell.algorithm.name, repr(cell.config), cell.lr, cell.optimizer)
+        # repr: configurations are dictionaries, which are not hashable
         together.setdefault((id(cell.setup), *configuration, cell.experiment), []).append(cell)
     setups: dict[int, TaskSetup] = {}
     out = []
     for cells in together.values():
         first = cells[0]
+        # one validation setup per task, shared by its algorithms, so that its split is made and read once
         setup = setups.setdefault(id(first.setup), replace(first.setup, validation=True, _data={}))
         axes = axes_of(first, asked)
         subject = Subject(cells, setup, axes, [{}, *draw(axes, trials - 1, first.algorithm.name)])
@@ -164,6 +166,7 @@ def _choose(subject: Subject, records: Mapping[str, Record], select: str) -> Tun
     reason, chosen = subject.reason, 0
     known = [s for s in scores if s is not None]
     if known:
+        # index() is the earliest of equal scores: a tie with trial 0 keeps the default
         chosen = scores.index(_best(known, select))
     elif not reason:
         reason = f"no trial has {select}; --select names another metric"
