@@ -127,7 +127,8 @@ def test_the_best_trial_is_run_and_the_command_resumes(warm: Command) -> None:
     assert "sft" in shown.out.split("Default and tuned")[0]  # the ordinary scoreboard
     assert warm("show", "r", "--json").json["tuning"] == done.json["tuning"]
     told = warm("report", "r", "--md", "-", "--html", "r.html")
-    assert "## Default and tuned: bandit" in told.out
+    assert "## Default and tuned\n" in told.out
+    assert "**Default and tuned: bandit: 4 trials of 2 seeds**" in told.out
     assert "Default and tuned" in Path("r.html").read_text("utf-8")
     compared = warm("compare", "r", "r")
     assert "(tuned)" in compared.out
