@@ -14,7 +14,7 @@ from xpo_bench.contract.settings import Stage
 from xpo_bench.policy.base import ClosedForm, Policy, Stacked
 from xpo_bench.train.binding import bind
 from xpo_bench.train.data_parallel import Processes
-from xpo_bench.train.evaluation.exact import longest
+from xpo_bench.train.evaluation.exact import exhaustive
 from xpo_bench.train.job import Job, stack_configs
 from xpo_bench.train.reference import Scorer, StageReference, standing_at
 from xpo_bench.train.reference_scores import ReferenceScorer
@@ -66,9 +66,6 @@ class Preparation:
             self.blocks.append(self._block(runs, [noisy for _, noisy in pools[runs]]))
 
     def _tools(self, r: int, job: Job) -> CellTools:
-        most = None
-        if not self.policy.enumerable:
-            most = longest(self.policy, job.dataset, job.budget.max_new_tokens)
         return CellTools(
             self.policy,
             r,
@@ -77,7 +74,7 @@ class Preparation:
             budget=job.budget,
             heldout=self.rows.unseen(job),
             truncate=self.truncate,
-            max_new_tokens=most,
+            listed=None if self.policy.enumerable else exhaustive(job.dataset),
         )
 
     def _block(self, runs: slice, pools: Sequence[list[Example]]) -> RunBlock:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from functools import cached_property
 from typing import TypeVar, cast
 
 import numpy as np
 
 from xpo_bench.contract.algorithm import Ranker, RewardModel
-from xpo_bench.contract.examples import Completion, Example, Pair
+from xpo_bench.contract.examples import Completion, Example, Pair, World
 from xpo_bench.contract.settings import Budget
 from xpo_bench.errors import CapacityError, DataError
 from xpo_bench.policy.base import Enumeration, Features, Generation, Policy, Snapshot
+from xpo_bench.train.evaluation.exact import longest
 from xpo_bench.train.reference import standing_at
 
 Fitted = TypeVar("Fitted")
@@ -30,15 +32,20 @@ class CellTools:
         budget: Budget,
         heldout: Sequence[Example] = (),
         truncate: str = "prompt",
-        max_new_tokens: int | None = None,
+        listed: World | None = None,
     ) -> None:
         self.policy, self.run, self.initial, self.rng = policy, run, initial, rng
         self.budget, self.heldout, self.truncate = budget, heldout, truncate
-        self.max_new_tokens = max_new_tokens or budget.max_new_tokens
+        self.listed = listed
         self.rows = budget.steps * budget.batch_size
         self.examples: Sequence[Example] = ()
         self.noted: dict[str, float] = {}
         self._fits: dict[tuple[str, int, float], tuple[Sequence[Pair], object]] = {}
+
+    @cached_property
+    def max_new_tokens(self) -> int:
+        """Tokens of a sample at most; worked out for those that sample, since a world may list thousands."""
+        return self.budget.max_new_tokens if self.listed is None else longest(self.policy, self.listed)
 
     def generate(
         self, prompts: Sequence[str], samples: int, temperature: float = 1.0, top_k: int = 0

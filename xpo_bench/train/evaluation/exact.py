@@ -31,14 +31,11 @@ def exhaustive(dataset: Dataset) -> World | None:
     return world if world is not None and world.exhaustive else None
 
 
-def longest(policy: Scoring, dataset: Dataset, at_most: int) -> int:
-    """Tokens that a sample may have: as the longest completion of a world that lists all, or `at_most`."""
-    world = exhaustive(dataset)
-    if world is None:
-        return at_most
+def longest(policy: Scoring, world: World) -> int:
+    """Tokens of the longest completion that a world lists, and so of any sample there."""
+    texts = dict.fromkeys(text for listed in world.actions.values() for text in listed)
     prompt = next(iter(world.actions))
-    listed = policy.encode([Completion(prompt, text) for text in world.actions[prompt]])
-    return int(max(row.tail for row in listed.rows))
+    return int(max(row.tail for row in policy.encode([Completion(prompt, text) for text in texts]).rows))
 
 
 class Enumerated:
