@@ -113,6 +113,11 @@ def _verdict(error: BaseException) -> tuple[int, str]:
     return 1, f"{type(error).__name__}: {error} (--debug before the command shows the traceback)"
 
 
+def comma_names(_: click.Context, __: click.Parameter, value: str | None) -> tuple[str, ...] | None:
+    """The names that an option was given, separated by commas."""
+    return None if value is None else tuple(part.strip() for part in value.split(",") if part.strip())
+
+
 def print_json(document: object) -> None:
     from xpo_bench.runner.keys import canonical
     from xpo_bench.runner.store import finite

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from xpo_bench.cli.base import guarded, main, print_json, say
+from xpo_bench.cli.base import comma_names, guarded, main, print_json, say
 from xpo_bench.errors import UsageError
 
 COMPARE_EXAMPLES = """\b
@@ -31,10 +31,6 @@ AB = {
 """Options of `--ab` alone, and their defaults."""
 
 
-def _names(_: click.Context, __: click.Parameter, value: str | None) -> tuple[str, ...] | None:
-    return None if value is None else tuple(part.strip() for part in value.split(",") if part.strip())
-
-
 @main.command(epilog=COMPARE_EXAMPLES)
 @click.argument("old", metavar="BASE|OLD")
 @click.argument("new", metavar="NEW")
@@ -48,9 +44,11 @@ def _names(_: click.Context, __: click.Parameter, value: str | None) -> tuple[st
     "--ab", is_flag=True, help="Measure the time of a training step of both on this machine, interleaved."
 )
 @click.option(
-    "--algos", callback=_names, help="With --ab: algorithms, separated by commas.  [default: dpo,ipo]"
+    "--algos", callback=comma_names, help="With --ab: algorithms, separated by commas.  [default: dpo,ipo]"
 )
-@click.option("--workloads", callback=_names, help="With --ab: what they train.  [default: table,language]")
+@click.option(
+    "--workloads", callback=comma_names, help="With --ab: what they train.  [default: table,language]"
+)
 @click.option(
     "--pairs",
     type=click.IntRange(3),

@@ -9,12 +9,8 @@ from typing import Any
 
 import click
 
+from xpo_bench.cli.base import comma_names
 from xpo_bench.runner.words import Described, Request, Settings, described
-
-
-def comma_names(_: click.Context, __: click.Parameter, value: str | None) -> tuple[str, ...] | None:
-    return None if value is None else tuple(part.strip() for part in value.split(",") if part.strip())
-
 
 Command = Callable[..., object]
 

@@ -12,6 +12,7 @@ from typing import Any, TypedDict
 from xpo_bench.contract.settings import Budget
 from xpo_bench.errors import UsageError
 from xpo_bench.metrics.names import current
+from xpo_bench.report.runs import canonical
 from xpo_bench.runner.settings import dump
 from xpo_bench.runner.store import DONE, SCHEMA, SIZE_LIMIT, Store
 
@@ -251,8 +252,3 @@ def _without_paths(options: Tree) -> dict[str, Any]:
         for name, value in options.items()
         if name not in ("source", "world") and value is not None
     }
-
-
-def canonical(value: object) -> str:
-    """JSON with sorted keys, as an identity to look up."""
-    return json.dumps(value, sort_keys=True, default=str)

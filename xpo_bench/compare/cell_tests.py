@@ -9,11 +9,12 @@ from typing import Literal, TypedDict
 
 from scipy.stats import trim_mean
 
-from xpo_bench.compare.baselines import CURVES, Baseline, Cell, Curve, canonical
+from xpo_bench.compare.baselines import CURVES, Baseline, Cell, Curve
 from xpo_bench.compare.margins import Margin
 from xpo_bench.compare.verdicts import Verdict, worst
 from xpo_bench.metrics.registry import better
 from xpo_bench.report.records import COUNTED
+from xpo_bench.report.runs import canonical
 from xpo_bench.statistics import ALPHA, difference
 
 PATH_FRACTION = 0.2
