@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import TYPE_CHECKING
+
 from xpo_bench.train.items import COLUMNS, LENGTHS, TEXTS, Items
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 def item_parquet(items: Items) -> bytes:
@@ -18,3 +24,11 @@ def item_parquet(items: Items) -> bytes:
     table = pa.table({name: columns[name] for name in COLUMNS})
     pq.write_table(table, sink, use_dictionary=["set", "cluster"], write_statistics=False)
     return bytes(sink.getvalue().to_pybytes())
+
+
+def item_table(root: Path, key: str) -> pa.Table | None:
+    """The items of a cell of a run directory; None where it has none, as in runs of earlier versions."""
+    import pyarrow.parquet as pq
+
+    path = root / "items" / f"{key}.parquet"
+    return pq.read_table(path) if path.is_file() else None

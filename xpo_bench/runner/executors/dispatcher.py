@@ -162,7 +162,8 @@ class Dispatcher(ABC):
             self.observe(hook, cell=_of_key(batch, key), **more)
         elif kind == "finished":
             key, record, curve, items = content
-            self.finished(_of_key(batch, key), record, curve, items and Items.of_plain(items))
+            known = None if items is None else Items.of_plain(items)
+            self.finished(_of_key(batch, key), record, curve, known)
         elif kind == "error":
             raise self.raised(content)
         elif kind == "done":

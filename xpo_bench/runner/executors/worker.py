@@ -78,7 +78,7 @@ def work(
         emit("observe", (hook, cell.key, more))
 
     def finished(cell: Cell, record: Record, curve: Curve, items: Items | None) -> None:
-        emit("finished", (cell.key, record, curve, items and items.plain()))
+        emit("finished", (cell.key, record, curve, None if items is None else items.plain()))
 
     with environment.deterministic(bool(facts.get("deterministic"))):
         _work(batches, prints, device, rows, LocalExecutor(finished, step, observe, references, facts), emit)
