@@ -47,11 +47,11 @@ class Result(Executed):
         return pd.DataFrame(rows)
 
     def to_datasets(self) -> dict[str, Dataset]:
-        """Hugging Face data sets `cells`, a row per cell, and `curves`, a row per evaluation."""
+        """Hugging Face data sets: a row per cell (`cells`), per evaluation (`curves`), per item (`items`)."""
         from xpo_bench.report.curves import curve_reader
         from xpo_bench.report.render.dataset import datasets_of
 
-        return datasets_of(self.cells, curve_reader(self.out))
+        return datasets_of(self.cells, curve_reader(self.out), self.out)
 
     def show(self, width: int | None = None) -> None:
         """Print the tables."""

@@ -284,10 +284,10 @@ def test_a_disk_that_fills_up_in_mid_run(
     done: list[str] = []
     write = Store.write_cell
 
-    def fills_up(self: Store, record: Any, curve: Any) -> None:
+    def fills_up(self: Store, record: Any, curve: Any, items: Any) -> None:
         if len(done) == 3:
             crash_at(patch, call)
-        write(self, record, curve)
+        write(self, record, curve, items)
         done.append(record["key"])
 
     with monkeypatch.context() as patch:

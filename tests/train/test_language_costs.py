@@ -8,12 +8,13 @@ from typing import Any
 import pytest
 import torch
 from narrow import present
+from runs import TIMED
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from xpo_bench import Budget, Completion, Dataset, ModelSpec, Pair, Single
 from xpo_bench.policy.language.causal_lm import CausalLM
-from xpo_bench.train.evaluation.on_policy import GOLD_POINTS
+from xpo_bench.train.evaluation.on_policy import GOLD_POINTS, OnPolicy, quarters
 from xpo_bench.train.job import Job, Outcome
 from xpo_bench.train.memory import RESET
 from xpo_bench.train.reference_scores import ReferenceScorer
@@ -119,19 +120,43 @@ def test_resident_memory_is_that_of_this_process(policy: CausalLM) -> None:
     assert 50 < peak <= resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6 + 1
 
 
-def test_without_a_gold_reward_the_final_policy_alone_is_sampled(policy: CausalLM) -> None:
+def test_without_a_gold_reward_a_policy_is_sampled_where_held_out_pairs_are_scored(policy: CausalLM) -> None:
     outcome = trained(policy, DPO(), {})
-    assert [row["step"] for row in outcome.curve if "kl" in row] == [STEPS]
+    rows = {row["step"]: row for row in outcome.curve if "kl" in row}
+    assert sorted(rows) == quarters(STEPS)
+    assert rows[0]["kl"] == 0.0
+    assert "kl_se" not in rows[0]  # by construction, without a sample
+    assert all(present(row["kl_se"]) >= 0 for step, row in rows.items() if step)
+    assert outcome.metrics["kl"] == rows[STEPS]["kl"]
     assert "win_rate" not in outcome.metrics
     assert outcome.metrics["sample_length"] is not None
     assert 1 <= outcome.metrics["sample_length"] <= 8
+
+
+def test_sampling_on_the_way_leaves_the_end_as_it_was(
+    policy: CausalLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    along = trained(policy, DPO(), {})
+    init = OnPolicy.__init__
+
+    def at_the_end(self: OnPolicy, *words: Any) -> None:
+        init(self, *words)
+        self.points = {STEPS}
+
+    monkeypatch.setattr(OnPolicy, "__init__", at_the_end)
+    alone = trained(policy, DPO(), {})
+    assert [row["step"] for row in alone.curve if "kl" in row] == [STEPS]
+    assert {name: value for name, value in along.metrics.items() if name not in TIMED} == {
+        name: value for name, value in alone.metrics.items() if name not in TIMED
+    }
 
 
 def test_a_gold_reward_is_followed_along_the_run(policy: CausalLM) -> None:
     dataset = Dataset(train=ROWS, gold=lambda completion: float(len(completion.text)))
     outcome = trained(policy, DPO(), {}, dataset)
     rows = [row for row in outcome.curve if "gold_reward" in row]
-    assert [row["step"] for row in rows] == sorted({round(share * STEPS) for share in GOLD_POINTS})
+    sampled = {round(share * STEPS) for share in GOLD_POINTS} | set(quarters(STEPS))
+    assert [row["step"] for row in rows] == sorted(sampled)
     start, end = rows[0], rows[-1]
     assert (start["kl"], start["gold_gain"], start["win_rate"]) == (0.0, 0.0, 0.5)
     assert end["gold_gain"] == pytest.approx(present(end["gold_reward"]) - present(start["gold_reward"]))

@@ -27,7 +27,7 @@ Examples:
 )
 @guarded
 def export(run_dir: Path, to: Path) -> int:
-    """Write a run as a data set to publish: a row per cell, a row per point of a curve, and a card."""
+    """Write a run as a data set to publish: a row per cell, per point of a curve and per item, and a card."""
     from xpo_bench.report.curves import curve_reader
     from xpo_bench.report.render.dataset import export as write
     from xpo_bench.runner.store import Store
@@ -39,6 +39,6 @@ def export(run_dir: Path, to: Path) -> int:
         raise UsageError(f"{run_dir}: holds no finished cell yet")
     if to.is_file() or to.resolve() == run_dir.resolve():
         raise UsageError(f"--to {to}: want a directory of its own")
-    for path in write(to, run_dir.resolve().name, records, curve_reader(run_dir)):
+    for path in write(to, run_dir.resolve().name, records, curve_reader(run_dir), run_dir):
         say(f"wrote {path} ({path.stat().st_size / 1e6:.2f} MB)")
     return 0

@@ -82,7 +82,8 @@ class Pair:
     """A preference: for `prompt`, `chosen` was preferred to `rejected`.
 
     `p_chosen` is the true or empirical probability that `chosen` is preferred, where it is known.
-    `source` names the unit the pair was drawn from (a topic, a document), where there is one.
+    `source` names the unit the pair was drawn from (a topic, a document), where there is one, and `person`
+    whose preference it is, where the data knows: rows of one person are no independent evidence.
     """
 
     prompt: str
@@ -90,6 +91,7 @@ class Pair:
     rejected: str
     p_chosen: float | None = None
     source: str | None = None
+    person: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +99,8 @@ class Single:
     """An unpaired label: `completion` of `prompt` was judged desirable or not.
 
     For unlearning, `desirable=False` is the forget set and `desirable=True` the retain set.
-    `values` holds further numbers that an algorithm attached to the example in `shape_data`.
+    `values` holds further numbers that an algorithm attached to the example in `shape_data`; `person` is as
+    of `Pair`.
     """
 
     prompt: str
@@ -105,6 +108,7 @@ class Single:
     desirable: bool
     source: str | None = None
     values: Mapping[str, float] = field(default_factory=dict)
+    person: str | None = None
 
 
 Example = Pair | Single
@@ -122,6 +126,8 @@ class World:
             action.
         exhaustive: the actions are all completions that a language model can write, so that its distribution
             over them is exact too.
+        beta: the task's stated β of the objective E r − β·KL, reward/nat: the KL of its optimum is the budget
+            that `attained` is read at.
     """
 
     actions: Mapping[str, tuple[str, ...]]
@@ -129,6 +135,7 @@ class World:
     reward: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     features: Mapping[str, Mapping[str, tuple[float, ...]]] = field(default_factory=dict)
     exhaustive: bool = False
+    beta: float = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,7 @@ from hashlib import blake2b
 import numpy as np
 import numpy.typing as npt
 
-from xpo_bench.contract.examples import Dataset, Example, Pair, Text
+from xpo_bench.contract.examples import Dataset, Example, Pair, Text, World
 from xpo_bench.contract.settings import DataSpec, ModelSpec
 from xpo_bench.data import sources
 from xpo_bench.data.chat import Chat
@@ -179,6 +179,8 @@ def fingerprint(dataset: Dataset) -> str:
             else:
                 add(split, "single", e.prompt, e.completion, e.desirable, e.source, dict(e.values))
             # added only where there is something, so that plain rows keep the fingerprint that they had
+            if dataset.layout and e.person is not None:  # a task's own persons change with its version
+                add("person", e.person)
             told = [text.tokens for text in _texts(e) if isinstance(text, Text)]
             if told:
                 add("tokens", told)
@@ -189,6 +191,8 @@ def fingerprint(dataset: Dataset) -> str:
             add("world", prompt, texts, reference and dict(reference), reward and dict(reward))
         if world.exhaustive:
             add("exhaustive")
+        if world.beta != World.beta:
+            add("beta", world.beta)
         for prompt, features in world.features.items():
             add("features", prompt, {text: list(values) for text, values in features.items()})
     for item in dataset.corpus:

@@ -2,9 +2,9 @@
 
 Paired rows have `prompt, chosen, rejected`; unpaired rows `prompt, completion, label`. Optional columns:
 `p_chosen` in [0.5, 1], or votes (`votes_chosen`, `votes_rejected`, `votes_tie`; a tie is half a vote for
-each), `split`, and `source` or `topic`, the unit that a row was drawn from. A difference of `score_chosen`
-and `score_rejected` is no probability: pairs whose chosen side does not have the higher score are counted, no
-more. Other columns are ignored.
+each), `split`, `source` or `topic`, the unit that a row was drawn from, and `person`, whose preference it is.
+A difference of `score_chosen` and `score_rejected` is no probability: pairs whose chosen side does not have
+the higher score are counted, no more. Other columns are ignored.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Split = Literal["train", "heldout"]
 
 PAIRED = ("prompt", "chosen", "rejected")
 UNPAIRED = ("prompt", "completion", "label")
-COLUMNS = frozenset({*PAIRED, *UNPAIRED, *VOTES, "p_chosen", "split", "source", "topic"})
+COLUMNS = frozenset({*PAIRED, *UNPAIRED, *VOTES, "p_chosen", "split", "source", "topic", "person"})
 """Every column that decides what an example is."""
 PASSED = (
     "tools", "chat_template_kwargs", "system", "images", "image", "videos", "video", "documents",
@@ -194,7 +194,10 @@ def to_singles(examples: Iterable[Example]) -> list[Single]:
     out: list[Single] = []
     for e in examples:
         if isinstance(e, Pair):
-            out += [Single(e.prompt, e.chosen, True, e.source), Single(e.prompt, e.rejected, False, e.source)]
+            out += [
+                Single(e.prompt, text, desirable, e.source, person=e.person)
+                for text, desirable in ((e.chosen, True), (e.rejected, False))
+            ]
         else:
             out.append(e)
     return out
@@ -217,13 +220,13 @@ def _pair(row: Row) -> Pair:
             "chosen equals rejected",
             f"chosen == rejected ({shown(chosen)}); a pair needs two different completions",
         )
-    return Pair(prompt, chosen, rejected, p_chosen_of(row), _source(row))
+    return Pair(prompt, chosen, rejected, p_chosen_of(row), _source(row), _person(row))
 
 
 def _single(row: Row) -> Single:
     _require(row, UNPAIRED)
     prompt, completion = _text(row, "prompt"), _text(row, "completion")
-    return Single(prompt, completion, label_of(row["label"]), _source(row))
+    return Single(prompt, completion, label_of(row["label"]), _source(row), person=_person(row))
 
 
 def _require(row: Row, columns: Sequence[str]) -> None:
@@ -262,6 +265,11 @@ def _odd(row: Row) -> list[str]:
 
 def _source(row: Row) -> str | None:
     value = row.get("topic") if absent(row.get("source")) else row["source"]
+    return None if absent(value) else str(value)
+
+
+def _person(row: Row) -> str | None:
+    value = row.get("person")
     return None if absent(value) else str(value)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from xpo_bench.metrics import (
     accuracy,
+    attained,
     calibration,
     collapse,
     displacement,
@@ -17,6 +18,7 @@ from xpo_bench.metrics import (
 
 __all__ = [
     "accuracy",
+    "attained",
     "calibration",
     "collapse",
     "displacement",
@@ -27,4 +29,6 @@ __all__ = [
     "unlearning",
 ]
 
-registry.take([accuracy, calibration, collapse, displacement, gold, kl, regret, throughput, unlearning])
+registry.take(
+    [accuracy, attained, calibration, collapse, displacement, gold, kl, regret, throughput, unlearning]
+)

@@ -65,6 +65,11 @@ class Curve:
         self._history = None
         return values
 
+    @property
+    def recorded(self) -> Mask:
+        """Whether the last point is one of the curve of each run, shape (R,)."""
+        return self._points[-1][2]
+
     def history(self) -> History:
         """Everything that was added so far."""
         if self._history is None:

@@ -21,6 +21,7 @@ from xpo_bench.runner.record import Curve, Record
 from xpo_bench.runner.remarks import remarks
 from xpo_bench.runner.run_document import extended
 from xpo_bench.runner.store import Store
+from xpo_bench.train.items import Items
 
 
 @dataclass(frozen=True)
@@ -126,8 +127,8 @@ class Sink:
         if self.reporter:
             self.reporter.batch(batch.label, len(batch.cells))
 
-    def finished(self, cell: Cell, record: Record, curve: Curve) -> None:
-        self.store.write_cell(record, curve)
+    def finished(self, cell: Cell, record: Record, curve: Curve, items: Items | None) -> None:
+        self.store.write_cell(record, curve, items)
         self.observers("xpo_run_end", cell=cell, record=record)
         for metric, error in record["notes"].get("metric_errors", {}).items():
             failure = f"metric {metric}: {error}"

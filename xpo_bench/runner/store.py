@@ -14,10 +14,12 @@ from pydantic_core import from_json
 
 from xpo_bench.errors import StoreError, UsageError
 from xpo_bench.metrics.names import current
+from xpo_bench.runner.item_file import item_parquet
 from xpo_bench.runner.keys import canonical
 from xpo_bench.runner.record import SCHEMA as SCHEMA
 from xpo_bench.runner.record import Record
 from xpo_bench.runner.run_document import RunDocument
+from xpo_bench.train.items import Items
 
 DONE = ("ok", "diverged")
 SIZE_LIMIT = 1 << 26
@@ -71,7 +73,7 @@ class Store:
     def prepare(self) -> None:
         """Create the directories; UsageError when they cannot be written."""
         try:
-            for name in ("cells", "curves"):
+            for name in ("cells", "curves", "items"):
                 (self.root / name).mkdir(parents=True, exist_ok=True)
             # permission bits do not tell of read-only mounts or full quotas: writing does
             probe = self.root / f".probe.{os.getpid()}"
@@ -106,23 +108,36 @@ class Store:
             loaded["plan"] = [cell for cell in loaded["plan"] if isinstance(cell, dict) and "key" in cell]
         return cast(RunDocument, loaded)
 
-    def write_cell(self, record: Record, curve: Sequence[Mapping[str, float | None]]) -> None:
-        """Curve first, record last: the record commits the cell."""
-        key = record["key"]
-        curve_path = self.root / "curves" / f"{key}.parquet"
-        if curve:
-            self._write(curve_path, parquet(curve))
-        self._write(self.root / "cells" / f"{key}.json", canonical(finite(record)).encode())
+    def write_cell(
+        self,
+        record: Record,
+        curve: Sequence[Mapping[str, float | None]],
+        items: Items | None = None,
+    ) -> None:
+        """Curve and items first, record last: the record commits the cell."""
+        self._commit(record, parquet(curve) if curve else b"", item_parquet(items) if items is not None else b"")
 
     def copy_cell(self, source: Store, key: str, record: Record) -> None:
-        """Take a cell from another run directory: its curve as it is, then its record."""
-        try:
-            curve = (source.root / "curves" / f"{key}.parquet").read_bytes()
-        except FileNotFoundError:
-            curve = b""
+        """Take a cell from another run directory: its curve and items as they are, then its record."""
+        self._commit(record, *(source._parquet(folder, key) for folder in ("curves", "items")))
+
+    def _commit(self, record: Record, curve: bytes, items: bytes) -> None:
+        key = record["key"]
         if curve:
             self._write(self.root / "curves" / f"{key}.parquet", curve)
+        path = self.root / "items" / f"{key}.parquet"
+        if items:
+            path.parent.mkdir(exist_ok=True)  # a directory of an earlier version has none
+            self._write(path, items)
+        else:  # those of an earlier run of the cell are no evidence of this one
+            path.unlink(missing_ok=True)
         self._write(self.root / "cells" / f"{key}.json", canonical(finite(record)).encode())
+
+    def _parquet(self, folder: str, key: str) -> bytes:
+        try:
+            return (self.root / folder / f"{key}.parquet").read_bytes()
+        except FileNotFoundError:
+            return b""
 
     def _write(self, path: Path, content: bytes) -> None:
         try:

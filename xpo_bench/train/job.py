@@ -14,6 +14,7 @@ from xpo_bench.contract.metric import Metric
 from xpo_bench.contract.settings import Budget, Optimizer
 from xpo_bench.data.formats import to_singles
 from xpo_bench.policy.base import Notes
+from xpo_bench.train.items import Items
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,7 @@ class Outcome:
     notes: Notes = field(default_factory=dict)
     final_policy: dict[str, dict[str, float]] | None = None
     data: RowFacts = field(default_factory=lambda: RowFacts())
+    items: Items | None = None
 
 
 Progress = Callable[[int, int, float | None], None]

@@ -63,6 +63,7 @@ class Results:
             | self._notes(r, rows),
             final_policy=self.evaluator.final_policy(r),
             data=rows,
+            items=self.evaluator.items(r),
         )
 
     def _costs(self) -> Metrics:

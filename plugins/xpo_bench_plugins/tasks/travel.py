@@ -60,13 +60,22 @@ class Trip:
 
 @dataclass(frozen=True)
 class Traveller:
-    """Household income in 1,000 dollars and its tercile, party size, every mode's trip, the chosen mode."""
+    """Household income in 1,000 dollars and its tercile, party size, every mode's trip, the chosen mode.
 
+    `number` is the traveller's own in the data, from 1.
+    """
+
+    number: int
     income: int
     tercile: str
     party: int
     trips: Mapping[str, Trip]
     chosen: str
+
+    @property
+    def person(self) -> str:
+        """Whose three pairs these are."""
+        return f"traveller {self.number}"
 
     @property
     def cell(self) -> str:
@@ -183,6 +192,7 @@ def travellers() -> list[Traveller]:
         income = records[0]["hinc"]
         out.append(
             Traveller(
+                number=int(records[0]["individual"]),
                 income=income,
                 tercile=CLASSES[int(np.searchsorted(thirds, income))],
                 party=records[0]["psize"],
@@ -206,19 +216,28 @@ def table_pairs(people: Sequence[Traveller]) -> tuple[Pair, ...]:
         for other in MODES:
             if other != t.chosen:
                 a, b = taken[t.cell][t.chosen], taken[t.cell][other]
-                rows.append(Pair(t.cell, t.chosen, other, None if a == b else a / (a + b)))
+                p = None if a == b else a / (a + b)
+                rows.append(Pair(t.cell, t.chosen, other, p, person=t.person))
     return tuple(rows)
 
 
 def linear_pairs(people: Sequence[Traveller]) -> tuple[Pair, ...]:
     """Rows for a linear policy: a traveller is a prompt, and nobody chose twice."""
-    return tuple(Pair(t.text, t.chosen, other) for t in people for other in MODES if other != t.chosen)
+    return tuple(
+        Pair(t.text, t.chosen, other, person=t.person)
+        for t in people
+        for other in MODES
+        if other != t.chosen
+    )
 
 
 def text_pairs(people: Sequence[Traveller]) -> tuple[Pair, ...]:
     """Rows for a language model: completions start with a space."""
     return tuple(
-        Pair(t.text, f" {t.chosen}", f" {other}") for t in people for other in MODES if other != t.chosen
+        Pair(t.text, f" {t.chosen}", f" {other}", person=t.person)
+        for t in people
+        for other in MODES
+        if other != t.chosen
     )
 
 

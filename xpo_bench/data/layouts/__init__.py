@@ -39,7 +39,7 @@ KNOWN = frozenset({*COLUMNS, *PASSED, *SCORE_NAMES}).union(
 )
 """Every column that any layout reads."""
 SPELT = "completion that spells a list of texts, used as it is"
-UNITS = frozenset({"source", "topic", "split"})
+UNITS = frozenset({"source", "topic", "split", "person"})
 """Names that may stand for a column that is something else as well."""
 FITTED = 100
 """First rows with all columns of a layout that are searched for one of its shape."""
@@ -218,7 +218,7 @@ def _mapped(rows: Numbered, layout: Layout, context: Context) -> Numbered:
     return out
 
 
-KEPT = ("split", "source", "topic", *SCORE_NAMES)
+KEPT = ("split", "source", "topic", "person", *SCORE_NAMES)
 """Columns that every layout hands on."""
 
 

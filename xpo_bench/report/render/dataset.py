@@ -1,4 +1,4 @@
-"""A run as tables to publish: one row per cell and one per point of a curve, as Hugging Face data sets.
+"""A run as tables to publish: a row per cell, per point of a curve and per item, as Hugging Face data sets.
 
 Tracebacks and directories stay at home: what a record says of them may name the machine. Of the environment a
 record holds an allow-list only (`runner.environment`).
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from xpo_bench.errors import UsageError
 from xpo_bench.report.curves import Curves
 from xpo_bench.report.records import Raw, Record, records_of
+from xpo_bench.runner.item_file import item_table
 from xpo_bench.runner.keys import canonical
 
 if TYPE_CHECKING:
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 Row = Mapping[str, object]
-TABLES = ("cells", "curves")
 TEXT, WHOLE, REAL = "string", "int64", "float64"
 CELL = {
     "key": TEXT,
@@ -48,23 +48,22 @@ CELL = {
     "created": TEXT,
 }
 """Columns of a cell before its metrics; `config`, `budget`, `options` and `packages` are JSON."""
-POINT = {"key": TEXT, "algorithm": TEXT, "config": TEXT, "task": TEXT, "seed": WHOLE, "step": WHOLE}
+WHOSE = {"key": TEXT, "algorithm": TEXT, "config": TEXT, "task": TEXT, "seed": WHOLE}
+"""Columns that say of which cell a point of a curve or an item is."""
+POINT = {**WHOSE, "step": WHOLE}
 """Columns of a point of a curve before its metrics."""
 
 
-def tables(records: Iterable[Raw | Record], curves: Curves) -> dict[str, pa.Table]:
-    """`cells` and `curves` as Arrow tables; a metric that does not apply, or never came, is null."""
+def tables(records: Iterable[Raw | Record], curves: Curves, run: Path) -> dict[str, pa.Table]:
+    """`cells`, `curves` and, where the run has them, `items` as Arrow tables.
+
+    A metric that does not apply, or never came, is null. `run` is the directory that items are read from.
+    """
     every = records_of(records)
     cells = [(_cell(r), r.metrics) for r in every]
     points: list[tuple[Row, Row]] = []
     for r in every:
-        whose = {
-            "key": r.key,
-            "algorithm": r.algorithm.name,
-            "config": canonical(r.algorithm.config),
-            "task": r.task.name,
-            "seed": r.seed,
-        }
+        whose = _whose(r)
         points += [
             (
                 whose | {"step": point["step"]},
@@ -72,25 +71,50 @@ def tables(records: Iterable[Raw | Record], curves: Curves) -> dict[str, pa.Tabl
             )
             for point in curves(r.key)
         ]
-    return {"cells": _table(CELL, cells), "curves": _table(POINT, points)}
+    found = {"cells": _table(CELL, cells), "curves": _table(POINT, points)}
+    items = _items(every, run)
+    return found if items is None else found | {"items": items}
 
 
-def datasets_of(records: Iterable[Raw | Record], curves: Curves) -> dict[str, Dataset]:
+def _whose(r: Record) -> Row:
+    return {
+        "key": r.key,
+        "algorithm": r.algorithm.name,
+        "config": canonical(r.algorithm.config),
+        "task": r.task.name,
+        "seed": r.seed,
+    }
+
+
+def _items(records: Sequence[Record], run: Path) -> pa.Table | None:
+    """The items of all cells, behind columns that say of which cell; None where none has any."""
+    import pyarrow as pa
+
+    found = []
+    for r in records:
+        table, whose = item_table(run, r.key), _whose(r)
+        if table is not None:
+            own = [pa.array([whose[name]] * table.num_rows, kind) for name, kind in WHOSE.items()]
+            found.append(pa.table([*own, *table.columns], [*WHOSE, *table.column_names]))
+    return pa.concat_tables(found) if found else None
+
+
+def datasets_of(records: Iterable[Raw | Record], curves: Curves, run: Path) -> dict[str, Dataset]:
     """The same as data sets; `push_to_hub(NAME, config_name="cells")` takes each."""
     from datasets import Dataset
 
-    return {name: Dataset(table) for name, table in tables(records, curves).items()}
+    return {name: Dataset(table) for name, table in tables(records, curves, run).items()}
 
 
-def export(root: Path, name: str, records: Iterable[Raw | Record], curves: Curves) -> list[Path]:
-    """Write `cells.parquet`, `curves.parquet` and a card that says what they are; the paths written.
+def export(root: Path, name: str, records: Iterable[Raw | Record], curves: Curves, run: Path) -> list[Path]:
+    """Write every table as a parquet file, and a card that says what they are; the paths written.
 
     Raises:
         UsageError: the directory cannot be written.
     """
     import pyarrow.parquet as pq
 
-    arrow = tables(records, curves)
+    arrow = tables(records, curves, run)
     try:
         root.mkdir(parents=True, exist_ok=True)
         for table, content in arrow.items():
@@ -104,12 +128,18 @@ def export(root: Path, name: str, records: Iterable[Raw | Record], curves: Curve
 
 
 def card(name: str, arrow: Mapping[str, pa.Table]) -> str:
-    """The data set's card, from whose head the hub learns of the two tables."""
+    """The data set's card, from whose head the hub learns of the tables."""
     from xpo_bench.report.render.markdown import escape
 
     configs = "".join(f"- config_name: {t}\n  data_files: {t}.parquet\n" for t in arrow)
     algorithms, tasks = (sorted(set(arrow["cells"][column].to_pylist())) for column in ("algorithm", "task"))
-    cells, points = (arrow[name].num_rows for name in TABLES)
+    cells, points = arrow["cells"].num_rows, arrow["curves"].num_rows
+    items = ""
+    if "items" in arrow:
+        items = (
+            f"- `items`: {arrow['items'].num_rows} rows, one per evaluated pair or example at the last "
+            "evaluation of a cell, with its log-ratios and who was right\n"
+        )
     return f"""---
 configs:
 {configs}tags:
@@ -121,7 +151,7 @@ configs:
 
 - `cells`: {cells} rows, one per algorithm, configuration, task and seed, with its final metrics
 - `curves`: {points} rows, one per evaluation, with the metrics at that step; `key` names the cell
-
+{items}
 Algorithms: {escape(", ".join(algorithms))}. Tasks: {escape(", ".join(tasks))}.
 
 A metric that does not apply, never came or is undefined is null. `config`, `budget`, `options` and `packages`

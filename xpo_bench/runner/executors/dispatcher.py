@@ -17,6 +17,7 @@ from xpo_bench.runner.executors.groups import CellBatch, parts_of
 from xpo_bench.runner.executors.in_process import CellTimeout, Finished, LocalExecutor
 from xpo_bench.runner.executors.placement import DevicePlacement, ExecutionConfig
 from xpo_bench.runner.plan import Cell
+from xpo_bench.train.items import Items
 
 if TYPE_CHECKING:
     from xpo_bench.runner.progress import Reporter
@@ -160,8 +161,9 @@ class Dispatcher(ABC):
             hook, key, more = content
             self.observe(hook, cell=_of_key(batch, key), **more)
         elif kind == "finished":
-            key, record, curve = content
-            self.finished(_of_key(batch, key), record, curve)
+            key, record, curve, items = content
+            known = None if items is None else Items.of_plain(items)
+            self.finished(_of_key(batch, key), record, curve, known)
         elif kind == "error":
             raise self.raised(content)
         elif kind == "done":

@@ -22,6 +22,7 @@ from xpo_bench.runner.plan import Cell
 from xpo_bench.runner.record import Curve, Error, Record, Status
 from xpo_bench.runner.recording import cell_record
 from xpo_bench.runner.task_setup import TaskSetup
+from xpo_bench.train.items import Items
 from xpo_bench.train.job import Outcome, Progress
 from xpo_bench.train.memory import is_out_of_memory
 from xpo_bench.train.trainer import GroupTrainer
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from xpo_bench.runner.executors.data_parallel import DataParallelGroup
     from xpo_bench.runner.executors.model_cache import LanguageModels
 
-Finished = Callable[[Cell, Record, Curve], None]
+Finished = Callable[[Cell, Record, Curve, Items | None], None]
 
 
 class LocalExecutor:
@@ -94,7 +95,7 @@ class LocalExecutor:
                 model=model,
                 environment=facts,
             )
-            self.finished(cell, record, outcome.curve)
+            self.finished(cell, record, outcome.curve, outcome.items)
 
     def _facts(self, batch: CellBatch) -> dict[str, object]:
         with one_thread():  # as the cells were run
@@ -117,7 +118,7 @@ class LocalExecutor:
                 model={"name": cell.setup.model.name},
                 environment=self._facts(batch),
             )
-            self.finished(cell, record, [])
+            self.finished(cell, record, [], None)
 
     def _train(self, batch: CellBatch) -> tuple[list[Outcome], Mapping[str, object]]:
         setup = batch.cells[0].setup

@@ -18,6 +18,7 @@ from xpo_bench.runner.executors.subprocesses import unsendable
 from xpo_bench.runner.plan import Cell
 from xpo_bench.runner.record import Curve, Record
 from xpo_bench.runner.task_setup import TaskSetup
+from xpo_bench.train.items import Items
 
 NEWS_S = 1.0
 """Seconds between the steps that a process reports."""
@@ -76,8 +77,8 @@ def work(
     def observe(hook: str, *, cell: Cell, **more: object) -> None:
         emit("observe", (hook, cell.key, more))
 
-    def finished(cell: Cell, record: Record, curve: Curve) -> None:
-        emit("finished", (cell.key, record, curve))
+    def finished(cell: Cell, record: Record, curve: Curve, items: Items | None) -> None:
+        emit("finished", (cell.key, record, curve, None if items is None else items.plain()))
 
     with environment.deterministic(bool(facts.get("deterministic"))):
         _work(batches, prints, device, rows, LocalExecutor(finished, step, observe, references, facts), emit)

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from typing import TypeAlias
 
 import numpy as np
 
 from xpo_bench.contract.examples import Example
+from xpo_bench.contract.metric import Array, WorldEvaluation
 from xpo_bench.metrics.accuracy import accuracy_of_halves
+from xpo_bench.metrics.attained import Reached
 from xpo_bench.metrics.curve import Curve
 from xpo_bench.metrics.regret import optimum_kl
 from xpo_bench.policy.base import Enumeration, Members, Notes, Policy, Snapshot
+from xpo_bench.train.evaluation.at_budgets import AtBudgets
 from xpo_bench.train.evaluation.eval_set import EvalSet, evaluate
 from xpo_bench.train.evaluation.exact import Enumerated, FinalPolicy, Tables, exhaustive
-from xpo_bench.train.evaluation.on_policy import OnPolicy
+from xpo_bench.train.evaluation.on_policy import OnPolicy, quarters
+from xpo_bench.train.evaluation.trail import Trail
+from xpo_bench.train.items import Items, joined
 from xpo_bench.train.job import Job
 from xpo_bench.train.reference import Scorer
 from xpo_bench.train.row_selection import Rows
@@ -23,8 +29,6 @@ from xpo_bench.train.run_block import RunBlock
 
 OnEvaluation: TypeAlias = Callable[[int, int, dict[str, float]], None]
 """(run, step, metrics): called at every evaluation point."""
-LM_HELDOUT_POINTS = 4
-"""On a language model the held-out set is scored at the start, at quarters of the run and at the end."""
 
 
 class Evaluator:
@@ -60,7 +64,12 @@ class Evaluator:
         self.heldout_set = (
             EvalSet.build(policy, heldout, truncate, score_initial) if self._seen(heldout) else None
         )
+        sets = {"train": self.eval_set, "heldout": self.heldout_set}
+        self.trails = {
+            name: Trail(name, present, along=name == "heldout") for name, present in sets.items() if present
+        }
         self.exact = _exact(policy, jobs)
+        self.world: WorldEvaluation | None = None
         self.on_policy: list[OnPolicy] = []
         if self.exact is None and isinstance(policy, Members):
             for r, job in enumerate(jobs):
@@ -68,8 +77,13 @@ class Evaluator:
                     self.on_policy.append(OnPolicy(model, job, policy.state_of(initial, r)))
         self.kl_strength = _kl_strengths(jobs)
         self.optimum_kl: np.ndarray | None = None
-        if self.kl_strength is not None and self.exact is not None:
-            self.optimum_kl = optimum_kl(self.exact.evaluation(), self.kl_strength)
+        initial = self.exact.evaluation() if self.exact else None
+        if self.kl_strength is not None and initial is not None:
+            self.optimum_kl = optimum_kl(initial, self.kl_strength)
+        stages, world = jobs[0].algorithm.stages(), jobs[0].dataset.world
+        self.at_budgets = AtBudgets(
+            all(stage.solve for stage in stages), world.beta if world else math.nan, initial
+        )
 
     def _seen(self, heldout: Sequence[Sequence[Example]]) -> bool:
         """Whether held-out metrics mean anything: a table knows nothing of prompts that it never saw."""
@@ -95,17 +109,19 @@ class Evaluator:
         """
         if flops is not None:
             self.flops[step] = flops
-        world = self.exact.evaluation() if self.exact else None
+        self.world = world = self.exact.evaluation() if self.exact else None
         sampled: dict[str, np.ndarray] = {}
         if self.on_policy and step in self.on_policy[0].points:
-            sampled = self._sampled(alive)
+            sampled = self._sampled(step, alive)
         if self.eval_set:
             # at step 0 the policy is the reference, whose scores are known
             found = evaluate(self.policy, self.eval_set, step, blocks, self.kl_strength, world, step == 0)
             self.curve.add(found, alive, sampled)
+            self.trails["train"].add(found, self.curve.recorded)
         if self.heldout_set and self._heldout_due(step):
             found = evaluate(self.policy, self.heldout_set, step, blocks, None, None, step == 0)
             self.heldout_curve.add(found, alive)
+            self.trails["heldout"].add(found, self.heldout_curve.recorded)
             if found.paired:
                 self.halves[step] = accuracy_of_halves(found)
         if self.on_evaluation and self.eval_set:
@@ -119,20 +135,20 @@ class Evaluator:
             if known is not None:
                 known.refer(self.policy if to_current else None)
 
-    def _sampled(self, alive: np.ndarray) -> dict[str, np.ndarray]:
+    def _sampled(self, step: int, alive: np.ndarray) -> dict[str, np.ndarray]:
         """What samples of every run tell, NaN for the diverged, shape (R,) each."""
         out: dict[str, np.ndarray] = {}
         assert isinstance(self.policy, Members)
         for r in np.flatnonzero(alive):
             with self.policy.member(int(r)):
-                for name, value in self.on_policy[r].measure().items():
+                for name, value in self.on_policy[r].measure(step).items():
                     out.setdefault(name, np.full(len(alive), np.nan))[r] = value
         return out
 
     def _heldout_due(self, step: int) -> bool:
         if self.policy.enumerable:
             return True
-        return step in {round(k * self.steps / LM_HELDOUT_POINTS) for k in range(LM_HELDOUT_POINTS + 1)}
+        return step in quarters(self.steps)
 
     # ---------------------------------------------------------------- the end
 
@@ -152,11 +168,43 @@ class Evaluator:
                     # "never" and "undefined" are results: the other metrics that do not apply are left out
                     elif name in ("collapse_step", "collapse_slope"):
                         out[r][prefix + name] = None
+        for name, values in self._at_budgets().items():
+            for r, value in enumerate(values):
+                if math.isfinite(value):
+                    out[r][name] = float(value)
         for metrics in out:
             own, heldout = metrics.get("reward_accuracy"), metrics.get("heldout_reward_accuracy")
             if own is not None and heldout is not None:
                 metrics["generalization_gap"] = own - heldout
         return out
+
+    def _at_budgets(self) -> dict[str, Array]:
+        """The metrics that are read where the paths meet a KL, shape (R,) each."""
+        if not self.eval_set:
+            return {}
+        history = self.curve.history()
+        out = self.at_budgets.attained(history, self.world) | self.at_budgets.win_rates(history)
+        if self.heldout_set:
+            found = self.at_budgets.accuracies(self._reached, self.heldout_curve.history())
+            out |= {f"heldout_{name}": values for name, values in found.items()}
+        return out
+
+    @cached_property
+    def _reached(self) -> Mapping[float, Reached]:
+        """Where the paths reach the budgets among the evaluations of held-out pairs; asked for at the end."""
+        if not self.eval_set or not self.heldout_set:
+            return {}
+        return self.at_budgets.reached(self.curve.history(), self.heldout_curve.history())
+
+    @cached_property
+    def _right_at(self) -> Mapping[str, Array]:
+        """Which held-out pairs were right there, shape (R, E) each."""
+        return self.trails["heldout"].at(self._reached) if "heldout" in self.trails else {}
+
+    def items(self, r: int) -> Items | None:
+        """What became of every evaluated item of one run at its last finite evaluation."""
+        parts = [trail.items(r, self._right_at if trail.along else {}) for trail in self.trails.values()]
+        return joined(parts) if parts else None
 
     def rows(self, r: int, losses: Mapping[int, np.ndarray]) -> list[dict[str, float | None]]:
         """The curve of one run: a row per finite evaluation, held-out metrics prefixed, losses if known."""
@@ -184,6 +232,9 @@ class Evaluator:
         notes: Notes = dict(self.curve.notes(r))
         if self.optimum_kl is not None and math.isfinite(self.optimum_kl[r]):
             notes["optimum_kl"] = float(self.optimum_kl[r])
+        budget = self.at_budgets.budget_kl
+        if budget is not None and math.isfinite(budget[r]):
+            notes["budget_kl"] = float(budget[r])
         if isinstance(self.exact, Enumerated):
             notes["kl"] = "exact"
         errors = self.curve.third_party.errors | {

@@ -16,6 +16,11 @@ GOLD_POINTS = (0, 0.05, 0.1, 0.2, 0.4, 0.7, 1)
 """Fractions of the steps at which a policy with a gold reward is sampled: most of the KL is early."""
 
 
+def quarters(steps: int) -> list[int]:
+    """The steps of a language model's run at which held-out pairs are scored: 0, its quarters, the last."""
+    return [round(k * steps / 4) for k in range(5)]
+
+
 class OnPolicy:
     """Samples of the policy while it trains: Monte Carlo KL, entropy, and the gold reward where it is known.
 
@@ -23,7 +28,8 @@ class OnPolicy:
     samples at two points then differ by the policy alone, and what is compared, such as the gold reward now
     and at step 0, has Var(a − b) = Var a + Var b − 2 Cov(a, b), far less than independent draws have.
 
-    Without a gold reward only the final policy is sampled.
+    A policy is sampled where held-out pairs are scored, so that accuracy is known at a KL: at the quarters of
+    the run. At step 0 its KL is 0, and nothing is sampled without a gold reward.
     """
 
     def __init__(self, policy: Sampling, job: Job, initial: Snapshot) -> None:
@@ -34,10 +40,11 @@ class OnPolicy:
         self.reference: np.ndarray | None = None
         self.notes: Notes = {}
         steps = job.budget.steps
-        gold = job.dataset.gold is not None
-        self.points = {round(fraction * steps) for fraction in GOLD_POINTS} if gold else {steps}
+        self.points = set(quarters(steps))
+        if job.dataset.gold is not None:
+            self.points |= {round(fraction * steps) for fraction in GOLD_POINTS}
 
-    def measure(self) -> dict[str, float]:
+    def measure(self, step: int) -> dict[str, float]:
         """Metrics of one point, of new samples.
 
         `kl` and `kl_se` (nats, clustered by prompt), `token_entropy` (nats per token), `sample_length`
@@ -45,6 +52,8 @@ class OnPolicy:
         the first call.
         """
         budget, job = self.job.budget, self.job
+        if step == 0 and job.dataset.gold is None:
+            return {"kl": 0.0}
         sampled = self.policy.sample(
             self.prompts,
             budget.kl_samples,
