@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from xpo_bench.cli.base import comma_names, guarded, main, print_json, say
 from xpo_bench.errors import UsageError
 
+if TYPE_CHECKING:
+    from xpo_bench.compare.document import Document
+    from xpo_bench.compare.matching import Match
+
 COMPARE_EXAMPLES = """\b
 Examples:
   xpo-bench compare results/runs/3f2a9c0d1b7e results/runs/90ab12cd34ef
   xpo-bench compare results/baselines/quick-cpu.json RUN --md compare.md
+  xpo-bench compare BASE NEW --match algorithm
   xpo-bench compare BASE NEW --margin kl=0.1
   xpo-bench compare --ab .venv-old .venv-new
   xpo-bench compare --ab main HEAD --algos dpo,kto --workloads table
@@ -39,6 +44,17 @@ AB = {
     multiple=True,
     metavar="METRIC=VALUE",
     help="How far a metric may move; docs/compare.md has the table.",
+)
+@click.option(
+    "--match",
+    type=click.Choice(["configuration", "algorithm"]),
+    help="What cells must share: all settings, or the names of algorithm, task and experiment; changed "
+    "settings are then named and their effect is judged.  [default: configuration]",
+)
+@click.option(
+    "--same-source",
+    is_flag=True,
+    help="An algorithm or a task whose source differs is undecided, whatever its numbers.",
 )
 @click.option(
     "--ab", is_flag=True, help="Measure the time of a training step of both on this machine, interleaved."
@@ -68,7 +84,15 @@ AB = {
 @click.option("--md", metavar="F", help="Write Markdown for a pull request; - is stdout.")
 @guarded
 def compare(
-    old: str, new: str, margin: tuple[str, ...], ab: bool, as_json: bool, md: str | None, **options: Any
+    old: str,
+    new: str,
+    margin: tuple[str, ...],
+    match: Match | None,
+    same_source: bool,
+    ab: bool,
+    as_json: bool,
+    md: str | None,
+    **options: Any,
 ) -> int:
     """Test whether NEW is worse than BASE, both run directories or baselines; with --ab, whether training is
     slower in NEW than in OLD, both virtual environments or git revisions.
@@ -82,27 +106,33 @@ def compare(
     if ab:
         from xpo_bench.cli.ab import run_ab
 
-        if margin:
-            raise UsageError("--margin: not with --ab, which has no margins")
+        for name, value in (("margin", margin), ("match", match), ("same-source", same_source)):
+            if value:
+                raise UsageError(f"--{name}: not with --ab, which compares installations and no records")
         given = {name: default if options[name] is None else options[name] for name, default in AB.items()}
         return run_ab(old, new, as_json=as_json, md=md, **given)  # type: ignore[arg-type]
     odd = [name for name, value in options.items() if value is not None]
     if odd:
         raise UsageError(f"--{odd[0]}: goes with --ab; two run directories are compared as they are")
-    return _records(Path(old), Path(new), margin, as_json, md)
+    document = _document(Path(old), Path(new), margin, match or "configuration", same_source)
+    return _show(document, as_json, md)
 
 
-def _records(old: Path, new: Path, margin: tuple[str, ...], as_json: bool, md: str | None) -> int:
+def _document(old: Path, new: Path, margin: tuple[str, ...], match: Match, same_source: bool) -> Document:
     from xpo_bench.compare.baselines import read
     from xpo_bench.compare.margins import with_changes
     from xpo_bench.compare.regressions import find_regressions
-    from xpo_bench.compare.tables import markdown, print_page, regression_page
 
     margins = with_changes(margin)
     base, other = read(old), read(new)
     for line in (*base.damaged, *other.damaged):
         say(f"left out: {line}")
-    document = find_regressions(base, other, margins)
+    return find_regressions(base, other, margins, match=match, same_source=same_source)
+
+
+def _show(document: Document, as_json: bool, md: str | None) -> int:
+    from xpo_bench.compare.tables import markdown, print_page, regression_page
+
     if md is not None and md != "-":
         _write(Path(md), markdown(regression_page(document)).encode(), "--md")
     if as_json:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path, PurePath
-from typing import Any, TypedDict
+from typing import Any, Literal, TypedDict
 
 from xpo_bench.contract.settings import Budget
 from xpo_bench.errors import UsageError
@@ -48,7 +48,8 @@ class Cell:
     Attributes:
         identity: all that two cells must share to be the same cell of two runs; the seed, the data and
             versions apart. platform: all that they must share for the same bits.
-        version: distribution and version of the algorithm. data: fingerprint of the data.
+        version: distribution and version of the algorithm. sources: digests of the sources of the algorithm
+            and of the task, None where the record is older than them. data: fingerprint of the data.
         metrics: name -> value; None where it is undefined.
     """
 
@@ -61,6 +62,7 @@ class Cell:
     identity: Tree
     platform: Mapping[str, str | None]
     version: str
+    sources: Mapping[Literal["algorithm", "task"], str | None]
     task_version: int | None
     data: str | None
     expected_divergence: bool
@@ -78,12 +80,18 @@ class Document(TypedDict):
 
 @dataclass
 class Baseline:
-    """Records with their curves by key. `damaged`: the files that were left out, and why."""
+    """Records with their curves by key.
+
+    Attributes:
+        records: of equal settings and seed the last one counts. damaged: the files that were left out, and
+            why. superseded: records that were left out since a later command measured their cells again.
+    """
 
     name: str
     records: Sequence[Tree]
     curves: Mapping[str, Curve] = field(default_factory=dict)
     damaged: list[str] = field(default_factory=list)
+    superseded: int = 0
 
     @cached_property
     def all_cells(self) -> list[Cell]:
@@ -113,9 +121,20 @@ def read(path: Path) -> Baseline:
 def _from_run(path: Path) -> Baseline:
     store = Store.existing(path)
     # Trials of a search are no results: more comparisons would only cost power after Holm's correction.
-    records = [r for r in store.records() if part(r, "protocol").get("role") != "trial"]
+    found = [r for r in store.records() if part(r, "protocol").get("role") != "trial"]
     damaged = [f"{file}: {why}" for file, why in store.damaged.items()]
-    return Baseline(str(path), records, _curves(path, records), damaged)
+    records = _latest(found, [cell["key"] for cell in store.read_run().get("plan", [])])
+    return Baseline(str(path), records, _curves(path, records), damaged, len(found) - len(records))
+
+
+def _latest(records: Sequence[Tree], planned: Sequence[str]) -> list[Tree]:
+    """The records without those whose settings and seed a later command ran again, from another source."""
+    place = {key: number for number, key in enumerate(planned)}
+    last: dict[tuple[str, int], Tree] = {}
+    for record in sorted(records, key=lambda r: place.get(r["key"], -1)):
+        last[canonical(cell_of(record).identity), record["seed"]] = record
+    kept = {record["key"] for record in last.values()}
+    return [record for record in records if record["key"] in kept]
 
 
 def _curves(root: Path, records: Iterable[Tree]) -> dict[str, Curve]:
@@ -189,9 +208,14 @@ def _kept(record: Tree) -> dict[str, Any]:
     # A whitelist: paths, tracebacks and variables of a machine do not belong into a committed file.
     return {
         **{name: record.get(name) for name in ("key", "status", "seed", "experiment", "train", "metrics")},
-        "algorithm": {name: algorithm.get(name) for name in ("name", "config", "distribution", "version")},
+        "algorithm": {
+            name: algorithm.get(name) for name in ("name", "config", "distribution", "version", "source")
+        },
         "task": {
-            **{name: task.get(name) for name in ("name", "version", "budget", "expected_divergence")},
+            **{
+                name: task.get(name)
+                for name in ("name", "version", "budget", "expected_divergence", "source")
+            },
             "options": _without_paths(part(task, "options")),
             "data": {"fingerprint": part(task, "data").get("fingerprint")},
             "model": {"name": _model(task)},
@@ -226,6 +250,7 @@ def cell_of(record: Tree) -> Cell:
         platform={name: environment.get(name) for name in MACHINE}
         | {name: packages.get(name) for name in NUMERIC},
         version=f"{algorithm.get('distribution')} {algorithm.get('version')}",
+        sources={"algorithm": algorithm.get("source"), "task": task.get("source")},
         task_version=task.get("version"),
         data=part(task, "data").get("fingerprint"),
         expected_divergence=bool(task.get("expected_divergence")),

@@ -5,13 +5,15 @@ from __future__ import annotations
 import statistics
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, TypedDict
+from typing import Literal
 
 from scipy.stats import trim_mean
 
 from xpo_bench.compare.baselines import CURVES, Baseline, Cell, Curve
-from xpo_bench.compare.margins import Margin
+from xpo_bench.compare.document import CellRow, MetricTest, PathRow, Throughput
+from xpo_bench.compare.matching import Pairing, Seeds
 from xpo_bench.compare.verdicts import Verdict, worst
+from xpo_bench.metrics.margins import Margin
 from xpo_bench.metrics.registry import better
 from xpo_bench.report.records import COUNTED
 from xpo_bench.report.runs import canonical
@@ -21,67 +23,18 @@ PATH_FRACTION = 0.2
 """Fraction of the points of a curve beyond the margin from which on the curve differs."""
 NAMED_SEEDS = 3
 """Changes of status that are named; one line has to hold them."""
+CLOCKED = {"pairs_per_s", "tokens_per_s", "overhead", "prepare_s", "peak_memory_mb", "mfu"}
+"""Metrics of the machine, which differ between runs that are the same."""
 
-Seeds = Mapping[int, Cell]
 Margins = Mapping[str, Margin]
-
-
-class Labelled(TypedDict):
-    """The cell that a row of the document is about."""
-
-    cell: str
-    algorithm: str
-    task: str
-    experiment: str | None
-
-
-class Throughput(TypedDict):
-    """Median training pairs per second."""
-
-    base: float
-    new: float
-
-
-class PathRow(TypedDict):
-    """Where a curve differs: at which fraction of its points, and from which step on."""
-
-    metric: str
-    points: int
-    share: float
-    step: int
-
-
-class CellRow(Labelled, total=False):
-    """One cell in the document; the parts after `reasons` are there where it could be compared."""
-
-    seeds: int
-    verdict: Verdict
-    reasons: list[str]
-    throughput: Throughput | None
-    one_platform: bool
-    identical: bool
-    paths: list[PathRow]
-
-
-class MetricTest(Labelled, total=False):
-    """The test of one metric of one cell; p_holm and verdict follow once every test is known."""
-
-    metric: str
-    better: str | None
-    base: float
-    difference: float
-    ci95: list[float] | None
-    iqm: float
-    margin: float
-    p: float | None
-    n: int
-    p_holm: float
-    verdict: Verdict
 
 
 @dataclass(frozen=True)
 class Moves:
-    """A metric over the common seeds: the base's mean, and new minus base of every seed that has it twice."""
+    """A metric over runs: the base's mean, and new minus base of every seed that has it twice.
+
+    Seeds that change nothing are one run and stand once.
+    """
 
     base: float
     differences: Sequence[float]
@@ -95,6 +48,11 @@ class Compared:
     moves: dict[str, Moves] = field(default_factory=dict)
     tests: list[MetricTest] = field(default_factory=list)
 
+    @property
+    def exact(self) -> bool:
+        """Whether several seeds gave one run."""
+        return self.row.get("runs") == 1 < self.row["seeds"]
+
     def find(self, verdict: Verdict, reason: str) -> Compared:
         """Add a reason; the verdict becomes the worse of the two."""
         self.row["reasons"].append(reason)
@@ -102,28 +60,32 @@ class Compared:
         return self
 
 
-def unjudged(name: str, cell: Cell, seeds: int) -> Compared:
+def unjudged(pairing: Pairing) -> Compared:
     """A cell of the document before anything was found."""
+    cell = pairing.first
     return Compared(
         {
-            "cell": name,
+            "cell": pairing.name,
             "algorithm": cell.algorithm,
             "task": cell.task,
             "experiment": cell.experiment,
-            "seeds": seeds,
+            "seeds": len(pairing.before.keys() & pairing.after.keys()),
             "verdict": "same",
             "reasons": [],
+            "changes": list(pairing.changes),
+            "sources": [],
         }
     )
 
 
-def compare_seeds(before: Seeds, after: Seeds, base: Baseline, new: Baseline, margins: Margins) -> Compared:
+def compare_seeds(pairing: Pairing, base: Baseline, new: Baseline, margins: Margins) -> Compared:
     """Judge the cell as such, and test every metric of it if any number differs."""
-    first = next(iter(before.values()))
+    before, after = pairing.before, pairing.after
     seeds = sorted(before.keys() & after.keys())
-    found = unjudged(canonical(first.identity), first, len(seeds))
+    found = unjudged(pairing)
     if not seeds:
         return found.find("undecided", f"no seed in common ({_list(before)} and {_list(after)})")
+    found.row["sources"] = _changed_sources(before, after, seeds)
     if gone := before.keys() - after.keys():
         found.find("undecided", f"seed {_list(gone)} is missing from the new run")
     if reason := _incomparable(before, after, seeds):
@@ -135,6 +97,16 @@ def compare_seeds(before: Seeds, after: Seeds, base: Baseline, new: Baseline, ma
     if not both:
         return found if worse else found.find("undecided", "no cell is ok in both runs")
     return _metrics(found, {s: (before[s], after[s]) for s in both}, base, new, margins)
+
+
+def _changed_sources(before: Seeds, after: Seeds, seeds: Iterable[int]) -> list[str]:
+    """What of a cell has another source in the new run; a record without a digest tells of no change."""
+    pairs = [(before[s].sources, after[s].sources) for s in seeds]
+    return [
+        part
+        for part in ("algorithm", "task")
+        if any(None is not a[part] != b[part] is not None for a, b in pairs)
+    ]
 
 
 def _incomparable(before: Seeds, after: Seeds, seeds: Iterable[int]) -> str | None:
@@ -169,19 +141,38 @@ def _metrics(found: Compared, pairs: Pairs, base: Baseline, new: Baseline, margi
         found.find("undecided", f"{_list(lost)}: not in the new run")
     row = found.row
     row["throughput"] = _throughput(pairs)
+    pairs = _runs(pairs)
+    row["runs"] = len(pairs)
     row["one_platform"] = all(a.platform == b.platform for a, b in pairs.values())
     found.moves = {name: moves for name in margins if (moves := _moves(name, pairs))}
     row["identical"] = not any(any(moves.differences) for moves in found.moves.values())
     if row["identical"]:
         return found
-    found.tests = [_test(row, name, moves, margins[name]) for name, moves in found.moves.items()]
+    found.tests = [_test(found, name, moves, margins[name]) for name, moves in found.moves.items()]
+    if row["changes"]:  # another way to the same end is what a setting is changed for
+        return found
     row["paths"] = [
-        path for name in CURVES if name in margins and (path := _path(name, pairs, base, new, margins[name]))
+        path
+        for name in CURVES
+        if name in margins and (path := _path(name, pairs, base, new, margins[name], found.exact))
     ]
     for path in row["paths"]:
         if path["share"] >= PATH_FRACTION:
             found.find("undecided", f"the curve of {path['metric']} differs from step {path['step']} on")
     return found
+
+
+def _runs(pairs: Pairs) -> Pairs:
+    """The seeds that differ in anything: runs whose data and numbers are equal are one run."""
+    first: dict[str, int] = {}
+    for seed, (a, b) in pairs.items():
+        first.setdefault(canonical([_content(a), _content(b)]), seed)
+    return {seed: pairs[seed] for seed in first.values()}
+
+
+def _content(cell: Cell) -> tuple[object, ...]:
+    measured = {name: value for name, value in cell.metrics.items() if name not in CLOCKED}
+    return cell.data, cell.status, measured
 
 
 def _moves(metric: str, pairs: Pairs) -> Moves | None:
@@ -190,26 +181,34 @@ def _moves(metric: str, pairs: Pairs) -> Moves | None:
     return Moves(statistics.fmean(a for a, _ in known), [b - a for a, b in known]) if known else None
 
 
-def _test(row: CellRow, metric: str, moves: Moves, margin: Margin) -> MetricTest:
-    found = difference(moves.differences, better(metric))
+def _test(cell: Compared, metric: str, moves: Moves, margin: Margin) -> MetricTest:
+    side, row = better(metric), cell.row
+    found = difference(moves.differences, side)
+    informative = bool(row["changes"]) and side is None
+    # A family of tests holds what can differ: differences that are 0 to the last bit would only cost power.
+    tested = any(moves.differences) and not informative
     return {
         "cell": row["cell"],
         "algorithm": row["algorithm"],
         "task": row["task"],
         "experiment": row["experiment"],
         "metric": metric,
-        "better": better(metric),
+        "better": side,
         "base": moves.base,
         "difference": found.mean,
         "ci95": None if found.low is None or found.high is None else [found.low, found.high],
         "iqm": float(trim_mean(moves.differences, 0.25)),
         "margin": margin.at(moves.base),
-        "p": found.p,
+        "p": found.p if tested else None,
         "n": found.n,
+        "exact": cell.exact,
+        "informative": informative,
     }
 
 
-def _path(metric: str, pairs: Pairs, base: Baseline, new: Baseline, margin: Margin) -> PathRow | None:
+def _path(
+    metric: str, pairs: Pairs, base: Baseline, new: Baseline, margin: Margin, exact: bool
+) -> PathRow | None:
     """Where the curves of a metric differ significantly and by more than the margin; None where nowhere."""
     curves = [
         (_by_step(base.curves.get(a.key, []), metric), _by_step(new.curves.get(b.key, []), metric))
@@ -222,13 +221,14 @@ def _path(metric: str, pairs: Pairs, base: Baseline, new: Baseline, margin: Marg
             (a, b) for old, later in curves if (a := old[step]) is not None and (b := later[step]) is not None
         ]
         # Every run starts at the reference, so that step 0 says nothing; one seed has no spread.
-        if len(known) < 2 or step == 0:
+        if len(known) < (1 if exact else 2) or step == 0:
             continue
         points += 1
         found = difference([b - a for a, b in known], None)
         allowed = margin.at(statistics.fmean(a for a, _ in known))
         # Bonferroni over the points of this curve; the verdict over metrics is corrected elsewhere.
-        if abs(found.mean) > allowed and found.p is not None and found.p * len(steps) < ALPHA:
+        sure = exact or (found.p is not None and found.p * len(steps) < ALPHA)
+        if abs(found.mean) > allowed and sure:
             beyond.append(step)
     if not beyond:
         return None

@@ -1,56 +1,51 @@
-"""How far a metric may move before that is a change: declared margins, one table for all comparisons."""
+"""The metrics that a comparison of two runs judges, each with its declared margin."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 
 from xpo_bench.errors import UsageError, unknown
+from xpo_bench.metrics.margins import Margin, margin_of
 
+JUDGED = (
+    "attained",
+    "attained_at_0.3",
+    "attained_at_1",
+    "attained_at_3",
+    "reward_accuracy",
+    "ranking_accuracy",
+    "ranking_accuracy_avg",
+    "accuracy_lc",
+    "heldout_reward_accuracy",
+    "heldout_accuracy_lc",
+    "heldout_accuracy_at_0.3",
+    "heldout_accuracy_at_1",
+    "heldout_accuracy_at_3",
+    "win_rate",
+    "win_rate_at_0.3",
+    "win_rate_at_1",
+    "win_rate_at_3",
+    "calibration_error",
+    "brier",
+    "collapsed",
+    "displaced_fraction",
+    "unseen_mass",
+    "gold_reward",
+    "gold_gain",
+    "regret",
+    "frontier_gap",
+    "kl",
+    "kl_forward",
+    "chosen_logp",
+    "rejected_logp",
+    "forget_logp",
+    "retain_logp",
+)
+"""Metrics that a comparison of two runs judges. Those that are neither better higher nor lower are judged
+both ways: a run that ends elsewhere has changed. What the clock decides is judged by `compare --ab` alone."""
 
-@dataclass(frozen=True)
-class Margin:
-    """Half the width of equality: `absolute`, in the metric's unit, plus `relative` times the base."""
-
-    absolute: float
-    relative: float = 0.0
-
-    def at(self, base: float) -> float:
-        return self.absolute + self.relative * abs(base)
-
-
-SHARE = Margin(0.02)
-"""Two pairs in a hundred: what one of the usual 64 held-out pairs makes, and a little."""
-REWARD = Margin(0.02, 0.05)
-NATS = Margin(0.05, 0.05)
-
-MARGINS: Mapping[str, Margin] = {
-    "reward_accuracy": SHARE,
-    "ranking_accuracy": SHARE,
-    "ranking_accuracy_avg": SHARE,
-    "accuracy_lc": SHARE,
-    "heldout_reward_accuracy": SHARE,
-    "heldout_accuracy_lc": SHARE,
-    "win_rate": SHARE,
-    "calibration_error": SHARE,
-    "brier": SHARE,
-    "collapsed": SHARE,
-    "displaced_fraction": SHARE,
-    "unseen_mass": SHARE,
-    "gold_reward": REWARD,
-    "gold_gain": REWARD,
-    "regret": REWARD,
-    "frontier_gap": REWARD,
-    "kl": NATS,
-    "kl_forward": NATS,
-    "chosen_logp": NATS,
-    "rejected_logp": NATS,
-    "forget_logp": NATS,
-    "retain_logp": NATS,
-}
-"""Metrics that are judged. Those that are neither better higher nor lower are judged both ways: a run that
-ends elsewhere has changed. What depends on the clock is judged by `compare --ab` alone."""
+MARGINS: Mapping[str, Margin] = {name: margin for name in JUDGED if (margin := margin_of(name))}
 
 
 def with_changes(words: Iterable[str]) -> dict[str, Margin]:

@@ -11,80 +11,64 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
-from typing import Literal, TypedDict
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from scipy.stats import trim_mean
 
 from xpo_bench.compare.baselines import Baseline, Cell
 from xpo_bench.compare.cell_tests import (
-    CellRow,
     Compared,
     Margins,
-    MetricTest,
-    Seeds,
     compare_seeds,
     unjudged,
 )
+from xpo_bench.compare.document import AlgorithmTest, CellRow, Document, MetricTest, RunAbout, SourceChange
 from xpo_bench.compare.margins import MARGINS
-from xpo_bench.compare.verdicts import QUARTER, SEEDS, TASKS, Verdict, judge, worst
+from xpo_bench.compare.matching import Match, Pairing, pair_cells
+from xpo_bench.compare.verdicts import QUARTER, SEEDS, TASKS, Verdict, judge, judge_exact, worst
 from xpo_bench.metrics.registry import better
 from xpo_bench.runner.store import SCHEMA
 from xpo_bench.statistics import ALPHA, Difference, holm, sign_flip
 
-HEADLINES = ("frontier_gap", "gold_gain", "heldout_reward_accuracy", "reward_accuracy", "regret")
-"""The metric that stands for a task in the test over tasks: the first that it has."""
+HEADLINES = (
+    "attained_at_1",
+    "attained",
+    "gold_reward",
+    "gold_gain",
+    "win_rate",
+    "heldout_reward_accuracy",
+    "reward_accuracy",
+)
+"""The metric that stands for a task in the test over tasks: the first that it has in both runs."""
 
 
-class RunAbout(TypedDict):
-    """One of the two runs."""
-
-    name: str
-    cells: int
-    versions: list[str]
-    left_out: list[str]
-
-
-class AlgorithmTest(TypedDict, total=False):
-    """The sign-flip test of one algorithm over tasks, in margins; above 0 is worse."""
-
-    algorithm: str
-    tasks: int
-    seeds: int
-    mean: float | None
-    iqm: float | None
-    p: float | None
-    p_holm: float
-    verdict: Verdict
-
-
-class Document(TypedDict):
-    """What `xpo-bench compare --json` prints."""
-
-    schema: int
-    verdict: Literal["regression", "undecided", "pass"]
-    base: RunAbout
-    new: RunAbout
-    platforms: list[str]
-    comparisons: int
-    cells: list[CellRow]
-    tests: list[MetricTest]
-    algorithms: list[AlgorithmTest]
-
-
-def find_regressions(base: Baseline, new: Baseline, margins: Margins = MARGINS, seed: int = 0) -> Document:
+def find_regressions(
+    base: Baseline,
+    new: Baseline,
+    margins: Margins = MARGINS,
+    *,
+    match: Match = "configuration",
+    same_source: bool = False,
+    seed: int = 0,
+) -> Document:
     """The document of a comparison.
 
     Args:
+        match: `configuration` compares cells of equal settings. `algorithm` also compares an algorithm under
+            changed settings, which are named; metrics with no better side then decide nothing.
+        same_source: an algorithm or a task of another source is undecided, whatever its numbers.
         seed: of the draws of signs, where there are too many to try all.
 
     Returns:
-        `verdict` (`pass`, `regression` or `undecided`); `cells`, one per algorithm x task with its verdict
-        and what is wrong with it; `tests`, one per metric of them; `algorithms`, the tests over tasks;
-        `comparisons`, how many p-values were corrected for; `platforms`, what differs between the machines.
+        `verdict` (`pass`, `regression` or `undecided`); `cells`, one per algorithm x task with its verdict,
+        what was changed and what is wrong with it; `tests`, one per metric of them; `algorithms`, the tests
+        over tasks; `comparisons`, how many p-values were corrected for; `platforms`, what differs between
+        the machines; `sources`, the plugins whose source differs, and `unknown_sources`, how many cells have
+        a record that is older than digests of sources.
     """
-    cells = _cells(base, new, margins)
+    pairings = pair_cells(base, new, match)
+    cells = [_compared(pairing, base, new, margins, same_source) for pairing in pairings]
     tests = [test for cell in cells for test in cell.tests]
     algorithms = _algorithms([c for c in cells if c.moves], margins, np.random.default_rng(seed))
     _correct(tests, algorithms)
@@ -95,12 +79,16 @@ def find_regressions(base: Baseline, new: Baseline, margins: Margins = MARGINS, 
     for cell in cells:
         cell.row["verdict"] = worst([*(test["verdict"] for test in cell.tests), cell.row["verdict"]])
     every = {cell.row["verdict"] for cell in cells} | {row["verdict"] for row in algorithms}
+    both = [pairing for pairing in pairings if pairing.before and pairing.after]
     return {
         "schema": SCHEMA,
         "verdict": "regression" if "regression" in every else "undecided" if "undecided" in every else "pass",
+        "match": match,
         "base": _about(base),
         "new": _about(new),
         "platforms": _platforms(base.all_cells, new.all_cells),
+        "sources": _sources(both, [cell.row for cell in cells]),
+        "unknown_sources": sum(map(_lacks_source, both)),
         "comparisons": sum(p is not None for p in _p_values(tests, algorithms)),
         "cells": [cell.row for cell in cells],
         "tests": tests,
@@ -109,50 +97,52 @@ def find_regressions(base: Baseline, new: Baseline, margins: Margins = MARGINS, 
 
 
 def _about(run: Baseline) -> RunAbout:
-    versions = sorted({cell.version for cell in run.all_cells})
-    return {"name": run.name, "cells": len(run.records), "versions": versions, "left_out": run.damaged}
+    return {
+        "name": run.name,
+        "cells": len(run.records),
+        "versions": _versions(run.all_cells),
+        "left_out": run.damaged,
+        "superseded": run.superseded,
+    }
 
 
-def _cells(base: Baseline, new: Baseline, margins: Margins) -> list[Compared]:
-    """Every cell of either run, in the order of identities."""
-    before, after = base.cells(), new.cells()
-    out = []
-    for name in sorted(before.keys() | after.keys()):
-        if name in before and name in after:
-            out.append(compare_seeds(before[name], after[name], base, new, margins))
-        elif name in before:
-            out.append(_missing(name, before, after))
-        elif not _twins(after[name], before, after):  # with a twin, the twin's row names the difference
-            first = next(iter(after[name].values()))
-            out.append(unjudged(name, first, 0).find("same", "new: nothing to compare with"))
-    return out
+def _versions(cells: Iterable[Cell]) -> list[str]:
+    return sorted({cell.version for cell in cells})
 
 
-def _missing(name: str, before: Mapping[str, Seeds], after: Mapping[str, Seeds]) -> Compared:
-    """A cell that the new run lacks; one there under other settings is named by the first that differs."""
-    first = next(iter(before[name].values()))
-    twins = _twins(before[name], after, before)
-    reason = "missing from the new run"
-    if len(twins) == 1:
-        reason = f"cannot be compared: {_first_difference(first.identity, twins[0].identity)}"
-    return unjudged(name, first, 0).find("undecided", reason)
+def _compared(
+    pairing: Pairing, base: Baseline, new: Baseline, margins: Margins, same_source: bool
+) -> Compared:
+    """A row of the document; what only the new run has is told and decides nothing."""
+    if pairing.missing:
+        return unjudged(pairing).find("undecided", pairing.missing)
+    if not pairing.before:
+        return unjudged(pairing).find("same", "new: nothing to compare with")
+    found = compare_seeds(pairing, base, new, margins)
+    if same_source and found.row["sources"]:
+        found.find("undecided", f"another source of the {' and of the '.join(found.row['sources'])}")
+    return found
 
 
-def _twins(seeds: Seeds, others: Mapping[str, Seeds], own: Mapping[str, Seeds]) -> list[Cell]:
-    """Cells that only the other run has, of the same algorithm, task and experiment."""
-    cell = next(iter(seeds.values()))
-    candidates = [next(iter(found.values())) for name, found in others.items() if name not in own]
-    wanted = (cell.algorithm, cell.task, cell.experiment)
-    return [c for c in candidates if (c.algorithm, c.task, c.experiment) == wanted]
+def _sources(pairings: Sequence[Pairing], rows: Sequence[CellRow]) -> list[SourceChange]:
+    """Every algorithm and task with another source, once, in the order of names."""
+    changed = {row["cell"]: row["sources"] for row in rows}
+    out: dict[tuple[str, str], SourceChange] = {}
+    for kind in ("algorithm", "task"):
+        for pairing in pairings:
+            name = pairing.first.algorithm if kind == "algorithm" else pairing.first.task
+            if kind in changed[pairing.name] and (kind, name) not in out:
+                old, new = _versions(pairing.before.values()), _versions(pairing.after.values())
+                out[kind, name] = {"kind": kind, "name": name, "base": old, "new": new}
+    return [out[place] for place in sorted(out)]
 
 
-def _first_difference(a: object, b: object, at: str = "") -> str:
-    """The first setting that differs, `budget.steps 200 → 300`."""
-    if isinstance(a, Mapping) and isinstance(b, Mapping):
-        for name in sorted(a.keys() | b.keys()):
-            if a.get(name) != b.get(name):
-                return _first_difference(a.get(name), b.get(name), f"{at}.{name}" if at else name)
-    return f"{at} {a} → {b}"
+def _lacks_source(pairing: Pairing) -> bool:
+    return any(
+        cell.sources["algorithm"] is None
+        for side in (pairing.before, pairing.after)
+        for cell in side.values()
+    )
 
 
 # --------------------------------------------------------------------------- an algorithm over tasks
@@ -184,7 +174,8 @@ def _over_tasks(
         scale = margins[metric].at(moves.base) or math.inf
         values += [sign * d / scale for d in moves.differences]
         tasks.add((cell.row["task"], cell.row["experiment"]))
-        seeds.append(len(moves.differences))
+        # A task on which seeds change nothing has one run, however many seeds it is given.
+        seeds.append(cell.row["seeds"] if cell.exact else len(moves.differences))
     enough = len(tasks) >= TASKS and min(seeds, default=0) >= SEEDS
     return {
         "algorithm": name,
@@ -219,6 +210,10 @@ def _metric_verdict(row: MetricTest) -> Verdict:
     low, high = row["ci95"] or (None, None)
     if row["difference"] == 0 and low == high:
         return "same"
+    if row["informative"]:
+        return "moved" if abs(row["difference"]) > row["margin"] else "equivalent"
+    if row["exact"]:
+        return judge_exact(row["metric"], row["difference"], row["margin"], row["better"])
     found = Difference(row["difference"], low, high, row["p"], row["n"])
     return judge(found, row["margin"], row["better"], row.get("p_holm"))
 

@@ -7,8 +7,17 @@ from dataclasses import dataclass
 
 from rich.console import Console
 
-from xpo_bench.compare.cell_tests import CellRow, Labelled, MetricTest, Throughput
-from xpo_bench.compare.regressions import AlgorithmTest, Document, RunAbout
+from xpo_bench.compare.document import (
+    AlgorithmTest,
+    CellRow,
+    Document,
+    Labelled,
+    MetricTest,
+    RunAbout,
+    SourceChange,
+    Throughput,
+)
+from xpo_bench.compare.matching import sentence
 from xpo_bench.compare.speed.pairs import Side
 from xpo_bench.compare.speed.ratio_test import SLOWER, UNDERPOWERED, Ratio
 from xpo_bench.compare.speed.rule import RatioDocument, RatioRow, SideAbout
@@ -118,15 +127,20 @@ def _metric_verdict(row: MetricTest) -> str:
 
 
 def _reason(cell: CellRow, tests: Sequence[MetricTest]) -> str:
-    """Why a cell has its verdict."""
-    if cell["reasons"]:
-        return clean("; ".join(cell["reasons"]))
+    """What was changed, and why a cell has its verdict."""
+    why = "; ".join(cell["reasons"]) or _evidence(cell, tests)
+    changes = sentence(cell["changes"])
+    # What cannot be compared names its settings itself.
+    return clean(f"{changes}: {why}" if changes and changes not in why else why)
+
+
+def _evidence(cell: CellRow, tests: Sequence[MetricTest]) -> str:
     if cell.get("identical"):
         return "every bit the same"
     if cell["verdict"] == "equivalent":
         return "within margins"
     own = [t["metric"] for t in tests if t["cell"] == cell["cell"] and t["verdict"] == cell["verdict"]]
-    return clean(", ".join(own[:NAMED_METRICS]) + (", ..." if len(own) > NAMED_METRICS else ""))
+    return ", ".join(own[:NAMED_METRICS]) + (", ..." if len(own) > NAMED_METRICS else "")
 
 
 def _throughput(found: Throughput | None) -> str:
@@ -142,6 +156,7 @@ def _regression_lines(document: Document) -> list[str]:
     if document["platforms"]:
         differences = "; ".join(document["platforms"])
         out.append(f"Other machines or versions, so that no bits are compared: {differences}.")
+    out += [*_source_lines(document), *_setting_lines(document)]
     if document["comparisons"]:
         out.append(
             f"{_comparisons(document['comparisons'])}, p-values corrected for all of them (Holm). "
@@ -149,12 +164,43 @@ def _regression_lines(document: Document) -> list[str]:
             "a metric with no preferred direction counts as one when it moves as far either way. "
             "Equivalent means that the 95 % interval over seeds lies within the margin."
         )
+    if any(test["exact"] for test in document["tests"]):
+        out.append(
+            "Where all seeds gave one run, nothing in it is random: the change is exact, and the margin "
+            "alone decides. On held-out items one run beyond the margin decides nothing."
+        )
     out += map(_over_tasks, document["algorithms"])
     out.append(
         "pairs/s decides nothing, because seconds of two days do not compare; "
         "`xpo-bench compare --ab OLD NEW` measures both, interleaved."
     )
     return out
+
+
+def _source_lines(document: Document) -> list[str]:
+    """Which plugins have another source, and for how many cells that cannot be told."""
+    named = [clean(f"{s['kind']} {s['name']} ({_versions(s)})") for s in document["sources"]]
+    out = [f"Another source than in the base: {', '.join(named)}."] if named else []
+    if n := document["unknown_sources"]:
+        out.append(f"{n} of the compared cells have records without a digest of their plugin's source.")
+    return out
+
+
+def _versions(source: SourceChange) -> str:
+    old, new = ", ".join(source["base"]), ", ".join(source["new"])
+    return f"{old}, as before" if old == new else f"{old} → {new}"
+
+
+def _setting_lines(document: Document) -> list[str]:
+    """How cells of changed settings are treated."""
+    if not any(cell["changes"] for cell in document["cells"]):
+        return []
+    if document["match"] == "configuration":
+        return ["`--match algorithm` judges the effect of changed settings."]
+    return [
+        "Where a setting was changed, metrics with no preferred direction are shown as moved beyond their "
+        "margin and decide nothing; the others are judged as everywhere."
+    ]
 
 
 def _over_tasks(row: AlgorithmTest) -> str:
@@ -169,7 +215,8 @@ def _over_tasks(row: AlgorithmTest) -> str:
 
 def _run(run: RunAbout) -> str:
     left = f"; {len(run['left_out'])} files left out, incomplete or corrupt" if run["left_out"] else ""
-    return clean(f"{run['name']}, {run['cells']} cells ({', '.join(run['versions'])}){left}")
+    again = f"; {run['superseded']} left out that a later command measured again" if run["superseded"] else ""
+    return clean(f"{run['name']}, {run['cells']} cells ({', '.join(run['versions'])}){left}{again}")
 
 
 # --------------------------------------------------------------------------- compare --ab OLD NEW

@@ -7,8 +7,8 @@ from typing import Literal, get_args
 
 from xpo_bench.statistics import ALPHA, Difference
 
-Verdict = Literal["regression", "undecided", "improved", "equivalent", "same"]
-"""From the worst to the best."""
+Verdict = Literal["regression", "undecided", "improved", "moved", "equivalent", "same"]
+"""In the order in which one of them is the verdict of several."""
 ORDER: tuple[Verdict, ...] = get_args(Verdict)
 SEEDS, TASKS = 5, 4
 """Seeds and tasks that the test over tasks needs, each."""
@@ -19,6 +19,25 @@ QUARTER = 0.25
 def worst(verdicts: Iterable[Verdict]) -> Verdict:
     """The verdict that all of them together come to."""
     return min(verdicts, key=ORDER.index)
+
+
+def on_sampled_items(metric: str) -> bool:
+    """Whether other held-out items or other samples could have given the metric another value."""
+    return metric.startswith(("heldout_", "win_rate")) or metric == "gold_gain"
+
+
+def judge_exact(metric: str, moved: float, margin: float, better: str | None) -> Verdict:
+    """The verdict where every seed gives the same run, so that no spread over seeds exists.
+
+    The change itself is then exact, and the margin alone decides. A metric on held-out items may be as far
+    off by the choice of the items, which one run cannot tell.
+    """
+    worse = abs(moved) if better is None else moved if better == "lower" else -moved
+    if abs(moved) <= margin:
+        return "equivalent"
+    if on_sampled_items(metric):
+        return "undecided"
+    return "regression" if worse > 0 else "improved"
 
 
 def judge(found: Difference, margin: float, better: str | None, adjusted: float | None) -> Verdict:

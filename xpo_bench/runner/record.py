@@ -45,6 +45,8 @@ class AlgorithmOf(TypedDict):
     distribution: str | None
     version: str | None
     """Of the distribution."""
+    source: NotRequired[Hex]
+    """Digest of the file of its class, and of those of the plugin's classes that it extends."""
     regulariser: Annotated[tuple[str, Literal[-1, 1]] | None, Field(strict=False)]
     """The field that is meant to hold the policy near the reference, and the direction in which it does."""
     z0: NotRequired[Literal["exact", "mismatched", "none"]]
@@ -94,6 +96,8 @@ class TaskOf(TypedDict):
 
     name: str
     version: str
+    source: NotRequired[Hex]
+    """As that of the algorithm."""
     options: dict[str, object]
     data: Data
     model: dict[str, object]

@@ -8,6 +8,7 @@ from typing import Any, Literal, cast
 from xpo_bench.contract.examples import Dataset
 from xpo_bench.contract.metric import Metric
 from xpo_bench.plugins import PluginInfo
+from xpo_bench.runner import keys
 from xpo_bench.runner.plan import Cell
 from xpo_bench.runner.record import SCHEMA, AlgorithmOf, Data, Error, MetricOf, Record, Status, Timing, now
 from xpo_bench.runner.settings import dump
@@ -38,6 +39,7 @@ def cell_record(
         "task": {
             "name": setup.name,
             "version": setup.task.version,
+            "source": keys.source(type(setup.task)),
             "options": dict(setup.options),
             "data": _data(dataset, setup.data_fingerprint(cell.seed), outcome),
             "model": model,
@@ -70,6 +72,7 @@ def _algorithm(cell: Cell, notes: Mapping[str, Any]) -> AlgorithmOf:
         "plugin": cell.info.name,
         "distribution": cell.info.distribution,
         "version": cell.info.version,
+        "source": keys.source(type(cell.algorithm)),
         "regulariser": cast(tuple[str, Literal[-1, 1]] | None, cell.algorithm.regulariser),
     }
     if "z0" in notes:
