@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from datasets import Dataset
 
+    from xpo_bench.report.content import Report
     from xpo_bench.runner.progress import Reporter
 
 
@@ -53,20 +54,27 @@ class Result(Executed):
 
         return datasets_of(self.cells, curve_reader(self.out), self.out)
 
-    def show(self, width: int | None = None) -> None:
-        """Print the tables."""
+    def show(self, width: int | None = None, plan_seeds: bool = False) -> None:
+        """Print the verdicts and tables, and how many seeds would separate the algorithms where asked."""
         from rich.console import Console
 
         from xpo_bench.report import table
-        from xpo_bench.report.content import assemble
         from xpo_bench.report.render.terminal import print_report
+
+        print_report(Console(width=width), self._report(plan_seeds, rows=table.ROWS))
+
+    def _report(self, plan_seeds: bool = False, rows: int | None = None) -> Report:
+        from xpo_bench.report.content import Comparison, assemble
 
         left = {"skipped": self.skipped, "unreachable": self.unreachable}
         searched = {"targets": self.targets, "tuning": self.tuning}
-        print_report(Console(width=width), assemble(self.out, self.cells, left | searched, rows=table.ROWS))
+        comparison = Comparison(plan_seeds=plan_seeds)
+        return assemble(self.out, self.cells, left | searched, comparison=comparison, rows=rows)
 
-    def document(self) -> dict[str, Any]:
+    def document(self, plan_seeds: bool = False) -> dict[str, Any]:
         """What `--json` prints."""
+        from xpo_bench.report.render.json import verdicts_of
+
         return {
             "schema": SCHEMA,
             "run": str(self.out),
@@ -74,6 +82,7 @@ class Result(Executed):
             "summary": self.summary(),
             "skipped": self.skipped,
             "unreachable": self.unreachable,
+            **(verdicts_of(self._report(rows=0), plan_seeds) if self.cells else {}),
         } | {name: found for name, found in (("targets", self.targets), ("tuning", self.tuning)) if found}
 
     @property

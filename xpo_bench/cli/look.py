@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
-from xpo_bench.cli.base import guarded, main, print_json, tell_damaged
+from xpo_bench.cli.base import comma_names, guarded, main, print_json, tell_damaged
 from xpo_bench.errors import UsageError, unknown
-
-if TYPE_CHECKING:
-    from xpo_bench.report.records import Raw
 
 LISTS = ("algos", "tasks", "metrics", "trackers", "plugins")
 
@@ -44,20 +39,45 @@ def list_(what: str, as_json: bool, disable: tuple[str, ...]) -> int:
 SHOW_EXAMPLES = """\b
 Examples:
   xpo-bench show results/runs/3f2a9c0d1b7e
-  xpo-bench show results/runs/3f2a9c0d1b7e --baseline dpo --metric frontier_gap
+  xpo-bench show results/runs/3f2a9c0d1b7e --baseline ipo --metric attained_3
+  xpo-bench show results/runs/3f2a9c0d1b7e --algos dpo,ipo --tasks bandit --columns kl,gold_reward --sort kl
+  xpo-bench show results/runs/3f2a9c0d1b7e --plan-seeds
 """
 
 
 @main.command(epilog=SHOW_EXAMPLES)
 @click.argument("run_dir", metavar="RUN", type=click.Path(path_type=Path))
-@click.option("--baseline", metavar="ALGO", help="Test every other algorithm against this one.")
 @click.option(
-    "--metric", metavar="NAME", help="With --baseline: by what.  [default: the headline of each task]"
+    "--baseline",
+    metavar="ALGO",
+    help="Test every other algorithm against this one.  [default: dpo, or the first]",
 )
+@click.option("--metric", metavar="NAME", help="By what.  [default: the headline of each task]")
+@click.option(
+    "--algos", metavar="A,B", callback=comma_names, help="These algorithms alone; patterns such as *po."
+)
+@click.option("--tasks", metavar="A,B", callback=comma_names, help="These tasks alone.")
+@click.option(
+    "--columns", metavar="A,B", callback=comma_names, help="These metrics alone in the tables of tasks."
+)
+@click.option(
+    "--sort", metavar="NAME", help="Rows by this metric, or by name.  [default: by the verdicts, best first]"
+)
+@click.option("--plan-seeds", is_flag=True, help="Say how many seeds would separate the algorithms.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 @guarded
-def show(run_dir: Path, baseline: str | None, metric: str | None, as_json: bool) -> int:
-    """Print the tables, findings and curves of a run directory again, from its records alone."""
+def show(
+    run_dir: Path,
+    baseline: str | None,
+    metric: str | None,
+    algos: tuple[str, ...] | None,
+    tasks: tuple[str, ...] | None,
+    columns: tuple[str, ...] | None,
+    sort: str | None,
+    plan_seeds: bool,
+    as_json: bool,
+) -> int:
+    """Print the verdicts, tables, findings and curves of a run directory again, from its records alone."""
     from xpo_bench.metrics.registry import learn_from
     from xpo_bench.runner.store import Store
 
@@ -67,51 +87,33 @@ def show(run_dir: Path, baseline: str | None, metric: str | None, as_json: bool)
     tell_damaged(store)
     if not records:
         raise UsageError(f"{run_dir}: holds no finished cell yet")
-    if metric is not None and baseline is None:
-        raise UsageError("--metric: goes with --baseline, it says by what algorithms are tested against it")
     from xpo_bench.report import table
     from xpo_bench.report.content import Comparison, assemble
+    from xpo_bench.report.filters import View
 
+    comparison = Comparison(baseline, metric, plan_seeds)
+    view = View(algos or (), tasks or (), columns or (), sort)
+    # the records stay until the end, and a collector would go through all of them again and again
+    gc.disable()
+    report = assemble(
+        run_dir,
+        records,
+        store.read_run(),
+        comparison=comparison,
+        view=view,
+        rows=None if as_json else table.ROWS,
+    )
     if as_json:
-        print_json(_show_document(run_dir, records, store.read_run(), baseline, metric))
+        from xpo_bench.report.render.json import show_document
+
+        print_json(show_document(str(run_dir), report, plan_seeds))
         return 0
     from rich.console import Console
 
     from xpo_bench.report.render.terminal import print_report
 
-    # the records stay until the end, and a collector would go through all of them again and again
-    gc.disable()
-    comparison = Comparison(baseline, metric) if baseline is not None else None
-    report = assemble(run_dir, records, store.read_run(), comparison=comparison, rows=table.ROWS)
     print_report(Console(), report)
     return 0
-
-
-def _show_document(
-    run_dir: Path, raws: Sequence[Raw], run: Raw, baseline: str | None, metric: str | None
-) -> dict[str, object]:
-    """The records as they are, with their summary and what else of them takes the curves or a test."""
-    from xpo_bench.report.curves import curve_reader
-    from xpo_bench.report.records import records_of
-    from xpo_bench.report.runs import group, without_search
-    from xpo_bench.report.summary import summarise
-    from xpo_bench.report.tables.equal_cost import matched_metrics
-    from xpo_bench.report.tables.versus import against, documents
-    from xpo_bench.runner.record import SCHEMA
-
-    records = records_of(raws)
-    matched = matched_metrics(group(without_search(records)), curve_reader(run_dir))
-    document: dict[str, object] = {
-        "schema": SCHEMA,
-        "run": str(run_dir),
-        "cells": raws,
-        "summary": summarise(records),
-        "readouts": [m.document() for m in matched],
-    }
-    document |= {name: run[name] for name in ("tuning", "targets") if run.get(name)}
-    if baseline is not None:
-        document["against"] = documents(against(group(records), baseline, metric))
-    return document
 
 
 @main.command(epilog="\b\nExample:\n  xpo-bench status results/runs/3f2a9c0d1b7e\n")

@@ -13,7 +13,7 @@ REPORT_EXAMPLES = """\b
 Examples:
   xpo-bench report results/runs/3f2a9c0d1b7e
   xpo-bench report results/runs/3f2a9c0d1b7e --html report.html --md report.md
-  xpo-bench report results/runs/3f2a9c0d1b7e --md -
+  xpo-bench report results/runs/3f2a9c0d1b7e --md - --baseline ipo
   xpo-bench report results/runs/3f2a9c0d1b7e --json report.json
 """
 
@@ -28,8 +28,13 @@ Examples:
 )
 @click.option("--md", metavar="F", help="Write Markdown for a pull request; - is stdout.")
 @click.option("--json", "as_json", metavar="F", help="Write the same as one JSON document; - is stdout.")
+@click.option(
+    "--baseline",
+    metavar="ALGO",
+    help="Test every other algorithm against this one.  [default: dpo, or the first]",
+)
 @guarded
-def report(run_dir: Path, html: str | None, md: str | None, as_json: str | None) -> int:
+def report(run_dir: Path, html: str | None, md: str | None, as_json: str | None, baseline: str | None) -> int:
     """Write what `show` prints as a page, Markdown or JSON; the page also has the command of every cell."""
     from xpo_bench.metrics.registry import learn_from
     from xpo_bench.runner.store import Store, write_atomic
@@ -53,9 +58,9 @@ def report(run_dir: Path, html: str | None, md: str | None, as_json: str | None)
         raise UsageError("--html -: a page goes to a file; --md - and --json - write to stdout")
     if md == as_json == "-":
         raise UsageError("--md - --json -: only one of them can go to stdout")
-    from xpo_bench.report.content import assemble
+    from xpo_bench.report.content import Comparison, assemble
 
-    content = assemble(run_dir, records, store.read_run())
+    content = assemble(run_dir, records, store.read_run(), comparison=Comparison(baseline))
     written: dict[str, str] = {}
     if html is not None:
         from xpo_bench.report.render.html import page

@@ -37,6 +37,7 @@ Examples:
 @words(Execution)
 @words(Request, "gpus_per_cell")
 @words(Output)
+@click.option("--plan-seeds", is_flag=True, help="Also say how many seeds would separate the algorithms.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout, and nothing else.")
 @click.option("--quiet", is_flag=True, help="No progress on stderr.")
 @click.option("--disable", multiple=True, metavar="NAME", help="Leave a plugin out.")
@@ -44,6 +45,7 @@ Examples:
 def run(
     file: Path | None,
     settings: tuple[str, ...],
+    plan_seeds: bool,
     as_json: bool,
     quiet: bool,
     disable: tuple[str, ...],
@@ -72,9 +74,9 @@ def run(
         for entry in result.unreachable:
             say(f"task {entry['task']} is unreachable: {entry['reason']}")
     if as_json:
-        print_json(result.document())
+        print_json(result.document(plan_seeds=plan_seeds))
     elif result.cells or result.targets:
-        result.show()
+        result.show(plan_seeds=plan_seeds)
         if not quiet:
             say(f"records in {result.out} (`xpo-bench show {result.out}` prints the tables again)")
     return 0 if result.ok else 1

@@ -20,8 +20,10 @@ from xpo_bench.report.figures import (
     task_figures,
     throughput_figures,
 )
+from xpo_bench.report.filters import View
 from xpo_bench.report.findings import findings
 from xpo_bench.report.format import clean, statuses
+from xpo_bench.report.items import ItemReader, item_reader
 from xpo_bench.report.problems import failed_metrics, not_run, problems
 from xpo_bench.report.provenance import configurations, machines, task_settings
 from xpo_bench.report.records import Raw, Record, RunFile, records_of
@@ -29,11 +31,20 @@ from xpo_bench.report.runs import SeedGroup, group, without_search
 from xpo_bench.report.table import Table
 from xpo_bench.report.tables.data_lines import data_lines
 from xpo_bench.report.tables.equal_cost import MatchedMetrics, matched_metrics, matched_tables
-from xpo_bench.report.tables.scoreboard import scoreboard
 from xpo_bench.report.tables.target_kl import target_lines, target_tables
 from xpo_bench.report.tables.task import task_tables
 from xpo_bench.report.tables.tuning import tuning_tables
-from xpo_bench.report.tables.versus import against, rank_line, versus_table
+from xpo_bench.report.tables.versus import (
+    Against,
+    against,
+    default_baseline,
+    label_of,
+    versus_table,
+)
+from xpo_bench.report.verdicts.over_tasks import over_tasks
+from xpo_bench.report.verdicts.screen import Screen
+from xpo_bench.report.verdicts.seeds import seeds_table
+from xpo_bench.report.verdicts.task import TaskVerdict, verdict_on
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,9 +74,10 @@ class Report:
 
     Args:
         name: of the run. counts: cells by status. created: when the last of them was.
-        sections: in the order in which a terminal prints them, what matters most last.
+        sections: in their order, the answer first.
         records: all of them. shown: without those of searches. groups: the rows of the tables.
         matched: metrics at matched cost, of the rows whose curves were read.
+        verdicts: what is concluded on every task. against: every row against the baseline.
         unread: rows whose curves were not read, since nothing draws them.
     """
 
@@ -78,6 +90,8 @@ class Report:
     shown: Sequence[Record]
     groups: Sequence[SeedGroup]
     matched: Sequence[MatchedMetrics]
+    verdicts: Sequence[TaskVerdict]
+    against: Sequence[Against]
     curves: Curves
     unread: int
 
@@ -98,10 +112,16 @@ class Report:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What algorithms are tested against: a baseline, by the headline of each task or by a metric."""
+    """By what algorithms are compared.
 
-    baseline: str
+    Args:
+        baseline: what every other is tested against; dpo, or the first, where none is named. metric: in place
+            of the headline of each task. plan_seeds: also tell how many seeds would separate them.
+    """
+
+    baseline: str | None = None
     metric: str | None = None
+    plan_seeds: bool = False
 
 
 def assemble(
@@ -110,38 +130,47 @@ def assemble(
     document: Raw | None = None,
     *,
     comparison: Comparison | None = None,
+    view: View | None = None,
     rows: int | None = None,
 ) -> Report:
     """Everything that a report says of a run.
 
     Args:
-        root: the run directory, whose curves are read. records: its records. document: its run.json, or what
-            of it is known.
-        comparison: also test every algorithm against one of them.
+        root: the run directory, whose curves and items are read. records: its records. document: its
+            run.json, or what of it is known.
+        comparison: by what algorithms are compared. view: which of them, and in which order.
         rows: of how many rows the curves are read, at most; of all by default.
 
     Raises:
-        UsageError: the comparison names no algorithm, or no metric to compare by.
+        UsageError: the comparison or the view names what is not there.
     """
+    asked, seen = comparison or Comparison(), view or View()
     every = records_of(records)
-    shown = without_search(every)
+    shown = seen.records(without_search(every))
     rest = others(shown)
-    groups, told = group(rest), RunFile.of(document if document else {})
-    curves = forgiving(curve_reader(root))
+    told = RunFile.of(document if document else {})
+    curves, items = forgiving(curve_reader(root)), item_reader(root)
+    groups = group(rest)
+    # data to forget holds no preferences: its algorithms are compared by nothing
+    ranked = [g for g in groups if not g.unlearns]
+    verdicts = [
+        verdict_on(task, rows_of, items, asked.metric) for task, rows_of in seen.by_task(ranked).items()
+    ]
+    groups = seen.ordered(groups, verdicts)
     drawn = groups[:rows]
     matched = matched_metrics(drawn, curves)
-    # data to forget holds no preferences: its algorithms have a table of their own
-    ranked = [g for g in groups if not g.unlearns]
+    compared = _against(ranked if rest else group(shown), asked, items)
     sections = [
+        *([_verdict(verdicts)] if verdicts else []),
         *_experiments(shown, curves),
-        *([_scoreboard(ranked)] if ranked else []),
+        *compared.sections,
+        *_over_tasks(verdicts, asked),
         Section("tuned", "Default and tuned", tables=tuning_tables(told.tuning, every)),
         Section("target", "Of the target", target_lines(told.targets), target_tables(told.targets)),
-        *_tasks(groups, drawn, curves),
+        *_tasks(groups, drawn, curves, items, seen),
         Section("matched", "At matched cost", tables=matched_tables(matched), detail=True),
         Section("sweeps", "Sweeps", figures=sweep_figures(groups)),
         Section("throughput", "Throughput", figures=throughput_figures(groups)),
-        *([_against(group(shown), comparison)] if comparison else []),
         _what_was_run(shown, every),
         Section("data", "Data", data_lines(shown)),
         Section("findings", "What the numbers show", findings(groups)),
@@ -159,14 +188,26 @@ def assemble(
         shown=shown,
         groups=groups,
         matched=matched,
+        verdicts=verdicts,
+        against=compared.rows,
         curves=curves,
         unread=len(groups) - len(drawn),
     )
 
 
-def _scoreboard(groups: Sequence[SeedGroup]) -> Section:
-    table = scoreboard(groups)
-    return Section("scoreboard", table.title, tables=[table])
+def _verdict(verdicts: Sequence[TaskVerdict]) -> Section:
+    screen = Screen(verdicts)
+    return Section("verdict", screen.title(), screen.sentences(), [screen.table()])
+
+
+def _over_tasks(verdicts: Sequence[TaskVerdict], asked: Comparison) -> list[Section]:
+    over = over_tasks(verdicts, Screen(verdicts).order)
+    seeds = seeds_table(verdicts) if asked.plan_seeds else None
+    nothing = ["no two algorithms were compared over several seeds"] if asked.plan_seeds and not seeds else []
+    return [
+        Section("over_tasks", over.title if over else "", tables=[over] if over else []),
+        Section("seeds", "How many seeds", nothing, [seeds] if seeds else []),
+    ]
 
 
 def _experiments(records: Sequence[Record], curves: Curves) -> list[Section]:
@@ -179,31 +220,44 @@ def _experiments(records: Sequence[Record], curves: Curves) -> list[Section]:
     return out
 
 
-def _tasks(groups: Sequence[SeedGroup], drawn: Sequence[SeedGroup], curves: Curves) -> list[Section]:
-    by_task: dict[str, list[SeedGroup]] = {}
-    for g in groups:
-        by_task.setdefault(g.task, []).append(g)
+def _tasks(
+    groups: Sequence[SeedGroup],
+    drawn: Sequence[SeedGroup],
+    curves: Curves,
+    items: ItemReader,
+    seen: View,
+) -> list[Section]:
     kept = set(drawn)
     return [
         Section(
             "task",
             clean(task),
-            tables=task_tables(task, rows),
+            tables=task_tables(task, rows, items, seen.columns),
             figures=task_figures(task, [g for g in rows if g in kept], curves),
             detail=True,
         )
-        for task, rows in by_task.items()
+        for task, rows in seen.by_task(groups).items()
     ]
 
 
-def _against(groups: Sequence[SeedGroup], comparison: Comparison) -> Section:
-    rows = against(groups, comparison.baseline, comparison.metric)
-    title = f"Against {clean(comparison.baseline)}"
-    if not rows:
-        nothing = "nothing to compare: no other algorithm on a task of it has its metric"
-        return Section("against", title, [nothing])
-    lines = rank_line(groups, comparison.metric)
-    return Section("against", title, lines, [versus_table(rows, comparison.baseline)])
+@dataclass(frozen=True)
+class _Compared:
+    """Every row against the baseline, and the section that says so."""
+
+    rows: Sequence[Against]
+    sections: Sequence[Section]
+
+
+def _against(groups: Sequence[SeedGroup], asked: Comparison, items: ItemReader) -> _Compared:
+    named = asked.baseline or default_baseline(groups)
+    if named is None or not groups:
+        return _Compared((), ())
+    rows = against(groups, named, items, asked.metric)
+    title = f"Against {clean(label_of(groups, named))}"
+    if rows:
+        return _Compared(rows, [Section("against", title, tables=[versus_table(rows, named)])])
+    nothing = "nothing to compare: no other algorithm on a task of it has its metric"
+    return _Compared(rows, [Section("against", title, [nothing])] if asked.baseline else [])
 
 
 def _what_was_run(shown: Sequence[Record], every: Sequence[Record]) -> Section:

@@ -81,6 +81,8 @@ class Notes:
 
     kl_settled: bool | None
     optimum_kl: float | None
+    budget_kl: float | None
+    rejected_state: str | None
     metric_errors: Mapping[str, str]
 
 
@@ -174,7 +176,13 @@ def record_of(raw: Raw) -> Record:
         final_policy=raw.get("final_policy"),
         steps=timing.get("steps"),
         vectorised_runs=timing.get("vectorised_runs", 1),
-        notes=Notes(notes.get("kl_settled"), notes.get("optimum_kl"), _part(notes, "metric_errors")),
+        notes=Notes(
+            kl_settled=notes.get("kl_settled"),
+            optimum_kl=notes.get("optimum_kl"),
+            budget_kl=notes.get("budget_kl"),
+            rejected_state=notes.get("rejected_state"),
+            metric_errors=_part(notes, "metric_errors"),
+        ),
         environment=_machine(_part(raw, "environment")),
         created=raw.get("created"),
         raw=raw,

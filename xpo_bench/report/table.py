@@ -26,13 +26,13 @@ class Column:
     """One column of a table: its header and one cell per row.
 
     Args:
-        values: what is compared for the best mark, None where a row does not compete. better: the direction.
+        best: which rows are marked; none by default. better: the direction of its metric.
         text: running text, which may take several lines.
     """
 
     header: str
     cells: Sequence[str]
-    values: Sequence[float | None] = ()
+    best: Sequence[bool] = ()
     better: Literal["higher", "lower"] | None = None
     left: bool = False
     text: bool = False
@@ -47,16 +47,6 @@ class Column:
         """Columns of the terminal that the widest cell that is drawn needs, the mark included."""
         widest = max(map(cell_len, (*self.header.split("\n"), *self.marked[:ROWS])))
         return min(widest, FOLDED) if self.text else widest
-
-    @cached_property
-    def best(self) -> list[bool]:
-        """Which rows are best: none of fewer than two that compete, nor when all are equal."""
-        known = [v for v in self.values if v is not None]
-        # a mark among equals, or on the only row, would claim a difference
-        if self.better is None or len(known) < 2 or min(known) == max(known):
-            return [False] * len(self.cells)
-        top = max(known) if self.better == "higher" else min(known)
-        return [v == top for v in self.values]
 
     @cached_property
     def marked(self) -> list[str]:

@@ -5,14 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from xpo_bench.errors import UsageError
+from xpo_bench.metrics.throughput import MEASURED
 from xpo_bench.runner.record import Record
 from xpo_bench.runner.run_document import joined
 from xpo_bench.runner.store import DONE, Store
 
-MEASURED = frozenset({"pairs_per_s", "tokens_per_s", "overhead", "prepare_s", "peak_memory_mb", "mfu"})
-"""Metrics that a second run of a cell measures anew; all others it computes again, bit for bit on the same
-machine.
-"""
 ABOUT = ("timing", "created", "environment")
 """What a record says of when and where."""
 

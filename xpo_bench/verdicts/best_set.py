@@ -1,4 +1,4 @@
-"""All pairs of algorithms at once: which cannot be separated from the best, and between which ranks each is."""
+"""All pairs of algorithms at once: which cannot be separated from the best, and the interval of each rank."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
-"""Paired differences of two algorithms, with the uncertainty of runs and that of the items they are judged on."""
+"""Paired differences of two algorithms, with the uncertainty of runs and of the items that judge them."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,6 +48,10 @@ class PairedDifference:
     def zero(self) -> bool:
         """Whether the two did not differ in any run or item: no comparison that could come out otherwise."""
         return abs(self.mean) <= ROUNDING and not self.se
+
+    def reversed(self) -> PairedDifference:
+        """The other algorithm minus this one."""
+        return replace(self, mean=-self.mean)
 
     @property
     def half(self) -> float | None:
@@ -127,8 +131,8 @@ def over_items(seeds: Sequence[ItemDifferences], runs: Sequence[Hashable]) -> Pa
     """From the items of every seed: runs are replicates of training, clusters of items those of evaluation.
 
     With θ_s the statistic of seed s, and ψ_sc its influence by cluster c, the variance of mean θ_s is
-    V_runs + V_items − V_both: V_runs = var(θ_s)/S, V_items = C/(C−1)·Σ_c(Σ_s ψ_sc)², and V_both what stands in
-    both, the spread of ψ_sc over the seeds that share a cluster. Degrees of freedom after Satterthwaite. A
+    V_runs + V_items − V_both: V_runs = var(θ_s)/S, V_items = C/(C−1)·Σ_c(Σ_s ψ_sc)², and V_both what stands
+    in both, the spread of ψ_sc over the seeds that share a cluster. Degrees of freedom after Satterthwaite. A
     bootstrap of few seeds is too narrow (docs/statistics.md has both by simulation).
 
     Args:

@@ -35,7 +35,7 @@ class Verdict:
 
 
 def judge(
-    difference: PairedDifference, corrected: float | None, margin: float, higher: bool, alpha: float = ALPHA
+    difference: PairedDifference, corrected: float | None, margin: float, higher: bool, family: int = 1
 ) -> Verdict:
     """The word for a difference.
 
@@ -44,15 +44,16 @@ def judge(
 
     Args:
         corrected: p after Holm's correction. margin: differences up to it are no difference to anybody.
-        higher: whether more is better. alpha: level at which the family is tested.
+        higher: whether more is better. family: comparisons that are corrected for: how many more runs would
+            decide depends on it.
     """
     if difference.se is None:
         return Verdict("cannot tell", None)
     if equivalent(difference, margin):
         return Verdict("equivalent", corrected)
-    if corrected is not None and corrected < alpha:
+    if corrected is not None and corrected < ALPHA:
         return Verdict("better" if (difference.mean > 0) == higher else "worse", corrected)
-    return Verdict("cannot tell", corrected, *more(difference, margin, alpha))
+    return Verdict("cannot tell", corrected, *more(difference, margin, ALPHA / max(family, 1)))
 
 
 def equivalent(difference: PairedDifference, margin: float) -> bool:

@@ -51,7 +51,7 @@ def _block(columns: Sequence[Column], rows: Sequence[int], aside: Sequence[int])
         )
     for i in rows:
         if i not in aside or any(c.cells[i] not in ("", ABSENT) for c in columns[1:]):
-            out.add_row(*(Text(c.marked[i], style="bold" if c.best[i] else "") for c in columns))
+            out.add_row(*(Text(c.marked[i], style="bold" if c.best and c.best[i] else "") for c in columns))
     return out
 
 

@@ -27,8 +27,8 @@ from xpo_bench.report.render.figures import charts
 from xpo_bench.report.render.markdown import note
 from xpo_bench.report.render.style import Chart, LineStyles, Studio
 
-FIRST = ("findings", "not_ok")
-"""Kinds of sections that the page begins with; a terminal ends with them, where its reader is."""
+FIRST = ("verdict", "findings", "not_ok")
+"""Kinds of sections that the page begins with; a terminal ends with the last two, where its reader is."""
 _LEADING = re.compile(r"\s*(-?\d+(?:\.\d+)?(?:e[+-]?\d+)?)(?:±\S+)?(?: ([kMGTPEZ]))?")
 
 

@@ -9,10 +9,9 @@ from xpo_bench.report.content import Report, Section
 from xpo_bench.report.format import clean
 from xpo_bench.report.table import Column, Table
 from xpo_bench.report.tables.sparklines import spark_tables
+from xpo_bench.report.tables.task import MARKED
 
 _SPECIAL = re.compile(r"([\\`*_{}\[\]|~$#!])")
-STARRED = "* best mean of its column."
-"""What the mark of a table means where it can be no bold."""
 
 
 def escape(text: object) -> str:
@@ -36,11 +35,13 @@ def markdown(report: Report) -> str:
 
 
 def _section(section: Section) -> str:
-    title, parts = section.title, [_bullets(section.sentences)]
+    title, parts = section.title, []
     for table in section.tables:
         if table.title != title:
             parts.append(f"**{escape(table.title)}**")
         parts += [sheet_table(table), escape(note(table))]
+    # what a table says comes before what is said of it, as on a terminal; elsewhere sentences lead
+    parts.insert(len(parts) if section.name == "verdict" else 0, _bullets(section.sentences))
     if section.detail:
         head = ["<details>", f"<summary>{escape(title)}</summary>"]
         return "\n\n".join([*head, *filter(None, parts), "</details>"])
@@ -49,10 +50,10 @@ def _section(section: Section) -> str:
 
 def note(table: Table) -> str:
     """The note of a table whose best is bold, with what ± means."""
-    if STARRED not in table.note:
+    if MARKED not in table.note:
         return table.note
-    rest = " ".join(table.note.replace(STARRED, "").split())
-    return f"Mean ± half its 95 % interval over seeds; bold: best mean of its column. {rest}"
+    rest = " ".join(table.note.replace(MARKED, "").split())
+    return f"Mean ± half its 95 % interval over seeds; bold: {MARKED.removeprefix('* ')} {rest}".rstrip()
 
 
 def sheet_table(table: Table) -> str:

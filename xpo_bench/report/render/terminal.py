@@ -8,13 +8,15 @@ from xpo_bench.report.content import Report, Section
 from xpo_bench.report.render.console import bullet, draw_table, say
 from xpo_bench.report.tables.sparklines import BLOCKS, PLAIN, spark_tables
 
+TITLED = ("experiment", "verdict")
+"""Kinds of section whose title has been printed when their sentences come."""
 CURVES_BEFORE = "ran"
 """The kind of section that curves are printed before."""
 
 
 def print_report(console: Console, report: Report) -> None:
-    """Every section: its tables, curves as lines of blocks, and its sentences; findings are the last to be
-    printed, nearest to the prompt.
+    """Every section: its tables, curves as lines of blocks, and its sentences. The answer opens it, and what
+    was found, failed or left out is nearest to the prompt.
     """
     for section in report.sections:
         if section.name == CURVES_BEFORE:
@@ -30,7 +32,7 @@ def print_section(console: Console, section: Section) -> None:
         draw_table(console, table)
     if not section.sentences:
         return
-    if section.name != "experiment":
+    if section.name not in TITLED:
         say(console, section.title, "bold")
     for sentence in section.sentences:
         bullet(console, sentence)

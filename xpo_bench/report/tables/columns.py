@@ -7,10 +7,14 @@ from typing import Literal
 
 from xpo_bench.metrics.registry import find
 from xpo_bench.report.format import ABSENT, mean_pm, narrow, number, si_pm
+from xpo_bench.report.items import ItemReader, no_items
 from xpo_bench.report.runs import SeedGroup
 from xpo_bench.report.summary import CENSORED
 from xpo_bench.report.table import Column
-from xpo_bench.statistics import censored
+from xpo_bench.report.verdicts.headline import moved
+from xpo_bench.report.verdicts.paired import difference
+from xpo_bench.statistics import ALPHA, censored
+from xpo_bench.verdicts.best_set import moderate
 
 Direction = Literal["higher", "lower"] | None
 PREFIXED = ("FLOP",)
@@ -18,8 +22,9 @@ PREFIXED = ("FLOP",)
 
 
 def competes(g: SeedGroup) -> bool:
-    """Only rows whose runs are all ok can be best."""
-    return set(g.status) == {"ok"}
+    """Only rows whose runs are all ok, and whose policies have moved, can be best."""
+    # a run that diverged has the numbers of its last finite evaluation, which prove nothing
+    return set(g.status) == {"ok"} and moved(g)
 
 
 def shares_a_clock(groups: Sequence[SeedGroup | None]) -> bool:
@@ -48,10 +53,42 @@ def _accelerated(g: SeedGroup) -> bool:
     return all(r.environment.device != "cpu" for r in g.records)
 
 
+def best_rows(groups: Sequence[SeedGroup | None], name: str, items: ItemReader) -> list[bool]:
+    """Which rows are marked: those that cannot be separated from the best mean of a metric.
+
+    Paired differences from the best are tested as in the verdicts, corrected for all pairs of rows. Nothing
+    is marked where nobody is separated from the best, or where the best are more than half of the rows: a
+    mark has to tell some from others. Rows with a run that is not ok, and policies that have not moved, do
+    not compete.
+    """
+    nobody = [False] * len(groups)
+    if (better := direction(name, groups)) is None:
+        return nobody
+    sign = -1 if better == "higher" else 1
+    means = {g: sign * e.mean for g in groups if g and competes(g) and (e := g.estimate(name))}
+    order = sorted(means, key=means.__getitem__)
+    if len(order) < 2 or means[order[0]] == means[order[-1]]:
+        return nobody
+    behind = {
+        (0, i): found
+        for i, g in enumerate(order)
+        if i and (found := difference(order[0], g, name, items)) is not None and not found.zero
+    }
+    pairs = len(order) * (len(order) - 1) // 2
+    p_values = {i: d.p for (_, i), d in moderate(behind, len(order)).items()}
+    separated = {order[i] for i, p in p_values.items() if p is not None and p * pairs < ALPHA}
+    best = set(order) - separated
+    return [g in best for g in groups] if 2 * len(best) <= len(order) else nobody
+
+
 def metric_column(
-    header: str, name: str, groups: Sequence[SeedGroup | None], narrow_cells: bool = False
+    header: str,
+    name: str,
+    groups: Sequence[SeedGroup | None],
+    narrow_cells: bool = False,
+    items: ItemReader = no_items,
 ) -> Column:
-    """One metric of one task."""
+    """One metric of one task; `items` are the held-out items that its marks are tested on."""
     if name in CENSORED:
         return Column(header, [censored_cell(g, name) if g else ABSENT for g in groups])
     means = [g.estimate(name) if g else None for g in groups]
@@ -62,9 +99,7 @@ def metric_column(
         cells = [si_pm(e) for e in means]
     else:
         cells = [mean_pm(e) for e in means]
-    # a run that diverged has the numbers of its last finite evaluation, which prove nothing
-    values = [e.mean if e and g and competes(g) else None for e, g in zip(means, groups, strict=True)]
-    return Column(header, cells, values, direction(name, groups))
+    return Column(header, cells, best_rows(groups, name, items), direction(name, groups))
 
 
 def censored_cell(g: SeedGroup, name: str) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from xpo_bench.report.format import ABSENT, clean, counted, mean_pm, number, statuses
+from xpo_bench.report.items import ItemReader, no_items
 from xpo_bench.report.runs import SeedGroup
 from xpo_bench.report.table import Column, Table, broken_header, labels
 from xpo_bench.report.tables.columns import metric_column
@@ -13,6 +14,8 @@ from xpo_bench.report.tables.longer_rule import LONGER, longer
 from xpo_bench.runner.remarks import remarks
 
 WORLD = (
+    "attained_1",
+    "attained",
     "gold_reward",
     "frontier_gap",
     "kl",
@@ -65,16 +68,22 @@ UNLEARNING = (
 """The metrics of a forget/retain task's table."""
 COST = ("pairs_per_s", "tokens_per_s", "overhead", "prepare_s", "peak_memory_mb", "total_flops")
 """The metrics of a language model's cost table."""
+MARKED = "* the best, and what cannot be separated from it by paired tests."
 LANGUAGE = ("overhead", "peak_memory_mb", "total_flops")
 """Costs that are measured on language models alone: where one is known, costs get a table of their own."""
 
 
-def task_tables(task: str, groups: Sequence[SeedGroup]) -> list[Table]:
+def task_tables(
+    task: str, groups: Sequence[SeedGroup], items: ItemReader = no_items, shown: Sequence[str] = ()
+) -> list[Table]:
     """One task: algorithms as rows, with the learning rate used, the runs by status, and mean ± half
     interval.
 
     Forget/retain tasks show forget and retain log-probabilities; costs of language models stand in a second
     table.
+
+    Args:
+        items: what the marks of held-out metrics are tested on. shown: these metrics alone, in this order.
     """
     # what is measured tells the kind of policy: records of plugins name models that nobody knows
     language = any(g.known(m) for g in groups for m in LANGUAGE)
@@ -84,7 +93,7 @@ def task_tables(task: str, groups: Sequence[SeedGroup]) -> list[Table]:
     who = labels([g.label for g in groups])
     lr = Column("lr", [_rate(g.records[0].lr) for g in groups])
     runs = Column("runs", [statuses(g.status) for g in groups], left=True)
-    metrics = _columns([*quality, *_of_plugins(groups)], groups)
+    metrics = _columns(shown or [*quality, *_of_plugins(groups)], groups, items)
     columns = _with_longer([who, lr, runs, *metrics.values()], metrics, groups)
     notes = []
     if forget:
@@ -101,9 +110,11 @@ def task_tables(task: str, groups: Sequence[SeedGroup]) -> list[Table]:
     told = dict.fromkeys(remark for g in groups for r in g.records for remark in remarks(r.raw))
     notes += [f"{clean(remark)}." for remark in told]
     title = ": ".join(filter(None, (name, ", ".join(_facts(groups)))))
+    if any(any(column.best) for column in columns):
+        notes.append(MARKED)
     tables = [Table(title, columns, " ".join(notes), aside=[len(groups)])]
-    if language:
-        tables.append(Table(f"{clean(task)}: cost", [who, *_columns(COST, groups).values()]))
+    if language and not shown:
+        tables.append(Table(f"{clean(task)}: cost", [who, *_columns(COST, groups, items).values()]))
     return tables
 
 
@@ -113,9 +124,10 @@ def _of_plugins(groups: Sequence[SeedGroup]) -> list[str]:
     return [prefix + name for name in named for prefix in ("", "heldout_")]
 
 
-def _columns(names: Sequence[str], groups: Sequence[SeedGroup]) -> dict[str, Column]:
+def _columns(names: Sequence[str], groups: Sequence[SeedGroup], items: ItemReader) -> dict[str, Column]:
     """Those of the metrics that some run has."""
-    return {m: metric_column(broken_header(m), m, groups) for m in names if any(g.known(m) for g in groups)}
+    known = [m for m in names if any(g.known(m) for g in groups)]
+    return {m: metric_column(broken_header(m), m, groups, items=items) for m in known}
 
 
 def _with_longer(
@@ -132,7 +144,7 @@ def _with_longer(
         replace(
             c,
             cells=[*c.cells, cells.get(id(c), "" if c.left else ABSENT)],
-            values=[*c.values, None] if c.values else (),
+            best=[*c.best, False] if c.best else (),
         )
         for c in shown
     ]

@@ -1,6 +1,4 @@
-"""Every algorithm against one of them: paired differences over common seeds, corrected for how many there
-are, and ranks.
-"""
+"""Every algorithm against one of them: paired differences, one family of tests, and a word for each."""
 
 from __future__ import annotations
 
@@ -9,13 +7,18 @@ from dataclasses import dataclass, replace
 
 from xpo_bench.errors import UsageError, unknown
 from xpo_bench.metrics.registry import better
-from xpo_bench.report.format import clean, counted, mean_pm, number
+from xpo_bench.report.format import ABSENT, clean, counted, mean_pm, number
+from xpo_bench.report.items import ItemReader
 from xpo_bench.report.runs import SeedGroup
-from xpo_bench.report.table import Column, Table, labels, row_label
-from xpo_bench.statistics import Estimate, estimate, holm, improvement, p_value
+from xpo_bench.report.table import Column, Table, labels
+from xpo_bench.report.verdicts.headline import Headline, headline, moved
+from xpo_bench.report.verdicts.paired import difference
+from xpo_bench.statistics import Estimate, estimate, holm, improvement
+from xpo_bench.verdicts.differences import PairedDifference
+from xpo_bench.verdicts.words import Verdict, judge
 
-HEADLINES = ("frontier_gap", "gold_gain", "heldout_reward_accuracy", "reward_accuracy", "regret")
-"""What a task says most by, the first that it has."""
+PREFERRED = "dpo"
+"""The baseline where none is named and it ran."""
 
 
 @dataclass(frozen=True)
@@ -23,23 +26,28 @@ class Against:
     """One algorithm against the baseline on one task.
 
     Args:
-        difference: its values minus the baseline's on common seeds. p, corrected: two-sided, of no
-            difference; None from a single seed. improvement: probability that a seed of it is better than a
-            seed of the baseline, ties ½.
+        difference: its values minus the baseline's on common seeds and items. margin: differences up to it
+            are none. verdict: with p after Holm's correction, where it was tested. improvement: probability
+            that a seed of it is better than a seed of the baseline, ties ½.
     """
 
     label: str
     task: str
     metric: str
     own: Estimate
-    difference: Estimate
-    p: float | None
-    corrected: float | None
+    difference: PairedDifference
+    margin: float
+    verdict: Verdict
     improvement: float
 
 
-def against(groups: Sequence[SeedGroup], baseline: str, metric: str | None = None) -> list[Against]:
+def against(
+    groups: Sequence[SeedGroup], baseline: str, items: ItemReader, metric: str | None = None
+) -> list[Against]:
     """Every other group against the baseline's on the same task.
+
+    The family is every algorithm on every task, by one metric each; differences that are 0 in every run and
+    item could not come out otherwise and are not in it.
 
     Args:
         baseline: a label of the groups, or the name of an algorithm that has one configuration.
@@ -48,28 +56,40 @@ def against(groups: Sequence[SeedGroup], baseline: str, metric: str | None = Non
     Raises:
         UsageError: no such algorithm, or several configurations of it, or no metric to compare by.
     """
-    base_label = _baseline(groups, baseline)
+    base_label = label_of(groups, baseline)
     if metric is not None and better(metric) is None:
         raise UsageError(
             f"--metric {metric}: has no preferred direction, or is unknown; `xpo-bench list metrics` says "
             "which have one"
         )
-    rows = []
+    rows: list[tuple[Against, Headline]] = []
     for task in dict.fromkeys(g.task for g in groups):
-        others = [g for g in groups if g.task == task and g.label != base_label]
-        base = next((g for g in groups if g.task == task and g.label == base_label), None)
-        if base is None:
+        here = [g for g in groups if g.task == task]
+        base = next((g for g in here if g.label == base_label), None)
+        by = headline(here, metric)
+        if base is None or by.metric is None:
             continue
-        name = metric or next((m for m in HEADLINES if base.estimate(m)), None)
-        rows += [row for g in others if name and (row := _row(g, base, name))]
-    tested = [row for row in rows if row.p is not None]
-    corrected = holm([row.p for row in tested if row.p is not None])  # one family: all tasks together
-    by_row = dict(zip(map(id, tested), corrected, strict=True))
-    return [replace(row, corrected=by_row.get(id(row))) for row in rows]
+        rows += [(row, by) for g in here if g is not base and (row := _row(g, base, by, items))]
+    return _judged(rows)
 
 
-def _baseline(groups: Sequence[SeedGroup], baseline: str) -> str:
-    """The label of the baseline."""
+def _judged(rows: Sequence[tuple[Against, Headline]]) -> list[Against]:
+    """The rows with their verdicts, corrected for all of them that could differ."""
+    tested = {i: row.difference for i, (row, _) in enumerate(rows) if not row.difference.zero}
+    p_values = {i: p for i, d in tested.items() if (p := d.p) is not None}
+    corrected = dict(zip(p_values, holm(list(p_values.values())), strict=True))
+    return [
+        replace(row, verdict=judge(row.difference, corrected.get(i), row.margin, by.higher, len(corrected)))
+        for i, (row, by) in enumerate(rows)
+    ]
+
+
+def label_of(groups: Sequence[SeedGroup], baseline: str) -> str:
+    """The label of a baseline that is named by its label or by its algorithm.
+
+    Raises:
+        UsageError: no such algorithm, or several configurations of it.
+    """
     known = list(dict.fromkeys(g.label for g in groups))
     matching = [label for label in known if label == baseline] or [
         label for label in known if label.split(" ")[0] == baseline
@@ -84,42 +104,28 @@ def _baseline(groups: Sequence[SeedGroup], baseline: str) -> str:
     return matching[0]
 
 
-def _row(g: SeedGroup, base: SeedGroup, metric: str) -> Against | None:
-    own, others = ({s: v for s, v in group.values(metric).items() if v is not None} for group in (g, base))
+def default_baseline(groups: Sequence[SeedGroup]) -> str | None:
+    """The baseline where none is named: dpo, or the first row; None of fewer than two algorithms."""
+    known = list(dict.fromkeys(g.label for g in groups))
+    if len(known) < 2:
+        return None
+    return next((label for label in known if label.split(" ")[0] == PREFERRED), known[0])
+
+
+def _row(g: SeedGroup, base: SeedGroup, by: Headline, items: ItemReader) -> Against | None:
+    metric = by.metric
+    assert metric is not None
     # a seed draws the same data and initial policy for both: what it decides cancels in the difference
-    common = sorted(own.keys() & others.keys())
-    difference, mean = estimate(own[s] - others[s] for s in common), estimate(own.values())
-    if difference is None or mean is None:
+    found = difference(g, base, metric, items)
+    own, others = ([v for v in group.values(metric).values() if v is not None] for group in (g, base))
+    mean, base_mean = estimate(own), estimate(others)
+    if found is None or mean is None or base_mean is None or not (moved(g) and moved(base)):
         return None
     # turned so that more is better: P(a seed of it > a seed of the baseline)
-    sign = 1 if better(metric) == "higher" else -1
-    wins = improvement([sign * v for v in own.values()], [sign * v for v in others.values()])
-    return Against(g.label, g.task, metric, mean, difference, p_value(difference), None, wins)
-
-
-def ranks(groups: Sequence[SeedGroup], metric: str | None = None) -> dict[str, tuple[float, int]]:
-    """label -> (mean rank over tasks by the headline or the metric, 1 is best, ties averaged; how many
-    tasks).
-
-    Only tasks on which every label has the metric count, so that all are ranked among the same.
-    """
-    from scipy.stats import rankdata
-
-    rows = list(dict.fromkeys(g.label for g in groups))
-    collected: dict[str, list[float]] = {label: [] for label in rows}
-    for task in dict.fromkeys(g.task for g in groups):
-        here = {g.label: g for g in groups if g.task == task}
-        if set(here) != set(rows):
-            continue
-        name = metric or next((m for m in HEADLINES if all(g.estimate(m) for g in here.values())), None)
-        means = [e.mean for label in rows if name and (e := here[label].estimate(name))]
-        if not name or len(means) < len(rows):
-            continue
-        # rankdata counts from the smallest, and rank 1 is to be the best; ties share their mean rank
-        sign = -1 if better(name) == "higher" else 1
-        for label, rank in zip(rows, rankdata([sign * mean for mean in means]), strict=True):
-            collected[label].append(float(rank))
-    return {label: (sum(values) / len(values), len(values)) for label, values in collected.items() if values}
+    sign = 1 if by.higher else -1
+    wins = improvement([sign * v for v in own], [sign * v for v in others])
+    margin = by.margin(base_mean.mean)
+    return Against(g.label, g.task, metric, mean, found, margin, Verdict("cannot tell", None), wins)
 
 
 def versus_table(rows: Sequence[Against], baseline: str) -> Table:
@@ -129,46 +135,56 @@ def versus_table(rows: Sequence[Against], baseline: str) -> Table:
         labels([row.task for row in rows], "task"),
         Column("metric", [row.metric for row in rows], left=True),
         Column("mean", [mean_pm(row.own) for row in rows]),
-        Column("difference", [mean_pm(row.difference) for row in rows]),
-        Column("p (Holm)", [number(row.corrected, 2) for row in rows]),
+        Column("difference", [mean_pm(_estimate(row.difference)) for row in rows]),
+        Column("p (Holm)", [number(row.verdict.corrected, 2) for row in rows]),
+        Column("verdict", [row.verdict.word for row in rows], left=True),
+        Column("would\ndecide", [would_decide(row.verdict) for row in rows]),
         Column("better\nthan it", [f"{row.improvement:.0%}" for row in rows]),
     ]
-    tested = sum(row.p is not None for row in rows)
+    tested = sum(row.verdict.corrected is not None for row in rows)
+    margins = {row.metric: f"{row.metric} {row.margin:.3g}" for row in rows if row.margin}
     note = (
-        "Differences are paired over common seeds, ± half their 95 % interval; p after Holm's correction for "
-        f"{tested} comparisons. Better than it: how often a seed of the algorithm beats a seed of the "
-        "baseline, ties ½."
+        "Differences are paired over common seeds and held-out items, ± half their 95 % interval; p after "
+        f"Holm's correction for {counted(tested, 'comparison')}. Equivalent: within the margin by two "
+        f"one-sided tests ({', '.join(margins.values()) or 'no margin declared'}). Would decide: seeds, or "
+        "clusters of items, that would tell with 80 % power at the spread seen. Better than it: how often a "
+        "seed of the algorithm beats a seed of the baseline, ties ½."
     )
     return Table(f"Against {clean(baseline)}", columns, note)
 
 
-def rank_line(groups: Sequence[SeedGroup], metric: str | None = None) -> list[str]:
-    """The mean ranks in one sentence; none where no task ranks all."""
-    mean_ranks = ranks(groups, metric)
-    if not mean_ranks:
-        return []
-    order = sorted(mean_ranks, key=mean_ranks.__getitem__)
-    tasks = counted(mean_ranks[order[0]][1], "task")
-    told = ", ".join(f"{row_label(label)} {number(mean_ranks[label][0])}" for label in order)
-    return [f"Mean rank over {tasks}, 1 is best: {told}"]
+def would_decide(verdict: Verdict) -> str:
+    """`12 seeds`, `92 items`, or –."""
+    if verdict.runs:
+        return counted(verdict.runs, "seed")
+    return counted(verdict.items, "item") if verdict.items else ABSENT
+
+
+def _estimate(d: PairedDifference) -> Estimate:
+    return Estimate(d.mean, d.half, d.runs)
 
 
 def documents(rows: Sequence[Against]) -> list[Mapping[str, object]]:
     """The rows for JSON."""
     out: list[Mapping[str, object]] = []
     for row in rows:
-        interval = row.difference.interval
+        d = row.difference
         out.append(
             {
                 "label": row.label,
                 "task": row.task,
                 "metric": row.metric,
                 "mean": row.own.mean,
-                "difference": row.difference.mean,
-                "ci95": list(interval) if interval else None,
-                "n": row.difference.n,
-                "p": row.p,
-                "p_holm": row.corrected,
+                "difference": d.mean,
+                "ci95": None if d.half is None else [d.mean - d.half, d.mean + d.half],
+                "n": d.runs,
+                "items": d.items,
+                "p": d.p,
+                "p_holm": row.verdict.corrected,
+                "verdict": row.verdict.word,
+                "margin": row.margin,
+                "seeds_needed": row.verdict.runs,
+                "items_needed": row.verdict.items,
                 "improvement": row.improvement,
             }
         )

@@ -1,0 +1,1 @@
+"""Which algorithm, and how sure is that: what a report opens with."""

@@ -1,0 +1,152 @@
+"""The verdict on one task: its algorithms by their headline, and which cannot be told from the best."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+from xpo_bench.report.items import ItemReader
+from xpo_bench.report.runs import SeedGroup
+from xpo_bench.report.verdicts.headline import Headline, headline, moved
+from xpo_bench.report.verdicts.paired import difference
+from xpo_bench.statistics import Estimate
+from xpo_bench.verdicts.best_set import Field, every_pair, stand
+from xpo_bench.verdicts.differences import PairedDifference
+from xpo_bench.verdicts.words import Verdict, judge
+
+MOST = 40
+"""Rows of a task up to which all are compared with all."""
+STATES: Mapping[str, str] = {
+    "converged": "stops",
+    "falling": "keeps falling",
+    "rising": "keeps rising",
+    "collapsed": "collapses",
+    "saturated": "saturates",
+}
+"""What a record says of the rejected completions, as the answer to "does it stop?"."""
+Said = Literal["best", "worse", "?", "not moved", ""]
+"""What the first screen says of a number: `best` of the best one and its equivalents, `worse` where it is
+significantly worse than the best, `?` where neither can be told; nothing where it is not compared."""
+
+
+@dataclass(frozen=True, eq=False)
+class Row:
+    """One algorithm on one task.
+
+    Args:
+        mean: of the headline over seeds; None where the task is judged by whether it stops, or there is none.
+        state: whether its rejected completions stop; None where that is not known. ranks: the interval of its
+            rank; None where it is not compared. behind: this algorithm minus the best one, with the verdict
+            on that; None for the best one itself.
+    """
+
+    group: SeedGroup
+    mean: Estimate | None = None
+    said: Said = ""
+    ranks: tuple[int, int] | None = None
+    behind: PairedDifference | None = None
+    verdict: Verdict | None = None
+
+    @cached_property
+    def state(self) -> str | None:
+        """What most of its runs say of the rejected completions, with how many where not all do."""
+        states = [r.notes.rejected_state for r in self.group.counted]
+        known = Counter(STATES.get(s, s) for s in states if s is not None)
+        if not known:
+            return None
+        word, count = known.most_common(1)[0]
+        return word if count == len(states) else f"{word} {count}/{len(states)}"
+
+
+@dataclass(frozen=True, eq=False)
+class TaskVerdict:
+    """What is concluded on one task.
+
+    Args:
+        rows: best first; those that are not compared last. reason: why none of them is, where none is.
+        family: how many pairs were tested, of all with all.
+    """
+
+    task: str
+    headline: Headline
+    rows: Sequence[Row]
+    reason: str = ""
+    family: int = 0
+
+    @property
+    def ranked(self) -> list[Row]:
+        """Rows that were compared."""
+        return [row for row in self.rows if row.ranks is not None]
+
+    @property
+    def best(self) -> list[Row]:
+        """The best one and those that cannot be separated from it."""
+        return [row for row in self.ranked if row.said in ("best", "?")]
+
+    def row(self, label: str) -> Row | None:
+        """The row of a label."""
+        return next((row for row in self.rows if row.group.label == label), None)
+
+
+def verdict_on(
+    task: str, groups: Sequence[SeedGroup], items: ItemReader, metric: str | None = None
+) -> TaskVerdict:
+    """Compare the algorithms of a task, all with all, in one family.
+
+    Args:
+        groups: the rows of the task. metric: by what, in place of the headline.
+    """
+    by = headline(groups, metric)
+    if by.metric is None:
+        order = list(STATES.values())
+        rows = [Row(g) for g in groups]
+        rows.sort(key=lambda r: order.index(r.state) if r.state in order else len(order))
+        return TaskVerdict(task, by, rows)
+    means = {g: g.estimate(by.metric) for g in groups}
+    sign = -1 if by.higher else 1
+    order_by = {g: sign * e.mean for g, e in means.items() if e}
+    compared = sorted((g for g in order_by if moved(g) and set(g.status) == {"ok"}), key=order_by.__getitem__)
+    rest = [Row(g, means[g], "" if moved(g) else "not moved") for g in groups if g not in compared]
+    alone = [*(Row(g, means[g]) for g in compared), *rest]
+    if len(compared) > MOST:
+        few = f"{len(compared)} rows are too many to compare all with all; name some by --algos"
+        return TaskVerdict(task, by, alone, few)
+    pairs = {
+        (i, j): found
+        for i, j in every_pair(len(compared))
+        if (found := difference(compared[i], compared[j], by.metric, items)) is not None
+    }
+    if pairs and all(d.se is None for d in pairs.values()):
+        return TaskVerdict(task, by, alone, "a single seed has no interval; --seeds 3 gives one")
+    if not pairs:
+        return TaskVerdict(task, by, alone)
+    field = stand([-sign * order_by[g] for g in compared], pairs, by.higher)
+    margin = by.margin(sign * order_by[compared[0]])
+    ranked = [_row(g, means[g], i, field, pairs.get((0, i)), margin, by) for i, g in enumerate(compared)]
+    return TaskVerdict(task, by, [*ranked, *rest], family=len(field.tests))
+
+
+def _row(
+    g: SeedGroup,
+    mean: Estimate | None,
+    place: int,
+    field: Field,
+    ahead: PairedDifference | None,
+    margin: float,
+    by: Headline,
+) -> Row:
+    """A row that was compared; `ahead` is the best one minus it, and the best one stands first."""
+    standing = field.standings[place]
+    if place == 0:
+        return Row(g, mean, "best", standing.ranks)
+    if ahead is None:
+        return Row(g, mean, "?", standing.ranks)
+    behind = ahead.reversed()
+    found = judge(behind, field.corrected(0, place), margin, by.higher, len(field.tests))
+    said: Said = "worse" if not standing.best else "?"
+    if behind.zero or found.word == "equivalent":
+        said = "best"
+    return Row(g, mean, said, standing.ranks, behind, found)
