@@ -10,7 +10,7 @@ from xpo_bench.report.runs import SeedGroup
 from xpo_bench.report.table import Column, Table, broken_header, labels
 from xpo_bench.report.tables.columns import metric_column
 from xpo_bench.report.tables.longer_rule import LONGER, longer
-from xpo_bench.runner.remarks import remarks
+from xpo_bench.runner.remarks import cannot_see, remarks
 
 WORLD = (
     "gold_reward",
@@ -98,7 +98,8 @@ def task_tables(task: str, groups: Sequence[SeedGroup]) -> list[Table]:
         )
     if "regret" in metrics and not all(g.known("regret") for g in groups if g.counted):
         notes.append("regret: – where an algorithm names no strength of its KL, and so no optimum.")
-    told = dict.fromkeys(remark for g in groups for r in g.records for remark in remarks(r.raw))
+    raw = [r.raw for g in groups for r in g.records]
+    told = dict.fromkeys(remark for r in raw for remark in (*remarks(r), *cannot_see(r)))
     notes += [f"{clean(remark)}." for remark in told]
     title = ": ".join(filter(None, (name, ", ".join(_facts(groups)))))
     tables = [Table(title, columns, " ".join(notes), aside=[len(groups)])]
