@@ -126,6 +126,9 @@ class World:
             action.
         exhaustive: the actions are all completions that a language model can write, so that its distribution
             over them is exact too.
+        lengths: prompt -> {completion: tokens, at least 1}; missing ones have 1. A tabular policy spreads the
+            log-probability of a completion evenly over its tokens, so that its sum is what it is and its mean
+            is divided by the length.
         beta: the task's stated β of the objective E r − β·KL, reward/nat: the KL of its optimum is the budget
             that `attained` is read at.
     """
@@ -135,6 +138,7 @@ class World:
     reward: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     features: Mapping[str, Mapping[str, tuple[float, ...]]] = field(default_factory=dict)
     exhaustive: bool = False
+    lengths: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     beta: float = 0.1
 
 

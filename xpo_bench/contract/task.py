@@ -9,6 +9,9 @@ from typing import ClassVar
 from xpo_bench.contract.examples import Dataset
 from xpo_bench.contract.settings import Budget, ModelSpec
 
+ONE_TOKEN = "lengths: every completion is one token, so that a mean per token is the sum"
+"""What a tabular policy cannot see whose world says nothing of lengths."""
+
 
 @dataclass(frozen=True)
 class Task:
@@ -31,8 +34,19 @@ class Task:
     """Learning rate per algorithm, chosen on the validation split from one equal-size grid."""
     expects_divergence: ClassVar[frozenset[str]] = frozenset()
     """Names of algorithms whose divergence is a finding here, not a fault."""
+    cannot_see: ClassVar[str] = ""
+    """What all algorithms look alike in here, as a phrase ("lengths: ..."); of a task on a tabular policy it
+    holds for such policies alone. Empty: on a tabular policy `ONE_TOKEN`, on language models nothing.
+    """
 
     __pydantic_config__: ClassVar[object] = {"extra": "forbid", "allow_inf_nan": False}
+
+    @classmethod
+    def blind_to(cls, model: ModelSpec) -> str:
+        """What the task cannot see on a policy; empty where nothing is known to be so."""
+        if model.tabular:
+            return cls.cannot_see or ONE_TOKEN
+        return "" if cls.model.tabular else cls.cannot_see
 
     def data(self, seed: int, model: ModelSpec) -> Dataset:
         """The examples at this seed. Worlds depend on the version alone; only draws depend on the seed.

@@ -191,6 +191,8 @@ def fingerprint(dataset: Dataset) -> str:
             add("world", prompt, texts, reference and dict(reference), reward and dict(reward))
         if world.exhaustive:
             add("exhaustive")
+        for prompt, lengths in world.lengths.items():
+            add("lengths", prompt, dict(lengths))
         if world.beta != World.beta:
             add("beta", world.beta)
         for prompt, features in world.features.items():

@@ -30,6 +30,7 @@ class TableLayout:
         prompts: the P prompts. actions: per prompt its completions. width: A, the most actions of a prompt.
         mask: (P, A) true where an action exists. log_reference: (P, A) log π_ref in nats, −inf elsewhere.
         reward: (P, A) true reward (0 on absent actions), or None when the world knows none.
+        lengths: (P, A) tokens of every completion, or None where each has one.
     """
 
     def __init__(self, world: World) -> None:
@@ -46,6 +47,7 @@ class TableLayout:
         self.mask = np.zeros(shape, bool)
         self.log_reference = np.full(shape, -np.inf)
         self.reward: npt.NDArray[np.float64] | None = np.zeros(shape) if world.reward else None
+        self.lengths: npt.NDArray[np.int64] | None = np.ones(shape, np.int64) if world.lengths else None
         for row, (prompt, actions) in enumerate(zip(self.prompts, self.actions, strict=True)):
             n = len(actions)
             self.mask[row, :n] = True
@@ -57,6 +59,8 @@ class TableLayout:
                 self.log_reference[row, :n] = -np.log(n)
             if self.reward is not None:
                 self.reward[row, :n] = [world.reward.get(prompt, {}).get(a, 0.0) for a in actions]
+            if self.lengths is not None:
+                self.lengths[row, :n] = [world.lengths.get(prompt, {}).get(a, 1) for a in actions]
 
     def encode(self, completions: Sequence[Completion]) -> npt.NDArray[np.int64]:
         """Flat table positions of completions, shape (E,); DataError for one that the world lacks."""
@@ -98,6 +102,8 @@ class TabularPolicy:
         self.log_reference = torch.tensor(
             self.layout.log_reference, dtype=self.value_dtype, device=self.device
         )
+        lengths = self.layout.lengths
+        self._lengths = None if lengths is None else torch.from_numpy(lengths).to(self.device).flatten()
         self._flat: Tensor | None = None  # log π of all actions at `begin`, shape (runs, P·A)
         self.parameter = self._start()
 
@@ -114,7 +120,7 @@ class TabularPolicy:
     # ---------------------------------------------------------------- completions
 
     def fit(self, examples: Sequence[Example], truncate: str = "prompt") -> Fitted:
-        """The rows as they are: the actions of a tabular policy are no tokens."""
+        """The rows as they are: the actions of a tabular policy are never truncated."""
         return Fitted(tuple(examples))
 
     def encode(self, completions: Sequence[Completion], truncate: str = "prompt") -> Tensor:
@@ -127,8 +133,8 @@ class TabularPolicy:
         return torch.stack([torch.nn.functional.pad(e, (0, longest - len(e))) for e in encoded])
 
     def lengths(self, stacked: Tensor) -> Tensor:
-        """Every completion of a tabular policy is one token, shape (runs, E)."""
-        return torch.ones_like(stacked)
+        """Tokens of every completion, shape (runs, E): one, where the world does not say otherwise."""
+        return torch.ones_like(stacked) if self._lengths is None else self._lengths[stacked]
 
     def begin(self) -> None:
         """Compute log π for all tables once, with a graph."""
@@ -142,10 +148,10 @@ class TabularPolicy:
         runs: slice = ALL,
         against: Tensor | None = None,
     ) -> dict[str, Scores]:
-        """Gather from the log-probabilities of `begin`; shapes (runs, N, 1).
+        """Gather from the log-probabilities of `begin`; shapes (runs, N, T), T the longest completion.
 
         With `against`, a snapshot, the KL of the whole distribution of each completion's prompt is its one
-        token's.
+        token's, or spread evenly over its tokens as its log-probability is.
         """
         assert self._flat is not None, "begin() comes before score()"
         flat = self._flat[runs] if runs != ALL else self._flat
@@ -155,10 +161,14 @@ class TabularPolicy:
         out = {}
         for group, (stacked, index) in requests.items():
             at = stacked if index is None else stacked.gather(1, index.clamp(min=0))
-            out[group] = one_token(
-                flat.gather(1, at), None if kl is None else kl.gather(1, at // self.layout.width)
+            out[group] = self._scores(
+                flat.gather(1, at), at, None if kl is None else kl.gather(1, at // self.layout.width)
             )
         return out
+
+    def _scores(self, logps: Tensor, at: Tensor, kl: Tensor | None = None) -> Scores:
+        """Scores of the completions at flat positions, from their log-probabilities, shape (runs, N)."""
+        return one_token(logps, kl) if self._lengths is None else spread(logps, self._lengths, at, kl)
 
     def _kl_from(self, parameter: Tensor, flat: Tensor) -> Tensor:
         """KL(π' ‖ π) of every prompt, π' the tables of another parameter and π those of `flat`, nats, shape
@@ -169,11 +179,11 @@ class TabularPolicy:
         return forward_kl(there, flat.reshape(there.shape))
 
     def score_all(self, stacked: Tensor, rows: Tensor | None = None, *, runs: slice = ALL) -> Scores:
-        """All stacked completions at the current tables; shape (runs, E, 1)."""
-        return one_token(self.log_probs()[runs].flatten(1).gather(1, stacked))
+        """All stacked completions at the current tables; shape (runs, E, T)."""
+        return self._scores(self.log_probs()[runs].flatten(1).gather(1, stacked), stacked)
 
     def score_sets(self, sets: Sequence[Tensor]) -> list[Scores]:
-        """All completions of several sets at the current tables; shapes (runs, E, 1)."""
+        """All completions of several sets at the current tables; shapes (runs, E, T)."""
         return [self.score_all(stacked) for stacked in sets]
 
     # ---------------------------------------------------------------- exact quantities
@@ -225,7 +235,7 @@ class TabularPolicy:
     ) -> list[list[Completion]]:
         """Independent draws from one run's tables at a temperature, optionally from the `top_k` likeliest.
 
-        A completion of a tabular policy is one token, so `max_new_tokens` changes nothing.
+        A completion of a tabular policy is drawn whole, so `max_new_tokens` changes nothing.
         """
         table = self.log_probs()[run].cpu().numpy() / temperature
         out = []
@@ -276,6 +286,20 @@ class TabularPolicy:
             "actions": len(self.layout.position),
             "dtype": str(self.value_dtype).removeprefix("torch."),
         }
+
+
+def spread(logps: Tensor, lengths: Tensor, at: Tensor, kl: Tensor | None = None) -> Scores:
+    """Scores of completions of several tokens, log π(y) / n on each of n, shape (runs, N, T).
+
+    Args:
+        logps, kl: of whole completions, shape (runs, N). lengths: of all completions of the table.
+        at: where they stand in it, shape (runs, N).
+    """
+    width, n = int(lengths.max()), lengths[at]
+    mask = torch.arange(width, device=logps.device) < n.unsqueeze(-1)
+    shape = (*logps.shape, width)
+    token_kl = None if kl is None else (kl / n).unsqueeze(-1).expand(shape)
+    return Scores((logps / n).unsqueeze(-1).expand(shape), mask, token_kl)
 
 
 def one_token(logps: Tensor, kl: Tensor | None = None) -> Scores:

@@ -79,6 +79,7 @@ def _task(cls: type[Task], info: plugins.PluginInfo) -> dict[str, object]:
         "about": plugins.summary_line(cls),
         "model": cls.model.name,
         "steps": cls.budget.steps,
+        "cannot_see": cls.blind_to(cls.model),
         "options": dump(cls()),
         "docs": docs(cls),
         **_origin(info),

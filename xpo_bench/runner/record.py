@@ -104,6 +104,8 @@ class TaskOf(TypedDict):
     """`name`, and what the policy says of itself: parameters, vocabulary, dtype, how rows are laid out."""
     budget: dict[str, Any]
     expected_divergence: bool
+    cannot_see: NotRequired[str]
+    """What all algorithms look alike in here, as a phrase; absent where nothing is known to be so."""
 
 
 @part

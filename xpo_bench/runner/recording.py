@@ -12,6 +12,7 @@ from xpo_bench.runner import keys
 from xpo_bench.runner.plan import Cell
 from xpo_bench.runner.record import SCHEMA, AlgorithmOf, Data, Error, MetricOf, Record, Status, Timing, now
 from xpo_bench.runner.settings import dump
+from xpo_bench.runner.task_setup import TaskSetup
 from xpo_bench.train.job import Outcome
 
 
@@ -56,6 +57,8 @@ def cell_record(
         "environment": dict(environment),
         "created": now(),
     }
+    if blind := _cannot_see(setup, dataset):
+        record["task"]["cannot_see"] = blind
     if setup.processes > 1:
         record["train"]["processes"] = setup.processes
     if cell.protocol:
@@ -63,6 +66,13 @@ def cell_record(
     if setup.metrics:
         record["metric_definitions"] = {name: _metric(*entry) for name, entry in setup.metrics.items()}
     return record
+
+
+def _cannot_see(setup: TaskSetup, dataset: Dataset) -> str:
+    told = setup.task.blind_to(setup.model)
+    # what is said of a tabular policy where a task says nothing does not hold in a world with lengths
+    lengths = dataset.world is not None and bool(dataset.world.lengths)
+    return "" if lengths and not setup.task.cannot_see else told
 
 
 def _algorithm(cell: Cell, notes: Mapping[str, Any]) -> AlgorithmOf:

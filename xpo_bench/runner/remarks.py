@@ -6,6 +6,12 @@ from collections.abc import Mapping
 from typing import Any
 
 
+def cannot_see(record: Mapping[str, Any]) -> list[str]:
+    """What the task of a record cannot see, for the notes under its tables; equal ones are shown once."""
+    told = record["task"].get("cannot_see")
+    return [f"{record['task']['name']} cannot see {told}"] if told else []
+
+
 def remarks(record: Mapping[str, Any]) -> list[str]:
     """The remarks on a record, which may be one of an earlier version; equal ones are to be shown once."""
     if record["algorithm"].get("z0") != "none":

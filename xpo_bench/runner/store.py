@@ -212,12 +212,17 @@ class Store:
 
 def parquet(rows: Sequence[Mapping[str, float | None]]) -> bytes:
     """Curve rows as parquet bytes: `step` as integer, every other column as double, absent values null."""
+    import numpy as np
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    def column(name: str) -> pa.Array:
+        values = np.array([row.get(name) for row in rows], dtype=np.float64)  # None is NaN
+        return pa.array(values, mask=~np.isfinite(values))
+
     names = sorted({name for row in rows for name in row} - {"step"})
     columns = {"step": pa.array([int(cast(float, row["step"])) for row in rows], pa.int64())}
-    columns |= {name: pa.array([finite(row.get(name)) for row in rows], pa.float64()) for name in names}
+    columns |= {name: column(name) for name in names}
     sink = pa.BufferOutputStream()
     pq.write_table(pa.table(columns), sink)
     return bytes(sink.getvalue().to_pybytes())

@@ -47,6 +47,7 @@ class Displacement(Task):
 
     name: ClassVar[str] = "displacement"
     version: ClassVar[str] = "1"
+    cannot_see: ClassVar[str] = "lengths: all completions have the same number of tokens"
     model: ClassVar[ModelSpec] = ModelSpec(
         name="tiny", tokenizer="ids", vocab_size=VOCABULARY, context=32, eos=False
     )

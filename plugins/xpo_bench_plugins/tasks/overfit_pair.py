@@ -19,6 +19,7 @@ class OverfitPair(Task):
 
     name: ClassVar[str] = "overfit_pair"
     version: ClassVar[str] = "1"
+    cannot_see: ClassVar[str] = "lengths: all completions have the same number of tokens"
     model: ClassVar[ModelSpec] = ModelSpec(
         name="tiny",
         tokenizer="ids",

@@ -35,6 +35,7 @@ class Tokens(Task):
 
     name: ClassVar[str] = "tokens"
     version: ClassVar[str] = "1"
+    cannot_see: ClassVar[str] = "lengths: all completions have the same number of tokens"
     model: ClassVar[ModelSpec] = ModelSpec(
         name="tiny",
         tokenizer="ids",

@@ -33,7 +33,7 @@ def print_status(console: Console, planned: int, counts: Mapping[str, int]) -> N
 
 LIST_COLUMNS: Mapping[str, Sequence[str]] = {
     "algos": ("name", "data", "fields", "about"),
-    "tasks": ("name", "model", "steps", "about"),
+    "tasks": ("name", "model", "steps", "about", "cannot_see"),
     "metrics": ("name", "unit", "better", "definition"),
     "trackers": ("name", "about"),
     "plugins": ("name", "distribution", "version", "hooks", "status"),

@@ -11,7 +11,7 @@ from xpo_bench.report.runs import SeedGroup
 from xpo_bench.report.table import Column, Table, broken_header, labels
 from xpo_bench.report.tables.columns import metric_column
 from xpo_bench.report.tables.longer_rule import LONGER, longer
-from xpo_bench.runner.remarks import remarks
+from xpo_bench.runner.remarks import cannot_see, remarks
 
 WORLD = (
     "attained_1",
@@ -107,7 +107,8 @@ def task_tables(
         )
     if "regret" in metrics and not all(g.known("regret") for g in groups if g.counted):
         notes.append("regret: – where an algorithm names no strength of its KL, and so no optimum.")
-    told = dict.fromkeys(remark for g in groups for r in g.records for remark in remarks(r.raw))
+    raw = [r.raw for g in groups for r in g.records]
+    told = dict.fromkeys(remark for r in raw for remark in (*remarks(r), *cannot_see(r)))
     notes += [f"{clean(remark)}." for remark in told]
     title = ": ".join(filter(None, (name, ", ".join(_facts(groups)))))
     if any(any(column.best) for column in columns):

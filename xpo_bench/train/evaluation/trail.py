@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from hashlib import blake2b
 
 import numpy as np
@@ -108,11 +109,8 @@ def identities(rows: Sequence[Example]) -> tuple[list[str], list[str]]:
     """
     seen: Counter[tuple[str | None, ...]] = Counter()
     ids, clusters = [], []
-    prompts: dict[str, str] = {}
     for e in rows:
-        if e.prompt not in prompts:
-            prompts[e.prompt] = _hash(e.prompt)
-        cluster = prompts[e.prompt] if e.person is None else e.person
+        cluster = _hash(e.prompt) if e.person is None else e.person
         if isinstance(e, Pair):
             sides = (e.chosen, e.rejected)
         else:
@@ -124,8 +122,12 @@ def identities(rows: Sequence[Example]) -> tuple[list[str], list[str]]:
     return ids, clusters
 
 
+@lru_cache(maxsize=2**14)
 def _hash(*texts: str) -> str:
-    """16 hex digits of texts; their lengths stand before them, so that no two lists read alike."""
+    """16 hex digits of texts; their lengths stand before them, so that no two lists read alike.
+
+    Remembered, since the cells of a task are evaluated on the same rows.
+    """
     digest = blake2b(digest_size=8)
     for text in texts:
         content = text.encode()
