@@ -82,6 +82,9 @@ class Notes:
     kl_settled: bool | None
     optimum_kl: float | None
     metric_errors: Mapping[str, str]
+    rejected_state: str | None
+    rejected_state_reason: str | None
+    rejected_length: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +177,14 @@ def record_of(raw: Raw) -> Record:
         final_policy=raw.get("final_policy"),
         steps=timing.get("steps"),
         vectorised_runs=timing.get("vectorised_runs", 1),
-        notes=Notes(notes.get("kl_settled"), notes.get("optimum_kl"), _part(notes, "metric_errors")),
+        notes=Notes(
+            notes.get("kl_settled"),
+            notes.get("optimum_kl"),
+            _part(notes, "metric_errors"),
+            notes.get("rejected_state"),
+            notes.get("rejected_state_reason"),
+            notes.get("rejected_length"),
+        ),
         environment=_machine(_part(raw, "environment")),
         created=raw.get("created"),
         raw=raw,
