@@ -32,8 +32,8 @@ def rejected_state(history: History, run: int) -> Told:
       run would go on; neither its drift nor more steps say anything.
     - converged: it is not, and the run has moved by ten times as much at least since its start.
 
-    It cannot be told of a closed form, of a run of fewer than about 50 steps, and of one that has hardly moved: one
-    with a learning rate far too small has no drift either.
+    It cannot be told of a closed form, of a run of fewer than about 50 steps, and of one that has hardly
+    moved: one with a learning rate far too small has no drift either.
     """
     if not history.recorded[:, run].any():
         return Told(None, "no finite evaluation")

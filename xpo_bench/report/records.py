@@ -12,6 +12,8 @@ Settings = Mapping[str, Any]
 """Open parts of a record, such as a configuration or a budget: name -> a JSON value."""
 COUNTED = ("ok", "diverged")
 """Statuses whose metrics count; those of a run that diverged are of its last finite evaluation."""
+ARTICLE = "article"
+"""The one suite whose experiments have names; a record without `suite` may be of it."""
 SEARCH = " search"
 """How the experiment of a cell ends that `--target-kl` or `--protocol tuned` only tried on its way."""
 
@@ -121,6 +123,8 @@ class Record:
     train: Settings
     seed: int
     experiment: str | None
+    suite: str | None
+    """The built-in suite that `experiment` is a part of, or may be: records had no `suite` at first."""
     role: str | None
     """Of the tuned protocol: what the cell was run for."""
     metrics: Mapping[str, float | None]
@@ -171,6 +175,7 @@ def record_of(raw: Raw) -> Record:
         train=_part(raw, "train"),
         seed=raw["seed"],
         experiment=raw.get("experiment"),
+        suite=raw.get("suite", ARTICLE),
         role=_part(raw, "protocol").get("role"),
         metrics=_part(raw, "metrics"),
         metric_definitions=_part(raw, "metric_definitions"),

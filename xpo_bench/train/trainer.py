@@ -64,7 +64,7 @@ class GroupTrainer:
         self.budget = jobs[0].budget
         self.points = set(evaluation_steps(self.budget.steps))
         self.clock = Clock(device, (lambda: policy.flops) if isinstance(policy, Metered) else lambda: 0.0)
-        self.memory = PeakMemory(device)
+        self.memory = PeakMemory(device, policy.held_bytes()) if isinstance(policy, Model) else None
         self.weights = weights_of(policy, processes)
         self.evaluates = processes.first or self.weights.sharded
         self.preparation = Preparation(
@@ -143,7 +143,8 @@ class GroupTrainer:
         self.update.begin_stage(stage.restart)
         self._begin_reference(stage)
         sampling_s = 0.0
-        self.memory.start()
+        if self.memory:
+            self.memory.start()
         for t in range(steps):
             if t == 0 or (stage.refresh and t % stage.refresh == 0):
                 sampling_s = self._make_data(number, stage, steps, t)
@@ -223,13 +224,15 @@ class GroupTrainer:
 
     def _evaluate_step(self, t: int) -> None:
         """Evaluate after step `t` of a stage; memory that evaluation takes is not that of training."""
-        self.memory.stop()
+        if self.memory:
+            self.memory.stop()
         with self.clock.charge("evaluate_s"):
             if self.steps_done == self.budget.steps:
                 self._judge(t)
                 self.losses[self.steps_done] = self.update.losses_now(t)
             self._evaluate()
-        self.memory.start()
+        if self.memory:
+            self.memory.start()
 
     def _judge(self, t: int) -> None:
         """See whether the gradients have vanished, at the last step of all."""
