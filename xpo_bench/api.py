@@ -189,7 +189,7 @@ def run(
         with environment.deterministic(deterministic and execution.in_process):
             result = Result(**vars(ways.run(asked, search, output, session)))
     plain = search == Search() and not shard
-    if plain and result.planned and any(request.suite and request.experiment for request in asked):
+    if plain and result.planned and any(request.suite_label for request in asked):
         from xpo_bench.report.experiments.files import write_figures
 
         write_figures(result.out, result.cells)

@@ -244,11 +244,54 @@ def test_nothing_to_say(record: Make) -> None:
 
 
 def test_long_completions_are_told_of_by_the_token(record: Make) -> None:
-    shared = {"collapsed": 0.0, "rejected_drift": -0.5}
+    """By exp(mean logp / mean length); an arithmetic mean over tokens says nothing of the length."""
+    lengths = {"long": 200.0, "short": 2.0, "one": 1.0, "older": None}
     cells = [
-        record("long", **shared, rejected_logp=-400.0, rejected_prob=0.1),
-        record("short", **shared, rejected_logp=-4.6, rejected_prob=0.1),
+        record(
+            name,
+            collapsed=0.0,
+            rejected_drift=-0.5,
+            rejected_logp=-24.3 if name in ("one", "older") else -2.302585 * (length or 0.0),
+            rejected_prob=0.181,
+            notes={"rejected_length": length} if length else {},
+        )
+        for name, length in lengths.items()
     ]
-    text = tell(cells)
-    assert "long (probability 0.1 a token)" in text
-    assert "short (probability 0.0101)" in text
+    told = [tell([cell]) for cell in cells]
+    for text, probability in zip(told, ("0.1 a token", "0.01", "2.8e-11", "2.8e-11"), strict=True):
+        assert f"(probability {probability})" in text
+
+
+def test_states(record: Make) -> None:
+    """The sentence, the first screen and the record say the same: what the record notes."""
+    short = "a run of 5 steps, whose last fifth has fewer than 10"
+    told = {
+        "a": {"rejected_state": "converged"},
+        "b": {"rejected_state": "saturated"},
+        "c": {"rejected_state": "collapsed"},
+        "d": {"rejected_state": "falling"},
+        "e": {"rejected_state": "rising"},
+        "f": {"rejected_state_reason": short},
+        "g": {"rejected_state_reason": short},
+    }
+    # the metrics alone would say converged of every one
+    cells = [
+        record(a, notes=n, collapsed=0.0, rejected_drift=0.0, rejected_logp=0.0) for a, n in told.items()
+    ]
+    assert tell(cells) == (
+        "bandit: rejected completions collapsed and are still falling under c (probability 1); stand still "
+        "because every gradient has vanished (saturated, not converged) under b (probability 1); are still "
+        "falling, not collapsed, under d (probability 1); are rising under e (probability 1); converged "
+        f"under a (probability 1); cannot be told under f and g ({short})."
+    )
+
+
+def test_states_of_several_seeds(record: Make) -> None:
+    def said(*states: str) -> str:
+        notes = [{"rejected_state": s} for s in states]
+        return tell([record("dpo", seed=i, notes=n, rejected_logp=-1.0) for i, n in enumerate(notes)])
+
+    assert "have not converged in every run under dpo" in said("converged", "converged", "falling")
+    assert "saturated, not converged) under dpo" in said("saturated", "saturated", "converged")
+    assert "collapsed and are still falling under dpo" in said("collapsed", "falling")
+    assert "are still falling, not collapsed, under dpo" in said("collapsed", "falling", "falling")

@@ -108,6 +108,26 @@ def test_every_option_has_a_sentence() -> None:
 # --------------------------------------------------------------------------- plan files
 
 
+@pytest.mark.parametrize("label", ["grid search", "", "  ", 3, ["a"], True])
+def test_labels_that_tables_would_hide_or_that_are_none(tmp_path: Path, label: object) -> None:
+    """No table shows the cells of a search, which are told by how their label ends."""
+    with pytest.raises(
+        UsageError, match=r"^experiment = .*: (labels that end in ' search'|expected a label)"
+    ):
+        requests({"algos": "dpo", "tasks": "bandit", "experiment": label})
+
+
+def test_only_a_suite_can_label_its_cells_as_its_own(tmp_path: Path) -> None:
+    own = requests({"suite": "article"})
+    assert all(r.suite_label and r.experiment for r in own)
+    renamed = requests({"suite": "article"}, write(tmp_path, 'suite = "article"\nexperiment = "overfit"\n'))
+    assert {(r.suite_label, r.experiment) for r in renamed} == {(False, "overfit")}
+    plain = requests({"algos": "dpo", "tasks": "overfit_pair", "experiment": "overfit"})
+    assert not any(r.suite_label for r in plain)
+    with pytest.raises(UsageError, match="unknown word 'suite_label'"):
+        requests({}, write(tmp_path, "suite_label = true\n"))
+
+
 PLAN = """
 algos = "dpo"
 tasks = ["deterministic"]

@@ -41,8 +41,12 @@ def test_records_are_as_it_says(tmp_path: Path) -> None:
     assert {json.loads(text)["status"] for text in found} == {"ok", "diverged", "failed"}
     for text in found:
         RECORD.validate_json(text)
-    assert set(schema()["required"]) == set(json.loads(found[0]))
-    assert set(schema()["properties"]) - set(schema()["required"]) == {"protocol", "metric_definitions"}
+    assert {*schema()["required"], "suite"} == set(json.loads(found[0]))
+    assert set(schema()["properties"]) - set(schema()["required"]) == {
+        "suite",
+        "protocol",
+        "metric_definitions",
+    }
 
 
 @pytest.mark.parametrize(

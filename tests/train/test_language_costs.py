@@ -14,9 +14,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from xpo_bench import Budget, Completion, Dataset, ModelSpec, Pair, Single
 from xpo_bench.policy.language.causal_lm import CausalLM
+from xpo_bench.train import memory
 from xpo_bench.train.evaluation.on_policy import GOLD_POINTS, OnPolicy, quarters
 from xpo_bench.train.job import Job, Outcome
-from xpo_bench.train.memory import RESET
+from xpo_bench.train.memory import PeakMemory
 from xpo_bench.train.reference_scores import ReferenceScorer
 from xpo_bench.train.sft_overhead import SFTOverhead
 from xpo_bench.train.trainer import GroupTrainer
@@ -111,13 +112,40 @@ def test_comparing_with_an_sft_step_leaves_the_run_as_it_is(
     assert with_it.metrics["total_flops"] == without.metrics["total_flops"]  # evaluation is not charged
 
 
-@pytest.mark.skipif(not RESET.exists(), reason="the system keeps no resident peak that can be reset")
-def test_resident_memory_is_that_of_this_process(policy: CausalLM) -> None:
-    import resource
+WIDE = ModelSpec(name="tiny", hidden_size=128, intermediate_size=256, layers=3, heads=4, context=128)
+LONG_ROWS = Dataset(train=tuple(Pair("ask" * 10 + "?" * i, "yes" * 10, "no!" * 12) for i in range(16)))
+NOISE_MB = 12.0
+"""What fragments of the allocator's heap make of equal cells, measured at up to 8 MB."""
 
-    peak = trained(policy, DPO(), {}).metrics["peak_memory_mb"]
-    assert peak is not None
-    assert 50 < peak <= resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6 + 1
+
+def peak(policy: CausalLM, algorithm: Any, batch_size: int) -> float:
+    start = CausalLM.load(WIDE, init_seed=0).snapshot()
+    policy.restore(start)
+    settings = budget(steps=6, batch_size=batch_size, kl_prompts=1, kl_samples=1, max_new_tokens=1)
+    job = Job(algorithm, "test", 0, 1e-4, "adamw", LONG_ROWS, settings)
+    (outcome,) = GroupTrainer(policy, [job], ReferenceScorer(policy, start, {})).run()
+    return present(outcome.metrics["peak_memory_mb"])
+
+
+@pytest.mark.skipif(not PeakMemory("cpu").measurable, reason="the system keeps no peak that can be reset")
+def test_the_peak_is_the_cell_s_own_whatever_ran_before() -> None:
+    """A process that held 500 MB and gave them back, and cells with larger batches, leave no trace in it."""
+    policy = CausalLM.load(WIDE, init_seed=0)
+    first = peak(policy, DPO(), 4)
+    large = peak(policy, DPO(), 16)
+    filled = [torch.ones(10_000) for _ in range(12_500)]  # too small for pages of their own: the heap grows
+    del filled
+    again = peak(policy, DPO(), 4)
+    assert again == pytest.approx(first, abs=NOISE_MB)
+    assert large > first + 2 * NOISE_MB
+    # weights, gradients and both moments of AdamW are there at every step, and no library is
+    assert 4 * policy.held_bytes() / 1e6 < first < 100
+
+
+def test_a_peak_that_cannot_be_reset_is_absent(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(memory, "RESET", tmp_path / "no" / "such" / "file")
+    policy = CausalLM.load(SPEC, init_seed=0)
+    assert "peak_memory_mb" not in trained(policy, DPO(), {}).metrics
 
 
 def test_without_a_gold_reward_a_policy_is_sampled_where_held_out_pairs_are_scored(policy: CausalLM) -> None:

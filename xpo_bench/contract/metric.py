@@ -22,6 +22,12 @@ TIE = 1e-9
 """Differences of log-probability of at most this many nats are rounding: they count as ties
 (`metrics/ties.py` has the rule).
 """
+FEWEST_STEPS = 10
+"""Optimizer steps that the last fifth of a run needs before a change in it says where the run goes. Adam's
+first moment remembers ten steps: fewer repeat one direction, and the noise of their batches with it.
+"""
+USUAL_SCALE = 10.0
+"""Nats: 1/β at β = .1, the scale of log-ratios where an algorithm declares none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,11 +121,19 @@ class History:
     Args:
         steps: shape (K,), increasing. series: every point metric and kept quantity, shape (K, R), NaN where a
             run has none. recorded: whether the run was still finite at that point, shape (K, R).
+        scale: size of the log-ratios that each run's regulariser holds the policy to, nats, shape (R,): 1/β;
+            None stands for 10 nats everywhere.
+        saturated: runs whose gradients vanished at the end with no minimum near, shape (R,); None where that
+            was not measured.
+        closed_form: the policy was set, not trained: it stands still from the first step on.
     """
 
     steps: Array
     series: Mapping[str, Array]
     recorded: Mask
+    scale: Array | None = None
+    saturated: Mask | None = None
+    closed_form: bool = False
 
     @property
     def last(self) -> npt.NDArray[np.intp]:
@@ -148,16 +162,25 @@ class History:
     def last_fifth(self, name: str) -> tuple[Array, Array]:
         """(value four fifths into the run, final value), shape (R,) each.
 
-        The first is read at the last evaluation at or before 0.8 of the steps the run made, and is NaN where
-        that evaluation lies in the first half of the run and is not the very step: a policy that was set in
-        closed form has no curve to speak of.
+        The first is read at the last evaluation at or before 0.8 of the steps the run made. It is NaN where
+        that evaluation lies in the first half of the run, or fewer than ten steps (`FEWEST_STEPS`) before the
+        end: two numbers a step or two apart do not tell a run at rest from one that has just begun. A run
+        needs about 50 steps.
         """
-        due = 0.8 * self.final_step
-        early = self.recorded & (self.steps[:, None] <= due + 1e-9)
+        index, step = self._four_fifths()
+        near = (step >= 0.5 * self.final_step) & (self.final_step - step >= FEWEST_STEPS)
+        return self.at(name, np.where(near, index, -1)), self.final(name)
+
+    @property
+    def window(self) -> Array:
+        """Steps between the two evaluations that `last_fifth` would read, NaN without any, shape (R,)."""
+        return self.final_step - self._four_fifths()[1]
+
+    def _four_fifths(self) -> tuple[npt.NDArray[np.intp], Array]:
+        """(index, step) of the last evaluation at or before 0.8 of the steps made; (−1, NaN) without one."""
+        early = self.recorded & (self.steps[:, None] <= 0.8 * self.final_step + 1e-9)
         index = early.sum(0) - 1
-        step = np.where(index >= 0, self.steps[index], -1.0)
-        near = (step >= 0.5 * self.final_step) | (step == np.floor(due + 1e-9))
-        return self.at(name, np.where(near & (self.final_step > 0), index, -1)), self.final(name)
+        return index, np.where(index >= 0, self.steps[index], np.nan)
 
 
 Kind = Literal["point", "series", "curve", "note", "run"]

@@ -6,13 +6,19 @@ import math
 
 import numpy as np
 
-from xpo_bench.contract.metric import TIE, Array, Evaluation, History, masked_mean, metric
+from xpo_bench.contract.metric import TIE, USUAL_SCALE, Array, Evaluation, History, Mask, masked_mean, metric
 from xpo_bench.metrics.ties import below, tolerance
 
 THRESHOLD = -math.log(1000.0)
 """A rejected completion is below it when its log-ratio per token, nats, is smaller."""
-FALLING = -0.1
-"""rejected_drift, nats, below which a run is still falling."""
+DRIFT = 0.01
+"""Largest |rejected_drift|, in units of 1/β, of a run that stands still: 0.1 nats at β = .1.
+
+The margin of DPO on certain preferences is ln(t)/β up to a constant, so that the last fifth of any long run
+adds ln(1.25)/β = .22/β to it: twenty times as much, at every β.
+"""
+MOST = 0.5
+"""A run has collapsed when at least this fraction of its pairs has."""
 SLOPE_POINTS = 3
 """Evaluation points that a slope needs at least."""
 
@@ -28,51 +34,63 @@ def below_threshold(ev: Evaluation) -> Array:
 
 @metric("nats", kind="series")
 def rejected_rounding(ev: Evaluation) -> Array:
-    """Tolerance of the mean rejected log-probability at a point: a drift that is closer to −0.1 is −0.1."""
+    """Tolerance of the mean rejected log-probability at a point, up to which a drift is at its limit."""
     return masked_mean(tolerance(ev, ev.rejected_logp), ev.rejected_rows)
+
+
+@metric("nats", kind="series")
+def rejected_moved(ev: Evaluation) -> Array:
+    """Mean |log-ratio| of the rejected completions now: how far they went from the initial policy."""
+    return masked_mean(np.abs(ev.rejected_logp - ev.rejected_ref), ev.rejected_rows)
+
+
+@metric("tokens", kind="series")
+def rejected_tokens(ev: Evaluation) -> Array:
+    """Mean length of the rejected completions: what turns a mean log-probability into one per token."""
+    return masked_mean(np.asarray(ev.rejected_length, dtype=np.float64), ev.rejected_rows)
 
 
 @metric("nats", kind="curve")
 def rejected_drift(history: History) -> Array:
-    """Change of mean rejected_logp over the last fifth of the steps: < −0.1 still falling, near 0 converged.
+    """Change of mean rejected_logp over the last fifth of the steps: < −0.01/β still falling, near 0 at rest.
 
-    Read between the last evaluation at or before 0.8 of the steps and the last one. Absent where the curve
-    has no evaluation to read it from (a policy that is set in closed form). Source: this suite; after Azar et
-    al. 2023, §4.2 (without a finite optimum the drift never ends).
+    β is the declared strength per nat of the algorithm (`kl_strength`, else `regulariser`), .1 where it has
+    none. Read between the last evaluation at or before 0.8 of the steps and the last one. Absent where these
+    are fewer than ten steps apart, as in runs of fewer than about 50, and for a policy that is set in closed
+    form. A small drift alone is not convergence: `notes.rejected_state` says what it is.
+    Source: this suite; after Azar et al. 2023, §4.2 (without a finite optimum the drift never ends).
     """
     before, now = history.last_fifth("rejected_logp")
-    return now - before
+    return np.full_like(now, np.nan) if history.closed_form else now - before
 
 
 @metric("share", better="lower", kind="curve")
 def collapsed(history: History) -> Array:
-    """Fraction of collapsed pairs: final rejected log-ratio per token below −ln 1000, rejected_drift < −0.1.
+    """Fraction of collapsed pairs: final rejected log-ratio per token below −ln 1000, and no end to its fall.
 
-    A rejected completion that has become unlikely and stays where it is has not collapsed.
-    Absent where pairs are below the threshold and the drift is not known.
+    The fall has no end where rejected_drift < −0.01/β (β as there), or where the run is saturated: its
+    gradients have vanished without a minimum near. A rejected completion that has become unlikely and
+    converges there has not collapsed. Absent where pairs are below the threshold and neither is known.
     Source: this suite; after Azar et al. 2023, §4.2.
     """
     fraction, drift = history.final("below_threshold"), rejected_drift(history)
-    # the drift is a difference of two means, each known up to its own rounding
-    rounding = 2 * np.nan_to_num(history.final("rejected_rounding"), nan=TIE)
-    return np.where(
-        np.isnan(drift) & (fraction > 0),
-        np.nan,
-        np.where(below(drift, FALLING, rounding) > 0, fraction, fraction * 0.0),
-    )
+    endless = falls(history) | _stuck(history)
+    unknown = np.isnan(drift) & ~endless & (fraction > 0)
+    return np.where(unknown, np.nan, np.where(endless, fraction, fraction * 0.0))
 
 
 @metric("step", kind="curve")
 def collapse_step(history: History) -> Array:
-    """First evaluation from which on, to the end, at least half the pairs are below −ln 1000 per token.
+    """First evaluation from which on at least half the pairs of a collapsed run are below −ln 1000 per token.
 
-    Null if never. Censored, so that summaries give the fraction of runs and the median, never a mean.
+    To the end, that is: a dip that recovers is none. Null where `collapsed` is below one half, absent where
+    that is not known. Censored, so that summaries give the fraction of runs and the median, never a mean.
     Source: this suite.
     """
-    half = np.where(history.recorded, history.series["below_threshold"] >= 0.5, True)
+    half = np.where(history.recorded, history.series["below_threshold"] >= MOST, True)
     # true at k where all evaluations from k on are true: a running "and" from the end
     to_the_end = np.flip(np.logical_and.accumulate(np.flip(half, 0), 0), 0) & history.recorded
-    return np.where(to_the_end.any(0), history.steps[to_the_end.argmax(0)], np.nan)
+    return np.where(collapsed(history) >= MOST, history.steps[to_the_end.argmax(0)], np.nan)
 
 
 @metric("–", kind="curve")
@@ -94,6 +112,37 @@ def collapse_slope(history: History) -> Array:
     enough = (n >= SLOPE_POINTS) & (spread > 0)
     slope: Array = np.divide(_total(dx * y), spread, out=np.full(len(n), np.nan), where=enough)
     return slope
+
+
+def drift_limit(history: History) -> Array:
+    """|rejected_drift| up to which a run stands still, nats, shape (R,)."""
+    runs = history.recorded.shape[1]
+    return DRIFT * (np.full(runs, USUAL_SCALE) if history.scale is None else history.scale)
+
+
+def rises(history: History) -> Mask:
+    """Runs whose drift is above the limit by more than rounding, shape (R,)."""
+    over: Mask = rejected_drift(history) > drift_limit(history) + _rounding(history)
+    return over
+
+
+def falls(history: History) -> Mask:
+    """Runs whose drift is below minus the limit by more than rounding, shape (R,)."""
+    under: Mask = rejected_drift(history) < -drift_limit(history) - _rounding(history)
+    return under
+
+
+def _stuck(history: History) -> Mask:
+    """Runs that are saturated, shape (R,): what still moves beyond the limit is not yet."""
+    if history.saturated is None or history.closed_form:
+        return np.zeros(history.recorded.shape[1], bool)
+    return history.saturated & ~falls(history) & ~rises(history)
+
+
+def _rounding(history: History) -> Array:
+    # the drift is a difference of two means, each known up to its own rounding
+    rounding: Array = 2 * np.nan_to_num(history.final("rejected_rounding"), nan=TIE)
+    return rounding
 
 
 def _total(values: Array) -> Array:

@@ -10,6 +10,7 @@ import numpy as np
 from xpo_bench.contract.metric import Array, Evaluation, History, Kind, Mask, Metric
 from xpo_bench.metrics.plugin_metrics import PluginMetrics
 from xpo_bench.metrics.registry import of_kind
+from xpo_bench.metrics.rejected_state import rejected_state
 
 
 def evaluate_point(ev: Evaluation) -> dict[str, Array]:
@@ -33,11 +34,23 @@ class Curve:
     its final metrics are those of its last finite evaluation.
 
     Args:
-        steps: the budget of the runs. third_party: metrics of plugins.
+        steps: the budget of the runs. third_party: metrics of plugins. scale, closed_form: as in `History`.
+
+    Attributes:
+        saturated: as in `History`; `judge` sets it.
     """
 
-    def __init__(self, steps: int, third_party: Sequence[Metric] = ()) -> None:
+    def __init__(
+        self,
+        steps: int,
+        third_party: Sequence[Metric] = (),
+        *,
+        scale: Array | None = None,
+        closed_form: bool = False,
+    ) -> None:
         self.steps = steps
+        self.scale, self.closed_form = scale, closed_form
+        self.saturated: Mask | None = None
         self.third_party = PluginMetrics(third_party)
         self._points: list[tuple[int, dict[str, Array], Mask]] = []
         self._history: History | None = None
@@ -70,6 +83,10 @@ class Curve:
         """Whether the last point is one of the curve of each run, shape (R,)."""
         return self._points[-1][2]
 
+    def judge(self, saturated: Mask) -> None:
+        """Say which runs are saturated, shape (R,)."""
+        self.saturated, self._history = saturated, None
+
     def history(self) -> History:
         """Everything that was added so far."""
         if self._history is None:
@@ -84,7 +101,8 @@ class Curve:
         series = {
             n: np.where(recorded, [v.get(n, absent) for _, v, _ in self._points], np.nan) for n in names
         }
-        return History(np.array([s for s, _, _ in self._points], dtype=np.float64), series, recorded)
+        steps = np.array([s for s, _, _ in self._points], dtype=np.float64)
+        return History(steps, series, recorded, self.scale, self.saturated, self.closed_form)
 
     def final(self) -> dict[str, Array]:
         """Point metrics at the last finite evaluation, and the metrics of the whole curve, shape (R,) each.
@@ -100,13 +118,27 @@ class Curve:
         )
         return own | self.third_party.curve(history)
 
-    def notes(self, run: int) -> dict[str, bool]:
-        """What the record notes about the curve of one run (`kl_settled`); without what cannot be told."""
+    def notes(self, run: int) -> dict[str, bool | float | str]:
+        """What the record notes about the curve of one run; without what cannot be told.
+
+        `kl_settled`, `rejected_state` or `rejected_state_reason`, and `rejected_length`, the mean tokens of
+        the rejected completions.
+        """
         if not self._points:
             return {}
         history = self.history()
-        told = {m.name: float(m.function(history)[run]) for m in of_kind("note")}
-        return {name: bool(value) for name, value in told.items() if not np.isnan(value)}
+        out: dict[str, bool | float | str] = {}
+        for m in of_kind("note"):
+            value = float(m.function(history)[run])
+            if not math.isnan(value):
+                out[m.name] = bool(value)
+        told = rejected_state(history, run)
+        if told.state:
+            out["rejected_state"] = told.state
+        elif told.reason:
+            out["rejected_state_reason"] = told.reason
+        length = float(history.final("rejected_tokens")[run])
+        return out | ({} if math.isnan(length) else {"rejected_length": length})
 
     def last(self) -> list[dict[str, float]]:
         """Per run, the metrics that applied at the last point; empty where that is not finite."""

@@ -129,8 +129,13 @@ def kl_from_samples(per_sample_kl: npt.ArrayLike, prompt_index: npt.ArrayLike) -
 
 @metric("–", kind="note")
 def kl_settled(history: History) -> Array:
-    """1 where kl changed by at most 2 % of its final value (or 1e-12 nats) in the last fifth of the steps."""
+    """1 where kl changed by at most 2 % of its final value (or 1e-12 nats) in the last fifth of the steps.
+
+    That fifth has at least ten steps, or nothing is said. A policy that was set in closed form has settled.
+    """
     before, now = history.last_fifth("kl")
+    if history.closed_form:
+        before = now
     with np.errstate(invalid="ignore"):
         settled = np.abs(now - before) <= SETTLED * np.abs(now) + STILL
     return np.where(np.isnan(before) | np.isnan(now), np.nan, settled.astype(np.float64))

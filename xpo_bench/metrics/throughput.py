@@ -89,9 +89,11 @@ def total_flops(forward: float, backward: float) -> float:
 
 @metric("MB", better="lower", kind="run")
 def peak_memory_mb(peaks: Iterable[float]) -> float | None:
-    """Peak memory during training steps, 10⁶ bytes: of the accelerator, or resident memory of the process.
+    """Peak memory of training, 10⁶ bytes: the model's tensors, and what its steps take beyond them.
 
-    Resident memory includes libraries. None where it cannot be told. Language models only.
+    The second part is the growth over what was in use before the first step, so that neither libraries nor
+    cells that ran before in the process count: of allocated memory on an accelerator, else of resident
+    memory, which the allocator rounds by some MB. None where the system does not tell. Language models only.
     Source: the usual definition.
     """
     return max(peaks, default=None)

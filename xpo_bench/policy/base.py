@@ -194,6 +194,10 @@ class Gradients(Protocol):
         """Compute with a snapshot's parameters for a while."""
         ...
 
+    def held_bytes(self) -> int:
+        """Bytes of the tensors of the model that this process keeps, frozen ones included."""
+        ...
+
     def anywhere(self, here: bool) -> bool:
         """Whether something holds in a process that shares the layers, or here."""
         ...

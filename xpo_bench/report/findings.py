@@ -2,40 +2,27 @@
 
 from __future__ import annotations
 
-import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from xpo_bench.metrics.collapse import FALLING
 from xpo_bench.report.format import clean, listed, mean_pm, number
+from xpo_bench.report.rejected import rejected
 from xpo_bench.report.runs import SeedGroup
 from xpo_bench.report.tables.longer_rule import LONGER, longer, longer_by_seed, pairs_variance
-from xpo_bench.statistics import ROUNDING, Comparison, Estimate, against_baseline, censored, estimate
+from xpo_bench.statistics import ROUNDING, Comparison, Estimate, against_baseline, estimate
 
-MOST = 0.5
-"""A run has collapsed when at least this fraction of its pairs has."""
 CHANCE = 0.5
-LONG = 10
-"""Tokens from which on a completion's probability is told by the token: 1e-400 tells nobody anything."""
 NAMED = 3
 """Groups of one class that get their numbers in the sentence; the rest are named."""
 SINGLE = "a single run each, so without an interval"
-SAID = {
-    "collapsed": "collapsed and are still falling under",
-    "falling": "are still falling, not collapsed, under",
-    "rising": "are rising under",
-    "not converged": "have not converged in every run under",
-    "converged": "converged under",
-}
 
 
 def findings(groups: Sequence[SeedGroup]) -> list[str]:
     """One or more true sentences per task, in the order of the tasks.
 
-    Rules: a run has collapsed when at least half of its pairs have (`collapsed`), and an algorithm when at
-    least half of its runs have; otherwise its rejected completions have converged when no run's
-    rejected_drift is beyond ±0.1 nats, and fall or rise when its mean is. Probabilities of completions are
+    Rules: what became of rejected completions is `notes.rejected_state` of the runs; an algorithm has
+    collapsed, or is saturated, when at least half of its runs have. Probabilities of completions are
     geometric means over pairs and runs. Two means are significantly different when their 95 % intervals do
     not overlap. A mean is significantly different from a baseline (chance, the initial policy, always
     preferring the longer completion) when the p of Student's t over seeds is below 0.05, after Holm's
@@ -47,7 +34,7 @@ def findings(groups: Sequence[SeedGroup]) -> list[str]:
         here = [g for g in groups if g.task == task and g.counted]
         for sentence in (
             _gold(here),
-            _rejected(here),
+            rejected(here),
             _unlearning(here),
             _frontier(here),
             _heldout(here),
@@ -56,76 +43,6 @@ def findings(groups: Sequence[SeedGroup]) -> list[str]:
             if sentence:
                 out.append(f"{clean(task)}: {sentence}")
     return out
-
-
-def _rejected(groups: Sequence[SeedGroup]) -> str:
-    """Who drove the rejected completions away, and who converged."""
-    classes: dict[str, list[SeedGroup]] = {name: [] for name in SAID}
-    for g in groups:
-        collapsed, drift = g.estimate("collapsed"), g.estimate("rejected_drift")
-        if collapsed is None or drift is None:
-            continue
-        runs = _collapsed_runs(g)
-        if runs and 2 * runs >= len(g.counted):
-            classes["collapsed"].append(g)
-        elif all(v is not None and abs(v) <= -FALLING for v in g.values("rejected_drift").values()):
-            classes["converged"].append(g)
-        elif abs(drift.mean) <= -FALLING:  # some runs rise and others fall
-            classes["not converged"].append(g)
-        else:
-            classes["falling" if drift.mean < 0 else "rising"].append(g)
-    parts: list[str] = []
-    for name, members in classes.items():
-        if members:
-            shown = [
-                _told(g, name) if i < NAMED else clean(g.label) for i, g in enumerate(_extreme_first(members))
-            ]
-            parts.append(f"{SAID[name]} {listed(shown)}")
-    subject = (
-        "completions to forget" if groups and all(g.unlearns for g in groups) else "rejected completions"
-    )
-    return f"{subject} {'; '.join(parts)}." if parts else ""
-
-
-def _told(g: SeedGroup, name: str) -> str:
-    facts = []
-    logp = g.estimate("rejected_logp")
-    if runs := _collapsed_runs(g):
-        facts.append(f"{runs}/{len(g.counted)} runs{'' if name == 'collapsed' else ' collapsed'}")
-    if logp is not None:
-        facts.append(_how_probable(logp.mean, g.estimate("rejected_prob")))
-    if name == "collapsed":
-        since = censored(g.values("collapse_step").values())
-        if since["median"] is not None:
-            facts.append(f"from step {since['median']:g}{'' if since['n'] == 1 else ' in the median'}")
-    return f"{clean(g.label)} ({', '.join(facts)})" if facts else clean(g.label)
-
-
-def _collapsed_runs(g: SeedGroup) -> int:
-    return sum(v is not None and v >= MOST for v in g.values("collapsed").values())
-
-
-def _extreme_first(groups: Sequence[SeedGroup]) -> list[SeedGroup]:
-    def key(g: SeedGroup) -> float:
-        logp = g.estimate("rejected_logp")
-        return logp.mean if logp else math.inf
-
-    return sorted(groups, key=key)
-
-
-def _how_probable(logp: float, per_token: Estimate | None) -> str:
-    """The probability of a completion; of long ones that of a token."""
-    # logp / ln(probability of a token) is the number of tokens
-    if per_token is None or not 0 < per_token.mean < 1 or logp / math.log(per_token.mean) < LONG:
-        return f"probability {_probability(logp)}"
-    return f"probability {number(per_token.mean)} a token"
-
-
-def _probability(logp: float) -> str:
-    """exp(logp) for display, also where it underflows: 10^(logp / ln 10)."""
-    if logp > -690:
-        return number(math.exp(logp))
-    return f"1e{math.floor(logp / math.log(10)):d}"
 
 
 def _frontier(groups: Sequence[SeedGroup]) -> str:

@@ -12,6 +12,8 @@ Settings = Mapping[str, Any]
 """Open parts of a record, such as a configuration or a budget: name -> a JSON value."""
 COUNTED = ("ok", "diverged")
 """Statuses whose metrics count; those of a run that diverged are of its last finite evaluation."""
+ARTICLE = "article"
+"""The one suite whose experiments have names; a record without `suite` may be of it."""
 SEARCH = " search"
 """How the experiment of a cell ends that `--target-kl` or `--protocol tuned` only tried on its way."""
 
@@ -82,8 +84,10 @@ class Notes:
     kl_settled: bool | None
     optimum_kl: float | None
     budget_kl: float | None
-    rejected_state: str | None
     metric_errors: Mapping[str, str]
+    rejected_state: str | None
+    rejected_state_reason: str | None
+    rejected_length: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +124,8 @@ class Record:
     train: Settings
     seed: int
     experiment: str | None
+    suite: str | None
+    """The built-in suite that `experiment` is a part of, or may be: records had no `suite` at first."""
     role: str | None
     """Of the tuned protocol: what the cell was run for."""
     metrics: Mapping[str, float | None]
@@ -170,6 +176,7 @@ def record_of(raw: Raw) -> Record:
         train=_part(raw, "train"),
         seed=raw["seed"],
         experiment=raw.get("experiment"),
+        suite=raw.get("suite", ARTICLE),
         role=_part(raw, "protocol").get("role"),
         metrics=_part(raw, "metrics"),
         metric_definitions=_part(raw, "metric_definitions"),
@@ -180,8 +187,10 @@ def record_of(raw: Raw) -> Record:
             kl_settled=notes.get("kl_settled"),
             optimum_kl=notes.get("optimum_kl"),
             budget_kl=notes.get("budget_kl"),
-            rejected_state=notes.get("rejected_state"),
             metric_errors=_part(notes, "metric_errors"),
+            rejected_state=notes.get("rejected_state"),
+            rejected_state_reason=notes.get("rejected_state_reason"),
+            rejected_length=notes.get("rejected_length"),
         ),
         environment=_machine(_part(raw, "environment")),
         created=raw.get("created"),

@@ -121,6 +121,7 @@ def identity_of(record: Record) -> dict[str, Any]:
         "task": [task.name, task.version, _setting(record)],
         "train": record.train,
         "experiment": record.experiment,
+        "suite": record.suite,
     }
 
 

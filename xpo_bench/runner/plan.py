@@ -30,6 +30,7 @@ class Cell:
     Args:
         protocol: {name, role, trial} of cells of the tuned protocol; it does not change numbers and is not in
             the key.
+        suite: the built-in suite that `experiment` is a part of; None for a label of the user's.
     """
 
     key: str
@@ -42,6 +43,7 @@ class Cell:
     optimizer: Optimizer
     experiment: str | None
     protocol: Protocol | None = None
+    suite: str | None = None
 
     @property
     def label(self) -> str:
@@ -192,7 +194,15 @@ def _cells(request: Request, setup: TaskSetup, algorithms: Sequence[Chosen]) -> 
             for setting in grid(request.settings.get(f"{name}.train", {})):
                 train = _train(request, setup, name, validate(TrainOverrides, setting, f"{name}.train"))
                 for seed in request.seeds:
-                    yield make_cell(setup, algorithm, chosen.info, train, seed, request.experiment)
+                    yield make_cell(
+                        setup,
+                        algorithm,
+                        chosen.info,
+                        train,
+                        seed,
+                        request.experiment,
+                        suite=request.suite if request.suite_label else None,
+                    )
 
 
 def _train(
@@ -222,6 +232,7 @@ def make_cell(
     seed: int,
     experiment: str | None,
     protocol: Protocol | None = None,
+    suite: str | None = None,
 ) -> Cell:
     """The cell of a validated configuration, with its key. `train`: learning rate and optimizer."""
     lr, optimizer = train
@@ -237,8 +248,19 @@ def make_cell(
         "train": {"lr": lr, "optimizer": optimizer},
         "seed": seed,
         "experiment": experiment,
+        "suite": suite,
         "host": keys.host_source(),
     }
     return Cell(
-        keys.digest(identity), setup, algorithm, config, info, seed, lr, optimizer, experiment, protocol
+        keys.digest(identity),
+        setup,
+        algorithm,
+        config,
+        info,
+        seed,
+        lr,
+        optimizer,
+        experiment,
+        protocol,
+        suite,
     )

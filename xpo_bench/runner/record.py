@@ -166,6 +166,10 @@ class Record(TypedDict):
     train: Train
     seed: Count
     experiment: str | None
+    suite: NotRequired[str | None]
+    """The built-in suite that `experiment` is a part of; null for a label of the user's, absent in records
+    from before there was a difference.
+    """
     protocol: NotRequired[Protocol]
     """Of the tuned protocol: the role of the cell."""
     metrics: dict[str, Number | None]

@@ -50,6 +50,7 @@ def cell_record(
         "train": {"lr": cell.lr, "optimizer": cell.optimizer},
         "seed": cell.seed,
         "experiment": cell.experiment,
+        "suite": cell.suite,
         "metrics": dict(outcome.metrics) if outcome else {},
         "final_policy": outcome.final_policy if outcome else None,
         "timing": cast(Timing, outcome.timing) if outcome else {},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from xpo_bench.runner.words import FILE_KEYS
 from xpo_bench.runner.words import Request as Request
 
 MOST_SEEDS = 100_000
+SEARCH = " search"
+"""How the labels of cells end that a search tries on its way, which tables leave out."""
 
 
 def parse_seeds(asked: object) -> tuple[int, ...]:
@@ -119,7 +122,8 @@ def requests(words: Mapping[str, object], file: Path | None = None, device: str 
                 merged = _override(*_narrow(part, block))
                 # (): the block names algorithms of its own, and none of them was asked for
                 if merged.get("algos") != ():
-                    out.append(_request(merged, suite, device))
+                    own = "experiment" in part and "experiment" not in block
+                    out.append(replace(_request(merged, suite, device), suite_label=own))
         else:
             out.append(_request(block, None, device))
     return out
@@ -184,6 +188,17 @@ def _check_combination(words: Mapping[str, object]) -> None:
             raise UsageError(f"--{name} goes with --data: the tasks know the columns of their sets")
 
 
+def _label(value: object) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise UsageError(f'experiment = {value!r}: expected a label, such as "warm starts"')
+    if value.endswith(SEARCH):
+        raise UsageError(
+            f"experiment = {value!r}: labels that end in {SEARCH!r} are those of cells which a search only "
+            f"tried, and no table shows them; call it {value.removesuffix(SEARCH)!r}"
+        )
+    return value
+
+
 def _processes(value: object) -> int:
     if type(value) is not int or value < 1:
         raise UsageError(f"--gpus-per-cell {value}: expected a whole number of processes, 1 or more")
@@ -202,6 +217,7 @@ READERS: Mapping[str, Callable[[Any], Any]] = {
     "set": settings_of,
     "seeds": parse_seeds,
     "gpus_per_cell": _processes,
+    "experiment": _label,
 }
 """What a word becomes that is no plain value; budgets are validated with the task's own."""
 FIELDS = {"set": "settings"}

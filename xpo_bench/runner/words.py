@@ -149,6 +149,9 @@ class Request:
         ),
     ] = 1
     experiment: Annotated[str | None, Word(option=False), Doc("a label of all cells")] = None
+    suite_label: Annotated[
+        bool, Word(option=False, file=False), Doc("the label is the suite's own, not one that a user wrote")
+    ] = False
     device: Annotated[str, Word(option=False, file=False)] = "cpu"
 
     @property

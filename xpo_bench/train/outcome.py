@@ -36,7 +36,7 @@ class Results:
     preparation: Preparation
     update: Update
     clock: Clock
-    memory: PeakMemory
+    memory: PeakMemory | None
     sft_overhead: SFTOverhead | None
     losses: Mapping[int, np.ndarray]
     steps: int
@@ -79,7 +79,7 @@ class Results:
             return costs
         known = {
             "total_flops": clock.flops,
-            "peak_memory_mb": self.memory.peak_mb,
+            "peak_memory_mb": self.memory.peak_mb if self.memory else None,
             "overhead": self.sft_overhead.ratio() if self.sft_overhead else None,
         }
         return costs | {name: value for name, value in known.items() if value is not None}

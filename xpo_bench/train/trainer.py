@@ -23,6 +23,7 @@ from xpo_bench.train.memory import PeakMemory
 from xpo_bench.train.outcome import Results
 from xpo_bench.train.preparation import Preparation
 from xpo_bench.train.reference import Scorer, claims_preference
+from xpo_bench.train.saturation import Saturation
 from xpo_bench.train.sft_overhead import SFTOverhead
 from xpo_bench.train.update import Losses, Update
 from xpo_bench.train.weights import weights_of
@@ -63,13 +64,14 @@ class GroupTrainer:
         self.budget = jobs[0].budget
         self.points = set(evaluation_steps(self.budget.steps))
         self.clock = Clock(device, (lambda: policy.flops) if isinstance(policy, Metered) else lambda: 0.0)
-        self.memory = PeakMemory(device)
+        self.memory = PeakMemory(device, policy.held_bytes()) if isinstance(policy, Model) else None
         self.weights = weights_of(policy, processes)
         self.evaluates = processes.first or self.weights.sharded
         self.preparation = Preparation(
             policy, jobs, score_initial, truncate=truncate, processes=processes, shapes=self.evaluates
         )
         self.update = Update(policy, jobs, self.preparation.blocks, self.weights, self.clock, processes)
+        self.saturation = Saturation(self.budget.steps)
         self.sft_overhead: SFTOverhead | None = None
         if self.evaluates and isinstance(policy, Model):
             self.sft_overhead = SFTOverhead(policy, self.budget.steps)
@@ -141,11 +143,16 @@ class GroupTrainer:
         self.update.begin_stage(stage.restart)
         self._begin_reference(stage)
         sampling_s = 0.0
-        self.memory.start()
+        if self.memory:
+            self.memory.start()
         for t in range(steps):
             if t == 0 or (stage.refresh and t % stage.refresh == 0):
                 sampling_s = self._make_data(number, stage, steps, t)
-            losses, finite = self.update.step(t, warmup_scale(t, steps, self.budget.warmup))
+            # the gradient of the step that leads to an evaluation, and of the first one to compare it with
+            measure = t == 0 or self.steps_done + 1 in self.points
+            losses, finite = self.update.step(t, warmup_scale(t, steps, self.budget.warmup), measure)
+            if measure and self.update.norms is not None:
+                self.saturation.note(self.steps_done, self.update.norms, begins=t == 0)
             if self.steps_done in self.points:
                 self.losses[self.steps_done] = losses
             self.steps_done += 1
@@ -217,12 +224,21 @@ class GroupTrainer:
 
     def _evaluate_step(self, t: int) -> None:
         """Evaluate after step `t` of a stage; memory that evaluation takes is not that of training."""
-        self.memory.stop()
+        if self.memory:
+            self.memory.stop()
         with self.clock.charge("evaluate_s"):
             if self.steps_done == self.budget.steps:
+                self._judge(t)
                 self.losses[self.steps_done] = self.update.losses_now(t)
             self._evaluate()
-        self.memory.start()
+        if self.memory:
+            self.memory.start()
+
+    def _judge(self, t: int) -> None:
+        """See whether the gradients have vanished, at the last step of all."""
+        saturated = self.saturation.judge(self.update, t, self.preparation.initial)
+        if self.evaluator and saturated is not None:
+            self.evaluator.saturated(saturated.cpu().numpy())
 
     def _evaluate(self) -> None:
         flops = self._spent()  # all processes: their operations are added up

@@ -40,6 +40,7 @@ class Update:
     Attributes:
         alive: runs that have not diverged, shape (runs,). own_clock: the optimizer's part of the steps.
         micro_batch: data rows per forward pass, 0 for the whole batch; halved where memory runs out.
+        norms: of the runs' gradients at the last step that was measured, before clipping, shape (runs,).
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class Update:
         self.alive = torch.ones(len(jobs), dtype=torch.bool, device=policy.device)
         self.pairs_seen, self.tokens_seen = 0.0, 0
         self.optimizer: Stepper | None = None
+        self.norms: Tensor | None = None
 
     @property
     def some_alive(self) -> bool:
@@ -74,10 +76,13 @@ class Update:
 
     # ---------------------------------------------------------------- a step
 
-    def step(self, t: int, scale: float) -> tuple[Losses, bool]:
+    def step(self, t: int, scale: float, measure: bool = False) -> tuple[Losses, bool]:
         """Step `t` of a stage, at `scale` times the learning rates.
 
         Where memory runs out, the same step is made in smaller micro-batches, as are all later ones.
+
+        Args:
+            measure: keep the norms of the runs' gradients in `norms`.
 
         Returns:
             the losses, and whether all runs' losses and gradients are finite. Runs whose are not stay as they
@@ -87,7 +92,7 @@ class Update:
         while True:
             try:
                 with self.clock.charge("train_s"):
-                    losses, bad = self._step(t, scale)
+                    losses, bad = self._step(t, scale, measure)
                 break
             except Exception as error:
                 begun = len(self.own_clock.step_s) > updates  # half an update cannot be taken back
@@ -102,12 +107,14 @@ class Update:
         self.alive &= ~bad
         return losses, False
 
-    def _step(self, t: int, scale: float) -> tuple[Losses, Tensor | None]:
+    def _step(self, t: int, scale: float, measure: bool) -> tuple[Losses, Tensor | None]:
         """(loss per run, runs that have just diverged or None)."""
         assert self.optimizer is not None
         tokens = self.policy.tokens_processed
         loss, grads = self._gradients(t)
         loss, grads, exchange_s = self.weights.exchange(loss, grads, self.own_clock)
+        if measure:
+            self.norms = self.weights.norm(grads)
         states = [self._next_state(block) for block in self.blocks]
         ok = torch.isfinite(loss) & self.weights.finite(grads)
         bad = None if bool(ok.all()) else ~ok
@@ -203,6 +210,14 @@ class Update:
             total = total + self._losses(t, piece, grad=False)
         assert isinstance(total, Tensor)
         return self.processes.total(total).to("cpu", torch.float64).numpy()
+
+    def norms_now(self, t: int) -> Tensor:
+        """Norms of the runs' gradients on the batch of step `t` under the policy as it stands: (runs,)."""
+        loss, grads = self._gradients(t)
+        _, grads, _ = self.weights.exchange(loss, grads, Clock(self.clock.device))
+        for block in self.blocks:
+            block.seen.clear()
+        return self.weights.norm(grads)
 
 
 def per_example(algorithm: Algorithm, step: Step, grad: bool) -> Tensor:

@@ -42,6 +42,10 @@ class SideBySide:
         # a sum is finite only if its terms are: one number per run and tensor instead of a mask of its size
         return torch.isfinite(torch.stack([grad.flatten(1).sum(1) for grad in grads])).all(0)
 
+    def norm(self, grads: Sequence[Tensor]) -> Tensor:
+        """Norm of each run's gradient over all tensors, shape (runs,)."""
+        return torch.stack([torch.linalg.vector_norm(grad.flatten(1), dim=1) for grad in grads]).norm(dim=0)
+
     def optimizer(self, jobs: Sequence[Job]) -> Stepper:
         """The optimizer of the jobs, in its initial state."""
         # runs differ in their learning rates, so that a sweep over them is one computation: shape (runs,)
@@ -75,6 +79,9 @@ class OneModel:
     def finite(self, grads: Sequence[Tensor]) -> Tensor:
         return torch.isfinite(torch.stack(torch._foreach_norm(list(grads)))).all().reshape(1)
 
+    def norm(self, grads: Sequence[Tensor]) -> Tensor:
+        return torch.stack(torch._foreach_norm(list(grads))).norm().reshape(1)
+
     def optimizer(self, jobs: Sequence[Job]) -> Stepper:
         (job,) = jobs
         parameters, clip = self.policy.parameters(), job.budget.clip
@@ -99,6 +106,9 @@ class SharedModel(OneModel):
 
     def finite(self, grads: Sequence[Tensor]) -> Tensor:
         return torch.isfinite(self.sharding.norm(grads)).all().reshape(1)
+
+    def norm(self, grads: Sequence[Tensor]) -> Tensor:
+        return self.sharding.norm(grads).reshape(1)
 
     def whole(self) -> list[Tensor]:
         return self.sharding.whole(self.policy.parameters())

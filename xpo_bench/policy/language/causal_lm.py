@@ -366,6 +366,12 @@ class CausalLM:
         """Gradients of a loss; see `Weights.gradients`."""
         return self.network.weights.gradients(loss)
 
+    def held_bytes(self) -> int:
+        """Bytes of the tensors of the model that this process keeps, frozen ones included."""
+        sharding = self.sharding
+        own = [sharding.own(p) if sharding else p for p in self.model.parameters()]
+        return sum(t.numel() * t.element_size() for t in (*own, *self.model.buffers()))
+
     def anywhere(self, here: bool) -> bool:
         """Whether something holds in a process that shares the layers, or here."""
         return self.sharding.most(int(here)) > 0 if self.sharding else here

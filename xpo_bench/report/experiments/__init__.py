@@ -13,7 +13,7 @@ from xpo_bench.report.experiments import (
     robustness,
 )
 from xpo_bench.report.experiments.base import Experiment
-from xpo_bench.report.records import Record
+from xpo_bench.report.records import ARTICLE, Record
 
 EXPERIMENTS: Mapping[str, Experiment] = {
     module.EXPERIMENT.name: module.EXPERIMENT
@@ -26,8 +26,10 @@ def of_experiments(records: Sequence[Record]) -> dict[str, list[Record]]:
     """The records of every experiment that some record belongs to, in the article's order."""
     members: dict[str, list[Record]] = {name: [] for name in EXPERIMENTS}
     for r in records:
-        # a label of a user's own may have an experiment's name: its task tells them apart
-        if r.experiment in members and r.task.name in EXPERIMENTS[r.experiment].tasks:
+        # a label of a user's own may have an experiment's name: the suite tells them apart; of records that
+        # are older than the field, the task does
+        own = r.suite == ARTICLE and r.experiment in members
+        if own and r.task.name in EXPERIMENTS[str(r.experiment)].tasks:
             members[r.experiment].append(r)
     return {name: cells for name, cells in members.items() if cells}
 

@@ -43,7 +43,7 @@ def direction(name: str, groups: Sequence[SeedGroup | None]) -> Direction:
     metric = find(name)
     if metric is None or (metric.unit == "1/s" and shares_a_clock(groups)):
         return None
-    # resident memory holds the libraries and whatever ran before; that of an accelerator is the algorithm's
+    # an allocator of the host keeps and splits pages as it likes: some MB are nobody's merit
     if metric.unit == "MB" and not all(_accelerated(g) for g in groups if g):
         return None
     return metric.better

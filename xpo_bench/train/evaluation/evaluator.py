@@ -20,6 +20,7 @@ from xpo_bench.train.evaluation.at_budgets import AtBudgets
 from xpo_bench.train.evaluation.eval_set import EvalSet, evaluate
 from xpo_bench.train.evaluation.exact import Enumerated, FinalPolicy, Tables, exhaustive
 from xpo_bench.train.evaluation.on_policy import OnPolicy, quarters
+from xpo_bench.train.evaluation.scale import log_ratio_scale
 from xpo_bench.train.evaluation.trail import Trail
 from xpo_bench.train.items import Items, joined
 from xpo_bench.train.job import Job
@@ -56,7 +57,11 @@ class Evaluator:
     ) -> None:
         self.policy, self.jobs, self.on_evaluation = policy, jobs, on_evaluation
         self.steps = jobs[0].budget.steps
-        self.curve, self.heldout_curve = (Curve(self.steps, jobs[0].metrics) for _ in range(2))
+        scale = np.array([log_ratio_scale(job.algorithm) for job in jobs])
+        closed_form = any(stage.solve for stage in jobs[0].algorithm.stages())
+        self.curve, self.heldout_curve = (
+            Curve(self.steps, jobs[0].metrics, scale=scale, closed_form=closed_form) for _ in range(2)
+        )
         self.flops: dict[int, float] = {}
         self.halves: dict[int, tuple[np.ndarray, np.ndarray]] = {}
         self.eval_set = EvalSet.build(policy, list(clean), truncate, score_initial)
@@ -129,6 +134,11 @@ class Evaluator:
                 if metrics:
                     self.on_evaluation(r, step, metrics)
 
+    def saturated(self, runs: np.ndarray) -> None:
+        """Which runs' gradients have vanished at the end, shape (R,)."""
+        for curve in (self.curve, self.heldout_curve):
+            curve.judge(runs)
+
     def refer(self, to_current: bool) -> None:
         """A stage begins: implied preferences are against the policy as it stands, or the initial one."""
         for known in (self.eval_set, self.heldout_set):
@@ -166,7 +176,9 @@ class Evaluator:
                     if math.isfinite(value):
                         out[r][prefix + name] = float(value)
                     # "never" and "undefined" are results: the other metrics that do not apply are left out
-                    elif name in ("collapse_step", "collapse_slope"):
+                    elif name == "collapse_slope" or (
+                        name == "collapse_step" and prefix + "collapsed" in out[r]
+                    ):
                         out[r][prefix + name] = None
         for name, values in self._at_budgets().items():
             for r, value in enumerate(values):
