@@ -33,6 +33,7 @@ class Data:
     """`task.data` of a record.
 
     Args:
+        overlap: what stands on both sides of the split: texts, and held-out rows that hold one.
         template: what made text of conversational rows; `told_template` is false where a record is older than
             the field, which then says nothing, unlike null.
     """
@@ -49,6 +50,7 @@ class Data:
     dropped: Mapping[str, int]
     notes: Mapping[str, int]
     unfit: Mapping[str, int]
+    overlap: Mapping[str, int]
     truncated: int
     boundary_merges: int
     equal_ids: int
@@ -210,6 +212,7 @@ def _task(task: Raw, notes: Raw) -> Task:
             dropped=_part(data, "dropped"),
             notes=_part(data, "notes"),
             unfit=_part(data, "unfit"),
+            overlap=_part(data, "split_overlap"),
             # older records counted truncated rows among the notes of the cell
             truncated=data.get("truncated", notes.get("truncated")) or 0,
             boundary_merges=data.get("boundary_merges") or 0,

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from xpo_bench.contract.algorithm import Algorithm
 from xpo_bench.contract.examples import Dataset, Pair
 from xpo_bench.contract.settings import Optimizer
-from xpo_bench.data.dataset import about
 from xpo_bench.errors import UnreachableError, UsageError, unknown
 from xpo_bench.plugins import IN_MEMORY, PluginInfo, Registry, check_spec
 from xpo_bench.runner import keys
@@ -89,7 +88,7 @@ def make_plan(
         setups, unreachable = _reachable(task_setups(request, registry), request.seeds[0])
         plan.unreachable += unreachable
         for setup in setups:
-            progress(setup.name, about(setup.dataset(request.seeds[0])))
+            progress(setup.name, setup.about(request.seeds[0]))
             fitting, skipped = _fitting(algorithms, setup, request.seeds[0])
             plan.skipped += skipped
             for cell in _cells(request, setup, fitting):

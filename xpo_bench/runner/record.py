@@ -53,6 +53,16 @@ class AlgorithmOf(TypedDict):
 
 
 @part
+class SplitOverlap(TypedDict):
+    """What stands on both sides of the split: distinct texts, and the held-out rows that hold one."""
+
+    prompts: Count
+    prompt_rows: Count
+    completions: Count
+    completion_rows: Count
+
+
+@part
 class Data(TypedDict):
     """The preference set."""
 
@@ -73,6 +83,8 @@ class Data(TypedDict):
     """What is odd about rows that are used -> their number; absent where there is nothing."""
     train: Count
     heldout: Count
+    split_overlap: NotRequired[SplitOverlap]
+    """Of a set with held-out rows: the prompts and completions that training sees too."""
     template: NotRequired[Literal["model", "plain"] | None]
     """What made text of conversational rows: the model's chat template, or the suite's plain one; null where
     rows are text."""

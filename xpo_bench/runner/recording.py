@@ -9,7 +9,18 @@ from xpo_bench.contract.examples import Dataset
 from xpo_bench.contract.metric import Metric
 from xpo_bench.plugins import PluginInfo
 from xpo_bench.runner.plan import Cell
-from xpo_bench.runner.record import SCHEMA, AlgorithmOf, Data, Error, MetricOf, Record, Status, Timing, now
+from xpo_bench.runner.record import (
+    SCHEMA,
+    AlgorithmOf,
+    Data,
+    Error,
+    MetricOf,
+    Record,
+    SplitOverlap,
+    Status,
+    Timing,
+    now,
+)
 from xpo_bench.runner.settings import dump
 from xpo_bench.train.job import Outcome
 
@@ -39,7 +50,7 @@ def cell_record(
             "name": setup.name,
             "version": setup.task.version,
             "options": dict(setup.options),
-            "data": _data(dataset, setup.data_fingerprint(cell.seed), outcome),
+            "data": _data(cell, dataset, outcome),
             "model": model,
             "budget": dump(setup.budget),
             "expected_divergence": cell.algorithm.name in setup.task.expects_divergence,
@@ -77,18 +88,20 @@ def _algorithm(cell: Cell, notes: Mapping[str, Any]) -> AlgorithmOf:
     return algorithm
 
 
-def _data(dataset: Dataset, fingerprint: str, outcome: Outcome | None) -> Data:
+def _data(cell: Cell, dataset: Dataset, outcome: Outcome | None) -> Data:
     data: Data = {
         "source": dataset.source,
         "revision": dataset.revision,
         "kind": dataset.kind,
-        "fingerprint": fingerprint,
+        "fingerprint": cell.setup.data_fingerprint(cell.seed),
         "rows": dataset.rows or len(dataset.train) + len(dataset.heldout),
         "dropped": dict(dataset.dropped),
         "train": len(dataset.train),
         "heldout": len(dataset.heldout),
         "template": dataset.template,
     }
+    if dataset.heldout:
+        data["split_overlap"] = cast(SplitOverlap, cell.setup.overlap(cell.seed)._asdict())
     if dataset.layout:
         data |= {"layout": dataset.layout, "columns": dict(dataset.columns)}
     if dataset.notes:
