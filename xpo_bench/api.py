@@ -62,8 +62,9 @@ class Result(Executed):
         from xpo_bench.report.render.terminal import print_report
 
         left = {"skipped": self.skipped, "unreachable": self.unreachable}
+        cells = [*self.cells, *self.beside]
         searched = {"targets": self.targets, "tuning": self.tuning}
-        print_report(Console(width=width), assemble(self.out, self.cells, left | searched, rows=table.ROWS))
+        print_report(Console(width=width), assemble(self.out, cells, left | searched, rows=table.ROWS))
 
     def document(self) -> dict[str, Any]:
         """What `--json` prints."""

@@ -42,7 +42,11 @@ def test_records_are_as_it_says(tmp_path: Path) -> None:
     for text in found:
         RECORD.validate_json(text)
     assert set(schema()["required"]) == set(json.loads(found[0]))
-    assert set(schema()["properties"]) - set(schema()["required"]) == {"protocol", "metric_definitions"}
+    assert set(schema()["properties"]) - set(schema()["required"]) == {
+        "protocol",
+        "checkpoint",
+        "metric_definitions",
+    }
 
 
 @pytest.mark.parametrize(

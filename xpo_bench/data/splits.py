@@ -77,6 +77,6 @@ def unseen_prompts(unseen: int, heldout: int, by_prompt: bool) -> str:
     """
     remedy = "; --split-by row holds out rows of prompts that are trained on" if by_prompt else ""
     return (
-        "no held-out metrics, since a tabular policy learns nothing of prompts that it has not seen, as those "
-        f"of {unseen:,} of the {heldout:,} held-out rows{remedy}"
+        "no held-out metrics, since a tabular policy learns nothing of prompts that it has not seen, as "
+        f"those of {unseen:,} of the {heldout:,} held-out rows{remedy}"
     )

@@ -136,7 +136,9 @@ def assemble(
         *_experiments(shown, curves),
         *([_scoreboard(ranked)] if ranked else []),
         Section("tuned", "Default and tuned", tables=tuning_tables(told.tuning, every)),
-        Section("target", "Of the target", target_lines(told.targets), target_tables(told.targets)),
+        Section(
+            "target", "Of the target", target_lines(told.targets, every), target_tables(told.targets, every)
+        ),
         *_tasks(groups, drawn, curves),
         Section("matched", "At matched cost", tables=matched_tables(matched), detail=True),
         Section("sweeps", "Sweeps", figures=sweep_figures(groups)),

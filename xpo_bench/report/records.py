@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 Raw = Mapping[str, Any]
 """A record as the store gives it; its fields are those of docs/record.schema.json."""
@@ -78,6 +78,16 @@ class Task:
 
 
 @dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """`checkpoint` of a record: with `--target-kl`, where a run was stopped, or that it never passes K."""
+
+    target_kl: float
+    step: int
+    steps: int
+    reached: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Notes:
     """What reports read of the `notes` of a record."""
 
@@ -122,6 +132,7 @@ class Record:
     experiment: str | None
     role: str | None
     """Of the tuned protocol: what the cell was run for."""
+    checkpoint: Checkpoint | None
     metrics: Mapping[str, float | None]
     metric_definitions: Mapping[str, Raw]
     final_policy: Mapping[str, Mapping[str, float]] | None
@@ -136,6 +147,11 @@ class Record:
     def lr(self) -> float | None:
         """The learning rate; none of a closed form."""
         return self.train.get("lr")
+
+    @property
+    def searched(self) -> bool:
+        """Whether a search only tried it on its way."""
+        return str(self.experiment).endswith(SEARCH)
 
     @property
     def swept(self) -> tuple[str, float] | None:
@@ -171,6 +187,7 @@ def record_of(raw: Raw) -> Record:
         seed=raw["seed"],
         experiment=raw.get("experiment"),
         role=_part(raw, "protocol").get("role"),
+        checkpoint=Checkpoint(**raw["checkpoint"]) if raw.get("checkpoint") else None,
         metrics=_part(raw, "metrics"),
         metric_definitions=_part(raw, "metric_definitions"),
         final_policy=raw.get("final_policy"),
@@ -263,8 +280,19 @@ class Unreachable(TypedDict):
     reason: str
 
 
+class Stopped(TypedDict):
+    """Where the runs of an algorithm first pass a target KL: `steps` of the seeds, out of `of`."""
+
+    value: float | None
+    steps: Sequence[int]
+    of: int
+    kl: float | None
+    reached: bool
+    keys: Sequence[str]
+
+
 class Target(TypedDict):
-    """What `--target-kl` came to for one algorithm on one task; `value` is null where it was not reached."""
+    """What `--target-kl` came to for one algorithm on one task; `value` is null where none holds it."""
 
     algorithm: str
     task: str
@@ -272,6 +300,7 @@ class Target(TypedDict):
     value: float | None
     kl: float | None
     reason: str | None
+    checkpoint: NotRequired[Stopped | None]
 
 
 class Spread(TypedDict):

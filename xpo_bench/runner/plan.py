@@ -11,7 +11,7 @@ from xpo_bench.contract.settings import Optimizer
 from xpo_bench.errors import UnreachableError, UsageError, unknown
 from xpo_bench.plugins import IN_MEMORY, PluginInfo, Registry, check_spec
 from xpo_bench.runner import keys
-from xpo_bench.runner.record import Protocol
+from xpo_bench.runner.record import Checkpoint, Protocol
 from xpo_bench.runner.run_document import Skipped, Unreachable
 from xpo_bench.runner.settings import TrainOverrides, dump, grid, validate
 from xpo_bench.runner.task_setup import TaskSetup, task_setups
@@ -29,6 +29,7 @@ class Cell:
     Args:
         protocol: {name, role, trial} of cells of the tuned protocol; it does not change numbers and is not in
             the key.
+        checkpoint: of `--target-kl`, the step at which the run is stopped and evaluated.
     """
 
     key: str
@@ -41,6 +42,13 @@ class Cell:
     optimizer: Optimizer
     experiment: str | None
     protocol: Protocol | None = None
+    checkpoint: Checkpoint | None = None
+
+    @property
+    def stop(self) -> int | None:
+        """The step at which the run is left, None at the end of its budget."""
+        at = self.checkpoint
+        return at["step"] if at and at["step"] < self.setup.budget.steps else None
 
     @property
     def label(self) -> str:
@@ -221,6 +229,7 @@ def make_cell(
     seed: int,
     experiment: str | None,
     protocol: Protocol | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> Cell:
     """The cell of a validated configuration, with its key. `train`: learning rate and optimizer."""
     lr, optimizer = train
@@ -237,7 +246,6 @@ def make_cell(
         "seed": seed,
         "experiment": experiment,
         "host": keys.host_source(),
-    }
-    return Cell(
-        keys.digest(identity), setup, algorithm, config, info, seed, lr, optimizer, experiment, protocol
-    )
+    } | ({"checkpoint": checkpoint} if checkpoint else {})
+    key = keys.digest(identity)
+    return Cell(key, setup, algorithm, config, info, seed, lr, optimizer, experiment, protocol, checkpoint)

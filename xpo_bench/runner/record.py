@@ -134,6 +134,18 @@ class Protocol(TypedDict):
 
 
 @part
+class Checkpoint(TypedDict):
+    """With `--target-kl`: the step at which a run passes the target, which its metrics are of, or its end
+    where it never does."""
+
+    target_kl: Number
+    step: Count
+    steps: Count
+    """Of the whole run, whose schedule it follows."""
+    reached: bool
+
+
+@part
 class MetricOf(TypedDict):
     """A metric of a plugin, as it was defined when the cell ran."""
 
@@ -174,6 +186,8 @@ class Record(TypedDict):
     experiment: str | None
     protocol: NotRequired[Protocol]
     """Of the tuned protocol: the role of the cell."""
+    checkpoint: NotRequired[Checkpoint]
+    """Of a run that is stopped where its KL passes the target of `--target-kl`."""
     metrics: dict[str, Number | None]
     """Name -> value; absent where a metric does not apply, null for never or undefined."""
     metric_definitions: NotRequired[dict[str, MetricOf]]

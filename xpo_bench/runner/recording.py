@@ -69,6 +69,8 @@ def cell_record(
         record["train"]["processes"] = setup.processes
     if cell.protocol:
         record["protocol"] = cell.protocol
+    if cell.checkpoint:
+        record["checkpoint"] = cell.checkpoint
     if setup.metrics:
         record["metric_definitions"] = {name: _metric(*entry) for name, entry in setup.metrics.items()}
     return record

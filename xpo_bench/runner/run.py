@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from xpo_bench.errors import UsageError, unknown
 from xpo_bench.runner.execute import Session, execute
@@ -81,11 +82,20 @@ def _at_target(
     def search(plan: Plan) -> list[Record]:
         return execute(plan, store, session).cells
 
-    plan, found = target_kl.find(base, asked, target, session.registry, search, session.note)
+    def curve(key: str) -> Sequence[Mapping[str, Any]]:
+        import pyarrow.parquet as pq
+
+        path = store.root / "curves" / f"{key}.parquet"
+        return pq.read_table(path).to_pylist() if path.is_file() else []
+
+    plan, found = target_kl.find(base, asked, target, session.registry, search, curve, session.note)
     result = Executed(store.root, [], 0, plan.skipped, plan.unreachable)
     if plan.cells:
         result = execute(plan, store, session)
     result.targets = [entry.document() for entry in found]
+    own = {cell.key for cell in plan.cells}
+    keys = [key for entry in found if entry.checkpoint for key in entry.checkpoint["keys"] if key not in own]
+    result.beside = [record for key in keys if (record := store.read_cell(key)) is not None]
     store.prepare()
     with occupied(store.root, session.wait, session.note):
         _note_targets(store, result.targets)

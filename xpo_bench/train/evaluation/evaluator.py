@@ -66,6 +66,7 @@ class Evaluator:
             for r, job in enumerate(jobs):
                 with policy.member(r) as model:
                     self.on_policy.append(OnPolicy(model, job, policy.state_of(initial, r)))
+                    self.on_policy[-1].points.add(job.last)
         self.kl_strength = _kl_strengths(jobs)
         self.optimum_kl: np.ndarray | None = None
         if self.kl_strength is not None and self.exact is not None:
@@ -130,7 +131,7 @@ class Evaluator:
         return out
 
     def _heldout_due(self, step: int) -> bool:
-        if self.policy.enumerable:
+        if self.policy.enumerable or step == self.jobs[0].last:
             return True
         return step in {round(k * self.steps / LM_HELDOUT_POINTS) for k in range(LM_HELDOUT_POINTS + 1)}
 
