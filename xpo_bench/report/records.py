@@ -322,6 +322,17 @@ class Sides(TypedDict):
     tuned: Sequence[str]
 
 
+class Study(TypedDict):
+    """One of the searches of the tuned protocol, and the keys of the cells at what it chose, one per seed."""
+
+    seeds: Sequence[int]
+    trials: Sequence[Raw]
+    chosen: int
+    changes: Settings
+    reason: str | None
+    keys: Sequence[str]
+
+
 class Tuning(TypedDict):
     """What the tuned protocol chose for one algorithm on one task, and why where it tried nothing."""
 
@@ -336,6 +347,7 @@ class Tuning(TypedDict):
     spread: Mapping[str, Spread]
     reason: str | None
     keys: Sides
+    studies: NotRequired[Sequence[Study]]
 
 
 @dataclass(frozen=True)

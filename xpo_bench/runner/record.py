@@ -131,6 +131,8 @@ class Protocol(TypedDict):
     name: Literal["tuned"]
     role: Literal["trial", "tuned"]
     trial: Count
+    study: NotRequired[Count]
+    """Which of several independent searches it belongs to; the first that chose it, where several did."""
 
 
 @part

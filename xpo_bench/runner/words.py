@@ -182,6 +182,14 @@ class Search:
         Word(metavar="N", default="16"),
         Doc("with --protocol tuned: configurations per algorithm"),
     ] = None
+    studies: Annotated[
+        int | None,
+        Word(metavar="S", default="1"),
+        Doc(
+            "with --protocol tuned: independent searches, with trials and seeds of their own; their spread "
+            "is part of the interval of the tuned row"
+        ),
+    ] = None
     select: Annotated[
         str | None,
         Word(metavar="METRIC", default="heldout_reward_accuracy"),

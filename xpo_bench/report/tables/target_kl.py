@@ -16,8 +16,8 @@ EARNED = ("gold_reward", "heldout_reward_accuracy", "reward_accuracy")
 NOTE = (
     "Held: the regulariser at whose value the final KL is the target, once it has converged. Checkpoint: "
     "where the run as it was asked for first passes the target, evaluated there; it had not converged. "
-    f"Rows marked {MARK} in the other tables are checkpoints, of algorithms that nothing holds at the target, "
-    "or the end of runs that never pass it."
+    f"Rows marked {MARK} in the other tables are checkpoints, of algorithms that no value holds there, or "
+    "the end of runs that never pass it."
 )
 
 
