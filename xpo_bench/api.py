@@ -67,9 +67,10 @@ class Result(Executed):
         from xpo_bench.report.content import Comparison, assemble
 
         left = {"skipped": self.skipped, "unreachable": self.unreachable}
+        cells = [*self.cells, *self.beside]
         searched = {"targets": self.targets, "tuning": self.tuning}
         comparison = Comparison(plan_seeds=plan_seeds)
-        return assemble(self.out, self.cells, left | searched, comparison=comparison, rows=rows)
+        return assemble(self.out, cells, left | searched, comparison=comparison, rows=rows)
 
     def document(self, plan_seeds: bool = False) -> dict[str, Any]:
         """What `--json` prints."""
@@ -113,6 +114,7 @@ def run(
     workers: int | None = None,
     protocol: str = "default",
     trials: int | None = None,
+    studies: int | None = None,
     select: str | None = None,
     metrics: Iterable[Callable[..., Any]] = (),
     track: str | Iterable[str] = (),
@@ -138,7 +140,8 @@ def run(
         track: names of trackers that follow the run, such as `"csv"`.
         cell_timeout: seconds after which a cell, or those that train as one computation with it, is ended.
         protocol: `"tuned"` also runs every algorithm at the best of `trials` configurations (16 by default),
-            its own among them, chosen on a validation split by the metric `select`.
+            its own among them, chosen on a validation split by the metric `select`; `studies` repeats the
+            search with other trials and seeds, so that its spread is part of what is reported.
         deterministic: let torch take deterministic algorithms alone, which matters on CUDA; a cell that has
             none fails.
         shard: `3/8` runs the third of eight parts of the plan; `xpo-bench merge` joins their run directories.
@@ -166,7 +169,7 @@ def run(
     if not file and (tasks or words.get("data")):  # a suite says itself how many
         words.setdefault("seeds", 3)
     registry = _with_metrics(plugins.load(frozenset(_names(disable))), metrics)
-    search = Search(target_kl=target_kl, protocol=protocol, trials=trials, select=select)
+    search = Search(target_kl=target_kl, protocol=protocol, trials=trials, studies=studies, select=select)
     target = Path(out) if out else None
     output = Output(out=target, track=_names(track), shard=shard, wait=wait, fresh=fresh)
     ways.check(search, output)

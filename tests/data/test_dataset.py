@@ -54,9 +54,12 @@ def test_some_row_is_left_on_either_side(tmp_path: Path) -> None:
 @pytest.mark.parametrize("value", ["test", "validation", "heldout", "dev", "eval", "TEST"])
 def test_the_split_column_decides(tmp_path: Path, value: str) -> None:
     mixed = rows(6, split="train") + rows(2, split=value)
-    for share in (0.0, 0.5):
-        dataset = load(tmp_path, mixed, share)
-        assert (len(dataset.train), len(dataset.heldout)) == (6, 2)
+    dataset = load(tmp_path, mixed)
+    assert (len(dataset.train), len(dataset.heldout)) == (6, 2)
+    with pytest.raises(
+        DataError, match=r"--heldout 0\.5, but the split of the set holds out 2 of its 8 rows"
+    ):
+        load(tmp_path, mixed, 0.5)
 
 
 def test_a_split_column_that_holds_nothing_out(tmp_path: Path) -> None:

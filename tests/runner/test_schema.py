@@ -45,6 +45,7 @@ def test_records_are_as_it_says(tmp_path: Path) -> None:
     assert set(schema()["properties"]) - set(schema()["required"]) == {
         "suite",
         "protocol",
+        "checkpoint",
         "metric_definitions",
     }
 

@@ -63,7 +63,7 @@ class Budget:
         float, Ge(0), Lt(0.5), Doc("probability that a training row is flipped, once per seed")
     ] = 0.0
     heldout: Annotated[
-        float, Ge(0), Lt(1), Doc("fraction of rows held out when the data has no split column")
+        float, Ge(0), Lt(1), Doc("fraction of rows held out of a set whose split column holds out none")
     ] = 0.0
     warmup: Annotated[
         float, Interval(ge=0, lt=1), Doc("fraction of the steps with linearly rising learning rate")
@@ -186,3 +186,6 @@ class DataSpec:
     rankings: Annotated[
         Literal["all", "best"], Doc("all pairs of a ranking, or its best answer against each other one")
     ] = "all"
+    split_by: Annotated[
+        Literal["prompt", "row"], Doc("hold out whole prompts, or rows whatever their prompt")
+    ] = "prompt"

@@ -47,7 +47,12 @@ class AdHoc(Task):
     on_bad_row: Annotated[Literal["error", "skip"], Doc("refuse the set, or skip and count bad rows")] = (
         "error"
     )
-    heldout: Annotated[float, Doc("fraction of rows held out when the data has no split column")] = 0.0
+    heldout: Annotated[float, Doc("fraction of rows held out of a set whose split column holds out none")] = (
+        0.0
+    )
+    split_by: Annotated[
+        Literal["prompt", "row"], Doc("hold out whole prompts, or rows whatever their prompt")
+    ] = "prompt"
     columns: Annotated[Mapping[str, str] | None, Doc("name that a layout reads -> column of the set")] = None
     rankings: Annotated[
         Literal["all", "best"] | None,
@@ -63,6 +68,7 @@ class AdHoc(Task):
             on_bad_row=self.on_bad_row,
             columns=self.columns,
             rankings=self.rankings or "all",
+            split_by=self.split_by,
         )
         return load_dataset(spec, self.heldout, stream(0, task_name(self.source), "data"), model)
 

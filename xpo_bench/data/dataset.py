@@ -11,15 +11,15 @@ from dataclasses import dataclass, replace
 from hashlib import blake2b
 
 import numpy as np
-import numpy.typing as npt
 
 from xpo_bench.contract.examples import Dataset, Example, Pair, Text, World
 from xpo_bench.contract.settings import DataSpec, ModelSpec
 from xpo_bench.data import sources
 from xpo_bench.data.chat import Chat
-from xpo_bench.data.formats import Bad, Parsed, parse
+from xpo_bench.data.formats import Bad, parse
 from xpo_bench.data.layouts import TRL, advice, arrange, count
 from xpo_bench.data.sources import Loaded
+from xpo_bench.data.splits import held_out
 from xpo_bench.data.world_file import world_of
 from xpo_bench.errors import DataError
 
@@ -33,12 +33,12 @@ def load_dataset(
 ) -> Dataset:
     """Read, check and split a preference set.
 
-    The `split` column decides where it holds anything out; otherwise `heldout` of the rows, drawn by `rng`,
-    are held out. Rows with p_chosen = 1/2 are kept: the runner leaves them out of training. The actions of
-    the world come from all rows.
+    The `split` column decides where it holds anything out; of other sets the fraction `heldout`, drawn by
+    `rng`, is held out: whole prompts, or rows where the spec says so. Rows with p_chosen = 1/2 are kept: the
+    runner leaves them out of training. The actions of the world come from all rows.
 
     Args:
-        heldout: fraction of rows in [0, 1).
+        heldout: fraction of rows in [0, 1); 0 for a set whose `split` column holds some out.
         model: whose chat template conversational rows are rendered with.
 
     Raises:
@@ -89,7 +89,7 @@ def examine(
     chat = Chat(model)
     arranged = arrange(loaded.rows, source, spec.columns, spec.rankings)
     parsed = parse(arranged.rows, source, spec.on_bad_row, chat.row, advice)
-    out = _held_out(parsed, heldout, rng, source)
+    out = held_out(parsed, heldout, spec.split_by, rng, source)
     train, held = (
         tuple(e for e, o in zip(parsed.examples, out, strict=True) if o == side) for side in (False, True)
     )
@@ -125,18 +125,6 @@ def about(dataset: Dataset) -> str | None:
         told.append(f"{total:,} row{'s' * (total != 1)} dropped: {reasons}")
     told += [f"{n:,} row{'s' * (n != 1)}: {what}" for what, n in dataset.notes.items()]
     return f"{dataset.source}: {'; '.join(told)}" if told else None
-
-
-def _held_out(parsed: Parsed, share: float, rng: np.random.Generator, source: str) -> npt.NDArray[np.bool_]:
-    """Which examples are held out."""
-    out = np.array([split == "heldout" for split in parsed.splits])
-    if share and not out.any():
-        n = len(out)
-        if n < 2:
-            raise DataError(f"{source}: {n} row cannot be divided; want at least 2 rows to hold some out")
-        # at least one row on each side, whatever the fraction
-        out[rng.permutation(n)[: min(max(round(share * n), 1), n - 1)]] = True
-    return out
 
 
 def flip_labels(examples: Sequence[Example], p: float, rng: np.random.Generator) -> list[Example]:

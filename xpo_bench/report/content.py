@@ -166,7 +166,9 @@ def assemble(
         *compared.sections,
         *_over_tasks(verdicts, asked),
         Section("tuned", "Default and tuned", tables=tuning_tables(told.tuning, every)),
-        Section("target", "Of the target", target_lines(told.targets), target_tables(told.targets)),
+        Section(
+            "target", "Of the target", target_lines(told.targets, every), target_tables(told.targets, every)
+        ),
         *_tasks(groups, drawn, curves, items, seen),
         Section("matched", "At matched cost", tables=matched_tables(matched), detail=True),
         Section("sweeps", "Sweeps", figures=sweep_figures(groups)),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 Raw = Mapping[str, Any]
 """A record as the store gives it; its fields are those of docs/record.schema.json."""
@@ -35,6 +35,7 @@ class Data:
     """`task.data` of a record.
 
     Args:
+        overlap: what stands on both sides of the split: texts, and held-out rows that hold one.
         template: what made text of conversational rows; `told_template` is false where a record is older than
             the field, which then says nothing, unlike null.
     """
@@ -51,6 +52,7 @@ class Data:
     dropped: Mapping[str, int]
     notes: Mapping[str, int]
     unfit: Mapping[str, int]
+    overlap: Mapping[str, int]
     truncated: int
     boundary_merges: int
     equal_ids: int
@@ -75,6 +77,16 @@ class Task:
     model: Settings
     budget: Settings
     expected_divergence: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """`checkpoint` of a record: with `--target-kl`, where a run was stopped, or that it never passes K."""
+
+    target_kl: float
+    step: int
+    steps: int
+    reached: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +140,7 @@ class Record:
     """The built-in suite that `experiment` is a part of, or may be: records had no `suite` at first."""
     role: str | None
     """Of the tuned protocol: what the cell was run for."""
+    checkpoint: Checkpoint | None
     metrics: Mapping[str, float | None]
     metric_definitions: Mapping[str, Raw]
     final_policy: Mapping[str, Mapping[str, float]] | None
@@ -142,6 +155,11 @@ class Record:
     def lr(self) -> float | None:
         """The learning rate; none of a closed form."""
         return self.train.get("lr")
+
+    @property
+    def searched(self) -> bool:
+        """Whether a search only tried it on its way."""
+        return str(self.experiment).endswith(SEARCH)
 
     @property
     def swept(self) -> tuple[str, float] | None:
@@ -178,6 +196,7 @@ def record_of(raw: Raw) -> Record:
         experiment=raw.get("experiment"),
         suite=raw.get("suite", ARTICLE),
         role=_part(raw, "protocol").get("role"),
+        checkpoint=Checkpoint(**raw["checkpoint"]) if raw.get("checkpoint") else None,
         metrics=_part(raw, "metrics"),
         metric_definitions=_part(raw, "metric_definitions"),
         final_policy=raw.get("final_policy"),
@@ -227,6 +246,7 @@ def _task(task: Raw, notes: Raw) -> Task:
             dropped=_part(data, "dropped"),
             notes=_part(data, "notes"),
             unfit=_part(data, "unfit"),
+            overlap=_part(data, "split_overlap"),
             # older records counted truncated rows among the notes of the cell
             truncated=data.get("truncated", notes.get("truncated")) or 0,
             boundary_merges=data.get("boundary_merges") or 0,
@@ -277,8 +297,19 @@ class Unreachable(TypedDict):
     reason: str
 
 
+class Stopped(TypedDict):
+    """Where the runs of an algorithm first pass a target KL: `steps` of the seeds, out of `of`."""
+
+    value: float | None
+    steps: Sequence[int]
+    of: int
+    kl: float | None
+    reached: bool
+    keys: Sequence[str]
+
+
 class Target(TypedDict):
-    """What `--target-kl` came to for one algorithm on one task; `value` is null where it was not reached."""
+    """What `--target-kl` came to for one algorithm on one task; `value` is null where none holds it."""
 
     algorithm: str
     task: str
@@ -286,6 +317,7 @@ class Target(TypedDict):
     value: float | None
     kl: float | None
     reason: str | None
+    checkpoint: NotRequired[Stopped | None]
 
 
 class Spread(TypedDict):
@@ -307,6 +339,17 @@ class Sides(TypedDict):
     tuned: Sequence[str]
 
 
+class Study(TypedDict):
+    """One of the searches of the tuned protocol, and the keys of the cells at what it chose, one per seed."""
+
+    seeds: Sequence[int]
+    trials: Sequence[Raw]
+    chosen: int
+    changes: Settings
+    reason: str | None
+    keys: Sequence[str]
+
+
 class Tuning(TypedDict):
     """What the tuned protocol chose for one algorithm on one task, and why where it tried nothing."""
 
@@ -321,6 +364,7 @@ class Tuning(TypedDict):
     spread: Mapping[str, Spread]
     reason: str | None
     keys: Sides
+    studies: NotRequired[Sequence[Study]]
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,11 @@ from typing import Any
 from pydantic_core import to_json
 
 from xpo_bench.report.format import setting
-from xpo_bench.report.records import COUNTED, SEARCH, Raw, Record, Settings, records_of
+from xpo_bench.report.records import COUNTED, Raw, Record, Settings, records_of
 from xpo_bench.statistics import Estimate, estimate
+
+MARK = "†"
+"""Behind the label of rows that are checkpoints of runs which had not converged."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,7 +90,7 @@ def without_search(records: Sequence[Record]) -> Sequence[Record]:
     Tuned configurations have a table of their own, beside the defaults. Where there is nothing else, all
     records are shown.
     """
-    return [r for r in records if not str(r.experiment).endswith(SEARCH) and r.role is None] or records
+    return [r for r in records if not r.searched and r.role is None] or records
 
 
 def group(records: Iterable[Raw | Record]) -> list[SeedGroup]:
@@ -122,6 +125,8 @@ def identity_of(record: Record) -> dict[str, Any]:
         "train": record.train,
         "experiment": record.experiment,
         "suite": record.suite,
+        # at the same settings one row may be held at a KL, and another pass it on its way
+        "checkpoint": record.checkpoint is not None,
     }
 
 
@@ -138,6 +143,7 @@ def _order(record: Record) -> tuple[Any, ...]:
         record.algorithm.name,
         _sorted(record.algorithm.config),
         _sorted(record.train),
+        record.checkpoint is not None,
     )
 
 
@@ -169,7 +175,9 @@ def _hashable(value: Any) -> Any:
 
 
 def _labels(records: Sequence[Record]) -> list[str]:
-    """`dpo`, or `dpo beta=0.5` where beta was swept; learning rates count as swept within one task only."""
+    """`dpo`, or `dpo beta=0.5` where beta was swept; learning rates count as swept within one task only.
+    Checkpoints are marked.
+    """
     configs: dict[str, list[Settings]] = {}
     trains: dict[str, list[Settings]] = {}
 
@@ -187,7 +195,8 @@ def _labels(records: Sequence[Record]) -> list[str]:
         algorithm = record.algorithm
         fields = {k: algorithm.config.get(k) for k in swept[algorithm.name]}
         fields |= {k: record.train.get(k) for k in trained[place(record)]}
-        out.append(" ".join([algorithm.name, *(f"{k}={setting(v)}" for k, v in fields.items())]))
+        mark = [MARK] if record.checkpoint else []
+        out.append(" ".join([algorithm.name, *(f"{k}={setting(v)}" for k, v in fields.items()), *mark]))
     return out
 
 

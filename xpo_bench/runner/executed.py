@@ -18,6 +18,7 @@ class Executed:
         planned: number of cells that were asked for. computed: of those that this run computed.
         skipped: combinations that `all` left out. unreachable: tasks whose data cannot be had.
         targets: with `target_kl`, the value found for every algorithm on every task, or why there is none.
+        beside: the checkpoints at the target of algorithms that are also held there; they were not asked for.
         tuning: of the tuned protocol, for every algorithm on every task its trials and the one chosen.
     """
 
@@ -28,4 +29,5 @@ class Executed:
     unreachable: list[Unreachable] = field(default_factory=list)
     computed: int = 0
     targets: list[dict[str, object]] = field(default_factory=list)
+    beside: list[Record] = field(default_factory=list)
     tuning: list[Tuning] = field(default_factory=list)

@@ -8,11 +8,10 @@ from dataclasses import dataclass, field
 from xpo_bench.contract.algorithm import Algorithm
 from xpo_bench.contract.examples import Dataset, Pair
 from xpo_bench.contract.settings import Optimizer
-from xpo_bench.data.dataset import about
 from xpo_bench.errors import UnreachableError, UsageError, unknown
 from xpo_bench.plugins import IN_MEMORY, PluginInfo, Registry, check_spec
 from xpo_bench.runner import keys
-from xpo_bench.runner.record import Protocol
+from xpo_bench.runner.record import Checkpoint, Protocol
 from xpo_bench.runner.run_document import Skipped, Unreachable
 from xpo_bench.runner.settings import TrainOverrides, dump, grid, validate
 from xpo_bench.runner.task_setup import TaskSetup, task_setups
@@ -31,6 +30,7 @@ class Cell:
         protocol: {name, role, trial} of cells of the tuned protocol; it does not change numbers and is not in
             the key.
         suite: the built-in suite that `experiment` is a part of; None for a label of the user's.
+        checkpoint: of `--target-kl`, the step at which the run is stopped and evaluated.
     """
 
     key: str
@@ -44,6 +44,13 @@ class Cell:
     experiment: str | None
     protocol: Protocol | None = None
     suite: str | None = None
+    checkpoint: Checkpoint | None = None
+
+    @property
+    def stop(self) -> int | None:
+        """The step at which the run is left, None at the end of its budget."""
+        at = self.checkpoint
+        return at["step"] if at and at["step"] < self.setup.budget.steps else None
 
     @property
     def label(self) -> str:
@@ -91,7 +98,7 @@ def make_plan(
         setups, unreachable = _reachable(task_setups(request, registry), request.seeds[0])
         plan.unreachable += unreachable
         for setup in setups:
-            progress(setup.name, about(setup.dataset(request.seeds[0])))
+            progress(setup.name, setup.about(request.seeds[0]))
             fitting, skipped = _fitting(algorithms, setup, request.seeds[0])
             plan.skipped += skipped
             for cell in _cells(request, setup, fitting):
@@ -233,6 +240,7 @@ def make_cell(
     experiment: str | None,
     protocol: Protocol | None = None,
     suite: str | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> Cell:
     """The cell of a validated configuration, with its key. `train`: learning rate and optimizer."""
     lr, optimizer = train
@@ -250,7 +258,7 @@ def make_cell(
         "experiment": experiment,
         "suite": suite,
         "host": keys.host_source(),
-    }
+    } | ({"checkpoint": checkpoint} if checkpoint else {})
     return Cell(
         keys.digest(identity),
         setup,
@@ -263,4 +271,5 @@ def make_cell(
         experiment,
         protocol,
         suite,
+        checkpoint,
     )

@@ -55,6 +55,16 @@ class AlgorithmOf(TypedDict):
 
 
 @part
+class SplitOverlap(TypedDict):
+    """What stands on both sides of the split: distinct texts, and the held-out rows that hold one."""
+
+    prompts: Count
+    prompt_rows: Count
+    completions: Count
+    completion_rows: Count
+
+
+@part
 class Data(TypedDict):
     """The preference set."""
 
@@ -75,6 +85,8 @@ class Data(TypedDict):
     """What is odd about rows that are used -> their number; absent where there is nothing."""
     train: Count
     heldout: Count
+    split_overlap: NotRequired[SplitOverlap]
+    """Of a set with held-out rows: the prompts and completions that training sees too."""
     template: NotRequired[Literal["model", "plain"] | None]
     """What made text of conversational rows: the model's chat template, or the suite's plain one; null where
     rows are text."""
@@ -125,6 +137,20 @@ class Protocol(TypedDict):
     name: Literal["tuned"]
     role: Literal["trial", "tuned"]
     trial: Count
+    study: NotRequired[Count]
+    """Which of several independent searches it belongs to; the first that chose it, where several did."""
+
+
+@part
+class Checkpoint(TypedDict):
+    """With `--target-kl`: the step at which a run passes the target, which its metrics are of, or its end
+    where it never does."""
+
+    target_kl: Number
+    step: Count
+    steps: Count
+    """Of the whole run, whose schedule it follows."""
+    reached: bool
 
 
 @part
@@ -172,6 +198,8 @@ class Record(TypedDict):
     """
     protocol: NotRequired[Protocol]
     """Of the tuned protocol: the role of the cell."""
+    checkpoint: NotRequired[Checkpoint]
+    """Of a run that is stopped where its KL passes the target of `--target-kl`."""
     metrics: dict[str, Number | None]
     """Name -> value; absent where a metric does not apply, null for never or undefined."""
     metric_definitions: NotRequired[dict[str, MetricOf]]

@@ -10,7 +10,18 @@ from xpo_bench.contract.metric import Metric
 from xpo_bench.plugins import PluginInfo
 from xpo_bench.runner import keys
 from xpo_bench.runner.plan import Cell
-from xpo_bench.runner.record import SCHEMA, AlgorithmOf, Data, Error, MetricOf, Record, Status, Timing, now
+from xpo_bench.runner.record import (
+    SCHEMA,
+    AlgorithmOf,
+    Data,
+    Error,
+    MetricOf,
+    Record,
+    SplitOverlap,
+    Status,
+    Timing,
+    now,
+)
 from xpo_bench.runner.settings import dump
 from xpo_bench.runner.task_setup import TaskSetup
 from xpo_bench.train.job import Outcome
@@ -42,7 +53,7 @@ def cell_record(
             "version": setup.task.version,
             "source": keys.source(type(setup.task)),
             "options": dict(setup.options),
-            "data": _data(dataset, setup.data_fingerprint(cell.seed), outcome),
+            "data": _data(cell, dataset, outcome),
             "model": model,
             "budget": dump(setup.budget),
             "expected_divergence": cell.algorithm.name in setup.task.expects_divergence,
@@ -64,6 +75,8 @@ def cell_record(
         record["train"]["processes"] = setup.processes
     if cell.protocol:
         record["protocol"] = cell.protocol
+    if cell.checkpoint:
+        record["checkpoint"] = cell.checkpoint
     if setup.metrics:
         record["metric_definitions"] = {name: _metric(*entry) for name, entry in setup.metrics.items()}
     return record
@@ -91,18 +104,20 @@ def _algorithm(cell: Cell, notes: Mapping[str, Any]) -> AlgorithmOf:
     return algorithm
 
 
-def _data(dataset: Dataset, fingerprint: str, outcome: Outcome | None) -> Data:
+def _data(cell: Cell, dataset: Dataset, outcome: Outcome | None) -> Data:
     data: Data = {
         "source": dataset.source,
         "revision": dataset.revision,
         "kind": dataset.kind,
-        "fingerprint": fingerprint,
+        "fingerprint": cell.setup.data_fingerprint(cell.seed),
         "rows": dataset.rows or len(dataset.train) + len(dataset.heldout),
         "dropped": dict(dataset.dropped),
         "train": len(dataset.train),
         "heldout": len(dataset.heldout),
         "template": dataset.template,
     }
+    if dataset.heldout:
+        data["split_overlap"] = cast(SplitOverlap, cell.setup.overlap(cell.seed)._asdict())
     if dataset.layout:
         data |= {"layout": dataset.layout, "columns": dict(dataset.columns)}
     if dataset.notes:

@@ -180,12 +180,17 @@ def _algos(value: object, suite: str | None) -> tuple[object, ...]:
 def _check_combination(words: Mapping[str, object]) -> None:
     """Refuse words that go with `--data` alone: tasks know their files, columns and splits themselves."""
     if words.get("data"):
+        task = settings_of(words.get("set")).get("task", {})
+        if (words.get("split_by") or "split_by" in task) and not (words.get("heldout") or "heldout" in task):
+            raise UsageError("--split-by goes with --heldout F: without it no row is held out by it")
         return
     if words.get("world"):
         raise UsageError("--world goes with --data: it describes the prompts of an ad-hoc preference set")
     for name in ("columns", "rankings"):
         if words.get(name):
             raise UsageError(f"--{name} goes with --data: the tasks know the columns of their sets")
+    if words.get("split_by"):
+        raise UsageError("--split-by goes with --data and --heldout: the tasks have splits of their own")
 
 
 def _label(value: object) -> str:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from xpo_bench.errors import UsageError, unknown
 from xpo_bench.runner.execute import Session, execute
@@ -32,13 +33,13 @@ def check(search: Search, output: Output) -> None:
     if search.protocol not in PROTOCOLS:
         raise UsageError(unknown("protocol", str(search.protocol), PROTOCOLS))
     if search.protocol == "default":
-        for option in ("trials", "select"):
+        for option in ("trials", "studies", "select"):
             if getattr(search, option) is not None:
                 raise UsageError(f"--{option}: goes with --protocol tuned")
         if search.target_kl is not None and output.shard:
             raise UsageError("--shard: not with --target-kl, whose cells depend on one another")
         return
-    tuned.check(*_trials(search))
+    tuned.check(*_trials(search), _studies(search))
     for option, given in (("shard", output.shard), ("target-kl", search.target_kl)):
         if given is not None:
             raise UsageError(f"--{option}: not with --protocol tuned, whose cells depend on its trials")
@@ -81,11 +82,20 @@ def _at_target(
     def search(plan: Plan) -> list[Record]:
         return execute(plan, store, session).cells
 
-    plan, found = target_kl.find(base, asked, target, session.registry, search, session.note)
+    def curve(key: str) -> Sequence[Mapping[str, Any]]:
+        import pyarrow.parquet as pq
+
+        path = store.root / "curves" / f"{key}.parquet"
+        return pq.read_table(path).to_pylist() if path.is_file() else []
+
+    plan, found = target_kl.find(base, asked, target, session.registry, search, curve, session.note)
     result = Executed(store.root, [], 0, plan.skipped, plan.unreachable)
     if plan.cells:
         result = execute(plan, store, session)
     result.targets = [entry.document() for entry in found]
+    own = {cell.key for cell in plan.cells}
+    keys = [key for entry in found if entry.checkpoint for key in entry.checkpoint["keys"] if key not in own]
+    result.beside = [record for key in keys if (record := store.read_cell(key)) is not None]
     store.prepare()
     with occupied(store.root, session.wait, session.note):
         _note_targets(store, result.targets)
@@ -105,6 +115,10 @@ def _trials(search: Search) -> tuple[int, str]:
     return tuned.TRIALS if search.trials is None else search.trials, search.select or tuned.SELECT
 
 
+def _studies(search: Search) -> int:
+    return 1 if search.studies is None else search.studies
+
+
 def _tuned(
     base: Plan, asked: Sequence[Request], search: Search, output: Output, session: Session
 ) -> Executed:
@@ -115,7 +129,8 @@ def _tuned(
     def run_trials(plan: Plan) -> list[Record]:
         return execute(plan, store, session).cells
 
-    plan, found = tuned.find(base, asked, *_trials(search), run_trials, session.note)
+    trials, select = _trials(search)
+    plan, found = tuned.find(base, asked, trials, select, run_trials, session.note, _studies(search))
     result = execute(plan, store, session)
     result.tuning = found
     with occupied(store.root, session.wait, session.note):

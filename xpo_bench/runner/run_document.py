@@ -48,11 +48,23 @@ class Trial(TypedDict):
     score: float | None
 
 
+class Study(TypedDict):
+    """One search of the tuned protocol: the seeds of its trials, what it chose, and the cells at that."""
+
+    seeds: list[int]
+    trials: list[Trial]
+    chosen: int
+    changes: dict[str, float]
+    reason: str | None
+    keys: list[str]
+
+
 class Tuning(TypedDict):
     """What the tuned protocol found for one algorithm on one task.
 
     `space` holds the bounds of what was searched, `spread` the quartiles and ends of metrics over the trials,
-    `reason` why only the default is run, `keys` the cells to compare: `default` and `tuned`.
+    `reason` why only the default is run, `keys` the cells to compare: `default` and `tuned`. `seeds`,
+    `trials`, `chosen` and `changes` are those of the first of the `studies`.
     """
 
     algorithm: str
@@ -67,6 +79,7 @@ class Tuning(TypedDict):
     spread: dict[str, dict[str, float]]
     reason: str | None
     keys: dict[str, list[str]]
+    studies: list[Study]
 
 
 class RunDocument(TypedDict, total=False):

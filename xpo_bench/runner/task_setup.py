@@ -11,7 +11,9 @@ from xpo_bench.contract.metric import Metric
 from xpo_bench.contract.settings import Budget, ModelSpec, Optimizer
 from xpo_bench.contract.task import Task
 from xpo_bench.data.adhoc import AdHoc, task_name
-from xpo_bench.data.dataset import fingerprint
+from xpo_bench.data.dataset import about, fingerprint
+from xpo_bench.data.splits import unseen_prompts
+from xpo_bench.data.statistics import Overlap, overlap
 from xpo_bench.data.validation import validation_split
 from xpo_bench.errors import UsageError, unknown
 from xpo_bench.plugins import IN_MEMORY, NAME, PluginInfo, Registry
@@ -46,6 +48,7 @@ class TaskSetup:
     validation: bool = False
     metrics: Mapping[str, tuple[Metric, PluginInfo]] = field(default_factory=dict)
     _data: dict[int, tuple[Dataset, str]] = field(default_factory=dict)
+    _overlaps: dict[str, Overlap] = field(default_factory=dict)
 
     def __getstate__(self) -> dict[str, object]:
         """Rows stay behind where they can be read: a process that is sent a setup does that itself."""
@@ -61,6 +64,26 @@ class TaskSetup:
 
     def data_fingerprint(self, seed: int) -> str:
         return self._load(seed)[1]
+
+    def overlap(self, seed: int) -> Overlap:
+        """What the held-out rows at a seed share with the training rows; counted once per set of rows."""
+        dataset, print_ = self._load(seed)
+        if print_ not in self._overlaps:
+            self._overlaps[print_] = overlap(dataset.train, dataset.heldout)
+        return self._overlaps[print_]
+
+    def about(self, seed: int) -> str | None:
+        """One line on what is unusual about the rows at a seed, and about their split; None where nothing
+        is.
+        """
+        dataset, told = self.dataset(seed), about(self.dataset(seed))
+        rows = len(dataset.heldout)
+        unseen = rows - self.overlap(seed).prompt_rows if self.model.name == "tabular" else 0
+        if not unseen:
+            return told
+        by_prompt = bool(self.options.get("heldout")) and self.options.get("split_by") == "prompt"
+        split = unseen_prompts(unseen, rows, by_prompt)
+        return f"{told}; {split}" if told else f"{dataset.source}: {split}"
 
     def _load(self, seed: int) -> tuple[Dataset, str]:
         if seed not in self._data:
@@ -151,6 +174,7 @@ def _named(request: Request, registry: Registry) -> list[Named]:
             "world": request.world,
             "on_bad_row": request.on_bad_row,
             "heldout": validate(Budget, words, "run").heldout,
+            "split_by": request.split_by or "prompt",
             "columns": request.columns,
             "rankings": request.rankings,
         }

@@ -130,7 +130,12 @@ class Request:
     heldout: Annotated[
         float | None,
         Word(metavar="F"),
-        Doc("with --data: fraction of rows held out when there is no split column"),
+        Doc("with --data: fraction of rows held out of a set whose split column holds out none"),
+    ] = None
+    split_by: Annotated[
+        str | None,
+        Word(default="prompt"),
+        Doc("with --heldout: hold out whole prompts, or rows, whose prompts training may see too"),
     ] = None
     optimizer: str | None = None
     lr: Annotated[
@@ -179,6 +184,14 @@ class Search:
         int | None,
         Word(metavar="N", default="16"),
         Doc("with --protocol tuned: configurations per algorithm"),
+    ] = None
+    studies: Annotated[
+        int | None,
+        Word(metavar="S", default="1"),
+        Doc(
+            "with --protocol tuned: independent searches, with trials and seeds of their own; their spread "
+            "is part of the interval of the tuned row"
+        ),
     ] = None
     select: Annotated[
         str | None,

@@ -26,6 +26,8 @@ class Job:
         lr, optimizer: this algorithm's own learning rate and update rule.
         dataset: clean rows. budget: the same for every algorithm of the task. metrics: of plugins, the same
             for all jobs.
+        stop: the step at which a run is left, at the end of its budget by default. What the budget says of
+            earlier steps, such as stages and warm-up, stays that of the whole run.
     """
 
     algorithm: Algorithm
@@ -36,6 +38,12 @@ class Job:
     dataset: Dataset
     budget: Budget
     metrics: tuple[Metric, ...] = ()
+    stop: int | None = None
+
+    @property
+    def last(self) -> int:
+        """The last step that is made."""
+        return self.budget.steps if self.stop is None else self.stop
 
     def group(self) -> tuple[object, ...]:
         """Jobs with equal groups may share one run block: only float fields may differ."""

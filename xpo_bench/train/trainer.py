@@ -35,8 +35,8 @@ class GroupTrainer:
     A language model is a group of one run, or an ensemble of copies, through the same code as a table.
 
     Args:
-        policy: with as many runs as jobs. jobs: equal budget, task and stage structure, sorted so that
-            jobs of equal `Job.group()` are adjacent.
+        policy: with as many runs as jobs. jobs: equal budget, last step, task and stage structure, sorted so
+            that jobs of equal `Job.group()` are adjacent.
         score_initial: reference scores under the initial policy, cached across the groups of a task; None for
             policies of several runs, which score their own.
         truncate: what is truncated in rows longer than the context.
@@ -62,7 +62,8 @@ class GroupTrainer:
         self.policy, self.jobs, self.processes = policy, jobs, processes
         self.progress, self.on_evaluation = progress, on_evaluation
         self.budget = jobs[0].budget
-        self.points = set(evaluation_steps(self.budget.steps))
+        self.last = jobs[0].last
+        self.points = {step for step in evaluation_steps(self.budget.steps) if step < self.last} | {self.last}
         self.clock = Clock(device, (lambda: policy.flops) if isinstance(policy, Metered) else lambda: 0.0)
         self.memory = PeakMemory(device, policy.held_bytes()) if isinstance(policy, Model) else None
         self.weights = weights_of(policy, processes)
@@ -74,7 +75,7 @@ class GroupTrainer:
         self.saturation = Saturation(self.budget.steps)
         self.sft_overhead: SFTOverhead | None = None
         if self.evaluates and isinstance(policy, Model):
-            self.sft_overhead = SFTOverhead(policy, self.budget.steps)
+            self.sft_overhead = SFTOverhead(policy, self.last)
         self.evaluator: Evaluator | None = None
         self.losses: dict[int, Losses] = {}
         self.steps_done = 0
@@ -100,7 +101,7 @@ class GroupTrainer:
                     self.preparation.solve()
             elif steps:
                 self._train_stage(number, stage, steps)
-            if not self.update.some_alive:
+            if not self.update.some_alive or self.steps_done >= self.last:
                 break
         if any(stage.solve for stage in plan):  # a policy in closed form stands still from the first step on
             with self.clock.charge("evaluate_s"):
@@ -163,6 +164,8 @@ class GroupTrainer:
                 self._compare_with_sft(t, sampling_s)
             if self.steps_done in self.points:
                 self._evaluate_step(t)
+            if self.steps_done == self.last:  # the end of the run, or the checkpoint that it is stopped at
+                return
 
     def _begin_reference(self, stage: Stage) -> None:
         """Hold the reference of a stage that begins, and what implied preferences are judged against."""
@@ -192,7 +195,7 @@ class GroupTrainer:
         if self.progress:
             finite = losses[np.isfinite(losses)]
             mean = float(finite.mean()) if len(finite) else None
-            self.progress(self.steps_done, self.budget.steps, mean)
+            self.progress(self.steps_done, self.last, mean)
 
     def _compare_with_sft(self, t: int, sampling_s: float) -> None:
         """Time an SFT step on the rows of the step that was just made, where one is due."""
@@ -227,7 +230,7 @@ class GroupTrainer:
         if self.memory:
             self.memory.stop()
         with self.clock.charge("evaluate_s"):
-            if self.steps_done == self.budget.steps:
+            if self.steps_done == self.last:
                 self._judge(t)
                 self.losses[self.steps_done] = self.update.losses_now(t)
             self._evaluate()

@@ -12,9 +12,18 @@ from xpo_bench.report.tables.data_lines import data_lines
 USED = {"rows": 10, "train": 8, "heldout": 2, "layout": "trl", "dropped": {}, "columns": {}}
 
 
+SHARED = {"prompts": 1, "prompt_rows": 2, "completions": 0, "completion_rows": 0}
+
+
 def record(data: dict[str, Any] | None, task: str = "d", **notes: Any) -> Record:
     what = {"algorithm": {"name": "dpo"}, "status": "ok", "seed": 0}
     return record_of(what | {"task": {"name": task, "data": data}, "notes": notes})
+
+
+def split(overlap: dict[str, int], model: str, **options: Any) -> list[str]:
+    raw = dict(record(USED | {"split_overlap": overlap}).raw)
+    raw["task"] = raw["task"] | {"model": {"name": model}, "options": options}
+    return data_lines([record_of(raw)])
 
 
 @pytest.mark.parametrize(
@@ -70,3 +79,20 @@ def test_tasks_that_make_their_rows_have_no_line() -> None:
 
 def test_truncated_rows_of_records_that_have_them_in_their_notes() -> None:
     assert data_lines([record(USED, truncated=5)]) == ["d: 10 of 10 rows used; 5 rows truncated; layout trl"]
+
+
+def test_what_is_on_both_sides_of_the_split() -> None:
+    assert split(SHARED, "tiny", heldout=0.2, split_by="prompt") == [
+        "d: 10 of 10 rows used; 2 held out by prompt; on both sides of the split: "
+        "1 prompt (in 2 of 2 held-out rows); layout trl"
+    ]
+    (line,) = split(SHARED | {"prompt_rows": 0, "prompts": 0}, "tabular", heldout=0.2, split_by="prompt")
+    assert "both sides" not in line
+    assert "those of 2 of the 2 held-out rows; --split-by row" in line
+    # the split of the set itself has no such remedy
+    (line,) = split(SHARED | {"prompt_rows": 1, "completions": 3, "completion_rows": 2}, "tabular")
+    assert "1 prompt (in 1 of 2 held-out rows), 3 completions (in 2 of 2 held-out rows); no held-out" in line
+    assert "--split-by" not in line
+    assert data_lines([record({**USED, "layout": "", "split_overlap": SHARED})]) == [
+        "d: 10 of 10 rows used; on both sides of the split: 1 prompt (in 2 of 2 held-out rows)"
+    ]

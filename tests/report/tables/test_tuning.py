@@ -77,3 +77,40 @@ def test_ordinary_tables_leave_out_trials_and_tuned_cells() -> None:
     )
     tuned = record("c", 0.1, experiment="tuned", protocol={"name": "tuned", "role": "tuned", "trial": 1})
     assert without_search([ordinary, trial, tuned]) == [ordinary]
+
+
+def study(keys: list[str], chosen: int = 0, **changes: float) -> Any:
+    trials = [{"changes": {}, "score": 0.5}] * 4
+    return {
+        "seeds": [1],
+        "trials": trials,
+        "chosen": chosen,
+        "changes": changes,
+        "reason": None,
+        "keys": keys,
+    }
+
+
+def test_the_tuned_row_is_over_studies_and_seeds() -> None:
+    """Study means .1, .2 and .3, of two seeds that differ by .02: half is t(2)·√(.01/3 + .0002/2)."""
+    gaps = {"a": 0.09, "b": 0.11, "c": 0.19, "d": 0.21, "e": 0.29, "f": 0.31}
+    records = [record("dpo-d", 0.4), *(record(key, gap) for key, gap in gaps.items())]
+    studies = [study(["a", "b"], 1, beta=0.3), study(["c", "d"], 2, beta=0.4), study(["e", "f"], 2, beta=0.4)]
+    beside, spread, _ = tuning_tables([document("dpo", studies=studies)], records)
+    shown = cells(beside)
+    half = 4.302653 * (0.01 / 3 + 0.0002 / 2) ** 0.5
+    assert shown["frontier_gap\ntuned"] == [f"0.2±{half:.2g}"]
+    assert shown["chosen\ntrial"] == ["1: beta=0.3; 2: beta=0.4 (2 times)"]
+    assert beside.title.endswith("4 trials of 1 seed in each of 3 studies")
+    assert "mean over 3 studies" in beside.note
+    assert spread.title == "Spread over the studies: bandit"
+    shown = cells(spread)
+    assert shown["configurations\nchosen"] == ["2"]
+    assert shown["frontier_gap\nof the studies"] == ["0.1 to 0.3"]
+    assert shown["frontier_gap\nsd of studies"] == ["0.1"]
+    assert shown["frontier_gap\nsd of seeds"] == ["0.0141"]
+
+
+def test_one_study_says_what_its_interval_leaves_out() -> None:
+    (beside, _) = tuning_tables([document("dpo")], [record("dpo-d", 0.4), record("dpo-t", 0.1)])
+    assert "leaves out what another draw of trials would have chosen; --studies S" in beside.note

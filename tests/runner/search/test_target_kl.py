@@ -45,15 +45,57 @@ def test_the_value_is_the_closed_form_s(warm: Command, one_pair: list[str]) -> N
     assert again.json == done.json  # nothing was computed again
 
 
-def test_what_never_settles_is_said_to_be_out_of_reach(warm: Command, one_pair: list[str]) -> None:
-    """On a certain preference DPO's margin grows as long as it trains: no β holds it at a distance."""
+def test_what_never_settles_is_taken_where_it_passes(warm: Command, one_pair: list[str]) -> None:
+    """On a certain preference DPO's margin grows as long as it trains: no β holds it at a distance, and its
+    row is the checkpoint at it.
+    """
     done = warm("run", "--algos", "dpo,sft", "--target-kl", "0.2", *one_pair, "--json")
-    assert done.code == 1  # zero cells measured is never 0
-    reasons = {t["algorithm"]: t["reason"] for t in done.json["targets"]}
-    assert reasons["sft"] == "declares no regulariser"
-    assert "is still changing; more --steps" in reasons["dpo"]
-    told = warm("run", "--algos", "dpo", "--target-kl", "0.2", *one_pair)
-    assert "dpo on d: not converged in this budget" in " ".join(told.out.split())
+    assert done.code == 0, done.err
+    found = {t["algorithm"]: t for t in done.json["targets"]}
+    assert found["sft"]["reason"] == "declares no regulariser"
+    assert "is still changing; more --steps" in found["dpo"]["reason"]
+    cells = {c["algorithm"]["name"]: c for c in done.json["cells"]}
+    for name, cell in cells.items():
+        step = cell["checkpoint"]["step"]
+        assert 0 < step < 1000
+        assert cell["checkpoint"] == {"target_kl": 0.2, "step": step, "steps": 1000, "reached": True}
+        assert cell["metrics"]["kl"] == pytest.approx(0.2, rel=0.1)
+        # the schedule and the budget are the whole run's: it is a checkpoint, and no shorter run
+        assert (cell["timing"]["steps"], cell["task"]["budget"]["steps"]) == (step, 1000)
+        assert (found[name]["checkpoint"]["steps"], found[name]["checkpoint"]["of"]) == ([step], 1000)
+    assert cells["dpo"]["algorithm"]["config"]["beta"] == 0.1  # as it was asked for
+    again = warm("run", "--algos", "dpo,sft", "--target-kl", "0.2", *one_pair, "--json")
+    assert again.json == done.json  # nothing was computed again
+    step = cells["dpo"]["checkpoint"]["step"]
+    told = warm("run", "--algos", "dpo,sft", "--target-kl", "0.2", *one_pair)
+    for out in (told.out, warm("show", "r").out, warm("report", "r", "--md", "-", "--html", "r.html").out):
+        words = " ".join(out.split())
+        assert "dpo on d: not converged in this budget" in words
+        assert "dpo † on d: checkpoint at KL" in words
+        assert f", step {step} of 1,000, at beta 0.1; had not converged" in words
+        assert words.count("dpo †") > 2  # in the scoreboard and the tables
+        assert words.count("sft †") > 2
+    assert "dpo †" in Path("r.html").read_text("utf-8")
+
+
+def test_a_settled_answer_has_the_checkpoint_beside_it(warm: Command, one_pair: list[str]) -> None:
+    done = warm("run", "--algos", "ipo", "--target-kl", "0.2", *one_pair, "--out", "b", "--json")
+    (found,) = done.json["targets"]
+    assert found["value"] is not None
+    passed = found["checkpoint"]
+    assert (passed["value"], passed["reached"], passed["of"]) == (0.1, True, 1000)
+    assert passed["kl"] == pytest.approx(0.2, rel=0.1)
+    (cell,) = done.json["cells"]
+    assert "checkpoint" not in cell  # the row is the run that is held there
+    run = warm("run", "--algos", "ipo", "--target-kl", "0.2", *one_pair, "--out", "b")
+    for out in (run.out, warm("show", "b").out):
+        table = out.split("Regularisers at the target KL")[1].split("Held:")[0]
+        (row,) = (line.split() for line in table.splitlines() if line.startswith("ipo"))
+        held, kl, *beside = row[3:]
+        assert float(held) == pytest.approx(found["value"], rel=1e-3)
+        assert float(kl) == pytest.approx(0.2, rel=0.02)
+        assert beside[:2] == ["0.1", str(passed["steps"][0])]
+        assert beside[3:] == ["1", "1"]  # the accuracy of both
 
 
 def test_a_distance_that_the_world_does_not_have(warm: Command, one_pair: list[str]) -> None:
@@ -63,6 +105,11 @@ def test_a_distance_that_the_world_does_not_have(warm: Command, one_pair: list[s
     (found,) = done.json["targets"]
     assert found["value"] is None
     assert found["reason"].startswith("cannot be reached: KL stays between")
+    (cell,) = done.json["cells"]  # its row stays, with what it came to
+    assert cell["checkpoint"] == {"target_kl": 0.8, "step": 1000, "steps": 1000, "reached": False}
+    shown = " ".join(warm("show", "r").out.split())
+    assert f"ipo † on d: never passes the target; KL {cell['metrics']['kl']:.3g} at its end" in shown
+    assert "1,000, not reached" in shown
 
 
 @pytest.mark.parametrize(

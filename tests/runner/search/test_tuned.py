@@ -20,6 +20,7 @@ from xpo_bench.runner.executors.groups import groups
 from xpo_bench.runner.plan import Plan, make_plan
 from xpo_bench.runner.record import Record
 from xpo_bench.runner.request import requests
+from xpo_bench.runner.run_document import Tuning
 from xpo_bench.runner.search import space, tuned
 
 Command = Callable[..., Any]
@@ -159,6 +160,75 @@ def test_the_best_trial_is_run_and_the_command_resumes(warm: Command) -> None:
     assert {c["created"] for c in default.json["cells"]} <= {c["created"] for c in by_key.values()}
 
 
+def test_studies_are_independent_and_the_first_is_what_one_alone_would_be() -> None:
+    registry = plugins.load()
+    asked = requests({"algos": "dpo,sft", "tasks": "bandit", "seeds": 2, "steps": 10})
+    base = make_plan(asked, registry)
+    planned: dict[int, Plan] = {}
+
+    def find(studies: int) -> list[Tuning]:
+        def run(plan: Plan) -> list[Record]:
+            planned[studies] = plan
+            return []
+
+        return tuned.find(base, asked, 4, tuned.SELECT, run, lambda _: None, studies)[1]
+
+    alone, several = find(1), find(3)
+    keys = {studies: [cell.key for cell in plan.cells] for studies, plan in planned.items()}
+    assert set(keys[1]) < set(keys[3])
+    assert len(keys[3]) == 3 * len(keys[1]) == 3 * 2 * 4 * 2
+    for one, three in zip(alone, several, strict=True):
+        assert three["studies"][0] == one["studies"][0]
+        trials = [study["trials"] for study in three["studies"]]
+        assert [t[0]["changes"] for t in trials] == [{}, {}, {}]  # each may choose the default
+        drawn = [repr(trial["changes"]) for t in trials for trial in t[1:]]
+        assert len(set(drawn)) == len(drawn)
+        seeds = [seed for study in three["studies"] for seed in study["seeds"]]
+        assert seeds == [1_000_000, 1_000_001, 1_000_003, 1_000_004, 1_000_006, 1_000_007]
+    # seeds draw other rows of the world and other validation splits
+    setup = planned[3].cells[0].setup
+    assert setup.dataset(1_000_000).heldout != setup.dataset(1_000_003).heldout
+
+
+def test_the_tuned_row_is_over_studies_and_the_command_resumes(warm: Command) -> None:
+    words = ["run", "--algos", "simpo,sft", *SHORT[:-2], "--trials", "3", "--out", "s", "--seeds", "2"]
+    done = warm(*words, "--studies", "2", "--json")
+    assert done.code == 0, done.err
+    by_key = {c["key"]: c for c in done.json["cells"]}
+    for t in done.json["tuning"]:
+        assert len(t["studies"]) == 2
+        assert t["trials"] == t["studies"][0]["trials"]
+        assert t["keys"]["tuned"] == list(dict.fromkeys(k for s in t["studies"] for k in s["keys"]))
+        for number, study in enumerate(t["studies"]):
+            scores = [trial["score"] for trial in study["trials"]]
+            assert study["chosen"] == scores.index(max(scores))
+            assert [by_key[key]["seed"] for key in study["keys"]] == [0, 1]
+            for key in study["keys"]:
+                cell = by_key[key]
+                assert (cell.get("protocol") is None) == (study["chosen"] == 0)
+                assert cell.get("protocol", {}).get("study", number) <= number
+                for name, value in study["changes"].items():
+                    got = cell["train"]["lr"] if name == space.LR else cell["algorithm"]["config"][name]
+                    assert got == value
+    again = warm(*words, "--studies", "2", "--json")
+    assert again.json == done.json
+    shown = " ".join(warm("show", "s").out.split())
+    assert "Default and tuned: bandit: 3 trials of 2 seeds in each of 2 studies" in shown
+    assert "Tuned is the mean over 2 studies" in shown
+    assert "Spread over the studies: bandit" in shown
+    more = warm(*words, "--studies", "3", "--json")
+    assert "36 cells, 24 already there" in more.err
+    for t, before in zip(more.json["tuning"], done.json["tuning"], strict=True):
+        assert t["studies"][:2] == before["studies"]
+    one = warm(*words, "--json")
+    assert [len(t["studies"]) for t in one.json["tuning"]] == [1, 1]
+    shown = " ".join(warm("show", "s").out.split())
+    assert (
+        "From one study the interval of the tuned row leaves out what another draw of trials would" in shown
+    )
+    assert "Spread over the studies" not in shown
+
+
 def test_data_that_cannot_be_divided_runs_the_default(warm: Command, tmp_path: Path) -> None:
     (tmp_path / "d.jsonl").write_text(
         json.dumps({"prompt": "x", "chosen": "a", "rejected": "b"}) + "\n", "utf-8"
@@ -182,6 +252,8 @@ def test_an_algorithm_without_anything_to_search_is_named(warm: Command) -> None
         (["--protocol", "tuned", "--trials", "0"], "--trials 0: want at least 1"),
         (["--protocol", "tunde"], "unknown protocol 'tunde'; did you mean 'tuned'?"),
         (["--trials", "3"], "--trials: goes with --protocol tuned"),
+        (["--studies", "3"], "--studies: goes with --protocol tuned"),
+        (["--protocol", "tuned", "--studies", "0"], "--studies 0: want at least 1"),
         (["--select", "heldout_brier"], "--select: goes with --protocol tuned"),
         (
             ["--protocol", "tuned", "--select", "frontier_gap"],
@@ -196,6 +268,10 @@ def test_an_algorithm_without_anything_to_search_is_named(warm: Command) -> None
         (
             ["--protocol", "tuned", "--seeds", "1000000,"],
             "--seeds: 1000000 to 1000002 are the seeds of the trials",
+        ),
+        (
+            ["--protocol", "tuned", "--studies", "2", "--seeds", "1000005,"],
+            "--seeds: 1000000 to 1000005 are the seeds of the trials",
         ),
     ],
 )
@@ -213,6 +289,7 @@ def test_the_same_words_in_python(tmp_path: Path) -> None:
         steps=10,
         protocol="tuned",
         trials=2,
+        studies=1,
         select="heldout_brier",
         out=tmp_path,
     )

@@ -42,6 +42,7 @@ def job_of(cell: Cell) -> Job:
         setup.dataset(cell.seed),
         setup.budget,
         tuple(metric for metric, _ in setup.metrics.values()),
+        cell.stop,
     )
 
 
@@ -85,13 +86,15 @@ def _tabular(cell: Cell) -> Hashable:
     # what samples from the policy, or solves for it, runs beside cells of its own algorithm alone
     on_policy = any(stage.refresh is not None or stage.solve for stage in stages)
     world = repr(dataset.world) if dataset.world else ""
-    return (task, cell.optimizer, repr(stages), world, cell.algorithm.name if on_policy else "")
+    own = cell.algorithm.name if on_policy else ""
+    return (task, cell.optimizer, cell.stop, repr(stages), world, own)
 
 
 def _language(cell: Cell) -> Hashable:
     """Equal for cells of language models that can be computed as one."""
     if cell.setup.budget.ensemble > 1 and fits_ensemble(cell):
-        return (id(cell.setup), cell.algorithm.name, cell.optimizer, repr(cell.algorithm.stages()))
+        stages = repr(cell.algorithm.stages())
+        return (id(cell.setup), cell.algorithm.name, cell.optimizer, cell.stop, stages)
     return cell.key
 
 

@@ -1,5 +1,5 @@
 """`--target-kl K`: the value of each algorithm's regulariser at which its final KL from the initial policy is
-K nats.
+K nats, and the checkpoint at which each run passes K.
 
 Algorithms at equal hyperparameters stand at different distances from the reference, and at equal β even those
 that share a β. At equal KL they can be compared: what does each earn for the same departure?
@@ -8,7 +8,7 @@ that share a β. At equal KL they can be compared: what does each earn for the s
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from math import exp, log
 
@@ -17,6 +17,8 @@ from xpo_bench.errors import UsageError
 from xpo_bench.plugins import IN_MEMORY, Registry
 from xpo_bench.runner.plan import Cell, Plan, make_plan
 from xpo_bench.runner.record import Record
+from xpo_bench.runner.search import checkpoint
+from xpo_bench.runner.search.checkpoint import CLOSE, Curve, Run, Stopped, Subject
 from xpo_bench.runner.settings import swept, validate
 from xpo_bench.runner.words import Request
 
@@ -26,8 +28,6 @@ ROUNDS = 5
 """Rounds at most; each narrows the bracket by a factor of VALUES + 1."""
 REACH = 1e4
 """The first bracket: the default value divided and multiplied by this."""
-CLOSE = 0.02
-"""Relative distance from the target that is near enough."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,7 @@ class Found:
         value: of the regulariser, or None where the target cannot be reached. kl: mean over seeds at that
             value.
         reason: why it cannot be reached, or what to know of the value.
+        checkpoint: where a run passes the target on its way; None of a closed form, which has no way.
     """
 
     algorithm: str
@@ -46,10 +47,11 @@ class Found:
     value: float | None
     kl: float | None
     reason: str | None = None
+    checkpoint: Stopped | None = None
 
     def document(self) -> dict[str, object]:
         """JSON-ready."""
-        return dict(vars(self))
+        return asdict(self)
 
 
 @dataclass
@@ -137,6 +139,11 @@ class Search:
         kl = self.tried[value][0]
         return abs(log(kl / self.target)) if kl > 0 else float("inf")
 
+    @property
+    def nearest(self) -> float | None:
+        """The value whose final KL came nearest to the target."""
+        return min(self.tried, key=self._distance) if self.tried else None
+
     def result(self) -> Found:
         """The value nearest to the target, where it is near and its runs have converged."""
         if self.reason:
@@ -160,23 +167,20 @@ class Search:
         return Found(self.cls.name, self.task, self.field, value, kl, note)
 
 
-Run = Callable[[Plan], Sequence[Record]]
-"""Executes a plan and returns its records in plan order."""
-
-
 def find(
     base: Plan,
     asked: Sequence[Request],
     target: float,
     registry: Registry,
     run: Run,
+    curve: Curve,
     note: Callable[[str], None],
 ) -> tuple[Plan, list[Found]]:
     """Search for every algorithm on every task of a plan, all of a round together.
 
     Returns:
-        the plan of the final cells, one configuration per algorithm and task that reaches the target, and
-        what was found.
+        the plan of the final cells, for each algorithm and task the configuration that holds the target, or
+        where there is none a run that is stopped there; and what was found.
 
     Raises:
         UsageError: the target is not above 0, or `--set` fixes a regulariser that is to be searched.
@@ -207,7 +211,25 @@ def find(
         for search, result in results
         if result.value is not None
     ]
-    return Plan(make_plan(finals, registry).cells, base.skipped, base.unreachable), found
+    subjects = [_subject(base, entry, searches) for entry in found]
+    stopped, where = checkpoint.find(subjects, target, run, curve, note)
+    found = [replace(entry, checkpoint=at) for entry, at in zip(found, where, strict=True)]
+    return Plan([*make_plan(finals, registry).cells, *stopped], base.skipped, base.unreachable), found
+
+
+def _subject(base: Plan, found: Found, searches: Sequence[Search]) -> Subject:
+    """What is stopped on its way: the cells of an algorithm on a task as they were asked for."""
+    place = (found.algorithm, found.task)
+    first = next(cell for cell in base.cells if (cell.algorithm.name, cell.setup.name) == place)
+    cells = [
+        cell
+        for cell in base.cells
+        if cell.setup is first.setup
+        and cell.config == first.config
+        and cell.algorithm.name == found.algorithm
+    ]
+    nearest = next((s.nearest for s in searches if (s.cls.name, s.task) == place), None)
+    return Subject(cells, found.field, nearest, found.value is not None)
 
 
 def _searches(base: Plan, asked: Sequence[Request], target: float) -> tuple[list[Search], list[Found]]:

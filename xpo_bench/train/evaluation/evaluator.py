@@ -80,6 +80,7 @@ class Evaluator:
             for r, job in enumerate(jobs):
                 with policy.member(r) as model:
                     self.on_policy.append(OnPolicy(model, job, policy.state_of(initial, r)))
+                    self.on_policy[-1].points.add(job.last)
         self.kl_strength = _kl_strengths(jobs)
         self.optimum_kl: np.ndarray | None = None
         initial = self.exact.evaluation() if self.exact else None
@@ -156,7 +157,7 @@ class Evaluator:
         return out
 
     def _heldout_due(self, step: int) -> bool:
-        if self.policy.enumerable:
+        if self.policy.enumerable or step == self.jobs[0].last:
             return True
         return step in quarters(self.steps)
 
