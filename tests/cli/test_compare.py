@@ -1,21 +1,44 @@
-"""`xpo-bench compare` and `baseline` as installed commands, and the steps of the action in bash."""
+"""`xpo-bench compare` and `baseline` as installed commands."""
 
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
-from collections.abc import Callable
+import re
+import shlex
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
+from comparisons import spoil
+
+from xpo_bench import plugins
+from xpo_bench.compare.baselines import Cell, cell_of, read
+from xpo_bench.report.runs import canonical
+from xpo_bench.runner.plan import make_plan
+from xpo_bench.runner.recording import cell_record
+from xpo_bench.runner.request import requests
 
 ROOT = Path(__file__).parents[2]
 RUN = ["run", "--algos", "dpo", "--tasks", "one_pair,deterministic", "--steps", 20, "--quiet"]
-ACTION = yaml.safe_load((ROOT / "action.yml").read_text("utf-8"))
+OFFSET = """
+from dataclasses import dataclass
+from typing import ClassVar
+
+from xpo_bench import Algorithm, Step, hookimpl
+
+
+@dataclass(frozen=True)
+class Offset(Algorithm):
+    name: ClassVar[str] = "offset"
+
+    def loss(self, step: Step):
+        return {sign}step.log_ratio("chosen")
+
+
+@hookimpl
+def xpo_algorithms():
+    return [Offset]
+"""
 
 
 @pytest.fixture
@@ -24,15 +47,6 @@ def two(warm: Any, tmp_path: Path) -> Path:
     for name in ("a", "b"):
         assert warm(*RUN, "--seeds", 3, "--out", name).code == 0
     return tmp_path
-
-
-def spoil(run: Path, **metrics: float) -> None:
-    """Add to metrics of every record."""
-    for number, path in enumerate(sorted((run / "cells").glob("*.json"))):
-        record = json.loads(path.read_text("utf-8"))
-        for name, value in metrics.items():
-            record["metrics"][name] += value * (1 + 0.001 * number)
-        path.write_text(json.dumps(record), "utf-8")
 
 
 def test_two_runs(two: Path, warm: Any) -> None:
@@ -54,6 +68,18 @@ def test_a_baseline_is_a_side(two: Path, warm: Any) -> None:
     assert warm("compare", "base.json", "b").code == 0
     spoil(two / "b", chosen_logp=-5.0)
     assert warm("compare", "base.json", "b", "--md", "-").code == 3
+
+
+def test_a_changed_setting_is_judged_by_name(two: Path, warm: Any) -> None:
+    assert warm(*RUN, "--seeds", 3, "--set", "dpo.beta=5", "--out", "c").code == 0
+    refused = warm("compare", "a", "c")
+    assert refused.code == 4
+    assert "cannot be compared: config.beta 0.1 → 5.0" in " ".join(refused.out.split())
+    assert "`--match algorithm` judges the effect of changed settings" in refused.out
+    found = warm("compare", "a", "c", "--match", "algorithm", "--json").json
+    change = {"setting": "config.beta", "base": 0.1, "new": 5.0}
+    assert [cell["changes"] for cell in found["cells"]] == [[change], [change]]
+    assert "moved" in {test["verdict"] for test in found["tests"]}
 
 
 def test_cells_that_are_missing_or_cut_are_named(two: Path, warm: Any) -> None:
@@ -82,6 +108,8 @@ REFUSALS = {
     "margin": (["compare", "a", "a", "--margin", "kll=1"], "unknown metric 'kll'; did you mean 'kl'?"),
     "pairs": (["compare", "a", "a", "--pairs", "8"], "--pairs: goes with --ab"),
     "margin of ab": (["compare", "--ab", "a", "a", "--margin", "kl=1"], "--margin: not with --ab"),
+    "match of ab": (["compare", "--ab", "a", "a", "--match", "algorithm"], "--match: not with --ab"),
+    "source of ab": (["compare", "--ab", "a", "a", "--same-source"], "--same-source: not with --ab"),
     "two on stdout": (["compare", "a", "a", "--json", "--md", "-"], "both write to stdout"),
     "no directory": (["baseline", "a", "-o", "no/such/f.json"], "--out no/such/f.json: cannot be written"),
     "no run": (["baseline", "nowhere", "-o", "f.json"], "nowhere: cannot be read"),
@@ -119,93 +147,67 @@ def test_refusals(warm: Any, tmp_path: Path, words: list[str], message: str) -> 
     assert message in found.err
 
 
+def documented() -> tuple[list[str], list[str]]:
+    """The words of the run that docs/ci.md compares with the committed baseline, and of the comparison."""
+    page = (ROOT / "docs" / "ci.md").read_text("utf-8")
+    (found,) = re.findall(r"^xpo-bench (run .*)\nxpo-bench (compare results/.*)$", page, re.MULTILINE)
+    return shlex.split(found[0]), shlex.split(found[1])
+
+
+def test_the_documented_run_has_the_cells_of_the_committed_baseline() -> None:
+    """Settings, data and seeds of all of them, also of the language model, which is not trained here."""
+    words = documented()[0][1:]
+    asked = dict(zip((word.removeprefix("--") for word in words[::2]), words[1::2], strict=True))
+    del asked["out"]
+    plan = make_plan(requests(asked | {"steps": int(asked["steps"])}), plugins.load())
+    here = [
+        cell_of(
+            cell_record(
+                cell, None, status="ok", error=None, model={"name": cell.setup.model.name}, environment={}
+            )
+        )
+        for cell in plan.cells
+    ]
+    committed = read(ROOT / "results" / "baselines" / "quick-cpu.json").all_cells
+
+    def places(cells: list[Cell]) -> list[str]:
+        return sorted(canonical([c.identity, c.seed, c.data, c.task_version]) for c in cells)
+
+    assert places(here) == places(committed)
+
+
 def test_the_committed_baseline_is_still_met(xpo: Any) -> None:
     """On any machine: equal bits or equivalent, and never worse. Its language model is left out here."""
-    words = [
-        "run",
-        "--algos",
-        "dpo,ipo,cdpo,kto",
-        "--tasks",
-        "bandit,deterministic,travel",
-        "--seeds",
-        5,
-        "--steps",
-        200,
-    ]
-    assert xpo(*words, "--device", "cpu", "--out", "new").code == 0
-    found = xpo("compare", ROOT / "results" / "baselines" / "quick-cpu.json", "new", "--json")
+    run, compare = documented()
+    suite = run.index("--suite")
+    run[suite : suite + 2] = ["--tasks", "bandit,deterministic,travel"]
+    assert xpo(*run).code == 0
+    compare[1] = str(ROOT / compare[1])
+    found = xpo(*compare, "--json")
     here, rest = (
         [c for c in found.json["cells"] if (c["task"] == "overfit_pair") == left] for left in (False, True)
     )
     assert len(here) == 12
     assert {cell["verdict"] for cell in here} <= {"same", "equivalent"}
-    assert {reason for cell in rest for reason in cell["reasons"]} == {"missing from the new run"}
+    assert {reason for cell in rest for reason in cell["reasons"]} == {"the task is missing from the new run"}
     assert found.code == 4
 
 
-@pytest.fixture
-def step(
-    tmp_path: Path, variables: Callable[..., dict[str, str]]
-) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Runs a step of the action as its host does: in bash, inputs by the environment, defaults filled in."""
-    defaults = {name: value.get("default", "") for name, value in ACTION["inputs"].items()}
-
-    def run(name: str, **inputs: str) -> subprocess.CompletedProcess[str]:
-        (found,) = (s for s in ACTION["runs"]["steps"] if s["name"] == name)
-        given = defaults | {key.replace("_", "-"): value for key, value in inputs.items()}
-        env = {
-            key: given[value.removeprefix("${{ inputs.").removesuffix(" }}")]
-            for key, value in found["env"].items()
-        }
-        env |= {
-            "GITHUB_STEP_SUMMARY": str(tmp_path / "summary.md"),
-            "GITHUB_OUTPUT": str(tmp_path / "output"),
-        }
-        env["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        script = tmp_path / "step.sh"
-        script.write_text(found["run"], "utf-8")
-        command = ["bash", "--noprofile", "--norc", "-e", "-o", "pipefail", str(script)]
-        return subprocess.run(
-            command,
-            cwd=tmp_path,
-            env=variables(env),
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=300,
-        )
-
-    return run
-
-
-def test_inputs_never_become_part_of_a_script() -> None:
-    assert all("${{" not in found["run"] for found in ACTION["runs"]["steps"])
-
-
-def test_the_steps_of_the_action(step: Any, tmp_path: Path) -> None:
-    # a suite gives way to the tasks that the options name
-    words = {"algos": "dpo", "seeds": "2", "options": "--tasks one_pair --steps 5"}
-    assert step("Run", **words).returncode == 0
-    assert step("Run the base", **words).returncode == 2  # nothing to compare with
-    assert step("Run the base", **words, base_python=sys.executable).returncode == 0
-    same = step("Compare")
-    assert same.returncode == 0, same.stderr
-    assert "# xpo-bench compare: pass" in (tmp_path / "summary.md").read_text("utf-8")
-    assert (tmp_path / "output").read_text("utf-8").splitlines()[-1] == "verdict=pass"
-    spoil(tmp_path / "xpo-bench-new", kl=3.0)
-    assert step("Compare").returncode == 3
-    sorted((tmp_path / "xpo-bench-new" / "cells").glob("*.json"))[0].unlink()
-    (last,) = (tmp_path / "xpo-bench-new" / "cells").glob("*.json")
-    last.write_bytes((tmp_path / "xpo-bench-base" / "cells" / last.name).read_bytes())
-    undecided = step("Compare")
-    assert undecided.returncode == 0
-    assert "::warning::" in undecided.stdout
-    assert step("Compare", fail_on_undecided="true").returncode == 4
-    assert step("Compare", baseline="nowhere").returncode == 2
-
-
-def test_an_input_with_shell_in_it_is_a_name(step: Any, tmp_path: Path) -> None:
-    done = step("Run", algos="dpo; touch marked; $(touch marked)")
-    assert done.returncode == 2
-    assert "unknown algorithm" in done.stderr
-    assert not (tmp_path / "marked").exists()
+def test_a_run_that_was_extended_counts_what_was_planned_last(warm: Any, tmp_path: Path) -> None:
+    words = ["run", "--algos", "offset", "--tasks", "one_pair", "--steps", 5, "--seeds", 2, "--quiet"]
+    plugin = tmp_path / "site" / "offset_plugin_0.py"
+    for number, sign in enumerate("-+"):
+        folder = tmp_path / "site"
+        info = folder / "offset_plugin-1.0.dist-info"
+        info.mkdir(parents=True, exist_ok=True)
+        (info / "METADATA").write_text("Metadata-Version: 2.1\nName: offset-plugin\nVersion: 1.0\n", "utf-8")
+        (info / "entry_points.txt").write_text("[xpo_bench]\noffset = offset_plugin_0\n", "utf-8")
+        plugin.write_text(OFFSET.format(sign=sign), "utf-8")
+        env = {"PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
+        for out in ("both", f"only{number}"):
+            assert warm(*words, "--out", out, **env).code == 0
+    assert len(list((tmp_path / "both" / "cells").glob("*.json"))) == 4
+    found = warm("compare", "only1", "both")
+    assert found.code == 0, found.out
+    assert "2 left out that a later command measured again" in " ".join(found.out.split())
+    assert warm("compare", "only0", "both").code == 3

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Mapping
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -72,3 +74,12 @@ def shaken(records: Records, size: float, seed: int = 2) -> Records:
 def said(base: Records, new: Records, margins: Any = MARGINS, **options: Any) -> Document:
     """The document of a comparison of two lists of records."""
     return find_regressions(Baseline("base", base), Baseline("new", new), margins, **options)
+
+
+def spoil(run: Path, **metrics: float) -> None:
+    """Add to metrics of every record."""
+    for number, path in enumerate(sorted((run / "cells").glob("*.json"))):
+        record = json.loads(path.read_text("utf-8"))
+        for name, value in metrics.items():
+            record["metrics"][name] += value * (1 + 0.001 * number)
+        path.write_text(json.dumps(record), "utf-8")
