@@ -12,8 +12,8 @@ from xpo_bench.metrics.margins import MARGINS, Margin, margin_of
     ("name", "base", "margin"),
     [
         ("attained", 0.9, 0.02),
-        ("attained_at_0.3", 0.9, 0.02),
-        ("attained_at_1", 0.9, 0.02),
+        ("attained_0.3", 0.9, 0.02),
+        ("attained_1", 0.9, 0.02),
         ("reward_accuracy", 0.9, 0.02),
         ("heldout_reward_accuracy", 0.9, 0.02),
         ("heldout_accuracy_at_3", 0.9, 0.02),

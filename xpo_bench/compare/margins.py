@@ -10,9 +10,9 @@ from xpo_bench.metrics.margins import Margin, margin_of
 
 JUDGED = (
     "attained",
-    "attained_at_0.3",
-    "attained_at_1",
-    "attained_at_3",
+    "attained_0.3",
+    "attained_1",
+    "attained_3",
     "reward_accuracy",
     "ranking_accuracy",
     "ranking_accuracy_avg",

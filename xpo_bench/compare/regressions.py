@@ -32,7 +32,7 @@ from xpo_bench.runner.store import SCHEMA
 from xpo_bench.statistics import ALPHA, Difference, holm, sign_flip
 
 HEADLINES = (
-    "attained_at_1",
+    "attained_1",
     "attained",
     "gold_reward",
     "gold_gain",

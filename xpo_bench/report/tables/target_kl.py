@@ -70,7 +70,7 @@ def _earned(
             ]
             means = [e.mean if e and at else None for e, at in zip(values, there, strict=True)]
             header = f"{broken_header(metric)}\n{side}"
-            columns.append(Column(header, [mean_pm(e) for e in values], means, preferred(metric)))
+            columns.append(Column(header, [mean_pm(e) for e in values], better=preferred(metric)))
     return columns
 
 

@@ -61,7 +61,7 @@ def _beside(tuning: Sequence[Tuning], by_key: Mapping[str, Record]) -> Table:
         for side, values in sides.items():
             means = [e.mean if e else None for e in values]
             header = f"{broken_header(metric)}\n{side}"
-            columns.append(Column(header, [mean_pm(e) for e in values], means, preferred(metric)))
+            columns.append(Column(header, [mean_pm(e) for e in values], better=preferred(metric)))
     studies = max(len(_studies(t)) for t in tuning)
     columns.append(Column("chosen\ntrial", [_chosen(t) for t in tuning], left=True, text=studies > 1))
     count = max(len(t["trials"]) for t in tuning)
