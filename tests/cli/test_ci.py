@@ -151,7 +151,7 @@ PLANTED = {
     "a changed default": (
         {"source": plugin(beta=3.0)},
         "regression",
-        "config.beta 0.1 → 3.0: ranking",
+        "my-algorithm on bandit | REGRESSION",
     ),
     "a missing algorithm": (
         {"source": plugin(), "algos": "dpo"},
@@ -178,6 +178,8 @@ def test_planted_changes_turn_the_job_red(
     job = repository.run(**change)
     assert not job.green
     assert job.outputs["xpo-bench"] == {"verdict": verdict, "baseline": "found"}
-    assert told in job.summary.replace("\\", "")
+    summary = job.summary.replace("\\", "")
+    assert told in summary
+    assert ("config.beta 0.1 → 3.0: " in summary) == ("beta: float = 3.0" in change["source"])
     assert "::error::" in job.log
     assert job.uses[-1].startswith("actions/upload-artifact")  # the table is kept all the same

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -12,12 +14,13 @@ from xpo_bench.compare.baselines import Baseline
 from xpo_bench.compare.regressions import find_regressions
 from xpo_bench.compare.verdicts import Verdict, judge_exact
 
+NONE: Mapping[str, float] = MappingProxyType({})
 METRICS = {"reward_accuracy": 0.9, "heldout_reward_accuracy": 0.7, "kl": 1.0}
 
 
-def equal(seeds: int = 5, task: str = "task0", **metrics: float) -> Records:
+def equal(changes: Mapping[str, float] = NONE, seeds: int = 5, task: str = "task0") -> Records:
     """Seeds that change nothing but the clock."""
-    out = [record(task, seed, METRICS | metrics) for seed in range(seeds)]
+    out = [record(task, seed, METRICS | dict(changes)) for seed in range(seeds)]
     for r in out:
         r["task"]["data"]["fingerprint"] = "the same"
         r["metrics"]["pairs_per_s"] = 100.0 + r["seed"]
@@ -37,7 +40,7 @@ def equal(seeds: int = 5, task: str = "task0", **metrics: float) -> Records:
     ],
 )
 def test_equal_seeds_are_one_run_without_a_p(metric: str, value: float, verdict: str) -> None:
-    found = said(equal(), equal(**{metric: value}))
+    found = said(equal(), equal({metric: value}))
     (row,) = found["cells"]
     assert (row["seeds"], row["runs"]) == (5, 1)
     (test,) = (test for test in found["tests"] if test["metric"] == metric)
@@ -46,13 +49,13 @@ def test_equal_seeds_are_one_run_without_a_p(metric: str, value: float, verdict:
 
 
 def test_one_seed_is_no_proof_that_nothing_is_random() -> None:
-    found = said(equal(1), equal(1, reward_accuracy=0.8))
+    found = said(equal(seeds=1), equal({"reward_accuracy": 0.8}, 1))
     assert found["verdict"] == "undecided"
     assert {test["exact"] for test in found["tests"]} == {False}
 
 
 def test_seeds_with_data_of_their_own_are_replicates_whatever_they_measure() -> None:
-    base, new = equal(), equal(reward_accuracy=0.8)
+    base, new = equal(), equal({"reward_accuracy": 0.8})
     for r in (*base, *new):
         r["task"]["data"]["fingerprint"] = f"data-{r['seed']}"
     (row,) = said(base, new)["cells"]
@@ -90,7 +93,7 @@ def test_differences_of_zero_are_in_no_family() -> None:
 
 def test_a_task_without_chance_has_one_value_in_the_test_over_tasks() -> None:
     base, new = run(tasks=3), shaken(run(tasks=3, shift={"gold_reward": -0.012}), 0.001)
-    (found,) = said([*base, *equal(task="task3")], [*new, *equal(task="task3", reward_accuracy=0.89)])[
+    (found,) = said([*base, *equal(task="task3")], [*new, *equal({"reward_accuracy": 0.89}, task="task3")])[
         "algorithms"
     ]
     assert (found["tasks"], found["seeds"]) == (4, 5)
@@ -104,7 +107,7 @@ def test_a_curve_of_one_run_is_judged_by_its_margin() -> None:
         curve = [{"step": s, "kl": s / 40 + bump * (s in (10, 20))} for s in (0, 10, 20, 40)]
         return {r["key"]: curve for r in records}
 
-    base, new = equal(), equal(kl=1.0 + 1e-9)
+    base, new = equal(), equal({"kl": 1.0 + 1e-9})
     sides: Any = [Baseline("b", base, curves(base, 0.0)), Baseline("n", new, curves(new, 3.0))]
     (row,) = find_regressions(*sides)["cells"]
     assert row["reasons"] == ["the curve of kl differs from step 10 on"]
