@@ -15,8 +15,8 @@ from xpo_bench.metrics.attained import (
     Bounds,
     accuracy_at_1,
     attained,
-    attained_at_03,
-    attained_at_1,
+    attained_03,
+    attained_1,
     best_of_sweep,
     best_within,
     bounds_at,
@@ -210,4 +210,4 @@ def test_where_a_kl_is_first_reached() -> None:
 def test_the_named_budgets_are_the_one_metric() -> None:
     kl, reward = np.array([[0.0], [2.0]]), np.array([[0.0], [4.0]])
     bounds = Bounds(*(np.array([v]) for v in (1.0, 0.0, 4.0, 0.0, 0.0)))
-    assert attained_at_1(kl, reward, bounds) == attained_at_03(kl, reward, bounds) == 0.5
+    assert attained_1(kl, reward, bounds) == attained_03(kl, reward, bounds) == 0.5

@@ -26,8 +26,9 @@ from xpo_bench.train.items import COLUMNS, TEXTS, Items
 Run = Callable[..., Result]
 KEY = "0123456789abcdef01234567"
 SCHEMA = {
-    "set": pa.string(), "id": pa.string(), "cluster": pa.string(),
-    "chosen_ratio": pa.float64(), "rejected_ratio": pa.float64(),
+    "split": pa.string(), "item": pa.string(), "cluster": pa.string(),
+    "chosen_logp": pa.float64(), "rejected_logp": pa.float64(),
+    "chosen_log_ratio": pa.float64(), "rejected_log_ratio": pa.float64(),
     "chosen_length": pa.int64(), "rejected_length": pa.int64(),
     "correct": pa.float64(),
     "correct_at_0.3": pa.float64(), "correct_at_1": pa.float64(), "correct_at_3": pa.float64(),
@@ -117,7 +118,7 @@ def test_export_has_the_items_of_every_cell(run: Run, tmp_path: Path, warm: Call
     assert list(frame.columns) == ["key", "algorithm", "config", "task", "seed", *COLUMNS]
     assert len(frame) == 4 * (256 + 156)
     for cell in result.cells:
-        own = frame[(frame["key"] == cell["key"]) & (frame["set"] == "heldout")]
+        own = frame[(frame["key"] == cell["key"]) & (frame["split"] == "heldout")]
         assert own["correct"].mean() == cell["metrics"]["heldout_reward_accuracy"]
         assert set(own["algorithm"]) == {cell["algorithm"]["name"]}
         assert set(own["seed"]) == {cell["seed"]}

@@ -49,8 +49,8 @@ def attained(kl: Array, reward: Array, bounds: Bounds) -> Array:
     return gained(best_within(kl, reward, bounds.budget), bounds)
 
 
-@metric("share", better="higher", kind="run", name="attained_at_0.3")
-def attained_at_03(kl: Array, reward: Array, bounds: Bounds) -> Array:
+@metric("share", better="higher", kind="run", name="attained_0.3")
+def attained_03(kl: Array, reward: Array, bounds: Bounds) -> Array:
     """`attained` at a budget of 0.3 nats of KL: the reward gained by then over the exact frontier's there.
 
     Source: as attained.
@@ -59,7 +59,7 @@ def attained_at_03(kl: Array, reward: Array, bounds: Bounds) -> Array:
 
 
 @metric("share", better="higher", kind="run")
-def attained_at_1(kl: Array, reward: Array, bounds: Bounds) -> Array:
+def attained_1(kl: Array, reward: Array, bounds: Bounds) -> Array:
     """`attained` at a budget of 1 nat of KL: the reward gained by then over the exact frontier's there.
 
     Source: as attained.
@@ -68,7 +68,7 @@ def attained_at_1(kl: Array, reward: Array, bounds: Bounds) -> Array:
 
 
 @metric("share", better="higher", kind="run")
-def attained_at_3(kl: Array, reward: Array, bounds: Bounds) -> Array:
+def attained_3(kl: Array, reward: Array, bounds: Bounds) -> Array:
     """`attained` at a budget of 3 nats of KL: the reward gained by then over the exact frontier's there.
 
     Source: as attained.
@@ -134,7 +134,7 @@ def win_rate_at_3(kl: Array, win_rate: Array) -> Array:
     return where_reached(kl, 3.0).of(win_rate)
 
 
-ATTAINED = dict(zip(BUDGETS, ("attained_at_0.3", "attained_at_1", "attained_at_3"), strict=True))
+ATTAINED = dict(zip(BUDGETS, ("attained_0.3", "attained_1", "attained_3"), strict=True))
 ACCURACY = dict(zip(BUDGETS, ("accuracy_at_0.3", "accuracy_at_1", "accuracy_at_3"), strict=True))
 WIN_RATE = dict(zip(BUDGETS, ("win_rate_at_0.3", "win_rate_at_1", "win_rate_at_3"), strict=True))
 """Budget -> the name of the metric there."""

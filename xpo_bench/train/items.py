@@ -11,13 +11,15 @@ import numpy as np
 from xpo_bench.contract.metric import Array
 from xpo_bench.metrics.attained import BUDGETS
 
-TEXTS = ("set", "id", "cluster")
+TEXTS = ("split", "item", "cluster")
 """Columns of text."""
+SCORES = ("chosen_logp", "rejected_logp", "chosen_log_ratio", "rejected_log_ratio")
+"""Columns of nats: summed over tokens, and against the initial policy."""
 LENGTHS = ("chosen_length", "rejected_length")
 """Columns of whole numbers, tokens; all others hold real ones."""
 AT = {budget: f"correct_at_{budget:g}" for budget in BUDGETS}
 """Budget -> the column of who was right there."""
-COLUMNS = (*TEXTS, "chosen_ratio", "rejected_ratio", *LENGTHS, "correct", *AT.values())
+COLUMNS = (*TEXTS, *SCORES, *LENGTHS, "correct", *AT.values())
 
 
 @dataclass(frozen=True)
@@ -25,14 +27,14 @@ class Items:
     """The items of one run, a row each.
 
     Args:
-        texts: `set`, `id` and `cluster`. values: every other column, NaN where there is nothing.
+        texts: `split`, `item` and `cluster`. values: every other column, NaN where there is nothing.
     """
 
     texts: Mapping[str, Sequence[str]]
     values: Mapping[str, Array]
 
     def __len__(self) -> int:
-        return len(self.texts["id"])
+        return len(self.texts["item"])
 
     def plain(self) -> dict[str, list[Any]]:
         """The columns as lists that JSON can hold, None where there is nothing."""

@@ -50,11 +50,11 @@ def test_means_over_items_are_the_metrics(tmp_path: Path, algorithm: str) -> Non
     (record,) = result.cells
     metrics, items = numbers(record["metrics"]), table(record)
     assert tuple(items.columns) == COLUMNS
-    train, heldout = (items[items["set"] == name] for name in ("train", "heldout"))
+    train, heldout = (items[items["split"] == name] for name in ("train", "heldout"))
     assert (len(train), len(heldout)) == (256, 256)
     assert train["correct"].mean() == metrics["reward_accuracy"]
     assert heldout["correct"].mean() == metrics["heldout_reward_accuracy"]
-    assert (train["chosen_ratio"].mean(), heldout["chosen_ratio"].mean()) == pytest.approx(
+    assert (train["chosen_log_ratio"].mean(), heldout["chosen_log_ratio"].mean()) == pytest.approx(
         (metrics["displacement"], metrics["heldout_displacement"])
     )
     for budget in ("0.3", "1", "3"):
@@ -63,7 +63,7 @@ def test_means_over_items_are_the_metrics(tmp_path: Path, algorithm: str) -> Non
             metrics[f"heldout_accuracy_at_{budget}"], abs=1e-12
         )
         assert train[f"correct_at_{budget}"].isna().all()
-    margin = heldout["chosen_ratio"] - heldout["rejected_ratio"]
+    margin = heldout["chosen_log_ratio"] - heldout["rejected_log_ratio"]
     assert ((margin > 1e-6) == (heldout["correct"] == 1)).all()
     assert (heldout["chosen_length"] == 1).all()
 
@@ -87,15 +87,15 @@ def test_one_item_has_one_id_in_every_cell_and_seed(tmp_path: Path) -> None:
     result, table = run(tmp_path, "dpo,ipo,kto", tasks="travel", seeds=2, steps=10)
     found = [table(record) for record in result.cells]
     for items in found:
-        for _, of_set in items.groupby("set"):
-            assert of_set["id"].is_unique
-            assert of_set["id"].str.fullmatch("[0-9a-f]{16}").all()
-        pd.testing.assert_frame_equal(items[["set", "id", "cluster"]], found[0][["set", "id", "cluster"]])
-    heldout = found[0][found[0]["set"] == "heldout"]
+        for _, of_set in items.groupby("split"):
+            assert of_set["item"].is_unique
+            assert of_set["item"].str.fullmatch("[0-9a-f]{16}").all()
+        pd.testing.assert_frame_equal(items[["split", "item", "cluster"]], found[0][["split", "item", "cluster"]])
+    heldout = found[0][found[0]["split"] == "heldout"]
     # three pairs each of the 52 travellers that are held out
     assert heldout["cluster"].str.fullmatch(r"traveller \d+").all()
     assert (len(heldout), set(heldout["cluster"].value_counts())) == (156, {3})
-    assert not set(heldout["cluster"]) & set(found[0][found[0]["set"] == "train"]["cluster"])
+    assert not set(heldout["cluster"]) & set(found[0][found[0]["split"] == "train"]["cluster"])
 
 
 def test_identities() -> None:
@@ -127,13 +127,13 @@ def test_ties_are_neither_right_nor_wrong() -> None:
     assert len(items) == len(PAIRS) + len(rows)
     assert np.isnan(correct[-1])
     assert not np.isnan(correct[:-1]).any()
-    assert math.isfinite(items.values["chosen_ratio"][-1])
+    assert math.isfinite(items.values["chosen_log_ratio"][-1])
 
 
 def test_on_a_language_model_items_have_lengths_and_are_read_at_a_kl() -> None:
     outcome = trained(Dataset(train=PAIRS, heldout=tuple(Pair("hear " + e.prompt, e.chosen, e.rejected) for e in PAIRS)))
     items, metrics = present(outcome.items), numbers(outcome.metrics)
-    heldout = np.array(items.texts["set"]) == "heldout"
+    heldout = np.array(items.texts["split"]) == "heldout"
     assert items.values["correct"][heldout].mean() == pytest.approx(metrics["heldout_reward_accuracy"])
     assert set(items.values["rejected_length"]) == {4.0}  # three bytes and the end
     assert set(items.values["chosen_length"]) == {3.0}
@@ -152,16 +152,16 @@ def test_unpaired_examples_have_a_row_each_and_no_other_side() -> None:
     )
     items = present(trained(Dataset(train=rows, heldout=rows[:3], kind="singles"), KTO()).items)
     values = items.values
-    assert list(items.texts["set"]) == ["train"] * 8 + ["heldout"] * 3
+    assert list(items.texts["split"]) == ["train"] * 8 + ["heldout"] * 3
     desirable = [True] * 3 + [False] * 5 + [True] + [False] * 2
     for side, there in (("chosen", desirable), ("rejected", [not d for d in desirable])):
-        for column in (f"{side}_ratio", f"{side}_length"):
+        for column in (f"{side}_log_ratio", f"{side}_length"):
             assert (~np.isnan(values[column])).tolist() == there
     assert set(values["chosen_length"][np.array(desirable)]) == {4.0}
     assert set(values["rejected_length"][~np.array(desirable)]) == {3.0}
     for column in ("correct", "correct_at_0.3", "correct_at_1", "correct_at_3"):
         assert np.isnan(values[column]).all()
-    assert items.texts["id"][:3] == identities([e for e in rows if e.desirable])[0]
+    assert items.texts["item"][:3] == identities([e for e in rows if e.desirable])[0]
 
 
 def test_a_diverged_run_keeps_its_last_finite_items(tmp_path: Path) -> None:
@@ -169,7 +169,7 @@ def test_a_diverged_run_keeps_its_last_finite_items(tmp_path: Path) -> None:
     (record,) = result.cells
     assert record["status"] == "diverged"
     items = table(record)
-    assert np.isfinite(items["chosen_ratio"]).all()
+    assert np.isfinite(items["chosen_log_ratio"]).all()
     assert items["correct"].mean() == numbers(record["metrics"])["reward_accuracy"]
 
 
@@ -177,7 +177,7 @@ def test_a_closed_form_is_right_about_the_same_items_all_along(tmp_path: Path) -
     """Every log-ratio of π_s is s times that of π."""
     result, table = run(tmp_path, "rlhf")
     items = table(result.cells[0])
-    heldout = items[items["set"] == "heldout"]
+    heldout = items[items["split"] == "heldout"]
     for budget in ("0.3", "1", "3"):
         assert (heldout[f"correct_at_{budget}"] == heldout["correct"]).all()
 

@@ -39,8 +39,10 @@ class Trail:
             recorded: whether it counts for each run, shape (R,).
         """
         found = {
-            "chosen_ratio": ev.chosen_logp - ev.chosen_ref,
-            "rejected_ratio": ev.rejected_logp - ev.rejected_ref,
+            "chosen_logp": ev.chosen_logp,
+            "rejected_logp": ev.rejected_logp,
+            "chosen_log_ratio": ev.chosen_logp - ev.chosen_ref,
+            "rejected_log_ratio": ev.rejected_logp - ev.rejected_ref,
         }
         if self.paired:
             found["correct"] = np.where(ev.chosen_rows, wins(ev.margin, margin_tolerance(ev)), np.nan)
@@ -74,7 +76,7 @@ class Trail:
             n = sum(_desirable(e) for e in self.rows[r])
             known = {name: _one_side(name, v[r], n, len(ids)) for name, v in self.columns.items()}
         absent = np.full(len(ids), np.nan)
-        texts = {"set": [self.name] * len(ids), "id": ids, "cluster": clusters}
+        texts = {"split": [self.name] * len(ids), "item": ids, "cluster": clusters}
         return Items(texts, {name: known.get(name, absent) for name in COLUMNS if name not in TEXTS})
 
     def _identities(self, r: int) -> tuple[list[str], list[str]]:
