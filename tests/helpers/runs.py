@@ -23,7 +23,7 @@ def stripped(record: dict[str, Any]) -> dict[str, Any]:
 
 
 def content(run: Path) -> dict[str, Any]:
-    """Records and curves by key, without what is timed."""
+    """Records, and curves with the items beside them, by key, without what is timed."""
     out = {}
     for path in sorted((run / "cells").glob("*.json")):
         curve = run / "curves" / f"{path.stem}.parquet"
@@ -32,7 +32,10 @@ def content(run: Path) -> dict[str, Any]:
             if curve.exists()
             else pd.DataFrame()
         )
-        out[path.stem] = (stripped(json.loads(path.read_text("utf-8"))), table.to_dict("list"))
+        items = run / "items" / f"{path.stem}.parquet"
+        evidence = pd.read_parquet(items).to_dict("list") if items.exists() else None
+        beside = table.to_dict("list") | {"items": evidence}
+        out[path.stem] = (stripped(json.loads(path.read_text("utf-8"))), beside)
     return out
 
 

@@ -46,8 +46,14 @@ def test_shards_are_the_whole_run(parts: Path, warm: Any) -> None:
     assert joined.code == 0
     assert "6 cells in all" in joined.err
     assert records(parts / "all") == records(parts / "whole")
-    curves = {path.name for path in (parts / "all" / "curves").glob("*.parquet")}
-    assert curves == {path.name for path in (parts / "whole" / "curves").glob("*.parquet")}
+    for folder in ("curves", "items"):
+        found, whole = (
+            {path.name: path.read_bytes() for path in (parts / run / folder).glob("*.parquet")}
+            for run in ("all", "whole")
+        )
+        assert len(found) == 6
+        assert found.keys() == whole.keys()
+    assert found == whole  # of items nothing is timed
     again = warm(*WORDS, "--out", "all", "--quiet")
     assert again.code == 0
     assert warm("status", "all", "--json").json == {

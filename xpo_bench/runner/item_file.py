@@ -22,7 +22,7 @@ def item_parquet(items: Items) -> bytes:
         columns[name] = column.cast(pa.int64()) if name in LENGTHS else column
     sink = pa.BufferOutputStream()
     table = pa.table({name: columns[name] for name in COLUMNS})
-    pq.write_table(table, sink, use_dictionary=["set", "cluster"], write_statistics=False)
+    pq.write_table(table, sink, use_dictionary=["split", "cluster"], write_statistics=False)
     return bytes(sink.getvalue().to_pybytes())
 
 

@@ -49,7 +49,8 @@ def test_kills_at_random_moments(tmp_path: Path) -> None:
             assert {f"{record['key']}.json" for record in store.records()} == set(now)
             assert store.damaged == {}
             for name in now:
-                assert (run / "curves" / name.replace(".json", ".parquet")).exists()
+                for folder in ("curves", "items"):
+                    assert (run / folder / name.replace(".json", ".parquet")).exists()
             finished = now
         if process.exitcode == 0:
             break
