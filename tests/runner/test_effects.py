@@ -15,6 +15,7 @@ import xpo_bench
 from xpo_bench import plugins
 from xpo_bench.cli.run import run as command
 from xpo_bench.contract.settings import Budget
+from xpo_bench.data.dataset import fingerprint
 from xpo_bench.errors import UsageError
 from xpo_bench.runner.effects import check_effects
 from xpo_bench.runner.plan import Plan, make_plan
@@ -22,7 +23,7 @@ from xpo_bench.runner.request import requests
 from xpo_bench.runner.settings import TrainOverrides, adapter, dump, names
 
 PAGE = Path(__file__).parents[2] / "docs" / "cli.md"
-ROWS = [
+ROWS: list[dict[str, Any]] = [
     {"prompt": f"say {x}", "chosen": f"{x}{x}", "rejected": f"no {x}", "score": i, "split": "train"}
     for i, x in enumerate("abcdefgh")
 ]
@@ -78,7 +79,9 @@ def plan(words: Mapping[str, Any], there: Mapping[str, Path]) -> Plan:
     base: dict[str, Any] = {"algos": "dpo", "seeds": [0]}
     if "data" not in words and "suite" not in words:
         base["tasks"] = "deterministic"
-    given = {k: str(there.get(str(v), v)) if isinstance(v, str) else v for k, v in (base | words).items()}
+    given = {
+        k: str(there.get(str(v), v)) if isinstance(v, str) else v for k, v in (base | dict(words)).items()
+    }
     return make_plan(requests({k: v for k, v in given.items() if v is not None}), plugins.load())
 
 
@@ -193,8 +196,8 @@ def test_every_field_of_a_budget_is_tried() -> None:
 def test_a_field_of_the_budget_changes_the_numbers(field: str, data: Path, tmp_path: Path) -> None:
     base: dict[str, Any] = {f"task.{k}": v for k, v in (("steps", 3), ("batch_size", 3))} | SAMPLES
     rows = [dict(row) for row in ROWS]
-    if field == "loss_over":
-        rows = [row | {"rejected": row["chosen"][::-1] + "", "chosen": "no"} for row in rows]
+    if field == "loss_over":  # tokens are rows of the loss where both sides have as many
+        rows = [row | {"rejected": "no"} for row in rows]
     if field == "heldout_pairs":
         base["task.heldout"] = 0.5
     if field == "warm_start_lr":
@@ -225,18 +228,16 @@ TASK_OPTIONS = [
 def test_an_option_of_a_task_changes_its_data(name: str, field: str, value: Any) -> None:
     cls, _ = plugins.load().tasks[name]
     default = adapter(cls).validate_python({})
-    needs = {"disagreement": {"annotators": 3}, "annotators": {"disagreement": 1.0}}.get(field, {})
-    if field == "coverage":
-        value = 0.5
-    if field == "preference":
-        value = 0.7
-    if field == "length":
-        value = 2
-    found = [
-        adapter(cls).validate_python(dump(default) | needs | extra).data(0, cls.model)
-        for extra in ({}, {field: value})
-    ]
-    assert found[0] != found[1]
+    needs: dict[str, Any] = {"annotators": 3} if field == "disagreement" else {}
+    needs |= {"disagreement": 1.0} if field == "annotators" else {}
+    value = {"coverage": 0.5, "preference": 0.7, "length": 2}.get(
+        field, value
+    )  # 1.7 times the default is too much
+    once, again, changed = (
+        fingerprint(adapter(cls).validate_python(dump(default) | needs | extra).data(0, cls.model))
+        for extra in ({}, {}, {field: value})
+    )
+    assert once == again != changed
 
 
 # --------------------------------------------------------------------------- rates
