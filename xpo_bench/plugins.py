@@ -136,6 +136,9 @@ def load(disable: frozenset[str] = frozenset()) -> Registry:
     registry = Registry([], manager)
 
     found = [(point, _info(point)) for point in _unique(entry_points(group=GROUP))]
+    names = {info.name for _, info in found}
+    for name in sorted(disable - names):
+        raise UsageError(f"--disable: {unknown('plugin', name, names)}")
     for point, info in sorted(found, key=lambda item: (item[1].name, item[1].distribution)):
         registry.plugins.append(info)
         rivals = [other for _, other in found if other.name == info.name and other is not info]

@@ -45,16 +45,15 @@ def state(curve: Curve, run: int = 0) -> Any:
 
 def test_the_threshold_is_in_units_of_the_regulariser(pairs: Pairs) -> None:
     """DPO at any β: ln(t)/β never stops, e^(−t) does."""
+
+    def endless(beta: float) -> At:
+        return lambda t: -np.log1p(t) / beta
+
+    def bounded(beta: float) -> At:
+        return lambda t: -3 * (1 - np.exp(-t / 20)) / beta
+
     for beta in (0.01, 0.1, 1.0, 10.0):
-        scale = np.full(2, 1 / beta)
-        curve = curve_of(
-            pairs,
-            [
-                lambda t, beta=beta: -np.log1p(t) / beta,
-                lambda t, beta=beta: -3 * (1 - np.exp(-t / 20)) / beta,
-            ],
-            scale=scale,
-        )
+        curve = curve_of(pairs, [endless(beta), bounded(beta)], scale=np.full(2, 1 / beta))
         assert [state(curve, r) in ("falling", "collapsed") for r in range(2)] == [True, False], beta
         assert state(curve, 1) == "converged"
     # without a declared scale it is in nats: −.026 is rest

@@ -282,7 +282,7 @@ def test_states(record: Make) -> None:
         "bandit: rejected completions collapsed and are still falling under c (probability 1); stand still "
         "because every gradient has vanished (saturated, not converged) under b (probability 1); are still "
         "falling, not collapsed, under d (probability 1); are rising under e (probability 1); converged "
-        f"under a (probability 1); cannot be told under f and g ({short})."
+        f"under a (probability 1); cannot be judged under f and g ({short})."
     )
 
 

@@ -52,7 +52,9 @@ class Budget:
         int, Gt(0), Doc("data rows per step; a pair counts once, also when it becomes two unpaired examples")
     ] = 4096
     optimizer: Annotated[Optimizer, Doc("update rule, torch defaults without weight decay")] = "adam"
-    lr: Annotated[float, Gt(0), Doc("learning rate of algorithms that the task's table does not name")] = 0.05
+    lr: Annotated[
+        float, Gt(0), Doc("learning rate; of a task with a table of rates, that of algorithms not in it")
+    ] = 0.05
     sampling: Annotated[
         Literal["epochs", "replacement"], Doc("seeded permutations, or independent draws")
     ] = "epochs"

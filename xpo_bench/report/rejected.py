@@ -41,7 +41,7 @@ def rejected(groups: Sequence[SeedGroup]) -> str:
         elif reasons:
             untold.setdefault(reasons[0], []).append(g)
     parts = [f"{SAID[name]} {listed(_shown(members, name))}" for name, members in classes.items() if members]
-    parts += [f"cannot be told under {_names(members)} ({reason})" for reason, members in untold.items()]
+    parts += [f"cannot be judged under {_names(members)} ({reason})" for reason, members in untold.items()]
     subject = (
         "completions to forget" if groups and all(g.unlearns for g in groups) else "rejected completions"
     )

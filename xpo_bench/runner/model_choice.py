@@ -104,7 +104,8 @@ def policy_and_budget(request: Request, task: Task) -> tuple[ModelSpec, Budget]:
     """As `model_and_budget`, without adapters."""
     own = task.model
     if request.model is None or request.model == own.name:
-        return own, task.budget
+        trusted = own.trust_remote_code or (request.trust_remote_code and not own.tabular)
+        return replace(own, trust_remote_code=trusted), task.budget
     kind, _, rank = request.model.partition(":")
     if kind in ("tabular", "linear"):
         if rank and (kind == "tabular" or not rank.isdecimal() or int(rank) == 0):

@@ -199,7 +199,7 @@ def _cells(request: Request, setup: TaskSetup, algorithms: Sequence[Chosen]) -> 
         for values in grid(request.settings.get(name, {})):
             algorithm = validate(chosen.cls, {**chosen.fixed, **values}, name)
             for setting in grid(request.settings.get(f"{name}.train", {})):
-                train = _train(request, setup, name, validate(TrainOverrides, setting, f"{name}.train"))
+                train = _train(setup, name, validate(TrainOverrides, setting, f"{name}.train"))
                 for seed in request.seeds:
                     yield make_cell(
                         setup,
@@ -212,13 +212,10 @@ def _cells(request: Request, setup: TaskSetup, algorithms: Sequence[Chosen]) -> 
                     )
 
 
-def _train(
-    request: Request, setup: TaskSetup, algorithm: str, own: TrainOverrides
-) -> tuple[float, Optimizer]:
+def _train(setup: TaskSetup, algorithm: str, own: TrainOverrides) -> tuple[float, Optimizer]:
     """Learning rate and optimizer: the algorithm's own, else `--lr`, the task's table, the budget."""
     optimizer = own.optimizer or setup.budget.optimizer
-    asked = None if request.lr is None else float(request.lr)
-    return own.lr or setup.learning_rate(algorithm, optimizer, asked), optimizer
+    return own.lr or setup.learning_rate(algorithm, optimizer), optimizer
 
 
 def misfit(cls: type[Algorithm], setup: TaskSetup, dataset: Dataset) -> str | None:

@@ -75,6 +75,7 @@ def read_file(path: Path) -> list[dict[str, Any]]:
         for key in merged:
             if key not in FILE_KEYS:
                 raise UsageError(f"{path}: {unknown('word', key, FILE_KEYS)}")
+        _check_twice(merged)
         out.append(merged)
     return out
 
@@ -107,6 +108,7 @@ def requests(words: Mapping[str, object], file: Path | None = None, device: str 
     suite.
     """
     words = {k: v for k, v in words.items() if v is not None and v != ()}
+    _check_twice(words)
     blocks = [_override(block, words) for block in read_file(file)] if file else [dict(words)]
     out = []
     for block in blocks:
@@ -130,14 +132,27 @@ def requests(words: Mapping[str, object], file: Path | None = None, device: str 
 
 
 def _override(below: Mapping[str, object], above: Mapping[str, object]) -> dict[str, object]:
-    """The words of two sources: the upper one wins, field by field in `set`."""
-    merged = {**below, **above}
-    if "set" in below and "set" in above:
-        settings = {target: dict(fields) for target, fields in settings_of(below["set"]).items()}
-        for target, fields in settings_of(above["set"]).items():
-            settings.setdefault(target, {}).update(fields)
-        merged["set"] = settings
-    return merged
+    """The words of two sources: the upper one wins, field by field in `set`.
+
+    A word and the setting of that name are one thing, so that `--steps` wins over `task.steps` below it, and
+    the other way round.
+    """
+    settings = {target: dict(fields) for target, fields in settings_of(below.get("set")).items()}
+    over = settings_of(above.get("set"))
+    own = settings.get("task", {})
+    settings["task"] = {name: values for name, values in own.items() if name not in above}
+    for target, fields in over.items():
+        settings.setdefault(target, {}).update(fields)
+    kept = {name: value for name, value in below.items() if name not in over.get("task", {})}
+    return {**kept, **above, "set": {target: fields for target, fields in settings.items() if fields}}
+
+
+def _check_twice(words: Mapping[str, object]) -> None:
+    """Refuse a word beside the setting of its name, of which one would be without effect."""
+    for name in settings_of(words.get("set")).get("task", {}):
+        if name in words:
+            option = f"--{name.replace('_', '-')}"
+            raise UsageError(f"--set task.{name}: the same as {option}, which is given, too; leave one out")
 
 
 def _narrow(part: dict[str, object], above: dict[str, object]) -> tuple[dict[str, object], dict[str, object]]:
@@ -186,6 +201,8 @@ def _check_combination(words: Mapping[str, object]) -> None:
         return
     if words.get("world"):
         raise UsageError("--world goes with --data: it describes the prompts of an ad-hoc preference set")
+    if words.get("on_bad_row"):
+        raise UsageError("--on-bad-row goes with --data: the tasks know which of their rows are left out")
     for name in ("columns", "rankings"):
         if words.get(name):
             raise UsageError(f"--{name} goes with --data: the tasks know the columns of their sets")

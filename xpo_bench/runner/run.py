@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from xpo_bench.errors import UsageError, unknown
+from xpo_bench.runner.effects import check_effects
 from xpo_bench.runner.execute import Session, execute
 from xpo_bench.runner.executed import Executed
 from xpo_bench.runner.keys import digest
@@ -48,6 +49,8 @@ def check(search: Search, output: Output) -> None:
 def run(asked: Sequence[Request], search: Search, output: Output, session: Session) -> Executed:
     """Plan what is asked for, and run it."""
     plan = make_plan(asked, session.registry, session.planning)
+    if plan.cells and not plan.unreachable:  # what could not be read may be what would read an option
+        check_effects(asked, plan.cells)
     if search.protocol == "tuned":
         return _tuned(plan, asked, search, output, session)
     if search.target_kl is not None:

@@ -30,6 +30,8 @@ class TaskSetup:
     """A task with its options, model and budget settled; data is loaded once per seed.
 
     Args:
+        lr: the learning rate that was asked for, of all algorithms without a rate of their own; None leaves
+            it to the task.
         rows_shipped: its rows were sent to this machine, which may be unable to read them.
         validation: hold out a part of the training rows in place of the held-out rows, for trials.
         metrics: of plugins, by name, which are measured beside the suite's own.
@@ -44,6 +46,7 @@ class TaskSetup:
     truncate: str
     device: str
     processes: int = 1
+    lr: float | None = None
     rows_shipped: bool = False
     validation: bool = False
     metrics: Mapping[str, tuple[Metric, PluginInfo]] = field(default_factory=dict)
@@ -131,15 +134,15 @@ class TaskSetup:
             ),
         }
 
-    def learning_rate(self, algorithm: str, optimizer: Optimizer, asked: float | None) -> float:
-        """`--lr`, else the task's table, else the budget's default.
+    def learning_rate(self, algorithm: str, optimizer: Optimizer) -> float:
+        """`--lr` or `task.lr`, else the task's table, else the budget's default.
 
         The table holds for the kind of policy, trained whole, and the optimizer that it was measured with.
         """
         own = self.task.model
         kind = self.model.name == own.name if self.model.tabular else not own.tabular
         measured = kind and optimizer == self.task.budget.optimizer and self.model.lora_rank == own.lora_rank
-        return asked or (self.task.learning_rates.get(algorithm) if measured else None) or self.budget.lr
+        return self.lr or (self.task.learning_rates.get(algorithm) if measured else None) or self.budget.lr
 
 
 @dataclass(frozen=True)
@@ -229,6 +232,7 @@ def _setup(request: Request, named: Named, setting: Mapping[str, object], regist
         request.truncate,
         request.device,
         request.gpus_per_cell,
+        budget.lr if "lr" in changes else None,
         metrics=registry.metrics,
     )
 

@@ -44,7 +44,8 @@ class SideBySide:
 
     def norm(self, grads: Sequence[Tensor]) -> Tensor:
         """Norm of each run's gradient over all tensors, shape (runs,)."""
-        return torch.stack([torch.linalg.vector_norm(grad.flatten(1), dim=1) for grad in grads]).norm(dim=0)
+        each = torch.stack([torch.linalg.vector_norm(grad.flatten(1), dim=1) for grad in grads])
+        return torch.linalg.vector_norm(each, dim=0)
 
     def optimizer(self, jobs: Sequence[Job]) -> Stepper:
         """The optimizer of the jobs, in its initial state."""
@@ -80,7 +81,7 @@ class OneModel:
         return torch.isfinite(torch.stack(torch._foreach_norm(list(grads)))).all().reshape(1)
 
     def norm(self, grads: Sequence[Tensor]) -> Tensor:
-        return torch.stack(torch._foreach_norm(list(grads))).norm().reshape(1)
+        return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(list(grads)))).reshape(1)
 
     def optimizer(self, jobs: Sequence[Job]) -> Stepper:
         (job,) = jobs

@@ -28,9 +28,9 @@ def of_experiments(records: Sequence[Record]) -> dict[str, list[Record]]:
     for r in records:
         # a label of a user's own may have an experiment's name: the suite tells them apart; of records that
         # are older than the field, the task does
-        own = r.suite == ARTICLE and r.experiment in members
-        if own and r.task.name in EXPERIMENTS[str(r.experiment)].tasks:
-            members[r.experiment].append(r)
+        name = r.experiment
+        if r.suite == ARTICLE and name in members and r.task.name in EXPERIMENTS[name].tasks:
+            members[name].append(r)
     return {name: cells for name, cells in members.items() if cells}
 
 
