@@ -107,6 +107,8 @@ def test_what_cannot_be_is_one_line(warm: Command, tmp_path: Path, words: list[s
             "3",
             "--heldout",
             "0.3",
+            "--split-by",
+            "row",
             "--optimizer",
             "sgd",
             "--steps",

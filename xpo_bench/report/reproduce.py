@@ -44,7 +44,9 @@ def command(record: Record, registry: Registry) -> str:
     words += _set(algorithm.name, algorithm.config) + _set(f"{algorithm.name}.train", train)
     words += _task_words(record, cls)
     words += ["--device", record.environment.device]
-    return clean(" ".join(shlex.quote(clean(word)) for word in words))
+    stopped = record.checkpoint if record.checkpoint and record.checkpoint.reached else None
+    remark = f" # its checkpoint at step {stopped.step}" if stopped else ""
+    return clean(" ".join(shlex.quote(clean(word)) for word in words)) + remark
 
 
 def _model_words(model: Settings, cls: type[Task] | None) -> list[str]:
@@ -70,6 +72,8 @@ def _task_words(record: Record, cls: type[Task] | None) -> list[str]:
     # a task splits its own rows; of an ad-hoc set the command line says how
     heldout = changed.pop("heldout", 0.0)
     words = ["--heldout", repr(heldout)] if cls is None and heldout else []
+    if words and task.options.get("split_by", "row") == "row":  # as all were before there was the option
+        words += ["--split-by", "row"]
     return words + _set("task", changed)
 
 

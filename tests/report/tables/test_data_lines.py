@@ -93,6 +93,7 @@ def test_what_is_on_both_sides_of_the_split() -> None:
     (line,) = split(SHARED | {"prompt_rows": 1, "completions": 3, "completion_rows": 2}, "tabular")
     assert "1 prompt (in 1 of 2 held-out rows), 3 completions (in 2 of 2 held-out rows); no held-out" in line
     assert "--split-by" not in line
-    assert data_lines([record({**USED, "layout": "", "split_overlap": SHARED})]) == [
+    synthetic = {**USED, "layout": "", "template": None, "split_overlap": SHARED}
+    assert data_lines([record(synthetic)]) == [
         "d: 10 of 10 rows used; on both sides of the split: 1 prompt (in 2 of 2 held-out rows)"
     ]

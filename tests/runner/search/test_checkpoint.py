@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from narrow import present
 
 from xpo_bench import plugins
 from xpo_bench.runner.execute import Session, execute
@@ -26,8 +27,8 @@ def cells(**words: Any) -> list[Cell]:
 class Paths:
     """Runs whose KL at a step is a function of it, evaluated at few steps."""
 
-    def __init__(self, kl: Any, evaluated: Sequence[int] = (0, 50, 100)) -> None:
-        self.kl, self.evaluated = kl, evaluated
+    def __init__(self, kl: Any, evaluated: Sequence[int] = (0, 50, 100), steps: int = 100) -> None:
+        self.kl, self.evaluated, self.steps = kl, evaluated, steps
         self.ran: list[Cell] = []
 
     def run(self, plan: Plan) -> list[Record]:
@@ -47,7 +48,7 @@ class Paths:
     def find(
         self, settled: bool = False, nearest: float | None = None, target: float = 1.0
     ) -> tuple[list[Cell], list[checkpoint.Stopped | None]]:
-        subject = checkpoint.Subject(cells(), "beta", nearest, settled)
+        subject = checkpoint.Subject(cells(steps=self.steps), "beta", nearest, settled)
         return checkpoint.find([subject], target, self.run, self.curve, lambda _: None)
 
 
@@ -63,6 +64,16 @@ def test_the_step_is_found_between_two_evaluations() -> None:
     assert found["keys"] == [cell.key for cell in stopped]
 
 
+@pytest.mark.parametrize("power", [0.3, 1, 3, 8])
+def test_curves_of_any_shape_are_stopped_just_beyond_the_target(power: float) -> None:
+    """KL = (t / 6100)^p passes 1 at step 6,100, between evaluations at 5,000 and 10,000."""
+    paths = Paths(lambda t, beta: (t / 6100) ** power, (0, 5000, 10000), steps=10000)
+    _, (found,) = paths.find()
+    assert found is not None
+    assert 1 <= present(found["kl"]) <= 1 + checkpoint.CLOSE
+    assert min(found["steps"]) >= 6100
+
+
 def test_the_first_crossing_counts() -> None:
     """A KL that returns is taken where it first passes."""
     paths = Paths(
@@ -70,7 +81,7 @@ def test_the_first_crossing_counts() -> None:
     )
     _, (found,) = paths.find()
     assert found is not None
-    assert found["steps"] == [3, 3]  # .3t is nearest to 1 there, and no step is within 2 %
+    assert found["steps"] == [4, 4]  # .3t passes 1 there, and no step is within 2 %
 
 
 def test_a_looser_run_stands_in_where_the_default_is_held_back() -> None:

@@ -48,7 +48,7 @@ def _line(task: Task) -> str:
     if data.layout:
         columns = ", ".join(f"{new} from {old}" for new, old in data.columns.items())
         parts.append(f"layout {data.layout}" + (f" ({columns})" if columns else ""))
-    if data.told_template:
+    if data.told_template and (data.template or data.layout):  # rows that no file holds are no messages
         parts.append(_template(data.template))
     return "; ".join(parts)
 
