@@ -175,7 +175,7 @@ def assemble(
         Section("throughput", "Throughput", figures=throughput_figures(groups)),
         _what_was_run(shown, every),
         Section("data", "Data", data_lines(shown)),
-        Section("findings", "What the numbers show", findings(groups)),
+        Section("findings", "What the numbers show", findings(groups, items)),
         Section("not_ok", "Not ok", problems(rest)),
         Section("metrics", "Metrics left out", failed_metrics(rest)),
         Section("not_run", "Not run", not_run(told)),

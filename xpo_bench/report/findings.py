@@ -7,10 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from xpo_bench.report.format import clean, listed, mean_pm, number
+from xpo_bench.report.items import ItemReader, no_items
 from xpo_bench.report.rejected import rejected
 from xpo_bench.report.runs import SeedGroup
 from xpo_bench.report.tables.longer_rule import LONGER, longer, longer_by_seed, pairs_variance
-from xpo_bench.statistics import ROUNDING, Comparison, Estimate, against_baseline, estimate
+from xpo_bench.report.verdicts.headline import moved
+from xpo_bench.report.verdicts.paired import Rule, against_rule, always_longer, coin
+from xpo_bench.statistics import ROUNDING, Comparison, Estimate, against_baseline, estimate, holm
 
 CHANCE = 0.5
 NAMED = 3
@@ -18,16 +21,19 @@ NAMED = 3
 SINGLE = "a single run each, so without an interval"
 
 
-def findings(groups: Sequence[SeedGroup]) -> list[str]:
+def findings(groups: Sequence[SeedGroup], items: ItemReader = no_items) -> list[str]:
     """One or more true sentences per task, in the order of the tasks.
 
     Rules: what became of rejected completions is `notes.rejected_state` of the runs; an algorithm has
     collapsed, or is saturated, when at least half of its runs have. Probabilities of completions are
-    geometric means over pairs and runs. Two means are significantly different when their 95 % intervals do
-    not overlap. A mean is significantly different from a baseline (chance, the initial policy, always
-    preferring the longer completion) when the p of Student's t over seeds is below 0.05, after Holm's
-    correction where a sentence compares more than one algorithm with it; where all seeds hold out the same
-    pairs, the sampling error of the pairs is added for the last of these.
+    geometric means over pairs and runs. A mean is significantly different from a baseline (chance, the
+    initial policy, always preferring the longer completion) when p is below 0.05, after Holm's correction
+    where a sentence compares more than one algorithm with it. On held-out pairs p is over runs and clusters
+    of items; where a run stored no items, over runs, with the sampling error of the pairs added where all seeds
+    hold out the same ones. Which of two algorithms is better is said by the verdicts alone.
+
+    Args:
+        items: how held-out items are read.
     """
     out: list[str] = []
     for task in dict.fromkeys(g.task for g in groups):
@@ -36,49 +42,36 @@ def findings(groups: Sequence[SeedGroup]) -> list[str]:
             _gold(here),
             rejected(here),
             _unlearning(here),
-            _frontier(here),
-            _heldout(here),
-            _longer(here),
+            _heldout(here, items),
+            _longer(here, items),
         ):
             if sentence:
                 out.append(f"{clean(task)}: {sentence}")
     return out
 
 
-def _frontier(groups: Sequence[SeedGroup]) -> str:
-    ranked = _ranked(groups, "frontier_gap", reverse=False)
-    if len(ranked) < 2:
-        return ""
-    (first, best), (second, next_best) = ranked[0], ranked[1]
-    sentence = f"lowest frontier_gap: {_with_number(first, best)}, then {_with_number(second, next_best)}"
-    return f"{sentence}{_separation(best, next_best)}."
+def _heldout(groups: Sequence[SeedGroup], items: ItemReader) -> str:
+    """Whether anybody ranks held-out pairs better than a coin, and how much of the training accuracy is left.
 
-
-def _heldout(groups: Sequence[SeedGroup]) -> str:
-    ranked = _ranked(groups, "heldout_reward_accuracy", reverse=True)
+    Who is best, and whether it can be told, is said by the verdict on the task.
+    """
+    ranked = [(g, e) for g, e in _ranked(groups, "heldout_reward_accuracy", reverse=True) if moved(g)]
     if not ranked:
         return ""
     top = ranked[0][1]
     level = [g for g, e in ranked if e.mean == top.mean]
-    names = [clean(g.label) for g in level]
-    if len(level) > NAMED:
-        names = [*names[: NAMED - 1], f"{len(level) - NAMED + 1} more"]
-    if 1 < len(level) == len(ranked):
-        whom = "both" if len(level) == 2 else f"all {len(level)}"
-        sentence = f"held-out reward accuracy is {mean_pm(top)} under {whom} algorithms"
-    else:
-        sentence = f"best held-out reward accuracy: {listed(names)} ({mean_pm(top)})"
-        if len(level) < len(ranked):
-            sentence += _separation(top, ranked[len(level)][1], f" from {clean(ranked[len(level)][0].label)}")
-    # chance is exact, so that the spread over seeds is all the error there is
-    above = against_baseline([(g, _minus(e, CHANCE)) for g, e in ranked])
+    # without items: chance is exact, so that the spread over seeds is all the error that is known
+    above = _beyond(ranked, coin, items) or against_baseline([(g, _minus(e, CHANCE)) for g, e in ranked])
+    parts = []
     if top.mean <= CHANCE or (above.tested and not any(above.holds(g) for g in level)):
         proviso = f" ({above.corrected})" if above.corrected else ""
-        sentence += f"; it is not significantly different from chance{proviso}"
+        best = f"the best held-out reward accuracy, {_with_number(*ranked[0])},"
+        parts.append(f"{best} is not significantly different from chance{proviso}")
     gaps = [e.mean for _, e in _ranked(groups, "generalization_gap", reverse=True)]
     if gaps:
-        sentence += f"; median drop from training pairs {number(statistics.median(gaps))}"
-    return sentence + "."
+        drop = number(statistics.median(gaps))
+        parts.append(f"held-out reward accuracy lies {drop} below that on training pairs in the median")
+    return f"{'; '.join(parts)}." if parts else ""
 
 
 def _gold(groups: Sequence[SeedGroup]) -> str:
@@ -125,7 +118,7 @@ def _unlearning(groups: Sequence[SeedGroup]) -> str:
     return f"completions to forget became less likely under {listed(told)}{ending}."
 
 
-def _longer(groups: Sequence[SeedGroup]) -> str:
+def _longer(groups: Sequence[SeedGroup], items: ItemReader) -> str:
     """Whether anybody ranks held-out pairs better than the rule that needs no training."""
     accuracy = "heldout_reward_accuracy"
     rule, by_seed = longer(groups, accuracy), longer_by_seed(groups, accuracy)
@@ -135,9 +128,11 @@ def _longer(groups: Sequence[SeedGroup]) -> str:
     best, baseline = _with_number(*ranked[0]), f"'{LONGER}' ({mean_pm(rule)})"
     if ranked[0][1].mean <= rule.mean + ROUNDING:
         return f"warning: the best held-out reward accuracy, {best}, does not beat {baseline}."
-    # seed by seed: where seeds hold out different pairs, both accuracies move with the pairs
-    paired = [(g, _over_seeds(g, accuracy, by_seed)) for g, _ in ranked]
-    tests = against_baseline([(g, e) for g, e in paired if e is not None], pairs_variance(groups, rule))
+    tests = _beyond(ranked, always_longer, items)
+    if tests is None:
+        # seed by seed: where seeds hold out different pairs, both accuracies move with the pairs
+        paired = [(g, _over_seeds(g, accuracy, by_seed)) for g, _ in ranked]
+        tests = against_baseline([(g, e) for g, e in paired if e is not None], pairs_variance(groups, rule))
     if not tests.tested:
         return f"best held-out reward accuracy, {best}, above {baseline}; {SINGLE}."
     proviso = f" ({tests.corrected})" if tests.corrected else ""
@@ -149,6 +144,16 @@ def _longer(groups: Sequence[SeedGroup]) -> str:
         )
     whom = listed([_with_number(*x) for x in beaten])
     return f"held-out reward accuracy beats {baseline} under {whom}{proviso}."
+
+
+def _beyond(ranked: Sequence[tuple[SeedGroup, Estimate]], rule: Rule, items: ItemReader) -> Comparison | None:
+    """The algorithms tested against a rule on the same items; None where some run stored none."""
+    found = [(g, against_rule(g, rule, items)) for g, _ in ranked]
+    p_values = [(g, d.p) for g, d in found if d is not None]
+    if len(p_values) < len(ranked):
+        return None
+    known = [(g, p) for g, p in p_values if p is not None]
+    return Comparison({g: (p, q) for (g, p), q in zip(known, holm([p for _, p in known]), strict=True)})
 
 
 def _minus(e: Estimate, baseline: float) -> Estimate:
@@ -176,11 +181,3 @@ def _ranked(groups: Sequence[SeedGroup], name: str, reverse: bool) -> list[tuple
     """Groups without a diverged run by their mean, best first."""
     means = [(g, e) for g in groups if set(g.status) == {"ok"} and (e := g.estimate(name)) is not None]
     return sorted(means, key=lambda pair: pair[1].mean, reverse=reverse)
-
-
-def _separation(a: Estimate, b: Estimate, whom: str = "") -> str:
-    if a.interval is None or b.interval is None:
-        return f"; {SINGLE}"
-    # stricter than a test of the difference: intervals that touch may still differ at 5 %
-    apart = a.interval[1] < b.interval[0] or b.interval[1] < a.interval[0]
-    return "" if apart else f"; not significantly different{whom}: the intervals overlap"

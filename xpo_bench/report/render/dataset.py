@@ -66,7 +66,7 @@ def tables(records: Iterable[Raw | Record], curves: Curves, run: Path) -> dict[s
         whose = _whose(r)
         points += [
             (
-                whose | {"step": point["step"]},
+                {**whose, "step": point["step"]},
                 {n: v for n, v in point.items() if n != "step" and v is not None},
             )
             for point in curves(r.key)

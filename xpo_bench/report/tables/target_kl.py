@@ -64,11 +64,6 @@ def _earned(
     for side, cells in (("held", held), ("checkpoint", stopped)):
         values = [_estimate(of_row, metric) for of_row in cells]
         if any(values):
-            # what is not at the target does not compete with what is
-            there = [
-                side == "held" or bool(s and s["reached"]) for s in (t.get("checkpoint") for t in targets)
-            ]
-            means = [e.mean if e and at else None for e, at in zip(values, there, strict=True)]
             header = f"{broken_header(metric)}\n{side}"
             columns.append(Column(header, [mean_pm(e) for e in values], better=preferred(metric)))
     return columns

@@ -59,7 +59,6 @@ def _beside(tuning: Sequence[Tuning], by_key: Mapping[str, Record]) -> Table:
         if not any(e for values in sides.values() for e in values):
             continue
         for side, values in sides.items():
-            means = [e.mean if e else None for e in values]
             header = f"{broken_header(metric)}\n{side}"
             columns.append(Column(header, [mean_pm(e) for e in values], better=preferred(metric)))
     studies = max(len(_studies(t)) for t in tuning)

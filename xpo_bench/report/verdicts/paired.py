@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from xpo_bench.metrics.throughput import MEASURED
-from xpo_bench.report.items import TIE, ItemReader, Outcomes
+from xpo_bench.report.items import CHOSEN_LONGER, CHOSEN_SHORTER, TIE, ItemReader, Outcomes
 from xpo_bench.report.records import Record
 from xpo_bench.report.runs import SeedGroup
 from xpo_bench.verdicts.differences import ItemDifferences, PairedDifference, over_items, over_runs
@@ -37,6 +38,36 @@ def difference(a: SeedGroup, b: SeedGroup, metric: str, items: ItemReader) -> Pa
         if metric.startswith("heldout_"):
             return _without_items([(own[s], other[s]) for s in seeds], metric, runs)
     return over_runs([_value(own[s], metric) - _value(other[s], metric) for s in seeds], runs)
+
+
+Rule = Callable[[Outcomes], NDArray[np.float64]]
+"""A rule that needs no training: what it makes of every item, 0, ½ or 1."""
+
+
+def coin(outcomes: Outcomes) -> NDArray[np.float64]:
+    """Right on half of everything."""
+    return np.full(len(outcomes.item), 0.5)
+
+
+def always_longer(outcomes: Outcomes) -> NDArray[np.float64]:
+    """Prefers the completion with more tokens."""
+    right = np.full(len(outcomes.item), 0.5)
+    right[outcomes.stratum == CHOSEN_LONGER], right[outcomes.stratum == CHOSEN_SHORTER] = 1.0, 0.0
+    return right
+
+
+def against_rule(g: SeedGroup, rule: Rule, items: ItemReader) -> PairedDifference | None:
+    """Held-out reward accuracy minus that of a rule on the same items; None where items were not stored."""
+    found = [(r, o) for r in g.counted if (o := items(r.key)) is not None]
+    if not found or len(found) < len(g.counted):
+        return None
+    seeds = []
+    for _, outcomes in found:
+        gain = outcomes.correct["correct"] - rule(outcomes)
+        kept = np.flatnonzero(np.isfinite(gain))
+        clusters = [outcomes.cluster[i] for i in kept]
+        seeds.append(ItemDifferences(clusters, gain[kept], np.zeros(len(kept), dtype=np.int64)))
+    return over_items(seeds, [_run(r) for r, _ in found])
 
 
 def _value(record: Record, metric: str) -> float:

@@ -61,7 +61,7 @@ class Trail:
         """Who was right where the paths reach a KL, shape (R, E) each: linear between two evaluations."""
         if not self.right or not reached:
             return {}
-        every = np.stack(self.right)
+        every = np.stack(self.right).astype(np.float64)
         return {AT[budget]: where.of(every) for budget, where in reached.items()}
 
     def items(self, r: int, at: Mapping[str, Array]) -> Items:
