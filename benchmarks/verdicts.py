@@ -1,8 +1,8 @@
 """How often verdicts are wrong, and how often they find what is there: `python -m benchmarks.verdicts`.
 
 Null study: copies of DPO under other names, drawn from one pool of real runs so that no two of them share a
-run. Every "better" or "worse" is false. Power study: DPO against a copy that earns some per cent less, with the
-frequency that `--plan-seeds` predicts from the spread of the pool.
+run. Every "better" or "worse" is false. Power study: DPO against a copy that earns some per cent less, with
+the frequency that `--plan-seeds` predicts from the spread of the pool.
 """
 
 from __future__ import annotations
