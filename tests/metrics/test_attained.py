@@ -67,7 +67,8 @@ def test_a_path_of_exact_optima_attains_everything_up_to_its_end(world: World, s
     initial, ref, reward = random_world(world, seed)
     points = [point(initial)]
     points += [
-        point(replace(initial, logp=np.log(gibbs(ref, reward, b))[None])) for b in np.geomspace(1e3, 0.05, 4000)
+        point(replace(initial, logp=np.log(gibbs(ref, reward, b))[None]))
+        for b in np.geomspace(1e3, 0.05, 4000)
     ]
     kl, earned = (np.stack(side) for side in zip(*points, strict=True))
     end = float(kl[-1, 0])
@@ -196,7 +197,9 @@ def test_runs_that_share_a_frontier_are_computed_as_alone(world: World) -> None:
 def test_where_a_kl_is_first_reached() -> None:
     nan = np.nan
     kl = np.array([[0.0, 0.0, nan, 0.0], [2.0, 0.1, nan, 1.0], [0.5, 0.2, nan, nan], [4.0, 0.3, nan, 3.0]])
-    values = np.array([[0.5, 0.5, 0.5, 0.5], [0.9, 0.6, 0.5, 0.7], [0.1, 0.7, 0.5, 0.0], [0.3, 0.8, 0.5, 1.0]])
+    values = np.array(
+        [[0.5, 0.5, 0.5, 0.5], [0.9, 0.6, 0.5, 0.7], [0.1, 0.7, 0.5, 0.0], [0.3, 0.8, 0.5, 1.0]]
+    )
     found = where_reached(kl, 1.0)
     # half of the way to the second; never, so the end; no path; at an evaluation itself
     np.testing.assert_allclose(found.of(values), [0.7, 0.8, nan, 0.7])

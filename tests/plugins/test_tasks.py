@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from xpo_bench import Dataset, ModelSpec, Pair, Single, Task
+from xpo_bench import Completion, Dataset, ModelSpec, Pair, Single, Task
 from xpo_bench.data import hub
 from xpo_bench.data.dataset import fingerprint
 from xpo_bench.errors import DataError, UnreachableError, UsageError
@@ -28,6 +28,7 @@ from xpo_bench_plugins.tasks import (
     deterministic,
     displacement,
     hh,
+    length_bias,
     noisy,
     oasst,
     overfit_pair,
@@ -41,7 +42,7 @@ from xpo_bench_plugins.tasks import (
 )
 
 TEXT = (hh, oasst, pandalm, tofu, tulu, tulu_unpaired, ukp, ultrafeedback)
-MODULES = (bandit, noisy, deterministic, cycle, overfit_pair, displacement, travel, *TEXT)
+MODULES = (bandit, length_bias, noisy, deterministic, cycle, overfit_pair, displacement, travel, *TEXT)
 TABULAR = ModelSpec()
 TINY = ModelSpec(name="tiny")
 OFFLINE = [m.xpo_tasks()[0] for m in MODULES if m not in TEXT]
@@ -92,6 +93,29 @@ def test_data_repeats_and_rows_add_up(task: type[Task]) -> None:
         assert e.p_chosen != 0.5, "1/2 would leave the row out of training"
         if dataset.world is not None:
             assert {e.chosen, e.rejected} <= set(dataset.world.actions[e.prompt])
+
+
+def test_every_exact_task_says_what_it_cannot_see() -> None:
+    """And says it rightly: where lengths are named, all evaluated completions have equally many tokens."""
+    from xpo_bench.policy.tabular import TabularPolicy
+
+    for task, _ in load().tasks.values():
+        if not task.model.tabular and task not in OFFLINE:
+            continue
+        told = task.blind_to(task.model)
+        assert told or task.name == "gold_text"
+        world = task().data(0, task.model).world
+        if task.model.tabular and world is not None:
+            texts = [Completion(x, y) for x, listed in world.actions.items() for y in listed]
+            policy = TabularPolicy(world, 1)
+            lengths = policy.lengths(policy.stack([policy.encode(texts)]))
+            assert told.startswith("lengths: every completion is one token") is bool((lengths == 1).all())
+        elif told:
+            rows = [e for e in task().data(0, task.model).train if isinstance(e, Pair)]
+            assert told.startswith("lengths: all completions have the same number of tokens")
+            assert len({len(text.split()) for e in rows for text in (e.chosen, e.rejected)}) == 1
+        # on another kind of policy it is not said: there a completion of a table has tokens
+        assert not task.model.tabular or task.blind_to(TINY) == ""
 
 
 def test_listing_tasks_is_light() -> None:

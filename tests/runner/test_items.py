@@ -97,7 +97,12 @@ def test_a_directory_of_an_earlier_version_takes_items_and_reads_without(
     out = tmp_path / "r"
     result = run("dpo,ipo", out=out, seeds=2, tasks="bandit")
     shutil.rmtree(out / "items")
-    for words in (["show", out], ["status", out], ["report", out, "--json", "-"], ["export", out, "--to", "p"]):
+    for words in (
+        ["show", out],
+        ["status", out],
+        ["report", out, "--json", "-"],
+        ["export", out, "--to", "p"],
+    ):
         done = warm(*words)
         assert done.code == 0, done.err
     assert sorted(path.name for path in (tmp_path / "p").iterdir()) == [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -32,6 +33,29 @@ def test_kto_on_one_prompt_has_no_reference_point(tmp_path: Path, capsys: pytest
     assert {remark for cell in result.cells for remark in remarks(cell)} == {said}
     sheets = task_tables("one", group(result.cells))
     assert sheets[0].note.count(f"{said}.") == 1
+
+
+def test_what_a_task_cannot_see_stands_under_its_table(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An algorithm whose loss reads lengths has the numbers of one that does not, and the table says why."""
+    result = xpo_bench.run("ipo", tasks="bandit,length_bias", seeds=1, steps=1, out=tmp_path / "run")
+    notes = {name: task_tables(name, of)[0].note for name, of in by_task(result.cells).items()}
+    said = "bandit cannot see lengths: every completion is one token, so that a mean per token is the sum."
+    assert notes["bandit"].count(said) == 1
+    assert "length_bias cannot see where in a completion a loss acts" in notes["length_bias"]
+    assert "cannot see" not in capsys.readouterr().err  # it is nothing that happened
+    on_text = {"task.kl_prompts": 1, "task.kl_samples": 1, "task.max_new_tokens": 2, "task.batch_size": 2}
+    words: dict[str, Any] = {"seeds": 1, "steps": 1, "set": on_text}
+    text = xpo_bench.run("dpo", tasks="one_pair", model="tiny", out=tmp_path / "text", **words)
+    assert "cannot_see" not in text.cells[0]["task"]
+
+
+def by_task(cells: Any) -> dict[str, Any]:
+    groups: dict[str, Any] = {}
+    for of_seeds in group(cells):
+        groups.setdefault(of_seeds.records[0].task.name, []).append(of_seeds)
+    return groups
 
 
 def test_other_records_have_none() -> None:

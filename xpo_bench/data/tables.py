@@ -104,7 +104,11 @@ def _typed(column: str, value: object) -> object:
     """
     if not isinstance(value, str):
         return None
-    return (value or None) if column.strip().lower() in ("label", "split", "source", "topic", "person") else value
+    return (
+        (value or None)
+        if column.strip().lower() in ("label", "split", "source", "topic", "person")
+        else value
+    )
 
 
 # --------------------------------------------------------------------------- parquet

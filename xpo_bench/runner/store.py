@@ -115,7 +115,9 @@ class Store:
         items: Items | None = None,
     ) -> None:
         """Curve and items first, record last: the record commits the cell."""
-        self._commit(record, parquet(curve) if curve else b"", item_parquet(items) if items is not None else b"")
+        self._commit(
+            record, parquet(curve) if curve else b"", item_parquet(items) if items is not None else b""
+        )
 
     def copy_cell(self, source: Store, key: str, record: Record) -> None:
         """Take a cell from another run directory: its curve and items as they are, then its record."""

@@ -39,7 +39,9 @@ class LengthBias(Task):
 
     name: ClassVar[str] = "length_bias"
     version: ClassVar[str] = "1"
-    cannot_see: ClassVar[str] = "where in a completion a loss acts: its tokens share one log-probability evenly"
+    cannot_see: ClassVar[str] = (
+        "where in a completion a loss acts: its tokens share one log-probability evenly"
+    )
     budget: ClassVar[Budget] = Budget(steps=2000, batch_size=256, lr=0.01, sampling="epochs")
 
     prompts: Annotated[int, Interval(ge=1, le=1000), Doc("prompts of the world")] = 8

@@ -224,10 +224,7 @@ def table_pairs(people: Sequence[Traveller]) -> tuple[Pair, ...]:
 def linear_pairs(people: Sequence[Traveller]) -> tuple[Pair, ...]:
     """Rows for a linear policy: a traveller is a prompt, and nobody chose twice."""
     return tuple(
-        Pair(t.text, t.chosen, other, person=t.person)
-        for t in people
-        for other in MODES
-        if other != t.chosen
+        Pair(t.text, t.chosen, other, person=t.person) for t in people for other in MODES if other != t.chosen
     )
 
 

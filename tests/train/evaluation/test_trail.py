@@ -90,7 +90,9 @@ def test_one_item_has_one_id_in_every_cell_and_seed(tmp_path: Path) -> None:
         for _, of_set in items.groupby("split"):
             assert of_set["item"].is_unique
             assert of_set["item"].str.fullmatch("[0-9a-f]{16}").all()
-        pd.testing.assert_frame_equal(items[["split", "item", "cluster"]], found[0][["split", "item", "cluster"]])
+        pd.testing.assert_frame_equal(
+            items[["split", "item", "cluster"]], found[0][["split", "item", "cluster"]]
+        )
     heldout = found[0][found[0]["split"] == "heldout"]
     # three pairs each of the 52 travellers that are held out
     assert heldout["cluster"].str.fullmatch(r"traveller \d+").all()
@@ -131,7 +133,9 @@ def test_ties_are_neither_right_nor_wrong() -> None:
 
 
 def test_on_a_language_model_items_have_lengths_and_are_read_at_a_kl() -> None:
-    outcome = trained(Dataset(train=PAIRS, heldout=tuple(Pair("hear " + e.prompt, e.chosen, e.rejected) for e in PAIRS)))
+    outcome = trained(
+        Dataset(train=PAIRS, heldout=tuple(Pair("hear " + e.prompt, e.chosen, e.rejected) for e in PAIRS))
+    )
     items, metrics = present(outcome.items), numbers(outcome.metrics)
     heldout = np.array(items.texts["split"]) == "heldout"
     assert items.values["correct"][heldout].mean() == pytest.approx(metrics["heldout_reward_accuracy"])
