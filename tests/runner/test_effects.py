@@ -279,7 +279,7 @@ def test_a_swept_rate_of_the_task_changes_the_numbers(tmp_path: Path) -> None:
         ({"optimizer": "sgd", "set": ["dpo.train.optimizer=adam"]}, r"--optimizer: without effect; every"),
         ({"algos": "rlhf", "lr": 0.1}, r"--lr: without effect here; a closed form is not trained by steps"),
         ({"algos": "rlhf,dpo", "set": ["rlhf.train.lr=.1"]}, r"--set rlhf\.train: without effect; rlhf is"),
-        ({"algos": "rlhf", "batch_size": 2}, r"--batch-size: without effect here"),
+        ({"tasks": "overfit_pair", "batch_size": 2, "set": ["task.batch_tokens=99"]}, r"--batch-size: "),
         ({"truncate": "drop"}, r"--truncate: without effect here; the policies are tables"),
         ({"loss_over": "token"}, r"--loss-over: without effect here; the policies are tables"),
         ({"trust_remote_code": True}, r"--trust-remote-code: without effect here; no model of a hub id"),

@@ -35,6 +35,11 @@ def test_equal_numbers_have_equal_keys() -> None:
     )  # .1 is the default
     assert key(set=["task.steps=2000"]) == key(steps=2000) == key()
     assert key(set=["dpo.train.lr=5e-2"]) == key(lr=0.05)
+    # what a table does not read, and who asked for a rate, changes no number
+    assert key(truncate="drop") == key(set=["task.kl_samples=9"]) == key(loss_over="token") == key()
+    assert key(lr=0.03) == key(set=["task.lr=0.03"]) == key(set=["dpo.train.lr=0.03"]) != key()
+    assert key(algos="rlhf", lr=0.3) == key(algos="rlhf")
+    assert key(tasks="overfit_pair", truncate="drop") != key(tasks="overfit_pair")
     assert key(algos=[DPO()]).startswith(key(algos=[DPO(beta=0.1)]))
 
 
@@ -55,7 +60,7 @@ def test_equal_numbers_have_equal_keys() -> None:
         {"tasks": "cycle"},
         {"algos": "ipo"},
         {"experiment": "overfit"},
-        {"truncate": "drop"},
+        {"tasks": "overfit_pair", "truncate": "drop"},
     ],
     ids=str,
 )

@@ -38,9 +38,12 @@ def command(record: Record, registry: Registry) -> str:
     train = dict(record.train)
     if processes := train.pop("processes", None):
         words += ["--gpus-per-cell", str(processes)]
-    # an algorithm may ask for an optimizer of its own; the task's needs no word
-    if train.get("optimizer") == task.budget.get("optimizer"):
+    # an algorithm may have an optimizer of its own; the task's needs no word
+    usual = _usual(cls, _model(task.model), bool(task.options.get("source")))
+    if train.get("optimizer") == usual.get("optimizer"):
         train.pop("optimizer", None)
+    if record.raw.get("notes", {}).get("solved"):  # a closed form has neither
+        train = {}
     words += _set(algorithm.name, algorithm.config) + _set(f"{algorithm.name}.train", train)
     words += _task_words(record, cls)
     words += ["--device", record.environment.device]
@@ -62,7 +65,9 @@ def _task_words(record: Record, cls: type[Task] | None) -> list[str]:
     """What of the budget and the options the task would not choose by itself."""
     task = record.task
     usual = _usual(cls, _model(task.model), bool(task.options.get("source")))
-    changed = {k: v for k, v in task.budget.items() if k not in usual or usual[k] != v}
+    # the rate and the update rule are spelt out as the algorithm's
+    budget = {k: v for k, v in task.budget.items() if k not in ("lr", "optimizer")}
+    changed = {k: v for k, v in budget.items() if k not in usual or usual[k] != v}
     if cls is not None:
         try:
             defaults = dump(cls())

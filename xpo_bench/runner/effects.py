@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from xpo_bench.contract.algorithm import Algorithm
 from xpo_bench.errors import UsageError
-from xpo_bench.runner.plan import Cell
+from xpo_bench.runner.plan import Cell, stepped
 from xpo_bench.runner.settings import names
 from xpo_bench.runner.words import BUDGET_KEYS, Request
-from xpo_bench.train.evaluation.exact import exhaustive
 
 Reads = Callable[[Cell], bool]
 
@@ -51,28 +49,24 @@ def _written(name: str, asked: Sequence[Request]) -> str:
 def _check_rates(request: Request, cells: Sequence[Cell]) -> None:
     """Refuse a rate or an update rule that no algorithm takes: a closed form, or where each has its own."""
     there = {cell.algorithm.name: cell.algorithm for cell in cells}
-    stepped = {name for name, algorithm in there.items() if _stepped(algorithm)}
+    trained = {name for name, algorithm in there.items() if stepped(algorithm)}
     own = {
         target.removesuffix(".train"): v
         for target, v in request.settings.items()
         if target.endswith(".train")
     }
     for name in own:
-        if name in there and name not in stepped:
+        if name in there and name not in trained:
             raise UsageError(
                 f"--set {name}.train: without effect; {name} is a closed form, no step trains it"
             )
     given = set(_given(request))
     for word in ("lr", "optimizer"):
-        if word in given and stepped and all(word in own.get(name, {}) for name in stepped):
+        if word in given and trained and all(word in own.get(name, {}) for name in trained):
             raise UsageError(
                 f"{_written(word, [request])}: without effect; every algorithm of this run has its own "
-                f"({', '.join(f'{name}.train.{word}' for name in sorted(stepped))})"
+                f"({', '.join(f'{name}.train.{word}' for name in sorted(trained))})"
             )
-
-
-def _stepped(algorithm: Algorithm) -> bool:
-    return any(not stage.solve for stage in algorithm.stages())
 
 
 def _language(cell: Cell) -> bool:
@@ -80,15 +74,11 @@ def _language(cell: Cell) -> bool:
 
 
 def _trained(cell: Cell) -> bool:
-    return _stepped(cell.algorithm)
-
-
-def _sampled(cell: Cell) -> bool:
-    return _language(cell) and exhaustive(cell.setup.dataset(cell.seed)) is None
+    return stepped(cell.algorithm)
 
 
 def _by_rows(cell: Cell) -> bool:
-    return _trained(cell) and not cell.setup.budget.batch_tokens
+    return not cell.setup.budget.batch_tokens
 
 
 def _remote(cell: Cell) -> bool:
@@ -111,16 +101,12 @@ READERS: Mapping[str, tuple[Reads, str]] = {
     "warm_start": (_language, TABLE),
     "warm_start_lr": (_warmed, "there is no warm start; add --set task.warm_start=STEPS"),
     "trust_remote_code": (_remote, "no model of a hub id or directory is loaded; name one by --model"),
-    "kl_prompts": (_sampled, SAMPLES),
-    "kl_samples": (_sampled, SAMPLES),
-    "max_new_tokens": (_sampled, SAMPLES),
+    "kl_prompts": (_language, SAMPLES),
+    "kl_samples": (_language, SAMPLES),
+    "max_new_tokens": (_language, SAMPLES),
     "lr": (_trained, CLOSED),
     "optimizer": (_trained, CLOSED),
-    "sampling": (_by_rows, CLOSED),
-    "batch_size": (_by_rows, f"task.batch_tokens cuts the batches, or {CLOSED}"),
-    "micro_batch": (_trained, CLOSED),
-    "warmup": (_trained, CLOSED),
-    "clip": (_trained, CLOSED),
+    "batch_size": (_by_rows, "task.batch_tokens cuts the batches; leave one of both out"),
 }
 """Option -> the cells that read it, and what would be right where none does. An option that is not here is
 read by every cell, or refused elsewhere where it cannot be.

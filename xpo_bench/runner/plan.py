@@ -228,6 +228,11 @@ def misfit(cls: type[Algorithm], setup: TaskSetup, dataset: Dataset) -> str | No
     return None
 
 
+def stepped(algorithm: Algorithm) -> bool:
+    """Whether some stage of an algorithm is trained by steps; a closed form has no learning rate."""
+    return any(not stage.solve for stage in algorithm.stages())
+
+
 def make_cell(
     setup: TaskSetup,
     algorithm: Algorithm,
@@ -250,7 +255,7 @@ def make_cell(
         "data": setup.data_fingerprint(seed),
         "algorithm": {"name": algorithm.name, "config": config, "source": keys.source(type(algorithm))},
         "plugin": [info.distribution, info.version],
-        "train": {"lr": lr, "optimizer": optimizer},
+        "train": {"lr": lr, "optimizer": optimizer} if stepped(algorithm) else None,
         "seed": seed,
         "experiment": experiment,
         "suite": suite,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from xpo_bench.contract.examples import Dataset
@@ -122,7 +122,8 @@ class TaskSetup:
             "version": self.task.version,
             "options": self.options,
             "model": dump(self.model) | {"fingerprint": keys.model_fingerprint(self.model.name)},
-            "budget": dump(self.budget),
+            # the rate and the update rule of a cell are its own: it does not matter who asked for them
+            "budget": {k: v for k, v in dump(self.budget).items() if k not in ("lr", "optimizer")},
             "truncate": self.truncate,
             "device": self.device.split(":")[0],  # which GPU does not matter, whether it is one does
             "processes": self.processes,
@@ -219,8 +220,9 @@ def _setup(request: Request, named: Named, setting: Mapping[str, object], regist
     changes = request.budget | {key: value for key, value in setting.items() if key not in options}
     if "heldout" in changes and not request.data:
         raise UsageError("--heldout goes with --data: the built-in tasks have a held-out split of their own")
-    budget = validate(Budget, dump(budget) | changes, "task")
+    own_budget, budget = budget, validate(Budget, dump(budget) | changes, "task")
     _check_budget(name, model, budget)
+    budget = _as_read(model, budget, own_budget)
     check_processes(request.gpus_per_cell, request.device, name, model, budget)
     return TaskSetup(
         task,
@@ -229,12 +231,31 @@ def _setup(request: Request, named: Named, setting: Mapping[str, object], regist
         model,
         budget,
         dump(task),
-        request.truncate,
+        "prompt" if model.tabular else request.truncate,
         request.device,
         request.gpus_per_cell,
         budget.lr if "lr" in changes else None,
         metrics=registry.metrics,
     )
+
+
+UNREAD_BY_TABLES = (
+    "loss_over",
+    "packing",
+    "ensemble",
+    "warm_start",
+    "warm_start_lr",
+    "kl_prompts",
+    "kl_samples",
+    "max_new_tokens",
+)
+"""Fields of a budget that no tabular policy reads: its completions are one token, exact without samples."""
+
+
+def _as_read(model: ModelSpec, budget: Budget, own: Budget) -> Budget:
+    """The budget with what the policy does not read as the task has it: equal numbers have equal keys."""
+    unread = UNREAD_BY_TABLES if model.tabular else () if budget.warm_start else ("warm_start_lr",)
+    return replace(budget, **{name: getattr(own, name) for name in unread})
 
 
 def _check_budget(name: str, model: ModelSpec, budget: Budget) -> None:

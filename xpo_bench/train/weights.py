@@ -45,8 +45,8 @@ class SideBySide:
     def norm(self, grads: Sequence[Tensor]) -> Tensor:
         """Norm of each run's gradient over all tensors, shape (runs,)."""
         each = torch.stack([torch.linalg.vector_norm(grad.flatten(1), dim=1) for grad in grads])
-        total: Tensor = torch.linalg.vector_norm(each, dim=0)
-        return total
+        norms: Tensor = torch.linalg.vector_norm(each, dim=0)
+        return norms
 
     def optimizer(self, jobs: Sequence[Job]) -> Stepper:
         """The optimizer of the jobs, in its initial state."""
@@ -82,8 +82,8 @@ class OneModel:
         return torch.isfinite(torch.stack(torch._foreach_norm(list(grads)))).all().reshape(1)
 
     def norm(self, grads: Sequence[Tensor]) -> Tensor:
-        total: Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(list(grads))))
-        return total.reshape(1)
+        norm: Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(list(grads))))
+        return norm.reshape(1)
 
     def optimizer(self, jobs: Sequence[Job]) -> Stepper:
         (job,) = jobs

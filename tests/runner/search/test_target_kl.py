@@ -118,8 +118,8 @@ def test_a_distance_that_the_world_does_not_have(warm: Command, one_pair: list[s
         (["--target-kl", "0"], "--target-kl 0: want a KL in nats above 0, such as 1"),
         (["--target-kl", "1", "--set", "ipo.tau=0.1"], "--target-kl chooses ipo.tau; leave it out of --set"),
         (
-            ["--target-kl", "1", "--set", "task.steps=10,20"],
-            "--target-kl searches at one setting: give task.steps one value",
+            ["--target-kl", "1", "--set", "task.lr=0.1,0.2"],
+            "--target-kl searches at one setting: give task.lr one value",
         ),
     ],
 )
