@@ -171,7 +171,7 @@ def test_nothing_of_the_run_is_left_out(report: Report) -> None:
             "throughput",
             "against",
         ),
-        *("ran", "findings", "not_run"),
+        *("ran", "data", "findings", "not_run"),
     }
     tables = {table.title for table in report.tables}
     assert {
@@ -183,9 +183,12 @@ def test_nothing_of_the_run_is_left_out(report: Report) -> None:
     unreachable, skipped = report.sentences("not_run")
     assert unreachable.startswith("ukp: ")
     assert skipped == "dpo, ipo on tofu: needs pairs"
-    assert report.sentences("target") == [
-        f"{t['algorithm']} on {t['task']}: {t['reason']}" for t in report.document.targets if t["reason"]
-    ]
+    targets, sentences = report.document.targets, report.sentences("target")
+    reasons = [f"{t['algorithm']} on {t['task']}: {t['reason']}" for t in targets if t["reason"]]
+    checkpoints = [f"{t['algorithm']} † on {t['task']}: " for t in targets if t["value"] is None]
+    assert sentences[: len(reasons)] == reasons
+    for line, start in zip(sentences[len(reasons) :], checkpoints, strict=True):
+        assert line.startswith(start)
 
 
 def test_the_page_draws_the_figures_that_json_names(report: Report) -> None:
@@ -222,7 +225,8 @@ def test_the_end_of_a_run_is_what_show_prints(tmp_path: Path, capsys: pytest.Cap
     store = Store(tmp_path / "run")
     again = Console(width=100, file=io.StringIO())
     records = {r["key"]: r for r in store.records()}
-    print_report(again, assemble(store.root, [records[c["key"]] for c in result.cells], store.read_run()))
+    cells = [records[c["key"]] for c in (*result.cells, *result.beside)]
+    print_report(again, assemble(store.root, cells, store.read_run()))
     assert printed == again.file.getvalue()  # type: ignore[attr-defined]
     assert "Regularisers at the target KL" in printed
 
