@@ -32,11 +32,11 @@ Range = tuple[float, float]
 def bulk(ranges: Sequence[Range]) -> Range:
     """From the lowest to the highest of the series, without those few that would flatten all others.
 
-    A quarter of them may be left out, and one of three, where the axis becomes `STRETCH` times shorter and
-    the others still have a range.
+    A quarter of them may be left out, where the axis becomes `STRETCH` times shorter and the others still
+    have a range.
     """
     bottom, top = min(r[0] for r in ranges), max(r[1] for r in ranges)
-    for n in range(1, max(len(ranges) // 4, int(len(ranges) > 2)) + 1):
+    for n in range(1, len(ranges) // 4 + 1):
         least, most = min((_without(ranges, k, n - k) for k in range(n + 1)), key=lambda r: r[1] - r[0])
         if 0 < STRETCH * (most - least) < top - bottom:
             return least, most

@@ -112,21 +112,22 @@ def _beside(ax: Axes, labels: Sequence[Label]) -> None:
     taken: list[Box] = []
     points = _inked(ax)
     scale = ax.figure.dpi / 72
+    box = ax.bbox
     for label in labels:
-        at = ax.transData.transform((label.x, label.y))
-        box = ax.bbox
-        x, y = min(max(at[0], box.x0), box.x1), min(max(at[1], box.y0), box.y1)
-        text = short(label.text) + _beyond(label, *_within(ax, label))
+        where = _within(ax, label)
+        part = (min(max(where[0], 0.0), 1.0), min(max(where[1], 0.0), 1.0))
+        x, y = float(box.x0 + part[0] * box.width), float(box.y0 + part[1] * box.height)
+        text = short(label.text) + _beyond(label, *where)
         wide, high = (0.62 * len(text) + 0.5) * SIZE * scale, 1.25 * SIZE * scale
         within = (box.x0, box.y0, box.x1, box.y1)
         cost = partial(_cost, point=(x, y), taken=taken, points=points, within=within)
         best = min(_places(x, y, wide, high, scale), key=cost)
         taken.append(best)
         gid = SERIES + label.series
-        offset = (((best[0] + best[2]) / 2 - at[0]) / scale, ((best[1] + best[3]) / 2 - at[1]) / scale)
+        offset = (((best[0] + best[2]) / 2 - x) / scale, ((best[1] + best[3]) / 2 - y) / scale)
         near = _apart(best, x, y) < 7 * scale
         ax.annotate(
-            text, (label.x, label.y), offset, textcoords="offset points", size=SIZE, color=INK, gid=gid,
+            text, part, offset, "axes fraction", "offset points", size=SIZE, color=INK, gid=gid,
             ha="center", va="center", annotation_clip=False,
             arrowprops=None if near else LEADER | {"gid": gid},
         )  # fmt: skip
