@@ -70,7 +70,11 @@ class ThroughputFigure:
     task: str
     groups: Sequence[SeedGroup]
     empty = False
-    algorithms = ()
+
+    @property
+    def algorithms(self) -> list[str]:
+        """The algorithms that speak in it."""
+        return [g.algorithm for g in self.groups[:SPEAKING]]
 
     @property
     def caption(self) -> str:
@@ -131,10 +135,16 @@ def task_figures(
     return [FrontierFigure(of), CurvesFigure(of), LossFigure(of)]
 
 
-def sweep_figures(groups: Sequence[SeedGroup]) -> list[Figure]:
-    """A figure per task whose regularisers were swept."""
+def sweep_figures(groups: Sequence[SeedGroup], speaking: Sequence[str] | None = None) -> list[Figure]:
+    """A figure per task whose regularisers were swept.
+
+    Args:
+        speaking: names of algorithms whose sweeps come first, of which eight speak.
+    """
     tasks: dict[str, dict[str, Sweep]] = {}
-    for sweep in sweeps_of(groups):
+    order = list(speaking or ())
+    # a stable order: sweeps that nobody asked for stay as they are
+    for sweep in sorted(sweeps_of(groups), key=lambda s: _place(order, s.members[0][0].algorithm)):
         first = sweep.members[0][0]
         name = f"{first.algorithm} ({sweep.regulariser})"
         of_task = tasks.setdefault(first.task, {})
@@ -142,6 +152,11 @@ def sweep_figures(groups: Sequence[SeedGroup]) -> list[Figure]:
             name += "′"
         of_task[name] = sweep
     return [SweepFigure(task, sweeps) for task, sweeps in tasks.items()]
+
+
+def _place(order: Sequence[str], name: str) -> int:
+    """Where a name stands; those that are not there stand behind all others."""
+    return order.index(name) if name in order else len(order)
 
 
 def throughput_figures(groups: Sequence[SeedGroup]) -> list[Figure]:

@@ -13,7 +13,7 @@ from pictures import assert_nothing_crosses, drawn, edges, joined, lines, points
 from xpo_bench.report.experiments import EXPERIMENTS, dpo_vs_ipo
 from xpo_bench.report.experiments.base import Data, Row
 from xpo_bench.report.render.drawing import Drawing
-from xpo_bench.report.render.style import SPEAKING, LineStyles
+from xpo_bench.report.render.style import GREY, SPEAKING, LineStyles
 
 ALL = ("bon", "cdpo", "cpo", "dpo", "dpop", "ipo", "kto", "npo", "orpo", "ppo", "rlhf", "sft")
 
@@ -136,6 +136,18 @@ def test_eight_sweeps_speak_and_have_their_names_beside_them(sweeps: Data) -> No
         "4 other algorithms",
     ]
     assert sorted(texts(ax)) == sorted(names[1:-1])
+
+
+def test_control_has_colours_for_the_same_eight(sweeps: Data) -> None:
+    sweeps["choosing_tau_control"] = [
+        {"algorithm": name, "labels": "clean", "control": 1.0, "ci low": 0.5, "ci high": 1.5} for name in ALL
+    ]
+    (ax,) = figure("choosing_tau", "choosing_tau_control", sweeps).axes
+    assert [text.get_text() for text in ax.get_yticklabels()] == sorted(ALL, reverse=True)
+    colours = [line.get_color() for line in joined(ax) if len(set(points(line))) == 2]
+    assert len(colours) == len(ALL)
+    assert colours.count(GREY) == len(ALL) - SPEAKING
+    assert len(set(colours)) == SPEAKING + 1
 
 
 # --------------------------------------------------------------------------- robustness, learning rates

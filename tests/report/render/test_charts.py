@@ -17,12 +17,13 @@ from narrow import as_a
 from pictures import assert_nothing_crosses, drawn, edges, joined, lines, points, texts
 
 from xpo_bench.report.figures import Figure as Shown
-from xpo_bench.report.figures import task_figures, throughput_figures
+from xpo_bench.report.figures import SweepFigure, sweep_figures, task_figures, throughput_figures
 from xpo_bench.report.render.axes import bulk
 from xpo_bench.report.render.curves import draw_curves, draw_losses
 from xpo_bench.report.render.frontier import draw_frontier
 from xpo_bench.report.render.labels import spread
 from xpo_bench.report.render.style import COLOURS, GREY, MARKERS, SPEAKING, LineStyles
+from xpo_bench.report.render.sweeps import draw_sweep
 from xpo_bench.report.runs import SeedGroup, group
 from xpo_bench.report.task_figures import CurvesFigure, FrontierFigure, LossFigure
 
@@ -218,6 +219,26 @@ def test_bars_stand_only_where_they_compare_rows_with_clocks_of_their_own(record
     two = [record(name, "tea", pairs_per_s=speed) for name, speed in (("dpo", 3.0), ("ipo", 4.0))]
     (figure,) = throughput_figures(group([*shared, *one, *two]))
     assert figure.caption == "tea: speed of training, evaluation excluded"
+
+
+def test_sweeps_that_are_asked_for_come_first_and_eight_speak(record: Make) -> None:
+    cells = [
+        record(
+            name, config={"beta": beta}, regulariser=["beta", 1], kl=0.1 / beta, rejected_prob=beta / 2,
+            notes={"optimum_kl": 0.2 / beta},
+        )
+        for name in NAMES for beta in (0.1, 1.0)
+    ]  # fmt: skip
+    groups = group(cells)
+    (figure,) = sweep_figures(groups, speaking=["rlhf"])
+    assert figure.algorithms == ["rlhf", *NAMES[:7]]
+    drawing = draw_sweep(as_a(SweepFigure, figure), LineStyles.of([figure.algorithms], (), groups))
+    assert [e.label for e in drawing.legend][-2:] == ["2 other sweeps", "exact optimum"]
+    kl, rejected = drawn(drawing).axes
+    assert {text.split()[0] for text in texts(kl)} == {"rlhf", *NAMES[:7]}
+    assert [points(line) for line in lines(kl, "optimum")] == [[(0.1, 2.0), (1.0, 0.2)]]  # one for them all
+    assert kl.get_ylim()[1] > 2
+    assert not lines(rejected, "optimum")
 
 
 # --------------------------------------------------------------------------- axes

@@ -28,6 +28,7 @@ from xpo_bench.report.render.labels import Label
 from xpo_bench.report.render.style import (
     BACKGROUND,
     FRONTIER,
+    GREY,
     INK,
     OTHERS,
     PATTERNS,
@@ -239,12 +240,11 @@ def _control(ax: Axes, data: Data, styles: LineStyles) -> list[Label]:
     rows = data["choosing_tau_control"]
     names = sorted({r["algorithm"] for r in rows}, reverse=True)
     kinds = list(dict.fromkeys(column(rows, "labels")))
+    loud = loudest(data)
     for r in rows:
-        i = kinds.index(r["labels"])
-        y, style = (
-            names.index(r["algorithm"]) + 0.18 * (1 - 2 * i),
-            _of_kind(styles.algorithm(r["algorithm"]), i),
-        )
+        i, name = kinds.index(r["labels"]), r["algorithm"]
+        y = names.index(name) + 0.18 * (1 - 2 * i)
+        style = _of_kind(styles.algorithm(name) if name in loud else LineStyle(GREY, "o"), i)
         if r["control"] is None:
             text = f"{r['converged runs']} runs converged: unknown"
             ax.annotate(text, (0, y), (4, 0), textcoords="offset points", color=INK, fontsize=8, va="center")
@@ -282,6 +282,6 @@ EXPERIMENT = Experiment(
         "choosing_tau": Plot(
             draw_frontier, frontier_caption, ("choosing_tau", "choosing_tau_frontier"), loudest
         ),
-        "choosing_tau_control": Plot(draw_control, control_caption, ("choosing_tau_control",), lambda _: ()),
+        "choosing_tau_control": Plot(draw_control, control_caption, ("choosing_tau_control",), loudest),
     },
 )

@@ -13,6 +13,8 @@ COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#6
 """Six that are distinguishable under the common kinds of colour blindness (Okabe and Ito 2008, without yellow
 and black), and two more."""
 MARKERS = "osD^vPX*"
+LARGER = {"P": 6.5, "X": 6.5, "*": 8.0}
+"""Sizes in points of markers that look smaller than the others, which have 5."""
 SHAPES: Mapping[str, str] = {
     "o": "M8 4a3 3 0 1 0 6 0a3 3 0 1 0-6 0z",
     "s": "M8.2 1.2h5.6v5.6h-5.6z",
@@ -87,7 +89,8 @@ class LineStyle:
     @property
     def mark(self) -> Style:
         """Its marker; without one there is nothing to see."""
-        return {"color": self.colour, "marker": self.marker or "None", "ms": 5, "mew": 0}
+        size = LARGER.get(self.marker, 5.0)
+        return {"color": self.colour, "marker": self.marker or "None", "ms": size, "mew": 0}
 
     @property
     def dashes(self) -> str:

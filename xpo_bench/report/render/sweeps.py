@@ -11,7 +11,16 @@ from xpo_bench.report.format import clean, counted
 from xpo_bench.report.render.axes import decades, few_ticks, power
 from xpo_bench.report.render.drawing import WIDTH, Drawing, Entry, Panel
 from xpo_bench.report.render.labels import Label
-from xpo_bench.report.render.style import BACKGROUND, INK, LEVEL, OTHERS, SPEAKING, LineStyle, LineStyles
+from xpo_bench.report.render.style import (
+    BACKGROUND,
+    GREY,
+    INK,
+    LEVEL,
+    OTHERS,
+    SPEAKING,
+    LineStyle,
+    LineStyles,
+)
 from xpo_bench.report.render.svg import SERIES
 from xpo_bench.report.runs import SeedGroup
 from xpo_bench.report.summary import Sweep
@@ -98,21 +107,29 @@ def draw_throughput(figure: ThroughputFigure, styles: LineStyles) -> Drawing:
     if any(g.estimate("overhead") for g in figure.groups):
         kinds["overhead"] = "step time over a supervised (SFT) step"
     rows = sorted(figure.groups, key=lambda g: -(e.mean if (e := g.estimate("pairs_per_s")) else 0.0))
-    height = 0.21 * len(rows) + 0.75
+    height, loud = 0.21 * len(rows) + 0.75, figure.groups[:SPEAKING]
     return Drawing(
         [
-            Panel(partial(_bars, rows=rows, metric=m, title=t, styles=styles), WIDTH, height)
+            Panel(partial(_bars, rows=rows, loud=loud, metric=m, title=t, styles=styles), WIDTH, height)
             for m, t in kinds.items()
         ]
     )
 
 
-def _bars(ax: Axes, rows: Sequence[SeedGroup], metric: str, title: str, styles: LineStyles) -> list[Label]:
+def _bars(
+    ax: Axes,
+    rows: Sequence[SeedGroup],
+    loud: Sequence[SeedGroup],
+    metric: str,
+    title: str,
+    styles: LineStyles,
+) -> list[Label]:
+    """One metric; only rows that speak have the colours of their algorithms."""
     from matplotlib.ticker import MaxNLocator
 
     for i, g in enumerate(rows):
         if e := g.estimate(metric):
-            ax.barh(i, e.mean, 0.66, color=styles.row(g.label).colour, lw=0)
+            ax.barh(i, e.mean, 0.66, color=styles.row(g.label).colour if g in loud else GREY, lw=0)
             if e.half:
                 ax.plot([max(0.0, e.mean - e.half), e.mean + e.half], [i, i], color=INK, lw=1)
     ax.set_yticks(range(len(rows)), [row_label(g.label) for g in rows])
