@@ -18,11 +18,11 @@ from rich.console import Console
 
 import xpo_bench
 from xpo_bench.report.content import Comparison, Report, assemble
-from xpo_bench.report.figures import CurvesFigure
 from xpo_bench.report.render.html import page
 from xpo_bench.report.render.json import report_document
 from xpo_bench.report.render.markdown import markdown
 from xpo_bench.report.render.terminal import print_report
+from xpo_bench.report.task_figures import CurvesFigure
 from xpo_bench.runner.store import Store
 
 CURVES = "Curves, mean over seeds"
@@ -168,7 +168,6 @@ def test_nothing_of_the_run_is_left_out(report: Report) -> None:
             "task",
             "matched",
             "sweeps",
-            "throughput",
             "against",
         ),
         *("ran", "data", "findings", "not_run"),
@@ -195,8 +194,8 @@ def test_the_page_draws_the_figures_that_json_names(report: Report) -> None:
     named = {caption for s in report_document(report)["sections"] for caption in s["figures"]}
     assert Page(page(report)).captions == named
     shown = {caption.split(": ")[1].split(" ")[0] for caption in named}
-    # frontier, curves, sweeps, speeds of rows with a clock of their own and with a shared one, experiments
-    assert shown == {"reward", "curves", "where", "speed", "runs", "bandit"}
+    # frontier, curves, losses, sweeps and experiments; every task has at most one row with a clock of its own
+    assert shown == {"reward", "curves", "whether", "where", "final"}
 
 
 def test_text_draws_a_line_for_every_curve_of_the_page(report: Report) -> None:

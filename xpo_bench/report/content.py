@@ -217,7 +217,7 @@ def _experiments(records: Sequence[Record], curves: Curves) -> list[Section]:
     for name, cells in of_experiments(records).items():
         e = EXPERIMENTS[name]
         data = e.data(cells, curves)
-        figures = [ExperimentFigure(e.title, stem, data, draw) for stem, draw in e.figures.items()]
+        figures = [ExperimentFigure(e.title, plot, data) for plot in e.figures.values()]
         out.append(Section("experiment", f"{name}: {e.title}", e.findings(data), e.shown(data), figures))
     return out
 

@@ -2,122 +2,22 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from xpo_bench.report.curves import Curves, Series, series
-from xpo_bench.report.experiments.base import Data, Draw
+from xpo_bench.report.curves import Curves
+from xpo_bench.report.experiments.base import Data, Plot
+from xpo_bench.report.figure_data import csv_of, of_estimates, of_rows
 from xpo_bench.report.format import clean
+from xpo_bench.report.render.style import SPEAKING
 from xpo_bench.report.runs import SeedGroup
 from xpo_bench.report.summary import Sweep, sweeps_of
-from xpo_bench.report.tables.columns import shares_a_clock
+from xpo_bench.report.task_figures import CurvesFigure, FrontierFigure, LossFigure, TaskCurves
 from xpo_bench.statistics import estimate
 
-PANELS: Mapping[str, str] = {
-    "loss": "loss (its own unit)",
-    "chosen_logp": "log π chosen (nats)",
-    "rejected_logp": "log π rejected (nats)",
-    "margin": "margin of the log-ratios (nats)",
-    "kl": "KL from the initial policy (nats)",
-    "heldout_reward_accuracy": "held-out reward accuracy",
-    "reward_accuracy": "training reward accuracy",
-    "forget_logp": "log π forget (nats)",
-    "retain_logp": "log π retain (nats)",
-}
-"""What a task's curves show, where they hold it."""
-SWEPT = {"kl": "final KL from the initial policy (nats)", "rejected_prob": "final π(rejected), per token"}
+SWEPT = {"kl": "final KL (nats)", "rejected_prob": "final π(rejected), per token"}
 """What a sweep's figure shows."""
-
-
-@dataclass(frozen=True, eq=False)
-class TaskCurves:
-    """The curves of one task's rows; nothing is read before it is asked for."""
-
-    task: str
-    groups: Sequence[SeedGroup]
-    curves: Curves
-
-    @cached_property
-    def series(self) -> Mapping[SeedGroup, Mapping[str, Series]]:
-        """Every row's metrics over steps and seeds."""
-        return {g: series(g, self.curves) for g in self.groups}
-
-
-@dataclass(frozen=True, eq=False)
-class CurvesFigure:
-    """One panel per quantity, one line per row of the task's table, with 95 % bands over seeds."""
-
-    of: TaskCurves
-
-    @property
-    def caption(self) -> str:
-        """What it shows."""
-        return (
-            f"{clean(self.of.task)}: curves over optimizer steps; bands are 95 % intervals over seeds, where "
-            "they fit the panel"
-        )
-
-    @cached_property
-    def rows(self) -> list[SeedGroup]:
-        """The rows that have a curve."""
-        return [g for g in self.of.groups if self.of.series[g]]
-
-    @cached_property
-    def panels(self) -> list[str]:
-        """The metrics of which some row has more than one point; training accuracy only without held-out."""
-        shown = [m for m in PANELS if any(len(self.of.series[g].get(m, ())) > 1 for g in self.rows)]
-        if "heldout_reward_accuracy" in shown and "reward_accuracy" in shown:
-            shown.remove("reward_accuracy")
-        return shown
-
-    @property
-    def empty(self) -> bool:
-        """Whether there is nothing to draw."""
-        return not self.panels
-
-
-@dataclass(frozen=True, eq=False)
-class FrontierFigure:
-    """Reward against KL in the course of training, ends marked, under the exact frontier."""
-
-    of: TaskCurves
-
-    @property
-    def caption(self) -> str:
-        """What it shows."""
-        task = clean(self.of.task)
-        return f"{task}: reward against KL in the course of training, under the closed-form optimum"
-
-    @cached_property
-    def rows(self) -> list[SeedGroup]:
-        """The rows whose frontier is known."""
-        needed = ("kl", "gold_reward", "frontier_gap")
-        return [g for g in self.of.groups if g.counted and all(self.of.series[g].get(m) for m in needed)]
-
-    @cached_property
-    def exact(self) -> list[tuple[float, float]]:
-        """(KL, reward) of the frontier, by KL.
-
-        A policy's reward plus its gap is the frontier at its own KL, whoever it is: max E_ρ r over
-        KL(ρ‖π_ref) ≤ kl, reached by π ∝ π_ref·exp(r/b). Seeds may weight prompts differently: this is the
-        frontier of the first.
-        """
-        seed = min((r.seed for g in self.rows for r in g.counted), default=None)
-        runs = [r for g in self.rows for r in g.counted if r.seed == seed]
-        needed = ("kl", "gold_reward", "frontier_gap")
-        return sorted(
-            (p["kl"], p["gold_reward"] + p["frontier_gap"])
-            for r in runs
-            for p in self.of.curves(r.key)
-            if all(p.get(m) is not None and math.isfinite(p[m]) for m in needed)
-        )
-
-    @property
-    def empty(self) -> bool:
-        """Whether there is nothing to draw."""
-        return not self.exact or self.exact[-1][0] <= 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,7 +31,7 @@ class SweepFigure:
     def caption(self) -> str:
         """What it shows."""
         groups = (g for sweep in self.sweeps.values() for g, _ in sweep.members)
-        note = "; dash-dotted: KL of the exact optimum" if any(map(optimum_kl, groups)) else ""
+        note = "; dotted: KL of the exact optimum" if any(map(optimum_kl, groups)) else ""
         return f"{clean(self.task)}: where training ends along the sweep of each regulariser{note}"
 
     @cached_property
@@ -141,28 +41,52 @@ class SweepFigure:
         return [m for m in SWEPT if any((e := g.estimate(m)) and e.mean > 0 for g in groups)]
 
     @property
+    def algorithms(self) -> list[str]:
+        """The algorithms that speak in it."""
+        return [sweep.members[0][0].algorithm for sweep in self.sweeps.values()][:SPEAKING]
+
+    @property
     def empty(self) -> bool:
         """Whether there is nothing to draw."""
         return not self.panels
 
+    @property
+    def data(self) -> str:
+        """Its numbers as CSV."""
+        return csv_of(
+            of_estimates(
+                SWEPT[m],
+                ("sweep", "regulariser"),
+                [((name, v), g.estimate(m)) for name, s in self.sweeps.items() for g, v in s.members],
+            )
+            for m in self.panels
+        )
+
 
 @dataclass(frozen=True, eq=False)
 class ThroughputFigure:
-    """Bars of pairs per second of one task: rows with a clock of their own, or those that shared one."""
+    """Bars of pairs per second of one task: rows with a clock of their own, of which there are several."""
 
     task: str
     groups: Sequence[SeedGroup]
-    shared: bool
     empty = False
+
+    @property
+    def algorithms(self) -> list[str]:
+        """The algorithms that speak in it."""
+        return [g.algorithm for g in self.groups[:SPEAKING]]
 
     @property
     def caption(self) -> str:
         """What it shows."""
-        if not self.shared:
-            return f"{clean(self.task)}: speed of training, evaluation excluded"
-        return (
-            f"{clean(self.task)}: runs trained as one computation and share its clock, so that bars do not "
-            "compare algorithms"
+        return f"{clean(self.task)}: speed of training, evaluation excluded"
+
+    @property
+    def data(self) -> str:
+        """Its numbers as CSV."""
+        return csv_of(
+            of_estimates(m, ("row",), [((g.label,), g.estimate(m)) for g in self.groups])
+            for m in ("pairs_per_s", "overhead")
         )
 
 
@@ -171,32 +95,58 @@ class ExperimentFigure:
     """A figure of one of the article's experiments."""
 
     title: str
-    stem: str
-    data: Data
-    draw: Draw
-    empty = False
+    plot: Plot
+    rows: Data
 
     @property
     def caption(self) -> str:
         """What it shows."""
-        return f"{self.title}: {self.stem}"
+        return f"{self.title}: {self.plot.caption(self.rows)}"
+
+    @property
+    def algorithms(self) -> list[str]:
+        """The algorithms that speak in it."""
+        return list(self.plot.speaking(self.rows))
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is nothing to draw."""
+        return not self.rows[self.plot.data[0]]
+
+    @property
+    def data(self) -> str:
+        """Its numbers as CSV, those of the files beside the figure."""
+        return csv_of(of_rows(name, self.rows[name]) for name in self.plot.data)
 
 
-Figure = CurvesFigure | FrontierFigure | SweepFigure | ThroughputFigure | ExperimentFigure
+Figure = CurvesFigure | LossFigure | FrontierFigure | SweepFigure | ThroughputFigure | ExperimentFigure
 
 
-def task_figures(task: str, groups: Sequence[SeedGroup], curves: Curves) -> list[Figure]:
-    """The frontier of a task, and its curves."""
-    of = TaskCurves(task, groups, curves)
-    return [FrontierFigure(of), CurvesFigure(of)]
+def task_figures(
+    task: str, groups: Sequence[SeedGroup], curves: Curves, speaking: Sequence[str] | None = None
+) -> list[Figure]:
+    """The frontier of a task, its curves and its losses.
+
+    Args:
+        speaking: labels of rows or names of algorithms, the most telling first, of which the first eight rows
+            have colours and labels; by default the first rows that there are.
+    """
+    of = TaskCurves(task, groups, curves, speaking)
+    return [FrontierFigure(of), CurvesFigure(of), LossFigure(of)]
 
 
-def sweep_figures(groups: Sequence[SeedGroup]) -> list[Figure]:
-    """A figure per task whose regularisers were swept."""
+def sweep_figures(groups: Sequence[SeedGroup], speaking: Sequence[str] | None = None) -> list[Figure]:
+    """A figure per task whose regularisers were swept.
+
+    Args:
+        speaking: names of algorithms whose sweeps come first, of which eight speak.
+    """
     tasks: dict[str, dict[str, Sweep]] = {}
-    for sweep in sweeps_of(groups):
+    order = list(speaking or ())
+    # a stable order: sweeps that nobody asked for stay as they are
+    for sweep in sorted(sweeps_of(groups), key=lambda s: _place(order, s.members[0][0].algorithm)):
         first = sweep.members[0][0]
-        name = f"{first.records[0].algorithm.name} ({sweep.regulariser})"
+        name = f"{first.algorithm} ({sweep.regulariser})"
         of_task = tasks.setdefault(first.task, {})
         while name in of_task:  # the same field swept beside another one
             name += "′"
@@ -204,14 +154,21 @@ def sweep_figures(groups: Sequence[SeedGroup]) -> list[Figure]:
     return [SweepFigure(task, sweeps) for task, sweeps in tasks.items()]
 
 
+def _place(order: Sequence[str], name: str) -> int:
+    """Where a name stands; those that are not there stand behind all others."""
+    return order.index(name) if name in order else len(order)
+
+
 def throughput_figures(groups: Sequence[SeedGroup]) -> list[Figure]:
-    """Per task: first the rows with a clock of their own, then those that shared one."""
+    """Per task the rows with a clock of their own, where there are several to compare.
+
+    Rows that trained as one computation have one speed, which says nothing about any of them.
+    """
     out: list[Figure] = []
-    for shared in (False, True):
-        for task in dict.fromkeys(g.task for g in groups):
-            timed = [g for g in groups if g.task == task and g.estimate("pairs_per_s")]
-            if part := [g for g in timed if shares_a_clock([g]) == shared]:
-                out.append(ThroughputFigure(task, part, shared))
+    for task in dict.fromkeys(g.task for g in groups):
+        timed = [g for g in groups if g.task == task and g.estimate("pairs_per_s") and not g.shares_a_clock]
+        if len(timed) > 1:
+            out.append(ThroughputFigure(task, timed))
     return out
 
 

@@ -169,6 +169,11 @@ class Record:
         return None if declared is None or value is None else (declared[0], float(value))
 
     @property
+    def closed_form(self) -> bool:
+        """Whether its policy was set in closed form, so that no step has changed it."""
+        return _part(self.raw, "notes").get("solved") is True
+
+    @property
     def as_expected(self) -> bool:
         """Whether it went as it should: it is ok, or diverged where the task expects that."""
         return self.status == "ok" or (self.status == "diverged" and self.task.expected_divergence)

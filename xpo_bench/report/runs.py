@@ -31,6 +31,11 @@ class SeedGroup:
     task: str
     records: tuple[Record, ...]
 
+    @property
+    def algorithm(self) -> str:
+        """The name of its algorithm."""
+        return self.records[0].algorithm.name
+
     @cached_property
     def counted(self) -> tuple[Record, ...]:
         """Records whose metrics count."""

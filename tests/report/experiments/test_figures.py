@@ -7,6 +7,7 @@ import io
 import re
 from pathlib import Path
 
+import matplotlib
 import pytest
 from narrow import present
 from rich.console import Console
@@ -19,6 +20,8 @@ from xpo_bench.report.experiments import EXPERIMENTS, of_experiments
 from xpo_bench.report.experiments.base import columns
 from xpo_bench.report.experiments.files import write_figures
 from xpo_bench.report.records import records_of
+from xpo_bench.report.render.drawing import whole
+from xpo_bench.report.render.style import SPEAKING, STYLE, LineStyles
 from xpo_bench.report.render.terminal import print_report
 
 
@@ -62,12 +65,16 @@ def test_equal_data_give_equal_bytes_in_any_order_and_no_date(article: Result, t
 def test_axes_have_labels_and_lines_a_legend(article: Result) -> None:
     for name, cells in of_experiments(records_of(article.cells)).items():
         data = EXPERIMENTS[name].data(cells, curve_reader(article.out))
-        for stem, draw in EXPERIMENTS[name].figures.items():
-            figure = draw(data)
-            assert figure is not None, stem
+        for stem, plot in EXPERIMENTS[name].figures.items():
+            styles = LineStyles.of([plot.speaking(data)], sorted({r.algorithm.name for r in cells}))
+            with matplotlib.rc_context(STYLE):
+                figure = whole(plot.draw(data, styles))
             assert all(axes.get_xlabel() for axes in figure.axes), stem
-            assert figure.axes[0].get_ylabel() or stem == "choosing_tau_control"
-            assert figure.legends or any(axes.get_legend() for axes in figure.axes), stem
+            # what the heights are stands above the axes or beside them
+            assert all(axes.get_title("left") or axes.get_ylabel() for axes in figure.axes), stem
+            assert figure.legends, stem
+            assert len(plot.speaking(data)) <= SPEAKING
+            assert "compare" not in plot.caption(data)
 
 
 @pytest.mark.parametrize("width", [80, 160])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +115,51 @@ def test_both_schemes_are_drawn(opened: tuple[str, Any]) -> None:
     assert page.evaluate(
         "document.documentElement.scrollWidth <= innerWidth"
     )  # tables scroll, the page does not
+
+
+SMALLEST = 9.3
+"""Pixels of a screen below which the text of a chart is not legible."""
+
+
+@pytest.mark.parametrize("width", [1400, 400])
+def test_charts_are_legible_on_a_desk_and_on_a_telephone(browser: Any, url: str, width: int) -> None:
+    """Within the page, no text too small, none cut, and no two of one picture on top of each other."""
+    page = browser.new_page(viewport={"width": width, "height": 900})
+    page.goto(url)
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    pictures = page.locator(".plot > svg")
+    assert pictures.count() > 8
+    for i in range(pictures.count()):
+        found = pictures.nth(i).evaluate(
+            """svg => {
+              const place = e => e.getBoundingClientRect();
+              const box = e => (({left, top, right, bottom}) => [left, top, right, bottom])(place(e));
+              const scale = place(svg).width / svg.viewBox.baseVal.width;
+              const texts = [...svg.querySelectorAll("text")].map(
+                t => [t.textContent, scale * t.getAttribute("font-size"), box(t)]);
+              return [box(svg), texts];
+            }"""
+        )
+        (left, top, right, bottom), texts = found
+        assert 0 <= left < right <= width
+        assert texts
+        for text, size, (x0, y0, x1, y1) in texts:
+            assert size >= SMALLEST, text
+            assert left - 1 <= x0 < x1 <= right + 1, text
+            assert top - 2 <= y0 < y1 <= bottom + 2, text
+        # the boxes of a font are taller than its letters
+        boxes = [(t, x0, y0 + 0.2 * (y1 - y0), x1, y1 - 0.2 * (y1 - y0)) for t, _, (x0, y0, x1, y1) in texts]
+        for a, b in combinations(boxes, 2):
+            assert a[3] <= b[1] or b[3] <= a[1] or a[4] <= b[2] or b[4] <= a[2], (a[0], b[0])
+    page.close()
+
+
+def test_the_numbers_of_a_chart_open(opened: tuple[str, Any]) -> None:
+    _, page = opened
+    figure = page.locator("figure").first
+    assert not figure.locator("pre").is_visible()
+    figure.locator("summary").click()
+    assert figure.locator("pre").inner_text().startswith("# ")
 
 
 def test_it_prints(browser: Any, url: str) -> None:

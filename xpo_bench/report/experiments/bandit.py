@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from xpo_bench.report.curves import Curves
-from xpo_bench.report.experiments.base import Data, Experiment, Row, column
+from xpo_bench.report.experiments.base import Data, Experiment, Plot, Row, algorithms_of, column
 from xpo_bench.report.format import listed, mean_pm, number
 from xpo_bench.report.records import Record
-from xpo_bench.report.render.style import COLOURS, LINES, MARKERS, canvas
+from xpo_bench.report.render.drawing import Drawing, Entry, Panel
+from xpo_bench.report.render.labels import Label
+from xpo_bench.report.render.style import LineStyles
+from xpo_bench.report.render.svg import SERIES
 from xpo_bench.statistics import Estimate, estimate
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 PREFERRED: Mapping[str, Mapping[str, float]] = {
     "deterministic": {"a": 2 / 3, "b": 0.0, "c": -2 / 3},
@@ -101,41 +105,68 @@ def findings(data: Data) -> list[str]:
     return out
 
 
-def draw(data: Data) -> Figure | None:
+def draw(data: Data, styles: LineStyles) -> Drawing:
     """Final π(action) against τ or β on the three worlds, beside IPO's closed form."""
-    if not data["bandit"]:
-        return None
-    figure, panels = canvas(1, 3, 10.5, 3.6)
-    for axes, world in zip(panels, PREFERRED, strict=True):
-        _draw_world(axes, world, [r for r in data["bandit"] if r["world"] == world])
-    panels[0].set_ylabel("final probability, mean over seeds ± 95 %")
-    panels[-1].legend(title="lines: IPO's closed form", ncols=2, loc="upper left")
-    return figure
+    names = [name for name in ("dpo", "ipo") if any(r["algorithm"].startswith(name) for r in data["bandit"])]
+    legend = [
+        Entry(name, f"{name}, mean over seeds ± 95 %", replace(styles.algorithm(name), width=0))
+        for name in names
+    ]
+    actions = list(next(iter(PREFERRED.values())))
+    for i, action in enumerate(actions):
+        legend.append(Entry(f"exact-{action}", f"IPO's closed form, π({action})", styles.algorithm("ipo", i)))
+    panels = [
+        Panel(
+            partial(
+                _world,
+                world=w,
+                rows=[r for r in data["bandit"] if r["world"] == w],
+                names=names,
+                styles=styles,
+            )
+        )
+        for w in PREFERRED
+    ]
+    return Drawing(
+        panels, [replace(e, style=replace(e.style, marker="")) if "closed" in e.label else e for e in legend]
+    )
 
 
-def _draw_world(axes: Axes, world: str, rows: Sequence[Row]) -> None:
+def _world(
+    ax: Axes, world: str, rows: Sequence[Row], names: Sequence[str], styles: LineStyles
+) -> list[Label]:
     # 81 points, evenly spread on the logarithmic axis
     taus = [0.08 * (1.2 / 0.08) ** (i / 80) for i in range(81)]
+    labels = []
     for i, action in enumerate(PREFERRED[world]):
-        colour = COLOURS[i]
-        axes.plot(taus, [ipo_optimum(world, t)[action] for t in taus], color=colour, lw=1.2, ls=LINES[i])
-        for ipo in (True, False):
-            here = [r for r in rows if r["action"] == action and r["algorithm"].startswith("ipo") == ipo]
-            axes.errorbar(
+        exact = [ipo_optimum(world, t)[action] for t in taus]
+        ax.plot(taus, exact, gid=f"{SERIES}exact-{action}", **styles.algorithm("ipo", i).line)
+        for name in names:
+            here = [r for r in rows if r["action"] == action and r["algorithm"].startswith(name)]
+            bars = ax.errorbar(
                 # side by side, so that what coincides can still be told apart
-                [r["value"] * (1 + 0.04 * (i - 1)) for r in here],
+                [r["value"] * (1 + 0.05 * (i - 1)) for r in here],
                 column(here, "probability"),
                 yerr=[r["half interval"] or 0.0 for r in here],
-                fmt=MARKERS[i],
-                ms=5,
-                color=colour,
-                mfc=colour if ipo else "white",
                 capsize=2,
-                label=f"{'IPO' if ipo else 'DPO'}: π({action})",
+                elinewidth=0.8,
+                **(styles.algorithm(name).mark | {"ls": ""}),
             )
-    axes.set(title=TITLES[world], xlabel="τ of IPO, β of DPO (1/nats)", xscale="log", ylim=(-0.04, 1.04))
-    axes.set_xticks([0.1, 0.5, 1.0], ["0.1", "0.5", "1"])
-    axes.minorticks_off()
+            for artist in bars.get_children():
+                artist.set_gid(SERIES + name)
+            if here:
+                labels.append(Label(name, f"{name} π({action})", taus[-1], here[-1]["probability"]))
+    ax.set(title=TITLES[world], xlabel="τ of IPO, β of DPO (1/nats)", xscale="log", ylim=(-0.04, 1.04))
+    ax.set_xlim(taus[0], taus[-1])
+    ax.set_ylabel("final probability")
+    ax.set_xticks([0.1, 0.2, 0.5, 1.0], ["0.1", "0.2", "0.5", "1"])
+    ax.minorticks_off()
+    return labels
+
+
+def caption(data: Data) -> str:
+    """What the figure compares."""
+    return "final probabilities of the three actions under DPO and IPO; lines: IPO's closed form"
 
 
 EXPERIMENT = Experiment(
@@ -145,5 +176,5 @@ EXPERIMENT = Experiment(
     measure,
     {"final policy, mean over seeds": table},
     findings,
-    {"bandit": draw},
+    {"bandit": Plot(draw, caption, ("bandit",), algorithms_of("bandit"))},
 )

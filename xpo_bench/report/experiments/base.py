@@ -19,13 +19,28 @@ from xpo_bench.report.runs import group
 from xpo_bench.report.table import Column, Table
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from xpo_bench.report.render.drawing import Drawing
+    from xpo_bench.report.render.style import LineStyles
 
 Row = dict[str, Any]
 Data = dict[str, list[Row]]
 """Name of the rows, which is that of their CSV -> rows."""
-Draw = Callable[[Data], "Figure | None"]
 HEADER_WIDTH = 12
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A figure of an experiment.
+
+    Args:
+        caption: what it compares, of these rows. data: names of the rows that it shows; without the first of
+            them there is no figure. speaking: the algorithms that speak in it.
+    """
+
+    draw: Callable[[Data, LineStyles], Drawing]
+    caption: Callable[[Data], str]
+    data: Sequence[str]
+    speaking: Callable[[Data], Sequence[str]]
 
 
 @dataclass(frozen=True)
@@ -35,7 +50,7 @@ class Experiment:
     Args:
         tasks: whose cells belong to it. measure: cells and curves -> named rows, for tables, CSV and figures.
         tables: heading -> rows of what is printed. findings: the rows in sentences.
-        figures: file name -> what draws it.
+        figures: file name -> the figure.
     """
 
     name: str
@@ -44,7 +59,7 @@ class Experiment:
     measure: Callable[[Sequence[Record], Curves], Data]
     tables: Mapping[str, Callable[[Data], list[Row]]]
     findings: Callable[[Data], list[str]]
-    figures: Mapping[str, Draw]
+    figures: Mapping[str, Plot]
 
     def data(self, cells: Sequence[Record], curves: Curves) -> Data:
         """Its rows, in the order of tasks, algorithms and settings whatever that of the cells."""
@@ -88,6 +103,11 @@ def gathered(rows: Sequence[Row], *names: str) -> dict[tuple[Any, ...], list[Row
 def column(rows: Sequence[Row], name: str) -> list[Any]:
     """The values of one column."""
     return [row[name] for row in rows]
+
+
+def algorithms_of(name: str) -> Callable[[Data], list[str]]:
+    """The algorithms of some rows, in order of appearance, without what a label adds to their names."""
+    return lambda data: list(dict.fromkeys(r["algorithm"].split()[0] for r in data[name]))
 
 
 def named(name: str, value: float) -> str:

@@ -4,23 +4,51 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from xpo_bench.report.curves import Curves
-from xpo_bench.report.experiments.base import Data, Experiment, Row, column, named, rows_of
-from xpo_bench.report.format import listed
+from xpo_bench.report.experiments.base import (
+    Data,
+    Experiment,
+    Plot,
+    Row,
+    column,
+    gathered,
+    named,
+    rows_of,
+)
+from xpo_bench.report.format import counted, listed
+from xpo_bench.report.frontier import hull
 from xpo_bench.report.records import Record
-from xpo_bench.report.render.style import COLOURS, MARKERS, canvas, line_style
+from xpo_bench.report.render.drawing import ALONE, Drawing, Entry, Panel
+from xpo_bench.report.render.frontier import EXACT, plane
+from xpo_bench.report.render.labels import Label
+from xpo_bench.report.render.style import (
+    BACKGROUND,
+    FRONTIER,
+    GREY,
+    INK,
+    OTHERS,
+    PATTERNS,
+    SPEAKING,
+    LineStyle,
+    LineStyles,
+)
+from xpo_bench.report.render.svg import SERIES
 from xpo_bench.report.runs import group
 from xpo_bench.report.summary import Control, control
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 STAYS = 0.1
 """KL in nats below which a policy has hardly left the reference."""
 FRACTION = "fraction of frontier"
+PLANE = ("kl", "gold_reward", "frontier_gap")
+ARGUED = ("dpo", "ipo", "rlhf")
+"""The algorithms that the article compares."""
 
 
 def measure(cells: Sequence[Record], curves: Curves) -> Data:
@@ -34,8 +62,7 @@ def measure(cells: Sequence[Record], curves: Curves) -> Data:
         here = [p for p in points if (p["algorithm"], p["labels"]) == (name, labels)]
         if here and (name, labels) not in moved:
             moved[name, labels] = _moved(here, slope)
-    # a policy's reward plus its gap IS the frontier at its own KL
-    frontier = sorted({(p["kl"], p["gold_reward"] + p["frontier_gap"]) for p in points})
+    frontier = _frontier([r for r in cells if _point(r, curves)], curves)
     return {
         "choosing_tau": points,
         "choosing_tau_control": sorted(moved.values(), key=lambda r: (r["labels"], r["algorithm"])),
@@ -61,6 +88,15 @@ def _point(r: Record, curves: Curves) -> Row | None:
         FRACTION: _fraction(reward, gap, before),
         "converged": r.notes.kl_settled,
     }
+
+
+def _frontier(cells: Sequence[Record], curves: Curves) -> list[tuple[float, float]]:
+    """The exact frontier at every KL that a policy had, at the end of training and on its way."""
+    known = [
+        p for r in cells for p in (r.metrics, *curves(r.key)) if all(p.get(m) is not None for m in PLANE)
+    ]
+    # a policy's reward plus its gap IS the frontier at its own KL
+    return hull((p["kl"], p["gold_reward"] + p["frontier_gap"]) for p in known)
 
 
 def _moved(points: Sequence[Row], slope: Control) -> Row:
@@ -127,80 +163,108 @@ def _findings(data: Data, labels: str) -> list[str]:
     return out
 
 
-def draw_frontier(data: Data) -> Figure | None:
-    """Reward against KL along every algorithm's sweep, with the exact frontier."""
+def draw_frontier(data: Data, styles: LineStyles) -> Drawing:
+    """Reward against KL along every sweep, under the exact frontier; a panel per kind of labels."""
     rows, exact = data["choosing_tau"], data["choosing_tau_frontier"]
-    if not rows:
-        return None
-    labels = list(dict.fromkeys(column(rows, "labels")))
-    figure, panels = canvas(1, len(labels), 5.2 * len(labels), 4.6)
-    names = sorted({r["algorithm"] for r in rows})
-    x, y = column(exact, "kl"), column(exact, "gold_reward")
-    for axes, kind in zip(panels, labels, strict=True):
-        axes.plot(x, y, color="#000000", lw=2.2, label="exact frontier", zorder=1)
-        for i, name in enumerate(names):
-            own = [r for r in rows if (r["algorithm"], r["labels"]) == (name, kind)]
-            _draw_sweep(axes, i, name, sorted(own, key=lambda r: float(r["value"])))
-        axes.set(
-            title=f"{kind} labels",
-            xlabel="KL(π‖π_ref), regulariser swept (nats)",
-            xscale="log",
-            xlim=(1e-3, None),
-        )
-    panels[0].set_ylabel("E[reward]")
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right upper")
-    return figure
-
-
-def _draw_sweep(axes: Axes, i: int, name: str, run: Sequence[Row]) -> None:
-    x, y, style = column(run, "kl"), column(run, "gold_reward"), line_style(i)
-    # lines join a sweep only for the eye: a chord of the frontier lies above it on this scale
-    axes.plot(x, y, color=style["color"], ls=style["ls"], lw=0.8, alpha=0.35)
-    axes.plot(x, y, **(style | {"ls": ""}), ms=5, label=name)
-
-
-def draw_control(data: Data) -> Figure | None:
-    """How far every algorithm's regulariser moves KL: −d ln KL / d ln regulariser."""
-    rows = data["choosing_tau_control"]
-    if not rows:
-        return None
-    names = sorted({r["algorithm"] for r in rows}, reverse=True)
-    figure, (axes,) = canvas(1, 1, 7, 5)
-    for i, kind in enumerate(dict.fromkeys(column(rows, "labels"))):
-        here = [r for r in rows if r["labels"] == kind]
-        _draw_slopes(axes, i, here, [names.index(r["algorithm"]) + 0.16 * (1 - 2 * i) for r in here])
-    axes.axvline(0, color="#000000", lw=0.8)
-    axes.set_yticks(range(len(names)), names)
-    axes.set(
-        title="How far the regulariser moves KL (95 % interval of the slope)",
-        xlabel="control: −d ln KL / d ln regulariser",
-    )
-    axes.legend(loc="upper right")
-    return figure
-
-
-def _draw_slopes(axes: Axes, i: int, rows: Sequence[Row], heights: Sequence[float]) -> None:
-    known = [(r, y) for r, y in zip(rows, heights, strict=True) if r["control"] is not None]
-    spread = [
-        [abs(r["control"] - (r["control"] if r[end] is None else r[end])) for r, _ in known]
-        for end in ("ci low", "ci high")
-    ]
-    axes.errorbar(
-        [r["control"] for r, _ in known],
-        [y for _, y in known],
-        xerr=spread,
-        fmt=MARKERS[i],
-        color=COLOURS[i],
-        ms=5,
-        capsize=2,
-        label=f"{rows[0]['labels']} labels",
-    )
-    for r, y in zip(rows, heights, strict=True):
-        if r["control"] is None:
-            text, place = f"not converged ({r['converged runs']} runs converged)", (4, -2)
-            axes.annotate(
-                text, (0, y), xytext=place, textcoords="offset points", color=COLOURS[i], fontsize=7
+    names = loudest(data)
+    line = list(zip(column(exact, "kl"), column(exact, "gold_reward"), strict=True))
+    panels = []
+    for kind in dict.fromkeys(column(rows, "labels")):
+        sweeps = gathered([r for r in rows if r["labels"] == kind], "algorithm")
+        paths = [
+            (
+                str(names.index(name)) if name in names else OTHERS,
+                name,
+                styles.algorithm(name) if name in names else BACKGROUND,
+                _sweep(run),
             )
+            for (name,), run in sorted(sweeps.items(), key=lambda sweep: sweep[0][0] in names)
+        ]
+        panels.append(
+            Panel(partial(plane, exact=line, paths=paths, title=f"{kind} labels", marks=True), *ALONE)
+        )
+    legend = [Entry(EXACT, "exact frontier", FRONTIER)]
+    legend += [Entry(str(i), name, styles.algorithm(name)) for i, name in enumerate(names)]
+    if more := len({r["algorithm"] for r in rows} - set(names)):
+        legend.append(Entry(OTHERS, counted(more, "other algorithm"), BACKGROUND))
+    return Drawing(panels, legend)
+
+
+def loudest(data: Data) -> list[str]:
+    """At most eight algorithms: those that the article compares, then those with the highest reward under any
+    kind of labels, each compared with the others of its kind.
+    """
+    rows = data["choosing_tau"]
+    rank: dict[str, int] = {}
+    for (_,), some in gathered(rows, "labels").items():
+        best = {n: max(column(run, "gold_reward")) for (n,), run in gathered(some, "algorithm").items()}
+        for place, name in enumerate(sorted(best, key=lambda n: -best[n])):
+            rank[name] = min(place, rank.get(name, place))
+    return sorted(rank, key=lambda name: (name not in ARGUED, rank[name], name))[:SPEAKING]
+
+
+def _sweep(run: Sequence[Row]) -> list[tuple[float, float]]:
+    """(KL, reward) by the regulariser's value, means over seeds, towards larger KL."""
+    means = [
+        (statistics.fmean(column(same, "kl")), statistics.fmean(column(same, "gold_reward")))
+        for _, same in sorted(gathered(run, "value").items())
+    ]
+    return means if means[-1][0] >= means[0][0] else means[::-1]
+
+
+def frontier_caption(data: Data) -> str:
+    """What the figure compares."""
+    return (
+        "reward against KL along the sweep of every regulariser, a mark per value; thick: the exact frontier"
+    )
+
+
+def draw_control(data: Data, styles: LineStyles) -> Drawing:
+    """How far every algorithm's regulariser moves KL: −d ln KL / d ln regulariser."""
+    kinds = list(dict.fromkeys(column(data["choosing_tau_control"], "labels")))
+    legend = [
+        Entry(f"kind{i}", f"{kind} labels", _of_kind(LineStyle(INK, "o", width=0.8), i))
+        for i, kind in enumerate(kinds)
+    ]
+    names = {r["algorithm"] for r in data["choosing_tau_control"]}
+    panel = Panel(partial(_control, data=data, styles=styles), ALONE[0], 1.1 + 0.3 * len(names))
+    return Drawing([panel], legend, columns=1)
+
+
+def _of_kind(style: LineStyle, i: int) -> LineStyle:
+    """Solid for the first kind of labels, dotted for the second: the colour is the algorithm's."""
+    return replace(style, pattern=PATTERNS[2 * i % len(PATTERNS)], width=1.2)
+
+
+def _control(ax: Axes, data: Data, styles: LineStyles) -> list[Label]:
+    rows = data["choosing_tau_control"]
+    names = sorted({r["algorithm"] for r in rows}, reverse=True)
+    kinds = list(dict.fromkeys(column(rows, "labels")))
+    loud = loudest(data)
+    for r in rows:
+        i, name = kinds.index(r["labels"]), r["algorithm"]
+        y = names.index(name) + 0.18 * (1 - 2 * i)
+        style = _of_kind(styles.algorithm(name) if name in loud else LineStyle(GREY, "o"), i)
+        if r["control"] is None:
+            text = f"{r['converged runs']} runs converged: unknown"
+            ax.annotate(text, (0, y), (4, 0), textcoords="offset points", color=INK, fontsize=8, va="center")
+            continue
+        low, high = (r["control"] if r[end] is None else r[end] for end in ("ci low", "ci high"))
+        ax.plot([low, high], [y, y], gid=f"{SERIES}kind{i}", **style.line)
+        ax.plot(r["control"], y, gid=f"{SERIES}kind{i}", **style.mark)
+    ends = [r[end] for r in rows for end in ("control", "ci low", "ci high") if r[end] is not None]
+    # where nothing is known there is room for the words
+    ax.set_xlim(min([-0.1, *ends]) - 0.05, max([1.5, *ends]) + 0.05)
+    ax.axvline(0, color=INK, lw=0.8)
+    ax.set_yticks(range(len(names)), names)
+    ax.set_ylim(-0.6, len(names) - 0.4)
+    ax.set(title="control: −d ln KL / d ln regulariser", xlabel="95 % interval of the slope")
+    return []
+
+
+def control_caption(data: Data) -> str:
+    """What the figure compares."""
+    return "how far each regulariser moves KL; at 0 it does nothing, 2 is the slope of small deviations"
 
 
 EXPERIMENT = Experiment(
@@ -214,5 +278,10 @@ EXPERIMENT = Experiment(
         )
     },
     findings,
-    {"choosing_tau": draw_frontier, "choosing_tau_control": draw_control},
+    {
+        "choosing_tau": Plot(
+            draw_frontier, frontier_caption, ("choosing_tau", "choosing_tau_frontier"), loudest
+        ),
+        "choosing_tau_control": Plot(draw_control, control_caption, ("choosing_tau_control",), loudest),
+    },
 )

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from xpo_bench.report.curves import Curves
 from xpo_bench.report.experiments.base import (
     Data,
     Experiment,
+    Plot,
     Row,
+    algorithms_of,
     column,
     gathered,
     margins,
@@ -18,16 +21,21 @@ from xpo_bench.report.experiments.base import (
 )
 from xpo_bench.report.format import listed, number
 from xpo_bench.report.records import Record
-from xpo_bench.report.render.style import COLOURS, Style, canvas
+from xpo_bench.report.render.axes import decades
+from xpo_bench.report.render.drawing import Drawing, Entry, Panel
+from xpo_bench.report.render.labels import Label
+from xpo_bench.report.render.style import LEVEL, LineStyle, LineStyles
+from xpo_bench.report.render.svg import SERIES
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from matplotlib.axes import Axes
 
 STILL = 0.1
 """A policy has converged when its margin per token moved by less than this fraction of itself over the last
 fifth, counted over all five.
 """
 CONVERGED, MOVING = "converged", "still moving"
+GREEK = {"beta": "β", "tau": "τ"}
 
 
 def measure(cells: Sequence[Record], curves: Curves) -> Data:
@@ -45,6 +53,7 @@ def measure(cells: Sequence[Record], curves: Curves) -> Data:
                 "algorithm": r.algorithm.name,
                 "hyperparameter": name,
                 "value": value,
+                "lr": r.lr,
                 "step": p["step"],
                 "rejected_prob": p["rejected_prob"],
                 "margin": m,
@@ -84,29 +93,51 @@ def findings(data: Data) -> list[str]:
     return out
 
 
-def draw(data: Data) -> Figure | None:
-    """π(rejected) and the margin under DPO and IPO at three strengths."""
-    if not data["dpo_vs_ipo"]:
-        return None
-    figure, (rejected, margin) = canvas(1, 2, 9, 3.4)
-    values = sorted({r["value"] for r in data["dpo_vs_ipo"]})
+def draw(data: Data, styles: LineStyles) -> Drawing:
+    """π(rejected) and the margin under DPO and IPO at three strengths, with IPO's targets."""
     runs = gathered(data["dpo_vs_ipo"], "algorithm", "hyperparameter", "value")
-    for (name, hyperparameter, value), run in runs.items():
-        greek = {"beta": "β", "tau": "τ"}.get(hyperparameter, hyperparameter)
-        style: Style = {
-            "color": COLOURS[values.index(value) % len(COLOURS)],
-            "ls": "-" if name == "dpo" else "--",
-        }
-        for axes, what in ((rejected, "rejected_prob"), (margin, "margin")):
-            axes.plot(column(run, "step"), column(run, what), label=f"{name} {greek} = {value:g}", **style)
-        if hyperparameter == "tau":
-            margin.axhline(1 / (2 * value), color=style["color"], lw=0.8, ls=":")
-    rejected.set(title="Rejected token", ylabel="π(rejected), geometric mean over tokens", yscale="log")
-    margin.set(title="Margin (dotted: IPO's target 1/(2τ))", ylabel="margin per token (nats)")
-    for axes in (rejected, margin):
-        axes.set_xlabel("SGD steps")
-    rejected.legend(ncols=2, loc="lower left")
-    return figure
+    values = {name: sorted({v for who, _, v in runs if who == name}) for name, _, _ in runs}
+    looks = [styles.algorithm(name, values[name].index(value)) for name, _, value in runs]
+    legend = [
+        Entry(str(i), f"{name} {GREEK.get(what, what)} = {value:g}, rate {run[0]['lr']:g}", look)
+        for i, (((name, what, value), run), look) in enumerate(zip(runs.items(), looks, strict=True))
+    ]
+    legend.append(Entry("target", "target of IPO, 1/(2τ)", LEVEL))
+    titles = {"rejected_prob": "π(rejected), per token", "margin": "margin per token (nats)"}
+    panels = [Panel(partial(_panel, runs=runs, what=w, looks=looks, title=t), 4.2) for w, t in titles.items()]
+    return Drawing(panels, legend)
+
+
+def _panel(
+    ax: Axes, runs: Mapping[tuple[Any, ...], Sequence[Row]], what: str, looks: Sequence[LineStyle], title: str
+) -> list[Label]:
+    labels = []
+    for i, (((name, hyperparameter, value), run), look) in enumerate(zip(runs.items(), looks, strict=True)):
+        steps, shown = column(run, "step"), column(run, what)
+        ax.plot(steps, shown, gid=f"{SERIES}{i}", **look.line)
+        ax.plot(steps[-1:], shown[-1:], gid=f"{SERIES}{i}", clip_on=False, zorder=3, **look.mark)
+        labels.append(
+            Label(
+                str(i), f"{name} {GREEK.get(hyperparameter, hyperparameter)}={value:g}", steps[-1], shown[-1]
+            )
+        )
+        if hyperparameter == "tau" and what == "margin":
+            ax.axhline(1 / (2 * value), gid=f"{SERIES}target", zorder=1, **LEVEL.line)
+    ax.set(title=title, xlabel="SGD steps", xlim=(0, max(labels, key=lambda label: label.x).x))
+    if what == "rejected_prob":
+        ax.set_yscale("log")
+        decades(ax.yaxis)
+    return labels
+
+
+def caption(data: Data) -> str:
+    """What the figure compares, and at which rates."""
+    rates = {
+        name: sorted({r["lr"] for r in rows if r["lr"] is not None})
+        for (name,), rows in gathered(data["dpo_vs_ipo"], "algorithm").items()
+    }
+    said = [f"{name} at {listed([f'{rate:g}' for rate in some])}" for name, some in rates.items() if some]
+    return f"who goes on falling, and where IPO's margin stops; learning rates of SGD: {listed(said)}"
 
 
 EXPERIMENT = Experiment(
@@ -116,5 +147,5 @@ EXPERIMENT = Experiment(
     measure,
     {"at the end": rows_of("dpo_vs_ipo_ends")},
     findings,
-    {"dpo_vs_ipo": draw},
+    {"dpo_vs_ipo": Plot(draw, caption, ("dpo_vs_ipo", "dpo_vs_ipo_ends"), algorithms_of("dpo_vs_ipo"))},
 )

@@ -14,7 +14,8 @@ from xpo_bench.report.curves import curve_reader
 from xpo_bench.report.experiments import EXPERIMENTS, of_experiments
 from xpo_bench.report.experiments.base import Row
 from xpo_bench.report.records import Raw, Record, records_of
-from xpo_bench.report.render.style import STYLE
+from xpo_bench.report.render.drawing import whole
+from xpo_bench.report.render.style import STYLE, LineStyles
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -29,15 +30,22 @@ def write_figures(root: Path, records: Sequence[Raw | Record]) -> list[Path]:
     import matplotlib
 
     folder, curves, out = root / "figures", curve_reader(root), []
-    for name, cells in of_experiments(records_of(records)).items():
-        data = EXPERIMENTS[name].data(cells, curves)
+    members = of_experiments(records_of(records))
+    measured = {name: EXPERIMENTS[name].data(cells, curves) for name, cells in members.items()}
+    charts = [
+        plot.speaking(data)
+        for name, data in measured.items()
+        for plot in EXPERIMENTS[name].figures.values()
+        if data[plot.data[0]]
+    ]
+    styles = LineStyles.of(charts, sorted({r.algorithm.name for cells in members.values() for r in cells}))
+    for name, data in measured.items():
         folder.mkdir(parents=True, exist_ok=True)
         out += [_write_csv(folder / f"{rows}.csv", data[rows]) for rows in data if data[rows]]
         with matplotlib.rc_context(STYLE):
-            for stem, draw in EXPERIMENTS[name].figures.items():
-                figure = draw(data)
-                if figure is not None:
-                    out += _save(figure, folder, stem)
+            for stem, plot in EXPERIMENTS[name].figures.items():
+                if data[plot.data[0]]:
+                    out += _save(whole(plot.draw(data, styles)), folder, stem)
     return out
 
 

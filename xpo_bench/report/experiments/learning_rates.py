@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from xpo_bench.report.curves import Curves, Points
 from xpo_bench.report.experiments.base import (
     Data,
     Experiment,
+    Plot,
     Row,
+    algorithms_of,
     column,
     gathered,
     margins,
@@ -18,17 +22,23 @@ from xpo_bench.report.experiments.base import (
 )
 from xpo_bench.report.format import listed, number
 from xpo_bench.report.records import Record
-from xpo_bench.report.render.style import canvas, line_style
+from xpo_bench.report.render.axes import decades, mark_edges
+from xpo_bench.report.render.drawing import Drawing, Entry, Panel
+from xpo_bench.report.render.labels import Label
+from xpo_bench.report.render.style import LineStyles
+from xpo_bench.report.render.svg import SERIES
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 DOWN = 0.01
 """Fraction of its first value below which a loss has come down again after a spike."""
 ROUNDING = 1e-6
 """Nats from the target below which the ratio of two distances is rounding."""
+FALLEN = 1e-8
+"""Fraction of the first loss below which its axis ends."""
 LAW = ("monotone", "oscillating", "divergent")
+KINDS = dict(zip(LAW, ("below η = ¼", "up to ½", "above"), strict=True))
 TABULAR, LANGUAGE = "tabular", "language model"
 
 
@@ -135,50 +145,82 @@ def findings(data: Data) -> list[str]:
     return out
 
 
-def draw(data: Data) -> Figure | None:
-    """Loss against steps at several rates on the language model; IPO's distance from its target on the
-    tabular policy.
+def draw(data: Data, styles: LineStyles) -> Drawing:
+    """Loss against steps at several rates, a panel per algorithm and optimizer of which there are several
+    rates; IPO's distance from its target on the tabular policy.
     """
     rows = sorted(data["learning_rates"], key=lambda r: (r["algorithm"], r["optimizer"], r["lr"], r["step"]))
-    if not rows:
-        return None
-    figure, (language, tabular) = canvas(1, 2, 10.5, 4)
-    _draw_language(language, [r for r in rows if r["policy"] == LANGUAGE and r["loss"] > 1e-8])
-    _draw_tabular(tabular, [r for r in rows if r["policy"] == TABULAR])
-    return figure
+    language = [r for r in rows if r["policy"] == LANGUAGE]
+    panels = [
+        Panel(partial(_losses, runs=runs, name=name, optimizer=optimizer, styles=styles))
+        for (name, optimizer), some in gathered(language, "algorithm", "optimizer").items()
+        if len(runs := gathered(some, "lr", "steps")) > 1
+    ]
+    if tabular := [r for r in rows if r["policy"] == TABULAR]:
+        panels.append(Panel(partial(_distances_left, rows=tabular, styles=styles)))
+    kinds = [
+        Entry(f"kind{i}", f"{kind} {what}", replace(styles.algorithm("ipo", i), marker=""))
+        for i, (kind, what) in enumerate(KINDS.items())
+    ]
+    return Drawing(panels, kinds if tabular else [])
 
 
-def _draw_language(axes: Axes, rows: Sequence[Row]) -> None:
-    for i, ((name, optimizer, rate), run) in enumerate(
-        gathered(rows, "algorithm", "optimizer", "lr").items()
-    ):
-        label = f"{name} {optimizer} {rate:g}"
-        axes.plot(column(run, "step"), column(run, "loss"), label=label, ms=3, **line_style(i))
-    axes.set(
-        title="Language model, one pair", xlabel="steps", ylabel="loss (IPO: nats², DPO: nats)", yscale="log"
+def _losses(
+    ax: Axes, runs: Mapping[tuple[Any, ...], Sequence[Row]], name: str, optimizer: str, styles: LineStyles
+) -> list[Label]:
+    every = [r for run in runs.values() for r in run]
+    top = max(column(every, "loss"))
+    # what is left of the first loss to eight digits is rounding
+    floor = max(
+        min(v for v in column(every, "loss") if v > 0), FALLEN * max(run[0]["loss"] for run in runs.values())
     )
-    axes.set_ylim(1e-8, 1e13)
-    axes.legend(title="algorithm, optimizer, rate", loc="upper right", ncols=2)
+    labels = []
+    for i, ((rate, _), run) in enumerate(runs.items()):
+        style = styles.algorithm(name, i)
+        positive = [r for r in run if r["loss"] > 0]
+        steps, losses = column(positive, "step"), column(positive, "loss")
+        ax.plot(steps, losses, **style.line)
+        shown = [(s, v) for s, v in zip(steps, losses, strict=True) if v >= floor]
+        ax.plot(*zip(shown[-1], strict=True), **style.mark)
+        labels.append(Label(str(i), f"{rate:g}", *shown[-1], beside=True))
+    unit = {"ipo": " (nats²)", "dpo": " (nats)"}.get(name, "")
+    ax.set(
+        xlabel="steps", yscale="log", ylim=(floor / 2, top * 3), title=f"loss of {name}{unit}, {optimizer}"
+    )
+    ax.set_xlim(0, max(column(every, "step")) * 1.04)
+    for i, run in enumerate(runs.values()):
+        mark_edges(ax, str(i), styles.algorithm(name), column(run, "step"), column(run, "loss"))
+    decades(ax.yaxis)
+    return labels
 
 
-def _draw_tabular(axes: Axes, rows: Sequence[Row]) -> None:
+def _distances_left(ax: Axes, rows: Sequence[Row], styles: LineStyles) -> list[Label]:
+    """A straight line per rate: the distance changes by the same factor, |1 − 4η|, in every step."""
     # the run that goes on until nothing is finite would flatten the others
     runs = gathered(rows, "lr", "steps")
-    shortest = min((steps for _, steps in runs), default=0)
-    for i, ((rate, _), run) in enumerate((key, run) for key, run in runs.items() if key[1] == shortest):
+    shortest = min(steps for _, steps in runs)
+    labels = []
+    for (rate, steps), run in runs.items():
+        if steps != shortest:
+            continue
         # |1 − 4η| < 1 below η = ½, and 1 − 4η > 0 below η = ¼
-        kind = LAW[0] if rate < 1 / 4 else LAW[1] if rate < 1 / 2 else LAW[2]
-        axes.plot(
-            column(run, "step"), column(run, "distance"), label=f"{rate:g} {kind}", ms=3, **line_style(i)
-        )
-    axes.set_yscale("symlog", linthresh=0.1)
-    axes.set(
-        title="IPO by gradient descent on a tabular policy",
-        xlabel="steps",
-        ylabel="1/(2τ) − margin (nats; linear within ±0.1)",
+        kind = 0 if rate < 1 / 4 else 1 if rate < 1 / 2 else 2
+        known = [r for r in run if abs(r["distance"]) > ROUNDING]
+        x, y = column(known, "step"), [abs(r["distance"]) for r in known]
+        ax.plot(x, y, gid=f"{SERIES}kind{kind}", **styles.algorithm("ipo", kind).line)
+        labels.append(Label(f"kind{kind}", f"{rate:g}", x[-1], y[-1], beside=x[-1] < shortest))
+    ax.set(yscale="log", xlabel="steps", title="|1/(2τ) − margin| (nats), tabular, by rate")
+    ax.set_xlim(0, shortest)
+    decades(ax.yaxis)
+    return labels
+
+
+def caption(data: Data) -> str:
+    """What the figure compares."""
+    return (
+        "loss by learning rate on a language model, and on a tabular policy the distance from IPO's target, "
+        "which changes by the factor |1 − 4η| in a step of rate η"
     )
-    axes.set_ylim(-3e7, 3e4)
-    axes.legend(title="rate η", loc="lower right", ncols=3)
 
 
 EXPERIMENT = Experiment(
@@ -191,5 +233,5 @@ EXPERIMENT = Experiment(
         "IPO on a tabular policy": rows_of("learning_rates_law"),
     },
     findings,
-    {"learning_rates": draw},
+    {"learning_rates": Plot(draw, caption, ("learning_rates",), algorithms_of("learning_rates"))},
 )

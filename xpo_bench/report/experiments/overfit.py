@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from xpo_bench.report.curves import Curves, Points
 from xpo_bench.report.experiments.base import (
     Data,
     Experiment,
+    Plot,
     Row,
     column,
     gathered,
@@ -21,10 +23,14 @@ from xpo_bench.report.experiments.base import (
 )
 from xpo_bench.report.format import number
 from xpo_bench.report.records import Record
-from xpo_bench.report.render.style import COLOURS, GREY, LINES, Style, canvas
+from xpo_bench.report.render.axes import decades
+from xpo_bench.report.render.drawing import Drawing, Entry, Panel
+from xpo_bench.report.render.labels import Label
+from xpo_bench.report.render.style import GUIDE, LEVEL, LineStyle, LineStyles
+from xpo_bench.report.render.svg import SERIES
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from matplotlib.axes import Axes
 
 EARLY, LATE = 0.1, 0.9
 """Where the late phase of an overfitting run begins and ends, as fractions of its steps."""
@@ -111,38 +117,60 @@ def findings(data: Data) -> list[str]:
     return out
 
 
-def draw(data: Data) -> Figure | None:
+def draw(data: Data, styles: LineStyles) -> Drawing:
     """Loss, π(rejected) and σ(β·margin) of DPO on one pair against steps."""
-    rows = [r for r in data["overfit"] if r["step"] > 0]
-    if not rows:
-        return None
-    figure, (loss, rejected, confidence) = canvas(1, 3, 10, 3.4)
-    for i, ((over, _), run) in enumerate(gathered(rows, "loss over", "seed").items()):
-        style: Style = {
-            "color": COLOURS[i % len(COLOURS)],
-            "ls": LINES[i % len(LINES)],
-            "label": f"loss over {over}s",
-        }
-        known = [r for r in run if r["loss"]]
-        loss.loglog(column(known, "step"), column(known, "loss"), **style)
-        rejected.loglog(column(run, "step"), column(run, "rejected_prob"), **style)
-        confidence.semilogx(column(run, "step"), column(run, "sigma"), **style)
+    overs = list(dict.fromkeys(column(data["overfit"], "loss over")))
+    looks = {over: styles.algorithm("dpo", i) for i, over in enumerate(overs)}
+    titles = {
+        "loss": "loss (nats)",
+        "rejected_prob": "π(rejected), per token",
+        "sigma": "σ(β·margin)",
+    }
+    legend = [Entry(str(i), f"dpo, loss over {over}s", looks[over]) for i, over in enumerate(overs)]
+    beta = next((1 / -late["-1/beta"] for late in data["overfit_late"]), None)
+    if beta:
+        legend.append(Entry("guide", f"slope −1/β = −{1 / beta:g}", GUIDE))
+    legend.append(Entry("certain", f"{CERTAIN:g}", LEVEL))
+    panels = [
+        Panel(partial(_panel, data=data, what=what, looks=looks, title=t)) for what, t in titles.items()
+    ]
+    return Drawing(panels, legend)
+
+
+def _panel(ax: Axes, data: Data, what: str, looks: Mapping[str, LineStyle], title: str) -> list[Label]:
+    labels = []
+    for i, (over, style) in enumerate(looks.items()):
+        runs = gathered([r for r in data["overfit"] if r["loss over"] == over and r["step"] > 0], "seed")
+        for run in runs.values():
+            known = [r for r in run if r[what]]
+            ax.plot(column(known, "step"), column(known, what), gid=f"{SERIES}{i}", **style.line)
+        if known:
+            labels.append(Label(str(i), f"{over}s", known[-1]["step"], known[-1][what]))
+    ax.set(xscale="log", xlabel="SGD steps", title=title)
+    if what == "sigma":
+        ax.axhline(CERTAIN, gid=f"{SERIES}certain", **LEVEL.line)
+    else:
+        ax.set_yscale("log")
+        decades(ax.yaxis)
+    if what == "rejected_prob":
+        _guide(ax, data)
+    decades(ax.xaxis)
+    return labels
+
+
+def _guide(ax: Axes, data: Data) -> None:
+    """The law π ∝ step^(−1/β), drawn well above the curve over tokens."""
     late = next((r for r in data["overfit_late"] if r["loss over"] == "token"), None)
     if late:
-        run = [r for r in rows if r["loss over"] == "token"]
-        end = max(run, key=lambda r: float(r["step"]))
+        end = max((r for r in data["overfit"] if r["loss over"] == "token"), key=lambda r: float(r["step"]))
         steps = [max(1, late["from step"]), end["step"]]
-        # π ∝ step^(−1/β), drawn well above the curve
         guide = [end["rejected_prob"] * 3e3 * (step / end["step"]) ** late["-1/beta"] for step in steps]
-        rejected.loglog(steps, guide, color=GREY, ls="-.", label=f"slope −1/β = −{1 / late['beta']:g}")
-    confidence.axhline(CERTAIN, color=GREY, lw=1, ls="-.", label=".99")
-    loss.set(title="Loss", ylabel="loss (nats)")
-    rejected.set(title="Rejected token", ylabel="π(rejected), geometric mean over tokens")
-    confidence.set(title="Confidence", ylabel="σ(β·margin)")
-    for axes in (loss, rejected, confidence):
-        axes.set_xlabel("SGD steps")
-        axes.legend()
-    return figure
+        ax.plot(steps, guide, gid=f"{SERIES}guide", **GUIDE.line)
+
+
+def caption(data: Data) -> str:
+    """What the figure compares."""
+    return "the loss over tokens and over sequences, on one pair that nothing contradicts"
 
 
 EXPERIMENT = Experiment(
@@ -152,5 +180,5 @@ EXPERIMENT = Experiment(
     measure,
     {"late phase": rows_of("overfit_late")},
     findings,
-    {"overfit": draw},
+    {"overfit": Plot(draw, caption, ("overfit",), lambda _: ["dpo"])},
 )

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from itertools import zip_longest
+from typing import TYPE_CHECKING, Any
 
 from xpo_bench.report.curves import Curves
 from xpo_bench.report.experiments.base import (
     Data,
     Experiment,
+    Plot,
     Row,
+    algorithms_of,
     column,
     gathered,
     named,
@@ -18,14 +23,22 @@ from xpo_bench.report.experiments.base import (
 )
 from xpo_bench.report.format import counted, listed, mean_pm, number
 from xpo_bench.report.records import Record
-from xpo_bench.report.render.style import COLOURS, LINES, MARKERS, Style, canvas, line_style
+from xpo_bench.report.render.axes import decades, decades_below, mark_edges, mark_points
+from xpo_bench.report.render.drawing import ALONE, Drawing, Entry, Panel
+from xpo_bench.report.render.labels import Label
+from xpo_bench.report.render.style import BACKGROUND, OTHERS, SPEAKING, LineStyles
+from xpo_bench.report.render.svg import SERIES
 from xpo_bench.statistics import Estimate, estimate
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from matplotlib.axes import Axes
 
 PAIR, VOTES = "one_pair", "votes"
 PROMPT, REJECTED = "x", "b"
+ARGUED = ("dpo", "ipo", "rlhf")
+"""The algorithms that the article compares."""
+PAIR_DECADES, VOTES_DECADES = 5, 3
+"""How far the axes reach below their highest value: what is lower is as good as 0, or rounding."""
 
 
 def reward_margin(weight_decay: float) -> float | None:
@@ -126,55 +139,111 @@ def findings(data: Data) -> list[str]:
     return out
 
 
-def draw(data: Data) -> Figure | None:
+def draw(data: Data, styles: LineStyles) -> Drawing:
     """π(rejected) on one certain pair against the weight decay of the reward."""
-    rows = data["robustness"]
-    if not rows:
-        return None
-    figure, (axes,) = canvas(1, 1, 6, 3.4)
-    decays = sorted({r["reward_weight_decay"] for r in rows if r["reward_weight_decay"] is not None})
-    for i, ((name,), run) in enumerate(gathered(rows, "algorithm").items()):
-        style: Style = {"color": COLOURS[i % len(COLOURS)], "ls": LINES[i % len(LINES)]}
-        run = sorted(run, key=lambda r: float(r["reward_weight_decay"] or 0))
-        probabilities, label = column(run, "rejected probability"), f"{name} ({run[0]['hyperparameter']})"
-        if run[0]["reward_weight_decay"] is None:
-            axes.axhline(probabilities[0], label=f"{label}, has no reward", **style)
-        else:
-            x = [decays.index(r["reward_weight_decay"]) for r in run]
-            axes.plot(x, probabilities, marker=MARKERS[i], label=label, **style)
-    axes.set_xticks(range(len(decays)), [f"{d:g}" for d in decays])
-    axes.set(
-        title="One certain pair",
-        xlabel="weight decay of the fitted reward",
-        ylabel="π(rejected) at the end",
-        yscale="log",
-    )
-    axes.legend()
-    return figure
+    runs = gathered(data["robustness"], "algorithm")
+    legend = [
+        Entry(
+            str(i),
+            f"{name} ({run[0]['hyperparameter']}){'' if _fits(run) else ', fits no reward'}",
+            styles.algorithm(name),
+        )
+        for i, ((name,), run) in enumerate(runs.items())
+    ]
+    return Drawing([Panel(partial(_pairs, runs=runs, styles=styles), *ALONE)], legend, columns=1)
 
 
-def draw_votes(data: Data) -> Figure | None:
+def _fits(run: Sequence[Row]) -> bool:
+    return run[0]["reward_weight_decay"] is not None
+
+
+def _pairs(ax: Axes, runs: Mapping[tuple[Any, ...], Sequence[Row]], styles: LineStyles) -> list[Label]:
+    decays = sorted({r["reward_weight_decay"] for run in runs.values() if _fits(run) for r in run})
+    lines = []
+    for i, ((name,), some) in enumerate(runs.items()):
+        run = sorted(some, key=lambda r: float(r["reward_weight_decay"] or 0))
+        y, style = column(run, "rejected probability"), styles.algorithm(name)
+        x = (
+            [decays.index(r["reward_weight_decay"]) for r in run]
+            if _fits(run)
+            else [0, max(1, len(decays) - 1)]
+        )
+        y = y if _fits(run) else y[:1] * 2  # a level line: no decay changes it
+        ax.plot(x, y, gid=f"{SERIES}{i}", **style.line)
+        lines.append((str(i), name, style if _fits(run) else replace(style, marker=""), x, y))
+    every = [v for *_, y in lines for v in y]
+    floor = decades_below(max(every), PAIR_DECADES, every)
+    ax.set_xticks(range(len(decays)), [f"{d:g}" for d in decays])
+    ax.set(xlabel="weight decay of the fitted reward", yscale="log", ylim=(floor / 2, 2 * max(every)))
+    ax.set(title="π(rejected) on one certain pair", xlim=(-0.15, max(1, len(decays) - 1)))
+    decades(ax.yaxis)
+    for series, _, style, x, y in lines:
+        mark_edges(ax, series, style, x, y)
+        mark_points(ax, series, style, x, y)
+    return [Label(series, name, x[-1], y[-1]) for series, name, _, x, y in lines]
+
+
+def pair_caption(data: Data) -> str:
+    """What the figure compares."""
+    lowest = min(column(data["robustness"], "rejected probability"))
+    cut = max(column(data["robustness"], "rejected probability")) * 10.0**-PAIR_DECADES
+    beyond = f"; the lowest, {number(lowest)}, is beyond the axis" if 0 < lowest < cut else ""
+    return f"what the weight decay of the reward leaves the rejected completion of one certain pair{beyond}"
+
+
+def draw_votes(data: Data, styles: LineStyles) -> Drawing:
     """frontier_gap of every algorithm against the number of votes per pair."""
-    rows = data["votes"]
-    if not rows:
-        return None
-    figure, (axes,) = canvas(1, 1, 8, 4.6)
-    for i, ((name,), run) in enumerate(gathered(rows, "algorithm").items()):
-        axes.plot(column(run, "votes"), column(run, "frontier_gap"), label=name, ms=4, lw=1, **line_style(i))
-    unanimous = {r["votes"]: r["unanimous"] for r in rows}
-    label = "fraction of unanimous\npairs"
-    axes.plot(list(unanimous), list(unanimous.values()), color="#000000", lw=2.2, label=label)
-    axes.set(
-        xlabel="votes per pair (true preference .8)",
-        ylabel="frontier_gap (reward)",
-        xscale="log",
-        yscale="log",
-    )
-    axes.set_xticks(list(unanimous), [str(n) for n in unanimous])
-    axes.minorticks_off()
-    axes.set_title("Finite data: reward left behind at the policy's own KL")
-    figure.legend(*axes.get_legend_handles_labels(), loc="outside right upper")
-    return figure
+    names = loudest(data["votes"])
+    legend = [Entry(str(i), name, styles.algorithm(name)) for i, name in enumerate(names)]
+    if more := len({r["algorithm"] for r in data["votes"]} - set(names)):
+        legend.append(Entry(OTHERS, counted(more, "other algorithm"), BACKGROUND))
+    return Drawing([Panel(partial(_gaps, data=data, names=names, styles=styles), *ALONE)], legend, columns=1)
+
+
+def loudest(rows: Sequence[Row]) -> list[str]:
+    """At most eight algorithms: those that the article compares, then those with the smallest gaps.
+
+    These are taken by turns at the fewest and at the most votes.
+    """
+    votes = column(rows, "votes")
+    ranked = [
+        [r["algorithm"] for r in sorted(rows, key=lambda r: float(r["frontier_gap"])) if r["votes"] == n]
+        for n in (min(votes), max(votes))
+    ]
+    known = [name for name in ARGUED if name in column(rows, "algorithm")]
+    by_turns = [name for pair in zip_longest(*ranked) for name in pair if name is not None]
+    return list(dict.fromkeys([*known, *by_turns]))[:SPEAKING]
+
+
+def _gaps(ax: Axes, data: Data, names: Sequence[str], styles: LineStyles) -> list[Label]:
+    from matplotlib.ticker import NullLocator
+
+    lines = []
+    runs = {name: run for (name,), run in gathered(data["votes"], "algorithm").items()}
+    for name in sorted(runs, key=lambda name: name in names):
+        series = str(names.index(name)) if name in names else OTHERS
+        style = styles.algorithm(name) if name in names else BACKGROUND
+        x, y = column(runs[name], "votes"), column(runs[name], "frontier_gap")
+        ax.plot(x, y, gid=SERIES + series, **style.line)
+        lines.append((series, name, style, x, y))
+    every = column(data["votes"], "frontier_gap")
+    top = max(every)
+    unanimous = {r["votes"]: r["unanimous"] for r in data["votes"]}
+    ax.set(yscale="log", ylim=(decades_below(top, VOTES_DECADES, every) / 1.3, top * 1.3))
+    ax.set(xscale="log", xlim=(min(unanimous) * 0.93, max(unanimous)))
+    ax.set_xticks(list(unanimous), [f"{n}\n{100 * part:.0f} %" for n, part in unanimous.items()])
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.set(xlabel="votes per pair (true preference .8); fraction unanimous", title="frontier_gap (reward)")
+    decades(ax.yaxis)
+    for series, _, style, x, y in lines:
+        mark_edges(ax, series, style, x, y)
+        mark_points(ax, series, style, x, y)
+    return [Label(series, name, x[-1], y[-1]) for series, name, _, x, y in lines if series != OTHERS]
+
+
+def votes_caption(data: Data) -> str:
+    """What the figure compares."""
+    return "finite data: the reward left behind at the policy's own KL, by the votes that each pair has"
 
 
 EXPERIMENT = Experiment(
@@ -184,5 +253,8 @@ EXPERIMENT = Experiment(
     measure,
     {"one certain pair": rows_of("robustness"), "frontier_gap against votes per pair": votes_table},
     findings,
-    {"robustness": draw, "votes": draw_votes},
+    {
+        "robustness": Plot(draw, pair_caption, ("robustness",), algorithms_of("robustness")),
+        "votes": Plot(draw_votes, votes_caption, ("votes",), lambda data: loudest(data["votes"])),
+    },
 )

@@ -20,12 +20,12 @@ from markupsafe import Markup
 
 from xpo_bench import plugins
 from xpo_bench.report.content import Report, Section
-from xpo_bench.report.figures import SweepFigure
 from xpo_bench.report.format import ABSENT, PREFIXES, clean
 from xpo_bench.report.reference import reference
-from xpo_bench.report.render.figures import charts
+from xpo_bench.report.render.drawing import Chart, Studio
+from xpo_bench.report.render.figures import charts, styles_of
 from xpo_bench.report.render.markdown import note
-from xpo_bench.report.render.style import Chart, LineStyles, Studio
+from xpo_bench.report.render.svg import INK
 
 FIRST = ("verdict", "findings", "not_ok")
 """Kinds of sections that the page begins with; a terminal ends with the last two, where its reader is."""
@@ -63,11 +63,10 @@ def page(report: Report) -> str:
 def _parts(report: Report) -> list[Part]:
     """The sections in the order of the page; one whose figures have nothing to draw is left out."""
     figures = [figure for section in report.sections for figure in section.figures]
-    studio, styles = Studio(), LineStyles.of(g.label for g in report.groups)
-    swept = LineStyles.of(name for f in figures if isinstance(f, SweepFigure) for name in f.sweeps)
+    studio, styles = Studio(), styles_of(figures, report)
     out: list[Part] = []
     for section in sorted(report.sections, key=lambda s: s.name not in FIRST):
-        drawn = charts(section.figures, studio, styles, swept)
+        drawn = charts(section.figures, studio, styles)
         if drawn or section.sentences or section.tables:
             number = sum(part.section.name == section.name for part in out)
             out.append(Part(section, f"{section.name}-{number}" if number else section.name, drawn))
@@ -84,6 +83,7 @@ def _environment() -> Environment:
     )
     environment.filters["sort_key"] = sort_key
     environment.filters["lines"] = lines
+    environment.filters["ink"] = lambda colour: INK.get(colour, colour)
     environment.filters["note"] = note
     return environment
 

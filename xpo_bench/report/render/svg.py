@@ -103,6 +103,8 @@ def _attributes(element: ET.Element, prefix: str, used: set[str]) -> dict[str, s
             continue
         else:
             out[name] = _round(value)
+    if not set(out.get("d", "C")) & set("CQ"):
+        out["d"] = out["d"].replace(" L ", " ")  # a move goes on as lines
     if out.get("stroke") == GRID:
         out["stroke-opacity"] = "0.13"
     for name in ("fill", "stroke"):
