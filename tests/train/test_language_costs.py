@@ -122,7 +122,7 @@ def test_resident_memory_is_that_of_this_process(policy: CausalLM) -> None:
 
 def test_without_a_gold_reward_a_policy_is_sampled_where_held_out_pairs_are_scored(policy: CausalLM) -> None:
     outcome = trained(policy, DPO(), {})
-    rows = {row["step"]: row for row in outcome.curve if "kl" in row}
+    rows = {present(row["step"]): row for row in outcome.curve if "kl" in row}
     assert sorted(rows) == quarters(STEPS)
     assert rows[0]["kl"] == 0.0
     assert "kl_se" not in rows[0]  # by construction, without a sample
