@@ -91,7 +91,7 @@ def test_labels_follow_the_stated_law() -> None:
             n = won[a, b] + won[b, a]
             p = 1 / (1 + math.exp(reward[b] - reward[a] + bias * (length[prompt][b] - length[prompt][a])))
             assert won[a, b] / n == pytest.approx(p, abs=4 * math.sqrt(p * (1 - p) / n) + 1e-3)
-        for e in map(lambda row: as_a(Pair, row), rows[:50]):
+        for e in (as_a(Pair, row) for row in rows[:50]):
             assert e.p_chosen == pytest.approx(1 / (1 + math.exp(reward[e.rejected] - reward[e.chosen])))
 
 

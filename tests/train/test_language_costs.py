@@ -150,7 +150,7 @@ def test_a_peak_that_cannot_be_reset_is_absent(monkeypatch: pytest.MonkeyPatch, 
 
 def test_without_a_gold_reward_a_policy_is_sampled_where_held_out_pairs_are_scored(policy: CausalLM) -> None:
     outcome = trained(policy, DPO(), {})
-    rows = {row["step"]: row for row in outcome.curve if "kl" in row}
+    rows = {present(row["step"]): row for row in outcome.curve if "kl" in row}
     assert sorted(rows) == quarters(STEPS)
     assert rows[0]["kl"] == 0.0
     assert "kl_se" not in rows[0]  # by construction, without a sample

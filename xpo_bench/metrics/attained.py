@@ -11,7 +11,7 @@ A policy that is set in closed form has no evaluations on its way. Its path is t
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -191,8 +191,8 @@ def gained(best: Array, bounds: Bounds) -> Array:
     if bool((above > bounds.gain + bounds.tolerance).any()):
         at = int(np.nanargmax(above - bounds.gain))
         raise ArithmeticError(
-            f"attained {above[at]:.17g} of {bounds.gain[at]:.17g} within {bounds.budget[at]:.6g} nats: a path "
-            "above the exact frontier; its log-probabilities or those of the reference do not sum to 1"
+            f"attained {above[at]:.17g} of {bounds.gain[at]:.17g} within {bounds.budget[at]:.6g} nats: a "
+            "path above the exact frontier; its log-probabilities or those of the reference do not sum to 1"
         )
     worth = bounds.gain > bounds.tolerance
     share: Array = np.minimum(above, bounds.gain) / np.where(worth, bounds.gain, 1.0)
@@ -287,7 +287,7 @@ class Reached(NamedTuple):
     after: npt.NDArray[np.intp]
     t: Array
 
-    def of(self, values: Array) -> Array:
+    def of(self, values: npt.NDArray[np.floating[Any]]) -> Array:
         """A quantity there, linear between the two evaluations, NaN where there is no path.
 
         Args:

@@ -70,7 +70,7 @@ class LengthBias(Task):
         )
 
     def _world(self) -> World:
-        """A Bradley–Terry world whose completions have lengths; prompt i is the same however many there are."""
+        """A Bradley–Terry world with lengths; prompt i is the same for any number of prompts."""
         world = bradley_terry_world(self.name, self.version, self.prompts, self.actions)
         lengths = {}
         for i, (prompt, texts) in enumerate(world.actions.items()):

@@ -15,7 +15,9 @@ from xpo_bench.runner.executed import Executed
 from xpo_bench.runner.executors.groups import groups
 from xpo_bench.runner.executors.in_process import LocalExecutor
 from xpo_bench.runner.plan import TABLE_ABILITIES, Cell, Plan, make_plan
+from xpo_bench.runner.record import Curve, Record
 from xpo_bench.runner.request import requests
+from xpo_bench.train.items import Items
 
 WORDS: dict[str, Any] = {
     "tasks": ["bandit"],
@@ -57,9 +59,12 @@ def plan(algos: Sequence[str], **words: Any) -> Plan:
 def run(cells: Sequence[Cell]) -> dict[str, dict[str, Any]]:
     """Records by key, without the store."""
     records: dict[str, dict[str, Any]] = {}
-    executor = LocalExecutor(
-        lambda cell, record, curve: records.__setitem__(cell.key, record | {"curve": curve})
-    )
+
+    def finished(cell: Cell, record: Record, curve: Curve, items: Items | None) -> None:
+        evidence = None if items is None else items.plain()
+        records[cell.key] = {**record, "curve": curve, "items": evidence}
+
+    executor = LocalExecutor(finished)
     for batch in groups(cells):
         executor.run(batch)
     return records
@@ -74,6 +79,7 @@ def numbers(record: dict[str, Any]) -> dict[str, Any]:
         "curve": [{k: v for k, v in row.items() if k not in TIMED} for row in record["curve"]],
         "final_policy": record["final_policy"],
         "notes": record["notes"],
+        "items": record["items"],
     }
 
 

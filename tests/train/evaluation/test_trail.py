@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +25,14 @@ from xpo_bench.train.trainer import GroupTrainer
 from xpo_bench_plugins.algorithms.dpo import DPO
 from xpo_bench_plugins.algorithms.kto import KTO
 
-Table = Callable[[dict[str, Any]], pd.DataFrame]
+Table = Callable[[Mapping[str, Any]], pd.DataFrame]
 SPEC = ModelSpec(name="tiny", hidden_size=16, intermediate_size=32, layers=1, heads=2, context=64)
 PAIRS = tuple(Pair(f"say {x}", f"{x}{x}", f"{x}no") for x in "abcdefgh")
 
 
 def run(path: Path, algos: Any, **words: Any) -> tuple[Result, Table]:
-    result = xpo_bench.run(algos, out=path / "r", **({"tasks": "bandit", "seeds": 1, "steps": 60} | words))
+    asked: dict[str, Any] = {"tasks": "bandit", "seeds": 1, "steps": 60} | words
+    result = xpo_bench.run(algos, out=path / "r", **asked)
     return result, lambda record: pd.read_parquet(path / "r" / "items" / f"{record['key']}.parquet")
 
 

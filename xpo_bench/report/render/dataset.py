@@ -76,7 +76,7 @@ def tables(records: Iterable[Raw | Record], curves: Curves, run: Path) -> dict[s
     return found if items is None else found | {"items": items}
 
 
-def _whose(r: Record) -> Row:
+def _whose(r: Record) -> dict[str, object]:
     return {
         "key": r.key,
         "algorithm": r.algorithm.name,
