@@ -74,23 +74,20 @@ class Saturation:
 def _norm_towards(update: Update, t: int, initial: Snapshot) -> Tensor | None:
     """Norms of the gradients at `BACK` of the way back to the initial policy; None without the memory."""
     parameters = update.policy.parameters()
+    kept: list[Tensor] = []
     try:
-        kept = [p.detach().clone() for p in parameters]
-    except Exception as error:
-        if not is_out_of_memory(error):
-            raise
-        return None
-    try:
+        kept += [p.detach().clone() for p in parameters]
         update.policy.restore(initial)
         _mix(parameters, kept)
         return update.norms_now(t)
     except Exception as error:
+        # of several processes none may leave the others waiting for its part of a sum
         if not is_out_of_memory(error) or not update.processes.alone:
             raise
         return None
     finally:
         with torch.no_grad():
-            for p, own in zip(parameters, kept, strict=True):
+            for p, own in zip(parameters, kept, strict=bool(kept)):
                 p.copy_(own)
 
 
