@@ -22,12 +22,12 @@ from xpo_bench.report.figures import (
 )
 from xpo_bench.report.filters import View
 from xpo_bench.report.findings import findings
-from xpo_bench.report.format import clean, statuses
+from xpo_bench.report.format import clean, counted, statuses
 from xpo_bench.report.items import ItemReader, item_reader
 from xpo_bench.report.problems import failed_metrics, not_run, problems
 from xpo_bench.report.provenance import configurations, machines, task_settings
 from xpo_bench.report.records import Raw, Record, RunFile, records_of
-from xpo_bench.report.runs import SeedGroup, group, without_search
+from xpo_bench.report.runs import SeedGroup, group, latest, without_search
 from xpo_bench.report.table import Table
 from xpo_bench.report.tables.data_lines import data_lines
 from xpo_bench.report.tables.equal_cost import MatchedMetrics, matched_metrics, matched_tables
@@ -146,9 +146,11 @@ def assemble(
     """
     asked, seen = comparison or Comparison(), view or View()
     every = records_of(records)
-    shown = seen.records(without_search(every))
-    rest = others(shown)
     told = RunFile.of(document if document else {})
+    found = without_search(every)
+    current = latest(found, told.planned)
+    shown = seen.records(current)
+    rest = others(shown)
     curves, items = forgiving(curve_reader(root)), item_reader(root)
     groups = group(rest)
     # data to forget holds no preferences: its algorithms are compared by nothing
@@ -173,7 +175,7 @@ def assemble(
         Section("matched", "At matched cost", tables=matched_tables(matched), detail=True),
         Section("sweeps", "Sweeps", figures=sweep_figures(groups)),
         Section("throughput", "Throughput", figures=throughput_figures(groups)),
-        _what_was_run(shown, every),
+        _what_was_run(shown, every, len(found) - len(current)),
         Section("data", "Data", data_lines(shown)),
         Section("findings", "What the numbers show", findings(groups, items)),
         Section("not_ok", "Not ok", problems(rest)),
@@ -262,6 +264,7 @@ def _against(groups: Sequence[SeedGroup], asked: Comparison, items: ItemReader) 
     return _Compared(rows, [Section("against", title, [nothing])] if asked.baseline else [])
 
 
-def _what_was_run(shown: Sequence[Record], every: Sequence[Record]) -> Section:
+def _what_was_run(shown: Sequence[Record], every: Sequence[Record], again: int) -> Section:
     tables = [configurations(shown), task_settings(shown)] if shown else []
-    return Section("ran", "What was run", machines(every), tables, detail=True)
+    left = f"{counted(again, 'record')} left out whose cells a later command ran again, from other sources"
+    return Section("ran", "What was run", [*machines(every), *([left] if again else [])], tables, detail=True)

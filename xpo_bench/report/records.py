@@ -381,6 +381,8 @@ class RunFile:
     targets: Sequence[Target] = ()
     tuning: Sequence[Tuning] = ()
     commands: Sequence[Sequence[str]] = ()
+    planned: Sequence[str] = ()
+    """The keys of the plan, in the order in which commands added them."""
 
     @classmethod
     def of(cls, raw: Raw) -> RunFile:
@@ -391,4 +393,5 @@ class RunFile:
             targets=raw.get("targets") or (),
             tuning=raw.get("tuning") or (),
             commands=[c.get("argv", ()) for c in raw.get("commands") or () if isinstance(c, dict)],
+            planned=[str(cell["key"]) for cell in raw.get("plan") or () if "key" in cell],
         )

@@ -98,6 +98,22 @@ def without_search(records: Sequence[Record]) -> Sequence[Record]:
     return [r for r in records if not r.searched and r.role is None] or records
 
 
+def latest(records: Sequence[Record], planned: Sequence[str]) -> list[Record]:
+    """The records without those whose settings and seed a later command ran again, from another source.
+
+    Two records of one cell are one run that changed its code in between, not two runs.
+
+    Args:
+        planned: the keys of the plan, in the order in which commands added them.
+    """
+    place = {key: number for number, key in enumerate(planned)}
+    last: dict[tuple[str, int], Record] = {}
+    for record in sorted(records, key=lambda r: place.get(r.key, -1)):
+        last[canonical(identity_of(record)), record.seed] = record
+    kept = {id(record) for record in last.values()}
+    return [record for record in records if id(record) in kept]
+
+
 def group(records: Iterable[Raw | Record]) -> list[SeedGroup]:
     """Records gathered over seeds, sorted by task, then algorithm, then configuration."""
     members: dict[str, list[Record]] = {}
