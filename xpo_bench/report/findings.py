@@ -29,8 +29,8 @@ def findings(groups: Sequence[SeedGroup], items: ItemReader = no_items) -> list[
     geometric means over pairs and runs. A mean is significantly different from a baseline (chance, the
     initial policy, always preferring the longer completion) when p is below 0.05, after Holm's correction
     where a sentence compares more than one algorithm with it. On held-out pairs p is over runs and clusters
-    of items; where a run stored no items, over runs, with the sampling error of the pairs added where all seeds
-    hold out the same ones. Which of two algorithms is better is said by the verdicts alone.
+    of items; where a run stored no items, over runs, with the sampling error of the pairs added where all
+    seeds hold out the same ones. Which of two algorithms is better is said by the verdicts alone.
 
     Args:
         items: how held-out items are read.
