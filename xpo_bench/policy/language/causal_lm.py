@@ -94,6 +94,7 @@ class CausalLM:
         self.reader = Reader(tokenizer, context, spec.eos)
         head = probe_head(self.model, self.device, spec.name)
         self.network = Network(self.model, self.device, dtype, selected=head.selected, sharding=sharding)
+        self.held_bytes = self.network.weights.held_bytes
         self.capabilities = able = probe(self.network, head, context=context, packing=packing, name=spec.name)
         self.tally = Tally()
         self.scorer = Scorer(self.network, able, self.tally)
@@ -119,8 +120,7 @@ class CausalLM:
             init_seed: seed of random weights; without effect on pretrained ones.
             dtype: `float32`, `float64`, or `bfloat16`: float32 weights with the body computed in bfloat16.
             device: `cpu`, `cuda`, `cuda:1`, ..., or `auto`.
-            checkpointing: the backward pass computes the activations of each layer again in place of keeping
-                them.
+            checkpointing: the backward pass computes the activations again in place of keeping them.
             packing, sharding: see the class.
 
         Raises:
@@ -365,12 +365,6 @@ class CausalLM:
     def gradients(self, loss: Tensor) -> list[Tensor]:
         """Gradients of a loss; see `Weights.gradients`."""
         return self.network.weights.gradients(loss)
-
-    def held_bytes(self) -> int:
-        """Bytes of the tensors of the model that this process keeps, frozen ones included."""
-        sharding = self.sharding
-        own = [sharding.own(p) if sharding else p for p in self.model.parameters()]
-        return sum(t.numel() * t.element_size() for t in (*own, *self.model.buffers()))
 
     def anywhere(self, here: bool) -> bool:
         """Whether something holds in a process that shares the layers, or here."""

@@ -34,6 +34,12 @@ class Weights:
         self.named: State = {name: sharding.own(p) if sharding else p for name, p in trained.items()}
         self.size = sum(p.numel() for p in everything.values())
         self.trained = sum(p.numel() for p in trained.values())
+        shares = [sharding.own(p) if sharding else p for p in everything.values()]
+        self._bytes: int = sum(t.numel() * t.element_size() for t in (*shares, *model.buffers()))
+
+    def held_bytes(self) -> int:
+        """Bytes of the model's tensors that this process keeps, frozen ones included."""
+        return self._bytes
 
     @property
     def held(self) -> int:
