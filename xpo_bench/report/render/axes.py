@@ -112,7 +112,7 @@ def steps_axis(ax: Axes, end: float) -> None:
     ax.set_xlabel("steps")
     if end <= FEW:
         ax.set_xlim(0, end)
-        ax.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+        ax.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10], integer=True))
         return
     ax.set_xscale("symlog", linthresh=1)
     ax.set_xlim(0, end)
