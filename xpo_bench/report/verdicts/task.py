@@ -86,6 +86,13 @@ class TaskVerdict:
         """The best one and those that cannot be separated from it."""
         return [row for row in self.ranked if row.said in ("best", "?")]
 
+    def marked(self, groups: Sequence[SeedGroup | None]) -> list[bool]:
+        """Which of the rows are marked in the column of the headline: the best set, where it holds at most
+        half of those that were compared, since a mark has to tell some from others.
+        """
+        best = {row.group for row in self.best} if 2 * len(self.best) <= len(self.ranked) else set()
+        return [g in best for g in groups]
+
     def row(self, label: str) -> Row | None:
         """The row of a label."""
         return next((row for row in self.rows if row.group.label == label), None)
