@@ -98,7 +98,7 @@ def test_heldout(record: Make) -> None:
     )
     chance = [record("a", seed=s, heldout_reward_accuracy=v) for s, v in enumerate((0.4, 0.7))]
     assert tell(chance) == (
-        "bandit: the best held-out reward accuracy, a (0.55±1.9), is not significantly different from chance."
+        "bandit: the best held-out reward accuracy, a (0.55±1.9), is not significantly above chance."
     )
     best = [
         record(a, seed=s, heldout_reward_accuracy=v + 0.001 * s)
@@ -107,7 +107,7 @@ def test_heldout(record: Make) -> None:
     ]
     assert tell(best) == ""
     below = [record("a", seed=s, heldout_reward_accuracy=0.4 + 0.001 * s) for s in range(3)]
-    assert "is not significantly different from chance" in tell(below)
+    assert tell(below).endswith("accuracy, a (0.401±0.0025), does not exceed chance.")
 
 
 def test_who_has_not_moved_is_not_held_against_chance(record: Make) -> None:
@@ -134,7 +134,7 @@ def test_chance_is_tested_on_the_items(record: Make, tmp_path: Path) -> None:
         return "\n".join(findings(group(cells), item_reader(tmp_path)))
 
     few, many = told(4), told(400)
-    assert "dpo (0.75), is not significantly different from chance" in few
+    assert "dpo (0.75), is not significantly above chance" in few
     assert "is not significantly different from 'always longer' (0.5)" in few
     assert "chance" not in many
     assert "held-out reward accuracy beats 'always longer' (0.5) under dpo (0.75)" in many
@@ -226,7 +226,7 @@ def test_chance_is_corrected_too(record: Make) -> None:
     alone = [record("a", seed=s, heldout_reward_accuracy=0.53 + 0.01 * (s - 1)) for s in range(3)]
     others = [record(b, seed=s, heldout_reward_accuracy=0.5 + 0.01 * (s - 1)) for b in "bc" for s in range(3)]
     assert "chance" not in tell(alone)
-    assert "not significantly different from chance (Holm's correction for 3 comparisons)" in tell(
+    assert "not significantly above chance (Holm's correction for 3 comparisons)" in tell(
         alone + others
     )
 

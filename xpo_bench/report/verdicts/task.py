@@ -98,6 +98,14 @@ class TaskVerdict:
         return next((row for row in self.rows if row.group.label == label), None)
 
 
+def stopping(state: str | None) -> float:
+    """Where a row with this answer to "does it stop?" stands: those that stop first, unknown ones last."""
+    words = [*STATES.values()]
+    # "stops 2/3", where not all runs do, stands behind those of which all stop
+    found = (i + (state != word) / 2 for i, word in enumerate(words) if state and state.startswith(word))
+    return next(found, len(words))
+
+
 def verdict_on(
     task: str, groups: Sequence[SeedGroup], items: ItemReader, metric: str | None = None
 ) -> TaskVerdict:
@@ -108,10 +116,7 @@ def verdict_on(
     """
     by = headline(groups, metric)
     if by.metric is None:
-        order = list(STATES.values())
-        rows = [Row(g) for g in groups]
-        rows.sort(key=lambda r: order.index(r.state) if r.state in order else len(order))
-        return TaskVerdict(task, by, rows)
+        return TaskVerdict(task, by, sorted(map(Row, groups), key=lambda row: stopping(row.state)))
     means = {g: g.estimate(by.metric) for g in groups}
     sign = -1 if by.higher else 1
     order_by = {g: sign * e.mean for g, e in means.items() if e}
@@ -129,7 +134,8 @@ def verdict_on(
     if pairs and all(d.se is None for d in pairs.values()):
         return TaskVerdict(task, by, alone, "a single seed has no interval; --seeds 3 gives one")
     if not pairs:
-        return TaskVerdict(task, by, alone)
+        apart = "no two algorithms have a seed in common" if len(compared) > 1 else ""
+        return TaskVerdict(task, by, alone, apart)
     field = stand([-sign * order_by[g] for g in compared], pairs, by.higher)
     margin = by.margin(sign * order_by[compared[0]])
     ranked = [_row(g, means[g], i, field, pairs.get((0, i)), margin, by) for i, g in enumerate(compared)]
