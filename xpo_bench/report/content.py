@@ -6,7 +6,7 @@ Terminal, Markdown, page and JSON differ in how they draw, not in what they say.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -78,7 +78,7 @@ class Report:
         records: all of them. shown: without those of searches. groups: the rows of the tables.
         matched: metrics at matched cost, of the rows whose curves were read.
         verdicts: what is concluded on every task. against: every row against the baseline.
-        unread: rows whose curves were not read, since nothing draws them.
+        items: how held-out items are read. unread: rows whose curves were not read, since nothing draws them.
     """
 
     name: str
@@ -93,6 +93,7 @@ class Report:
     verdicts: Sequence[TaskVerdict]
     against: Sequence[Against]
     curves: Curves
+    items: ItemReader
     unread: int
 
     @cached_property
@@ -171,7 +172,7 @@ def assemble(
         Section(
             "target", "Of the target", target_lines(told.targets, every), target_tables(told.targets, every)
         ),
-        *_tasks(groups, drawn, curves, items, seen),
+        *_tasks(seen.by_task(groups), {v.task: v for v in verdicts}, drawn, curves, items, seen.columns),
         Section("matched", "At matched cost", tables=matched_tables(matched), detail=True),
         Section("sweeps", "Sweeps", figures=sweep_figures(groups)),
         Section("throughput", "Throughput", figures=throughput_figures(groups)),
@@ -195,6 +196,7 @@ def assemble(
         verdicts=verdicts,
         against=compared.rows,
         curves=curves,
+        items=items,
         unread=len(groups) - len(drawn),
     )
 
@@ -225,22 +227,23 @@ def _experiments(records: Sequence[Record], curves: Curves) -> list[Section]:
 
 
 def _tasks(
-    groups: Sequence[SeedGroup],
+    by_task: Mapping[str, Sequence[SeedGroup]],
+    verdicts: Mapping[str, TaskVerdict],
     drawn: Sequence[SeedGroup],
     curves: Curves,
     items: ItemReader,
-    seen: View,
+    columns: Sequence[str],
 ) -> list[Section]:
     kept = set(drawn)
     return [
         Section(
             "task",
             clean(task),
-            tables=task_tables(task, rows, items, seen.columns),
+            tables=task_tables(task, rows, items, columns, verdicts.get(task)),
             figures=task_figures(task, [g for g in rows if g in kept], curves),
             detail=True,
         )
-        for task, rows in seen.by_task(groups).items()
+        for task, rows in by_task.items()
     ]
 
 

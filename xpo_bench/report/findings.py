@@ -66,7 +66,8 @@ def _heldout(groups: Sequence[SeedGroup], items: ItemReader) -> str:
     if top.mean <= CHANCE or (above.tested and not any(above.holds(g) for g in level)):
         proviso = f" ({above.corrected})" if above.corrected else ""
         best = f"the best held-out reward accuracy, {_with_number(*ranked[0])},"
-        parts.append(f"{best} is not significantly different from chance{proviso}")
+        level_with = "does not exceed chance" if top.mean <= CHANCE else "is not significantly above chance"
+        parts.append(f"{best} {level_with}{proviso if top.mean > CHANCE else ''}")
     gaps = [e.mean for _, e in _ranked(groups, "generalization_gap", reverse=True)]
     if gaps:
         drop = number(statistics.median(gaps))

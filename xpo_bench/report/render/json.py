@@ -23,7 +23,7 @@ def report_document(report: Report) -> dict[str, Any]:
         "counts": report.counts,
         "verdicts": verdict_documents(report.verdicts),
         "against": documents(report.against),
-        "scoreboard": board_document([g for g in report.groups if not g.unlearns]),
+        "scoreboard": board_document(report.groups, report.verdicts, report.items),
         "findings": report.sentences("findings"),
         "data": report.sentences("data"),
         "not_ok": report.sentences("not_ok"),

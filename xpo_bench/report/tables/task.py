@@ -11,6 +11,7 @@ from xpo_bench.report.runs import SeedGroup
 from xpo_bench.report.table import Column, Table, broken_header, labels
 from xpo_bench.report.tables.columns import metric_column
 from xpo_bench.report.tables.longer_rule import LONGER, longer
+from xpo_bench.report.verdicts.task import TaskVerdict
 from xpo_bench.runner.remarks import cannot_see, remarks
 
 WORLD = (
@@ -74,7 +75,11 @@ LANGUAGE = ("overhead", "peak_memory_mb", "total_flops")
 
 
 def task_tables(
-    task: str, groups: Sequence[SeedGroup], items: ItemReader = no_items, shown: Sequence[str] = ()
+    task: str,
+    groups: Sequence[SeedGroup],
+    items: ItemReader = no_items,
+    shown: Sequence[str] = (),
+    verdict: TaskVerdict | None = None,
 ) -> list[Table]:
     """One task: algorithms as rows, with the learning rate used, the runs by status, and mean ± half
     interval.
@@ -84,6 +89,7 @@ def task_tables(
 
     Args:
         items: what the marks of held-out metrics are tested on. shown: these metrics alone, in this order.
+        verdict: on the task, which decides the marks of its headline.
     """
     # what is measured tells the kind of policy: records of plugins name models that nobody knows
     language = any(g.known(m) for g in groups for m in LANGUAGE)
@@ -94,6 +100,9 @@ def task_tables(
     lr = Column("lr", [_rate(g.records[0].lr) for g in groups])
     runs = Column("runs", [statuses(g.status) for g in groups], left=True)
     metrics = _columns(shown or [*quality, *_of_plugins(groups)], groups, items)
+    if verdict is not None and (by := verdict.headline.metric) in metrics:
+        # one rule decides both: a mark that another correction gives could contradict the word
+        metrics[str(by)] = replace(metrics[str(by)], best=verdict.marked(groups))
     columns = _with_longer([who, lr, runs, *metrics.values()], metrics, groups)
     notes = []
     if forget:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from xpo_bench.report.items import ItemReader
 from xpo_bench.report.runs import SeedGroup
-from xpo_bench.report.tables.columns import metric_column, preferred
+from xpo_bench.report.tables.columns import best_rows, preferred
 from xpo_bench.report.verdicts.task import Row, TaskVerdict
 from xpo_bench.statistics import Estimate
 
@@ -68,18 +69,27 @@ def _interval(mean: Estimate | None) -> list[float] | None:
     return list(mean.interval) if mean and mean.interval else None
 
 
-def board_document(groups: Sequence[SeedGroup]) -> dict[str, Any]:
-    """The scoreboard: a row per algorithm and task, and where its metrics would be marked.
+def board_document(
+    groups: Sequence[SeedGroup], verdicts: Sequence[TaskVerdict], items: ItemReader
+) -> dict[str, Any]:
+    """The scoreboard: a row per algorithm and task on which algorithms are compared.
 
-    A number of a row is {"mean", "ci95", "n", "best"}.
+    A number of a row is {"mean", "ci95", "n", "best"}; `best` is the mark of the tables.
+
+    Args:
+        groups: the rows, in their order. items: what the marks of held-out metrics are tested on.
     """
+    by_task = {v.task: v for v in verdicts}
+    groups = [g for g in groups if g.task in by_task]
     metrics = [m for m in BOARD if any(g.estimate(m) for g in groups)]
     rows: list[dict[str, Any]] = [{"label": g.label, "task": g.task, "metrics": {}} for g in groups]
     for task in dict.fromkeys(g.task for g in groups):
         here = [i for i, g in enumerate(groups) if g.task == task]
         for m in metrics:
-            column = metric_column(m, m, [groups[i] for i in here])
-            for i, best in zip(here, column.best, strict=True):
+            rows_of, verdict = [groups[i] for i in here], by_task[task]
+            by_verdict = m == verdict.headline.metric
+            marks = verdict.marked(rows_of) if by_verdict else best_rows(rows_of, m, items)
+            for i, best in zip(here, marks, strict=True):
                 if over := groups[i].estimate(m):
                     found = {"mean": over.mean, "ci95": _interval(over), "n": over.n, "best": best}
                     rows[i]["metrics"][m] = found

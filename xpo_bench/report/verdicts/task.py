@@ -86,9 +86,24 @@ class TaskVerdict:
         """The best one and those that cannot be separated from it."""
         return [row for row in self.ranked if row.said in ("best", "?")]
 
+    def marked(self, groups: Sequence[SeedGroup | None]) -> list[bool]:
+        """Which of the rows are marked in the column of the headline: the best set, where it holds at most
+        half of those that were compared, since a mark has to tell some from others.
+        """
+        best = {row.group for row in self.best} if 2 * len(self.best) <= len(self.ranked) else set()
+        return [g in best for g in groups]
+
     def row(self, label: str) -> Row | None:
         """The row of a label."""
         return next((row for row in self.rows if row.group.label == label), None)
+
+
+def stopping(state: str | None) -> float:
+    """Where a row with this answer to "does it stop?" stands: those that stop first, unknown ones last."""
+    words = [*STATES.values()]
+    # "stops 2/3", where not all runs do, stands behind those of which all stop
+    found = (i + (state != word) / 2 for i, word in enumerate(words) if state and state.startswith(word))
+    return next(found, len(words))
 
 
 def verdict_on(
@@ -101,10 +116,7 @@ def verdict_on(
     """
     by = headline(groups, metric)
     if by.metric is None:
-        order = list(STATES.values())
-        rows = [Row(g) for g in groups]
-        rows.sort(key=lambda r: order.index(r.state) if r.state in order else len(order))
-        return TaskVerdict(task, by, rows)
+        return TaskVerdict(task, by, sorted(map(Row, groups), key=lambda row: stopping(row.state)))
     means = {g: g.estimate(by.metric) for g in groups}
     sign = -1 if by.higher else 1
     order_by = {g: sign * e.mean for g, e in means.items() if e}
@@ -122,7 +134,8 @@ def verdict_on(
     if pairs and all(d.se is None for d in pairs.values()):
         return TaskVerdict(task, by, alone, "a single seed has no interval; --seeds 3 gives one")
     if not pairs:
-        return TaskVerdict(task, by, alone)
+        apart = "no two algorithms have a seed in common" if len(compared) > 1 else ""
+        return TaskVerdict(task, by, alone, apart)
     field = stand([-sign * order_by[g] for g in compared], pairs, by.higher)
     margin = by.margin(sign * order_by[compared[0]])
     ranked = [_row(g, means[g], i, field, pairs.get((0, i)), margin, by) for i, g in enumerate(compared)]
