@@ -169,7 +169,7 @@ def _would_decide(row: Row) -> str:
     if verdict.runs:
         return f"{counted(verdict.runs - behind.runs, 'more seed')} would decide"
     if verdict.items:
-        return f"{counted(verdict.items - behind.items, 'more held-out prompt')} would decide"
+        return f"{verdict.items - behind.items:,} more held-out prompts or people would decide"
     return ""
 
 
