@@ -44,7 +44,7 @@ class AtBudgets:
         Args:
             world: at the last evaluation.
         """
-        if world is None or world.reward is None or self.budget_kl is None:
+        if world is None or world.reward is None or self.budget_kl is None or "kl" not in history.series:
             return {}
         asked = {name: np.full(self.budget_kl.shape, budget) for budget, name in ATTAINED.items()}
         asked["attained"] = self.budget_kl
@@ -56,6 +56,7 @@ class AtBudgets:
                 best = best_within(kl, reward, budget)
             else:
                 best = best_of_sweep(path, world, world.reward, budget)
+                best = np.where(np.isfinite(history.final("kl")), best, np.nan)  # a solution that is none
             out[name] = gained(best, bounds_at(world, world.reward, budget))
         return out
 
