@@ -29,7 +29,7 @@ def test_the_documented_plan_s_tasks_are_all_in_the_tables(xpo: Command, tmp_pat
     (tmp_path / "plan.toml").write_text(plan, "utf-8")
     done = xpo("run", "plan.toml", "--steps", "5", "--seeds", "1", "--out", "run")
     assert done.code == 0, done.err
-    # the scoreboard's line of tasks, the table of the task, and a sentence on it
+    # the first screen's line of the task, the table of the task, and a sentence on it
     assert "overfit_pair (overfit)" in done.out
     assert "DPO overfits one pair" not in done.out
     records = [

@@ -166,7 +166,7 @@ def test_the_same_command_again_only_prints_the_tables(xpo: Command, warm: Comma
     shown = warm("show", run)
     assert shown.code == 0
     assert shown.out.startswith(first.out.rstrip())  # and the courses after it
-    for name in ("dpo", "ipo", "kto", "bandit", "deterministic", "Scoreboard"):
+    for name in ("dpo", "ipo", "kto", "bandit", "deterministic", "Which algorithm?"):
         assert name in shown.out
     document = warm("show", run, "--json").json
     assert {cell["key"] for cell in document["cells"]} == {path.stem for path in run.glob("cells/*.json")}

@@ -37,9 +37,9 @@ class Said:
     sentences: set[str] = field(default_factory=set)
 
     def table(self, title: str) -> None:
-        """A table; the scoreboard has a title for each way in which a terminal draws it."""
+        """A table that is no drawing of curves."""
         if title != CURVES:
-            self.tables.add("Scoreboard" if title.startswith("Scoreboard") else title)
+            self.tables.add(title)
 
 
 @pytest.fixture(scope="module")
@@ -158,11 +158,28 @@ def test_four_renderings_say_the_same(report: Report) -> None:
         assert other.sentences == on_a_terminal.sentences
 
 
+def test_the_answer_comes_first_in_every_rendering(report: Report) -> None:
+    question, sentence = report.sections[0].title, report.sections[0].sentences[0]
+    assert question.startswith("Which algorithm? ")
+    document = report_document(report)
+    assert document["sections"][0]["title"] == document["tables"][0]["title"] == question
+    for text, title in (
+        (terminal(report), question),
+        (plain(markdown(report)), f"## {question}"),
+        (page(report), f"<h2>{question}"),
+    ):
+        assert 0 <= text.index(title) < text.index(sentence) < text.index("Against ")
+    by_task = {v["task"]: v for v in document["verdicts"]}
+    assert [row["label"] for row in by_task["bandit"]["rows"]] == [
+        g.label for g in report.groups if g.task == "bandit"
+    ]
+
+
 def test_nothing_of_the_run_is_left_out(report: Report) -> None:
     assert {section.name for section in report.sections} == {
         *(
             "experiment",
-            "scoreboard",
+            "verdict",
             "tuned",
             "target",
             "task",

@@ -15,6 +15,9 @@ REMEMBERED = 8192
 TIE, CHOSEN_LONGER, CHOSEN_SHORTER = 0, 1, 2
 """Strata of pairs by the lengths of their completions."""
 
+NEEDED = frozenset({"item", "cluster", "split", "correct", "chosen_length", "rejected_length"})
+"""Columns without which a table of items says nothing."""
+
 
 @dataclass(frozen=True, eq=False)
 class Outcomes:
@@ -48,16 +51,19 @@ def item_reader(root: Path) -> ItemReader:
             columns = pq.read_table(path).to_pydict() if path.is_file() else {}
         except (OSError, ValueError):  # what pyarrow raises of a file that is no parquet
             return None
-        if not {"item", "cluster", "split", "correct"} <= columns.keys():
+        if not NEEDED <= columns.keys():
             return None
         held = [i for i, split in enumerate(columns["split"]) if split == "heldout"]
         if not held:
             return None
-        numbers = {
-            name: np.array([column[i] for i in held], dtype=np.float64)
-            for name, column in columns.items()
-            if name.startswith("correct") or name.endswith("_length")
-        }
+        try:
+            numbers = {
+                name: np.array([column[i] for i in held], dtype=np.float64)
+                for name, column in columns.items()
+                if name.startswith("correct") or name.endswith("_length")
+            }
+        except (TypeError, ValueError):  # texts where numbers should be
+            return None
         longer = numbers.pop("chosen_length") - numbers.pop("rejected_length")
         stratum = np.where(longer > 0, CHOSEN_LONGER, np.where(longer < 0, CHOSEN_SHORTER, TIE))
         return Outcomes(

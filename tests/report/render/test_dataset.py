@@ -102,19 +102,54 @@ def test_refusals(result: xpo_bench.Result, tmp_path: Path, warm: Callable[..., 
     assert "a directory of its own" in done.err
 
 
+def means_of(result: xpo_bench.Result, metric: str, label: str) -> float:
+    (mean,) = (
+        r["metrics"][metric]["mean"]
+        for r in result.summary()
+        if r["label"] == label and metric in r["metrics"]
+    )
+    return float(mean)
+
+
 def test_the_report_as_data(result: xpo_bench.Result, warm: Callable[..., Any]) -> None:
     done = warm("report", result.out, "--json", "-")
     assert done.code == 0, done.err
     found = done.json
-    assert [row["label"] for row in found["scoreboard"]["rows"]] == ["dpo", "ipo"]
-    gap = next(m for m in found["scoreboard"]["metrics"] if m["name"] == "frontier_gap")
-    assert gap["tasks"] == ["bandit"]
-    rows = {row["label"]: row["metrics"]["frontier_gap"] for row in found["scoreboard"]["rows"]}
-    means = {
-        r["label"]: r["metrics"]["frontier_gap"]["mean"] for r in result.summary() if r["task"] == "bandit"
+    board = found["scoreboard"]
+    assert sorted((row["task"], row["label"]) for row in board["rows"]) == [
+        ("bandit", "dpo"),
+        ("bandit", "ipo"),
+        ("deterministic", "dpo"),
+        ("deterministic", "ipo"),
+    ]
+    assert next(m for m in board["metrics"] if m["name"] == "frontier_gap")["better"] == "lower"
+    rows = {
+        (row["task"], row["label"]): row["metrics"]["frontier_gap"]
+        for row in board["rows"]
+        if "frontier_gap" in row["metrics"]
     }
-    assert {label: row["mean"] for label, row in rows.items()} == pytest.approx(means)
-    assert [label for label, row in rows.items() if row["best"]] == [min(means, key=means.__getitem__)]
+    means = {
+        (r["task"], r["label"]): r["metrics"]["frontier_gap"]["mean"]
+        for r in result.summary()
+        if "frontier_gap" in r["metrics"]
+    }
+    assert {task for task, _ in means} == {"bandit"}
+    assert {name: row["mean"] for name, row in rows.items()} == pytest.approx(means)
+    # a mark is that of the tables, and what a table marks of the headline is the best of the verdict
+    tables = {t["title"].split(":")[0]: t for t in found["tables"] if ": adam" in t["title"]}
+    for row in board["rows"]:
+        columns = {c["header"]: c for c in tables[row["task"]]["columns"]}
+        place = columns[""]["cells"].index(row["label"])
+        for name, value in row["metrics"].items():
+            if name in columns:
+                assert value["best"] == columns[name]["best"][place], (row, name)
+    (verdict,) = (v for v in found["verdicts"] if v["task"] == "bandit")
+    assert (verdict["metric"], verdict["rows"][0]["said"]) == ("attained_1", "best")
+    (against,) = found["against"]
+    assert (against["label"], against["task"], against["metric"]) == ("ipo", "bandit", "attained_1")
+    assert against["difference"] == pytest.approx(
+        means_of(result, "attained_1", "ipo") - means_of(result, "attained_1", "dpo")
+    )
     assert found["findings"]
     assert len(found["summary"]) == 4
     assert warm("report", result.out, "--json", "-", "--md", "-").code == 2

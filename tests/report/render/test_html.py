@@ -327,7 +327,7 @@ def test_sort_keys_are_the_numbers_that_cells_begin_with() -> None:
     ]  # fmt: skip
 
 
-def test_markdown_has_the_scoreboard_and_the_findings(run: Result) -> None:
+def test_markdown_has_the_verdict_and_the_findings(run: Result) -> None:
     skipped = {"skipped": [{"algorithm": "a", "task": "b", "reason": "c|d"}]}
     text = markdown(assemble(Path("my_run"), Store(run.out).records(), skipped))
     assert text.startswith(

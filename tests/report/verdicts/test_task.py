@@ -128,6 +128,19 @@ def test_a_single_seed_gets_no_verdict_and_is_told_why(record: Make) -> None:
     assert verdict.ranked == verdict.best == []
 
 
+def test_why_there_is_no_interval_in_spite_of_several_seeds(record: Make) -> None:
+    """Equal seeds on held-out pairs whose number nobody knows; and seeds of which one is common."""
+    values = (("dpo", 0.9), ("ipo", 0.5))
+    old = [record(a, seed=s, heldout_accuracy_at_1=v, kl=1.0) for a, v in values for s in range(3)]
+    assert judged(old).reason == "the records do not say how many pairs were held out"
+    apart = [
+        record(a, seed=s + 2 * i, attained_1=v - 0.1 * s, kl=1.0)
+        for i, (a, v) in enumerate(values)
+        for s in range(3)
+    ]
+    assert judged(apart).reason == "no two algorithms have several seeds in common"
+
+
 def test_a_single_algorithm_has_its_number_and_nothing_to_be_compared_with(record: Make) -> None:
     verdict = judged(cells(record, {"dpo": 0.9}))
     (row,) = verdict.rows

@@ -73,7 +73,7 @@ def test_what_never_settles_is_taken_where_it_passes(warm: Command, one_pair: li
         assert "dpo on d: not converged in this budget" in words
         assert "dpo † on d: checkpoint at KL" in words
         assert f", step {step} of 1,000, at beta 0.1; had not converged" in words
-        assert words.count("dpo †") > 2  # in the scoreboard and the tables
+        assert words.count("dpo †") > 2  # on the first screen and in the tables
         assert words.count("sft †") > 2
     assert "dpo †" in Path("r.html").read_text("utf-8")
 

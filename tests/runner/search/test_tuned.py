@@ -125,7 +125,7 @@ def test_the_best_trial_is_run_and_the_command_resumes(warm: Command) -> None:
     assert "Default and tuned: bandit: 4 trials of 2 seeds" in shown.out
     assert "Sensitivity over the trials: bandit" in shown.out
     assert "search" not in shown.out
-    assert "sft" in shown.out.split("Default and tuned")[0]  # the ordinary scoreboard
+    assert "sft" in shown.out.split("Default and tuned")[0]  # the first screen
     assert warm("show", "r", "--json").json["tuning"] == done.json["tuning"]
     told = warm("report", "r", "--md", "-", "--html", "r.html")
     assert "## Default and tuned\n" in told.out

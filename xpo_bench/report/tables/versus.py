@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from xpo_bench.errors import UsageError, unknown
-from xpo_bench.metrics.registry import better
 from xpo_bench.report.format import ABSENT, clean, counted, mean_pm, number
 from xpo_bench.report.items import ItemReader
 from xpo_bench.report.runs import SeedGroup
@@ -57,11 +56,6 @@ def against(
         UsageError: no such algorithm, or several configurations of it, or no metric to compare by.
     """
     base_label = label_of(groups, baseline)
-    if metric is not None and better(metric) is None:
-        raise UsageError(
-            f"--metric {metric}: has no preferred direction, or is unknown; `xpo-bench list metrics` says "
-            "which have one"
-        )
     rows: list[tuple[Against, Headline]] = []
     for task in dict.fromkeys(g.task for g in groups):
         here = [g for g in groups if g.task == task]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from xpo_bench.errors import UsageError
 from xpo_bench.metrics.attained import ACCURACY, ATTAINED, WIN_RATE
 from xpo_bench.metrics.margins import margin_of
 from xpo_bench.metrics.registry import better
@@ -56,7 +57,15 @@ def headline(groups: Sequence[SeedGroup], metric: str | None = None) -> Headline
 
     Args:
         groups: the algorithms of the task.
+
+    Raises:
+        UsageError: the metric says of nobody that it is better.
     """
+    if metric is not None and better(metric) is None:
+        raise UsageError(
+            f"--metric {metric}: has no preferred direction, or is unknown; `xpo-bench list metrics` says "
+            "which have one"
+        )
     if metric is not None:
         return Headline(metric, metric, metric)
     for known in KNOWN:

@@ -32,8 +32,8 @@ def seeds_table(verdicts: Sequence[TaskVerdict]) -> Table | None:
         Column("difference", [mean_pm(Estimate(d.mean, d.half, d.runs)) for _, _, d in rows]),
         Column("spread", [number(deviation(d)) for _, _, d in rows]),
         Column("power\nnow", [_power(d) for _, _, d in rows]),
-        Column("seeds", [_seeds(d, ALPHA) for _, _, d in rows]),
-        Column("seeds,\ncorrected", [_seeds(d, ALPHA / max(v.family, 1)) for v, _, d in rows]),
+        Column("seeds", [_told(_seeds(d)) for _, _, d in rows]),
+        Column("seeds,\ncorrected", [_told(_seeds(d, v.family)) for v, _, d in rows]),
     ]
     return Table("How many seeds", columns, NOTE)
 
@@ -44,17 +44,15 @@ def seeds_documents(verdicts: Sequence[TaskVerdict]) -> list[dict[str, object]]:
 
 
 def _document(v: TaskVerdict, row: Row, d: PairedDifference) -> dict[str, object]:
-    spread = deviation(d)
-    corrected = ALPHA / max(v.family, 1)
     return {
         "label": row.group.label,
         "against": v.ranked[0].group.label,
         "task": v.task,
         "metric": v.headline.metric,
         "difference": d.mean,
-        "spread": spread,
-        "seeds": runs_needed(d.mean, spread) if spread else None,
-        "seeds_corrected": runs_needed(d.mean, spread, corrected) if spread else None,
+        "spread": deviation(d),
+        "seeds": _seeds(d),
+        "seeds_corrected": _seeds(d, v.family),
     }
 
 
@@ -63,11 +61,15 @@ def deviation(d: PairedDifference) -> float | None:
     return None if d.of_runs is None or d.runs < 2 else math.sqrt(max(d.of_runs, 0.0) * d.runs)
 
 
-def _seeds(d: PairedDifference, alpha: float) -> str:
+def _seeds(d: PairedDifference, family: int = 1) -> int | None:
+    """How many seeds it takes with so many comparisons; None where seeds do not decide."""
     spread = deviation(d)
     if not spread or d.of_items > (d.of_runs or 0.0):
-        return ABSENT
-    needed = runs_needed(d.mean, spread, alpha)
+        return None
+    return runs_needed(d.mean, spread, ALPHA / max(family, 1))
+
+
+def _told(needed: int | None) -> str:
     return str(needed) if needed else ABSENT
 
 

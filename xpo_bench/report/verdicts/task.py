@@ -132,7 +132,7 @@ def verdict_on(
         if (found := difference(compared[i], compared[j], by.metric, items)) is not None
     }
     if pairs and all(d.se is None for d in pairs.values()):
-        return TaskVerdict(task, by, alone, "a single seed has no interval; --seeds 3 gives one")
+        return TaskVerdict(task, by, alone, _without_interval(compared, by.metric))
     if not pairs:
         apart = "no two algorithms have a seed in common" if len(compared) > 1 else ""
         return TaskVerdict(task, by, alone, apart)
@@ -140,6 +140,15 @@ def verdict_on(
     margin = by.margin(sign * order_by[compared[0]])
     ranked = [_row(g, means[g], i, field, pairs.get((0, i)), margin, by) for i, g in enumerate(compared)]
     return TaskVerdict(task, by, [*ranked, *rest], family=len(field.tests))
+
+
+def _without_interval(groups: Sequence[SeedGroup], metric: str) -> str:
+    """Why no difference has an interval."""
+    if all(len(g.values(metric)) < 2 for g in groups):
+        return "a single seed has no interval; --seeds 3 gives one"
+    if metric.startswith("heldout_") and not any(r.task.data.heldout for g in groups for r in g.counted):
+        return "the records do not say how many pairs were held out"
+    return "no two algorithms have several seeds in common"
 
 
 def _row(
