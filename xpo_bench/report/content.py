@@ -162,6 +162,7 @@ def assemble(
     groups = seen.ordered(groups, verdicts)
     drawn = groups[:rows]
     matched = matched_metrics(drawn, curves)
+    baseline = asked.baseline or default_baseline(ranked)
     compared = _against(ranked if rest else group(shown), asked, items)
     sections = [
         *([_verdict(verdicts)] if verdicts else []),
@@ -172,7 +173,9 @@ def assemble(
         Section(
             "target", "Of the target", target_lines(told.targets, every), target_tables(told.targets, every)
         ),
-        *_tasks(seen.by_task(groups), {v.task: v for v in verdicts}, drawn, curves, items, seen.columns),
+        *_tasks(
+            seen.by_task(groups), {v.task: v for v in verdicts}, drawn, curves, items, seen.columns, baseline
+        ),
         Section("matched", "At matched cost", tables=matched_tables(matched), detail=True),
         Section("sweeps", "Sweeps", figures=sweep_figures(groups)),
         Section("throughput", "Throughput", figures=throughput_figures(groups)),
@@ -233,14 +236,18 @@ def _tasks(
     curves: Curves,
     items: ItemReader,
     columns: Sequence[str],
+    baseline: str | None,
 ) -> list[Section]:
-    kept = set(drawn)
+    kept, base = set(drawn), [baseline] if baseline else []
     return [
         Section(
             "task",
             clean(task),
             tables=task_tables(task, rows, items, columns, verdicts.get(task)),
-            figures=task_figures(task, [g for g in rows if g in kept], curves),
+            # rows stand best first: the baseline speaks, and the best of them
+            figures=task_figures(
+                task, [g for g in rows if g in kept], curves, [*base, *(g.label for g in rows)]
+            ),
             detail=True,
         )
         for task, rows in by_task.items()

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from xpo_bench.metrics.attained import BUDGETS
+from xpo_bench.metrics.attained import ATTAINED, BUDGETS
 from xpo_bench.report.format import ABSENT, clean, counted, listed, mean_pm, number
 from xpo_bench.report.table import Column, Table, labels, row_label
 from xpo_bench.report.verdicts.headline import BUDGET, KNOWN
@@ -63,8 +63,7 @@ class Screen:
         about = [f"{v.headline.about}" for v in self.verdicts]
         columns = [labels([v.task for v in self.verdicts], "task"), Column("data", about, left=True)]
         columns += [
-            Column(row_label(name), [cell(v, name) for v in self.verdicts], left=True)
-            for name in self.order
+            Column(row_label(name), [cell(v, name) for v in self.verdicts], left=True) for name in self.order
         ]
         return [*columns, Column("unit", [v.headline.unit for v in self.verdicts], left=True)]
 
@@ -145,7 +144,15 @@ def _ranking(v: TaskVerdict) -> str:
     parts += [f"equivalent within {_margin(v):.2g}: {_named(equal)}"] if equal else []
     parts += [f"cannot be told from it: {_named(unclear)}"] if unclear else []
     parts += [f"worse: {_named(worse)}"] if worse else []
+    parts += [_elsewhere(other) for other in v.elsewhere]
     return "; ".join(parts) + "."
+
+
+def _elsewhere(v: TaskVerdict) -> str:
+    """`within 3 nats best is dpo (0.99±0.01)`: where another budget of KL has another best one."""
+    budget = next(b for b, name in ATTAINED.items() if name == v.headline.metric)
+    within = f"within {budget:g} {'nat' if budget == 1 else 'nats'}"
+    return f"{within} best is {clean(v.ranked[0].group.label)} ({mean_pm(v.ranked[0].mean)})"
 
 
 def _named(rows: Sequence[Row]) -> str:

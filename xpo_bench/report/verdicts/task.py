@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
 
+from xpo_bench.metrics.attained import ATTAINED
 from xpo_bench.report.items import ItemReader
 from xpo_bench.report.runs import SeedGroup
 from xpo_bench.report.verdicts.headline import Headline, headline, moved
@@ -67,7 +68,8 @@ class TaskVerdict:
 
     Args:
         rows: best first; those that are not compared last. reason: why none of them is, where none is.
-        family: how many pairs were tested, of all with all.
+        family: how many pairs were tested, of all with all. elsewhere: the verdicts within other budgets of
+            KL that name a best one which is behind within this one.
     """
 
     task: str
@@ -75,6 +77,7 @@ class TaskVerdict:
     rows: Sequence[Row]
     reason: str = ""
     family: int = 0
+    elsewhere: Sequence[TaskVerdict] = ()
 
     @property
     def ranked(self) -> list[Row]:
@@ -115,6 +118,21 @@ def verdict_on(
         groups: the rows of the task. metric: by what, in place of the headline.
     """
     by = headline(groups, metric)
+    found = _compared(task, groups, items, by)
+    if metric is not None or by.metric not in ATTAINED.values():
+        return found
+    # who is best may depend on how far from the reference one is willing to go
+    others = [replace(by, metric=name) for name in ATTAINED.values() if name != by.metric]
+    verdicts = [_compared(task, groups, items, other) for other in others if _known(groups, other)]
+    worse = {row.group for row in found.rows if row.said == "worse"}
+    return replace(found, elsewhere=[v for v in verdicts if v.ranked and v.ranked[0].group in worse])
+
+
+def _known(groups: Sequence[SeedGroup], by: Headline) -> bool:
+    return by.metric is not None and all(g.known(by.metric) for g in groups if g.counted)
+
+
+def _compared(task: str, groups: Sequence[SeedGroup], items: ItemReader, by: Headline) -> TaskVerdict:
     if by.metric is None:
         return TaskVerdict(task, by, sorted(map(Row, groups), key=lambda row: stopping(row.state)))
     means = {g: g.estimate(by.metric) for g in groups}
