@@ -195,12 +195,17 @@ def test_a_browser_runs_the_script_and_complains_of_nothing(warm: Command, tmp_p
     source = sub(
         r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", (tmp_path / "page.html").read_text("utf-8")
     )
-    click = "<script>document.querySelectorAll('#scoreboard thead button')[1].click()</script>"
+    # of the table of the task, by the KL: the columns are names, lr, runs and kl
+    click = "<script>document.querySelectorAll('#task thead button')[3].click()</script>"
     orders = []
     for clicks in range(3):
         (tmp_path / "copy.html").write_text(source.replace("</body>", click * clicks + "</body>"), "utf-8")
-        board = opened(tmp_path / "copy.html").split('id="scoreboard"')[1].split("</table>")[0]
-        orders.append(findall(r'<tr><th scope="row">(\w+)</th><td[^>]*data-v="([^"]*)"', board))
+        table = opened(tmp_path / "copy.html").split('id="task"')[1].split("</table>")[0]
+        assert findall(r"<th[^>]*><button[^>]*>(\w*)", table)[3] == "kl"
+        rows = [row.split("</tr>")[0] for row in table.split("<tr>")[2:]]
+        values = [findall('data-v="([^"]*)"', row)[2] for row in rows]
+        names = [findall(r'<th scope="row">(\w+)</th>', row)[0] for row in rows]
+        orders.append(list(zip(names, values, strict=True)))
     assert len(orders[0]) == 2
     assert orders[1] == sorted(orders[0], key=lambda row: float(row[1]))
     assert orders[2] == orders[1][::-1]

@@ -91,7 +91,11 @@ def failing(name: str, body: Callable[[DPO, Step], Any]) -> type[DPO]:
 
 @pytest.mark.parametrize(
     "words",
-    [{"tasks": "deterministic"}, {"tasks": "bandit", "algos": "kto"}, {"tasks": "overfit_pair", "steps": 2}],
+    [
+        {"tasks": "deterministic", "steps": 50},
+        {"tasks": "bandit", "algos": "kto", "steps": 50},
+        {"tasks": "overfit_pair", "steps": 2},
+    ],
     ids=str,
 )
 def test_every_field_of_the_contract(run: Run, words: dict[str, Any]) -> None:
@@ -105,9 +109,14 @@ def test_every_field_of_the_contract(run: Run, words: dict[str, Any]) -> None:
     assert all(
         v is None or (isinstance(v, int | float) and math.isfinite(v)) for v in cell["metrics"].values()
     )
-    assert {"kl", "chosen_logp", "rejected_drift", "reward_accuracy", "pairs_per_s", "prepare_s"} <= set(
-        cell["metrics"]
-    )
+    assert {"kl", "chosen_logp", "reward_accuracy", "pairs_per_s", "prepare_s"} <= set(cell["metrics"])
+    if words["steps"] < 50:  # a drift needs a window
+        assert "rejected_drift" not in cell["metrics"]
+        assert cell["notes"]["rejected_state_reason"].startswith("a run of 2 steps")
+    else:
+        assert isinstance(cell["metrics"]["rejected_drift"], float)
+    # what became of the rejected completions, or why nothing can be said of them
+    assert ("rejected_state" in cell["notes"]) != ("rejected_state_reason" in cell["notes"])
 
 
 def test_curves_have_the_step_and_every_metric_that_was_evaluated(run: Run) -> None:

@@ -111,7 +111,8 @@ def means_of(result: xpo_bench.Result, metric: str, label: str) -> float:
     return float(mean)
 
 
-def test_the_report_as_data(result: xpo_bench.Result, warm: Callable[..., Any]) -> None:
+def test_the_report_as_data(tmp_path: Path, warm: Callable[..., Any]) -> None:
+    result = xpo_bench.run("dpo,ipo", tasks="deterministic,bandit", steps=60, seeds=3, out=tmp_path / "r")
     done = warm("report", result.out, "--json", "-")
     assert done.code == 0, done.err
     found = done.json

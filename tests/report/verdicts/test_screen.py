@@ -179,6 +179,16 @@ def test_who_stands_first_is_best_on_most_tasks(record: Make) -> None:
     assert [c.header for c in found.table().columns] == ["task", "data", "ipo", "dpo", "kto", "unit"]
 
 
+def test_a_number_that_says_nothing_does_not_lead(record: Make) -> None:
+    """npo's seeds scatter so much that it cannot be told from the best; ipo is behind it for certain."""
+    cells = exact(record, dpo=0.95, ipo=0.9)
+    cells += [record("npo", seed=s, attained_1=v, kl=1.0) for s, v in enumerate((0.1, 0.9, 0.1))]
+    found = screen(cells)
+    assert found.order == ["dpo", "ipo", "npo"]
+    columns = {c.header: c.cells[0] for c in found.table().columns}
+    assert (columns["ipo"], columns["npo"]) == (".90 worse", ".37 ?")
+
+
 def test_an_algorithm_that_did_not_run_somewhere(record: Make) -> None:
     cells = exact(record, "a", dpo=0.5, ipo=0.9) + exact(record, "b", dpo=0.5)
     cells += [record("npo", "b", s, status="failed", error="no") for s in range(3)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from statistics import fmean
 
 from xpo_bench.metrics.attained import ATTAINED, BUDGETS
 from xpo_bench.report.format import ABSENT, clean, counted, listed, mean_pm, number
@@ -28,17 +29,18 @@ class Screen:
 
     @cached_property
     def order(self) -> list[str]:
-        """Labels of the algorithms, those that are best on most tasks first."""
-        names = list(dict.fromkeys(row.group.label for v in self.verdicts for row in v.rows))
-        score = dict.fromkeys(names, 0.0)
+        """Labels of the algorithms, those that are best on most tasks first, then by their places."""
+        score: dict[str, float] = {}
+        places: dict[str, list[float]] = {}
         for v in self.verdicts:
-            for row in v.rows:
-                # a best set of many says less of each: its members share one point
-                if row in v.best:
-                    score[row.group.label] += 1 / len(v.best)
-                elif v.headline.metric is None and row.state == STATES["converged"]:
-                    score[row.group.label] += 1 / len(v.rows)
-        return sorted(names, key=lambda name: -score[name])
+            stops = v.headline.metric is None
+            best = [r for r in v.rows if (r.state == STATES["converged"] if stops else r.said == "best")]
+            for place, row in enumerate(v.rows):
+                name = row.group.label
+                # many of which none is better say less of each: they share one point
+                score[name] = score.get(name, 0.0) + (1 / len(best) if row in best else 0.0)
+                places.setdefault(name, []).append(place / len(v.rows))
+        return sorted(score, key=lambda name: (-score[name], fmean(places[name])))
 
     def title(self) -> str:
         """What was asked, of whom, on how much."""
