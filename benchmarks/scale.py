@@ -69,6 +69,11 @@ def measure(root: Path, cells: int, times: int) -> dict[str, Any]:
     }
 
 
+def write_run(root: Path, cells: int) -> None:
+    """A run directory of `cells` finished cells."""
+    _write(_plan(max(1, cells // SEEDS // 2)), Store(root))
+
+
 def _timed(work: Callable[[], Any], times: int) -> tuple[Any, list[float]]:
     taken = []
     for _ in range(times):

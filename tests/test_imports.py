@@ -28,11 +28,11 @@ COMMAND = """
 from xpo_bench.cli import main
 for words in {commands!r}:
     said = io.StringIO()
-    with contextlib.redirect_stdout(said):
+    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
         try:
             main(words)
         except SystemExit as ended:
-            assert ended.code == 0, ended.code
+            assert ended.code == 0, said.getvalue()
     assert said.getvalue().strip()
 """
 
@@ -71,14 +71,65 @@ def test_importing_the_package_imports_nothing_heavy(modules: Modules) -> None:
     assert not loaded & HEAVY
 
 
-def test_listing_imports_torch_at_most(modules: Modules) -> None:
+def test_listing_imports_nothing_heavy(modules: Modules) -> None:
+    lists = ("algos", "tasks", "metrics", "trackers", "plugins")
     loaded = modules(
-        COMMAND.format(
-            commands=[["list", "algos"], ["list", "algos", "--json"], ["list", "tasks"], ["list", "plugins"]]
-        )
+        COMMAND.format(commands=[["list", what, *more] for what in lists for more in ([], ["--json"])])
     )
     assert "xpo_bench_plugins" in loaded
-    assert not loaded & (HEAVY - {"torch"})
+    assert not loaded & HEAVY
+
+
+def test_a_plugin_that_imports_torch_is_listed(modules: Modules, tmp_path: Path) -> None:
+    (tmp_path / "heavy.py").write_text(
+        "import torch\nfrom dataclasses import dataclass\nfrom typing import ClassVar\n"
+        "from xpo_bench import Algorithm, hookimpl\n\n@dataclass(frozen=True)\nclass Heavy(Algorithm):\n"
+        "    name: ClassVar[str] = 'heavy'\n    def loss(self, step):\n        return torch.zeros(1)\n\n"
+        "@hookimpl\ndef xpo_algorithms():\n    return [Heavy]\n"
+    )
+    folder = tmp_path / "heavy-1.dist-info"
+    folder.mkdir()
+    (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: heavy\nVersion: 1\n")
+    (folder / "entry_points.txt").write_text("[xpo_bench]\nheavy = heavy\n")
+    listed = (
+        "from xpo_bench.runner.listing import rows; assert any(r['name'] == 'heavy' for r in rows('algos'))"
+    )
+    assert "torch" in modules(f"sys.path.insert(0, {str(tmp_path)!r}); {listed}")
+
+
+def test_reading_a_run_imports_no_torch(modules: Modules, tmp_path: Path) -> None:
+    for out, seeds in (("one", "2"), ("two", "7,8")):
+        words = [
+            "run",
+            "--algos",
+            "dpo,ipo",
+            "--tasks",
+            "bandit",
+            "--steps",
+            "4",
+            "--seeds",
+            seeds,
+            "--out",
+            out,
+        ]
+        modules(COMMAND.format(commands=[words]))
+    loaded = modules(
+        COMMAND.format(
+            commands=[
+                ["show", "one"],
+                ["show", "one", "--json"],
+                ["status", "one"],
+                ["report", "one", "--html", "page.html", "--md", "page.md", "--json", "page.json"],
+                ["merge", "one", "two", "--out", "both"],
+            ]
+        )
+    )
+    assert not loaded & {"torch", "transformers", "datasets", "statsmodels"}
+    # a data set for `datasets.load_dataset` is built by that package, which finds out what else there is
+    assert not modules(COMMAND.format(commands=[["export", "one", "--to", "set"]])) & {
+        "transformers",
+        "statsmodels",
+    }
 
 
 def test_counting_records_imports_nothing_heavy(modules: Modules, tmp_path: Path) -> None:

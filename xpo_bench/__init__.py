@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from xpo_bench.contract.algorithm import Algorithm, Tools
 from xpo_bench.contract.examples import Completion, Dataset, Example, Pair, Single, World
 from xpo_bench.contract.hooks import hookimpl
-from xpo_bench.contract.scoring import Group, Scores, Step
+from xpo_bench.contract.scoring import Group, Scores, Step, logsigmoid
 from xpo_bench.contract.settings import Budget, DataSpec, ModelSpec, Stage
 from xpo_bench.contract.task import Task
 from xpo_bench.contract.tracker import Tracker
@@ -61,6 +61,7 @@ __all__ = [
     "World",
     "__version__",
     "hookimpl",
+    "logsigmoid",
     "metric",
     "run",
     "stream",

@@ -8,7 +8,7 @@ import traceback
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import Distribution, EntryPoint, entry_points
 from typing import Any, Literal, TypeVar
 
 import pluggy
@@ -135,7 +135,7 @@ def load(disable: frozenset[str] = frozenset()) -> Registry:
     manager.add_hookspecs(hooks)
     registry = Registry([], manager)
 
-    found = [(point, _info(point)) for point in _unique(entry_points(group=GROUP))]
+    found = _unique(entry_points(group=GROUP))
     names = {info.name for _, info in found}
     for name in sorted(disable - names):
         raise UsageError(f"--disable: {unknown('plugin', name, names)}")
@@ -170,19 +170,25 @@ def load(disable: frozenset[str] = frozenset()) -> Registry:
     return registry
 
 
-def _unique(points: Iterable[EntryPoint]) -> list[EntryPoint]:
+def _unique(points: Iterable[EntryPoint]) -> list[tuple[EntryPoint, PluginInfo]]:
     # a distribution found twice on the path (source tree and site-packages) is one distribution
-    seen: dict[tuple[str, str, str], EntryPoint] = {}
+    seen: dict[tuple[str, str, str], tuple[EntryPoint, PluginInfo]] = {}
+    known: dict[Distribution | None, tuple[str, str]] = {}
     for point in points:
-        seen.setdefault((point.name, point.value, point.dist.name if point.dist else ""), point)
+        if point.dist not in known:
+            known[point.dist] = _named(point.dist)
+        name, version = known[point.dist]
+        info = PluginInfo(point.name, name, version, point.value)
+        seen.setdefault((point.name, point.value, name), (point, info))
     return list(seen.values())
 
 
-def _info(point: EntryPoint) -> PluginInfo:
-    dist = point.dist
-    return PluginInfo(
-        point.name, dist.name if dist else "unknown", dist.version if dist else "0", point.value
-    )
+def _named(dist: Distribution | None) -> tuple[str, str]:
+    """Name and version of a distribution, which parses all of its metadata whenever it is asked for one."""
+    if dist is None:
+        return "unknown", "0"
+    told = dist.metadata
+    return told["Name"], told["Version"]
 
 
 def _register(point: EntryPoint, info: PluginInfo, manager: pluggy.PluginManager) -> None:

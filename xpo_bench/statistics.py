@@ -11,8 +11,8 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike
-from scipy.special import ndtr, stdtr, stdtrit
 
 ALPHA = 0.05
 """Significance level of every test that a report shows."""
@@ -47,12 +47,12 @@ class Estimate:
 @lru_cache(maxsize=1024)
 def quantile(freedom: int) -> float:
     """Of Student's t, for a two-sided interval at `CONFIDENCE`."""
-    return float(stdtrit(freedom, 0.5 + CONFIDENCE / 2))
+    return float(scipy.special.stdtrit(freedom, 0.5 + CONFIDENCE / 2))
 
 
 def upper_quantile(freedom: int, alpha: float) -> float:
     """Of Student's t: the value that it exceeds with probability `alpha`, for a one-sided bound."""
-    return float(stdtrit(freedom, 1 - alpha))
+    return float(scipy.special.stdtrit(freedom, 1 - alpha))
 
 
 def estimate(values: Iterable[float | None]) -> Estimate | None:
@@ -115,7 +115,11 @@ def p_value(difference: Estimate, variance: float = 0.0) -> float | None:
     statistic = abs(difference.mean) / math.sqrt(total)
     # Satterthwaite with a known shared variance V: ν·((s²/n + V)/(s²/n))², normal as V takes over.
     # scipy.stats would have both tails, after a second of imports.
-    return 2 * float(stdtr(free * (total / spread) ** 2, -statistic) if spread else ndtr(-statistic))
+    return 2 * float(
+        scipy.special.stdtr(free * (total / spread) ** 2, -statistic)
+        if spread
+        else scipy.special.ndtr(-statistic)
+    )
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -199,7 +203,7 @@ def difference(values: Sequence[float], better: str | None) -> Difference:
     # t = d̄/(s/√n), signed so that large is worse
     worse = abs(mean) if better is None else mean if better == "lower" else -mean
     t = worse / se if se else math.copysign(math.inf, worse)
-    p = float(stdtr(n - 1, -t)) * (2 if better is None else 1)
+    p = float(scipy.special.stdtr(n - 1, -t)) * (2 if better is None else 1)
     return Difference(mean, mean - half, mean + half, min(1.0, p), n)
 
 

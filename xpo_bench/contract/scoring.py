@@ -36,6 +36,16 @@ class Group:
     token_kl: bool = False
 
 
+def logsigmoid(values: Tensor) -> Tensor:
+    """log σ(x), elementwise: that of `torch.nn.functional`, which is imported by the first call.
+
+    The logarithm of `values.sigmoid()` is −∞ below −104 in single precision; this is not.
+    """
+    from torch.nn.functional import logsigmoid as stable
+
+    return stable(values)
+
+
 DERIVED = ("sum", "length", "mean")
 """Properties of `Scores` that have one number per completion."""
 

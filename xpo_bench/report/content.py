@@ -12,7 +12,6 @@ from functools import cached_property
 from pathlib import Path
 
 from xpo_bench.report.curves import Curves, curve_reader, forgiving
-from xpo_bench.report.experiments import EXPERIMENTS, of_experiments, others
 from xpo_bench.report.figures import (
     ExperimentFigure,
     Figure,
@@ -26,7 +25,7 @@ from xpo_bench.report.format import clean, counted, statuses
 from xpo_bench.report.items import ItemReader, item_reader
 from xpo_bench.report.problems import failed_metrics, not_run, problems
 from xpo_bench.report.provenance import configurations, machines, task_settings
-from xpo_bench.report.records import Raw, Record, RunFile, records_of
+from xpo_bench.report.records import ARTICLE, Raw, Record, RunFile, records_of
 from xpo_bench.report.runs import SeedGroup, group, latest, without_search
 from xpo_bench.report.table import Table
 from xpo_bench.report.tables.data_lines import data_lines
@@ -151,7 +150,7 @@ def assemble(
     found = without_search(every)
     current = latest(found, told.planned)
     shown = seen.records(current)
-    rest = others(shown)
+    rest = _others(shown)
     curves, items = forgiving(curve_reader(root)), item_reader(root)
     groups = group(rest)
     # data to forget holds no preferences: its algorithms are compared by nothing
@@ -219,7 +218,20 @@ def _over_tasks(verdicts: Sequence[TaskVerdict], asked: Comparison) -> list[Sect
     ]
 
 
+def _others(records: Sequence[Record]) -> list[Record]:
+    """The records that no experiment of the article tells of."""
+    if all(r.suite != ARTICLE for r in records):
+        return list(records)
+    from xpo_bench.report.experiments import others  # with all that draws: of the article's records alone
+
+    return others(records)
+
+
 def _experiments(records: Sequence[Record], curves: Curves) -> list[Section]:
+    if all(r.suite != ARTICLE for r in records):
+        return []
+    from xpo_bench.report.experiments import EXPERIMENTS, of_experiments
+
     out = []
     for name, cells in of_experiments(records).items():
         e = EXPERIMENTS[name]

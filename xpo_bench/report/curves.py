@@ -11,6 +11,7 @@ from typing import Any
 
 from xpo_bench.metrics.names import current
 from xpo_bench.report.runs import SeedGroup
+from xpo_bench.runner import columns
 from xpo_bench.statistics import Estimate, estimate
 
 Point = Mapping[str, Any]
@@ -32,10 +33,8 @@ def curve_reader(root: Path) -> Curves:
 
     @lru_cache(maxsize=REMEMBERED)
     def read(key: str) -> Points:
-        import pyarrow.parquet as pq
-
         path = root / "curves" / f"{key}.parquet"
-        return [current(row) for row in pq.read_table(path).to_pylist()] if path.is_file() else []
+        return [current(row) for row in columns.read(path).to_pylist()] if path.is_file() else []
 
     return read
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 from xpo_bench.report.curves import Curves
-from xpo_bench.report.experiments.base import Data, Plot
 from xpo_bench.report.figure_data import csv_of, of_estimates, of_rows
 from xpo_bench.report.format import clean
 from xpo_bench.report.render.style import SPEAKING
@@ -15,6 +15,9 @@ from xpo_bench.report.runs import SeedGroup
 from xpo_bench.report.summary import Sweep, sweeps_of
 from xpo_bench.report.task_figures import CurvesFigure, FrontierFigure, LossFigure, TaskCurves
 from xpo_bench.statistics import estimate
+
+if TYPE_CHECKING:
+    from xpo_bench.report.experiments.base import Data, Plot
 
 SWEPT = {"kl": "final KL (nats)", "rejected_prob": "final π(rejected), per token"}
 """What a sweep's figure shows."""

@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from xpo_bench.runner.columns import read as read_file
+
 REMEMBERED = 8192
 """Item tables in memory at most."""
 TIE, CHOSEN_LONGER, CHOSEN_SHORTER = 0, 1, 2
@@ -44,11 +46,9 @@ def item_reader(root: Path) -> ItemReader:
 
     @lru_cache(maxsize=REMEMBERED)
     def read(key: str) -> Outcomes | None:
-        import pyarrow.parquet as pq
-
         path = root / "items" / f"{key}.parquet"
         try:
-            columns = pq.read_table(path).to_pydict() if path.is_file() else {}
+            columns = read_file(path).to_pydict() if path.is_file() else {}
         except (OSError, ValueError):  # what pyarrow raises of a file that is no parquet
             return None
         if not NEEDED <= columns.keys():

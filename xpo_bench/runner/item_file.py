@@ -5,6 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from xpo_bench.runner.columns import read, reals, texts, wholes
 from xpo_bench.train.items import COLUMNS, LENGTHS, TEXTS, Items
 
 if TYPE_CHECKING:
@@ -16,10 +19,9 @@ def item_parquet(items: Items) -> bytes:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    columns = {name: pa.array(items.texts[name], pa.string()) for name in TEXTS}
+    columns = {name: texts(items.texts[name]) for name in TEXTS}
     for name, values in items.values.items():
-        column = pa.array(values, pa.float64(), from_pandas=True)  # NaN is nothing
-        columns[name] = column.cast(pa.int64()) if name in LENGTHS else column
+        columns[name] = (wholes if name in LENGTHS else reals)(values, ~np.isnan(values))
     sink = pa.BufferOutputStream()
     table = pa.table({name: columns[name] for name in COLUMNS})
     pq.write_table(table, sink, use_dictionary=["split", "cluster"], write_statistics=False)
@@ -28,7 +30,5 @@ def item_parquet(items: Items) -> bytes:
 
 def item_table(root: Path, key: str) -> pa.Table | None:
     """The items of a cell of a run directory; None where it has none, as in runs of earlier versions."""
-    import pyarrow.parquet as pq
-
     path = root / "items" / f"{key}.parquet"
-    return pq.read_table(path) if path.is_file() else None
+    return read(path) if path.is_file() else None

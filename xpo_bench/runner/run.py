@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from xpo_bench.errors import UsageError, unknown
+from xpo_bench.runner import columns
 from xpo_bench.runner.effects import check_effects
 from xpo_bench.runner.execute import Session, execute
 from xpo_bench.runner.executed import Executed
@@ -86,10 +87,8 @@ def _at_target(
         return execute(plan, store, session).cells
 
     def curve(key: str) -> Sequence[Mapping[str, Any]]:
-        import pyarrow.parquet as pq
-
         path = store.root / "curves" / f"{key}.parquet"
-        return pq.read_table(path).to_pylist() if path.is_file() else []
+        return columns.read(path).to_pylist() if path.is_file() else []
 
     plan, found = target_kl.find(base, asked, target, session.registry, search, curve, session.note)
     result = Executed(store.root, [], 0, plan.skipped, plan.unreachable)

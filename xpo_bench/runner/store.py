@@ -14,6 +14,7 @@ from pydantic_core import from_json
 
 from xpo_bench.errors import StoreError, UsageError
 from xpo_bench.metrics.names import current
+from xpo_bench.runner.columns import reals, wholes
 from xpo_bench.runner.item_file import item_parquet
 from xpo_bench.runner.keys import canonical
 from xpo_bench.runner.record import SCHEMA as SCHEMA
@@ -220,10 +221,11 @@ def parquet(rows: Sequence[Mapping[str, float | None]]) -> bytes:
 
     def column(name: str) -> pa.Array:
         values = np.array([row.get(name) for row in rows], dtype=np.float64)  # None is NaN
-        return pa.array(values, mask=~np.isfinite(values))
+        return reals(values, np.isfinite(values))
 
     names = sorted({name for row in rows for name in row} - {"step"})
-    columns = {"step": pa.array([int(cast(float, row["step"])) for row in rows], pa.int64())}
+    steps = np.array([int(cast(float, row["step"])) for row in rows])
+    columns = {"step": wholes(steps, np.ones(len(rows), bool))}
     columns |= {name: column(name) for name in names}
     sink = pa.BufferOutputStream()
     pq.write_table(pa.table(columns), sink)

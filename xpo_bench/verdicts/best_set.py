@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 
 import numpy as np
-from scipy.special import digamma, polygamma
+import scipy
 
 from xpo_bench.statistics import ALPHA, holm
 from xpo_bench.verdicts.differences import PairedDifference, two_sided
@@ -99,10 +99,10 @@ def moderate(pairs: Mapping[Pair, PairedDifference], algorithms: int) -> dict[Pa
     free = next(iter(used.values())).free
     variances = np.array([d.of_runs for d in used.values()])
     # E ln s² = ln s₀² + ψ(d/2) − ln(d/2) − ψ(d₀/2) + ln(d₀/2), and Var ln s² = ψ′(d/2) + ψ′(d₀/2)
-    logs = np.log(variances) - digamma(free / 2) + math.log(free / 2)
-    excess = float(np.var(logs, ddof=1)) - float(polygamma(1, free / 2))
+    logs = np.log(variances) - scipy.special.digamma(free / 2) + math.log(free / 2)
+    excess = float(np.var(logs, ddof=1)) - float(scipy.special.polygamma(1, free / 2))
     prior = min(_trigamma_inverse(excess) * 2 if excess > 0 else math.inf, PRIOR, algorithms / 3)
-    centre = math.exp(float(logs.mean()) + float(digamma(prior / 2)) - math.log(prior / 2))
+    centre = math.exp(float(logs.mean()) + float(scipy.special.digamma(prior / 2)) - math.log(prior / 2))
     out = dict(pairs)
     for pair, d in used.items():
         pooled = (prior * centre + free * (d.of_runs or 0.0)) / (prior + free)
@@ -114,8 +114,8 @@ def _trigamma_inverse(value: float) -> float:
     """x with ψ′(x) = value > 0, by Newton's method on 1/ψ′, which is nearly linear."""
     x = 0.5 + 1 / value
     for _ in range(50):
-        trigamma = float(polygamma(1, x))
-        step = trigamma * (1 - trigamma / value) / float(polygamma(2, x))
+        trigamma = float(scipy.special.polygamma(1, x))
+        step = trigamma * (1 - trigamma / value) / float(scipy.special.polygamma(2, x))
         x += step
         if abs(step) < 1e-9 * x:
             break

@@ -7,8 +7,8 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy.special import stdtr, stdtrit
 
 from xpo_bench.statistics import CONFIDENCE, ROUNDING
 
@@ -68,14 +68,14 @@ class PairedDifference:
 
 def quantile(level: float, free: float) -> float:
     """Of Student's t; normal with infinitely many degrees of freedom."""
-    return float(stdtrit(min(free, 1e9), level))
+    return float(scipy.special.stdtrit(min(free, 1e9), level))
 
 
 def two_sided(mean: float, se: float, free: float) -> float:
     """p of a mean of 0 by Student's t; without any spread 0 or 1."""
     if se <= ROUNDING * abs(mean) or se == 0:
         return 1.0 if abs(mean) <= ROUNDING else 0.0
-    return 2 * float(stdtr(min(free, 1e9), -abs(mean) / se))
+    return 2 * float(scipy.special.stdtr(min(free, 1e9), -abs(mean) / se))
 
 
 def over_runs(differences: Sequence[float], runs: Sequence[Hashable]) -> PairedDifference:

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from scipy.special import nctdtr
+import scipy
 
 from xpo_bench.statistics import ALPHA
 from xpo_bench.verdicts.differences import PairedDifference, quantile
@@ -81,7 +81,9 @@ def power(effect: float, deviation: float, runs: int, alpha: float = ALPHA) -> f
         return float(effect != 0)
     free, shift = runs - 1, abs(effect) / deviation * math.sqrt(runs)
     limit = quantile(1 - alpha / 2, free)
-    found = 1 - float(nctdtr(free, shift, limit)) + float(nctdtr(free, shift, -limit))
+    found = (
+        1 - float(scipy.special.nctdtr(free, shift, limit)) + float(scipy.special.nctdtr(free, shift, -limit))
+    )
     return found if math.isfinite(found) else 1.0
 
 

@@ -15,14 +15,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from annotated_types import Gt
-from torch import Tensor
-from torch.nn.functional import logsigmoid
 from typing_extensions import Doc
 
-from xpo_bench import Algorithm, Step, hookimpl
+from xpo_bench import Algorithm, Step, hookimpl, logsigmoid
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)

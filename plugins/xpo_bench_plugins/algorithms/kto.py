@@ -22,15 +22,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
-import torch
 from annotated_types import Ge, Gt
-from torch import Tensor
-from torch.nn.functional import logsigmoid
 from typing_extensions import Doc
 
-from xpo_bench import Algorithm, Group, Single, Step, hookimpl
+from xpo_bench import Algorithm, Group, Single, Step, hookimpl, logsigmoid
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class KTO(Algorithm):
         # 1 − σ(x) = σ(−x); exp(logsigmoid) because sigmoid() rounds by place in the tensor
         good = self.desirable_weight * logsigmoid(-logit).exp()
         bad = self.undesirable_weight * logsigmoid(logit).exp()
-        return torch.where(step.columns["desirable"] > 0.5, good, bad)
+        return good.where(step.columns["desirable"] > 0.5, bad)
 
 
 def reference_point(step: Step) -> Tensor:
@@ -65,6 +65,8 @@ def reference_point(step: Step) -> Tensor:
     Rows without weight and rows that found no partner (an empty mismatched completion) do not count;
     where no row counts, z0 is 0.
     """
+    import torch
+
     # z0 = max(0, E[log π(y'|x)/π_ref(y'|x)]) over mismatched y'; an enumerable policy gives the KL itself
     if step.exact_kl is not None:
         kl = step.exact_kl

@@ -21,15 +21,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
-import torch
 from annotated_types import Ge, Gt
-from torch import Tensor
-from torch.nn.functional import logsigmoid
 from typing_extensions import Doc
 
-from xpo_bench import Algorithm, Group, Single, Step, hookimpl
+from xpo_bench import Algorithm, Group, Single, Step, hookimpl, logsigmoid
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -52,15 +52,15 @@ class NPO(Algorithm):
         forget_loss = -2 / self.beta * logsigmoid(-self.beta * step.log_ratio("completion"))
         retain_loss = -self.retain_weight * step.policy["completion"].mean
         # the runner divides by all examples of the step: turn that into a mean over each set
-        return torch.where(
-            retain > 0.5,
-            retain_loss * (examples / retained.clamp(min=1.0)),
-            forget_loss * (examples / (examples - retained).clamp(min=1.0)),
-        )
+        retain_loss = retain_loss * (examples / retained.clamp(min=1.0))
+        forget_loss = forget_loss * (examples / (examples - retained).clamp(min=1.0))
+        return retain_loss.where(retain > 0.5, forget_loss)
 
 
 def _counts(step: Step) -> tuple[Tensor, Tensor]:
     """(examples, retain rows) of the full step, shape `(..., 1)`; of the given rows without totals."""
+    import torch
+
     if "examples" in step.totals and "desirable" in step.totals:
         return step.totals["examples"], step.totals["desirable"]
     retain = step.columns["desirable"]

@@ -28,16 +28,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from annotated_types import Ge, Gt
-from scipy.special import expit
-from torch import Tensor
-from torch.nn.functional import logsigmoid
 from typing_extensions import Doc
 
-from xpo_bench import Algorithm, Example, Pair, Stage, Step, Tools, hookimpl
+from xpo_bench import Algorithm, Example, Pair, Stage, Step, Tools, hookimpl, logsigmoid
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -68,8 +68,7 @@ class OnlineDPO(Algorithm):
         everything: Sequence[Any] = tools.examples
         reward = np.array(tools.fit_reward(everything, self.reward_weight_decay)(drawn))
         margin = reward[0::2] - reward[1::2]
-        # at equal rewards the first wins: the two were drawn alike, so that is a fair coin
-        first_wins = margin >= 0 if self.labels == "larger" else tools.rng.random(len(margin)) < expit(margin)
+        first_wins = self._first_wins(margin, tools)
         pairs = [
             Pair(a.prompt, a.text, b.text) if first else Pair(a.prompt, b.text, a.text)
             for a, b, first in zip(drawn[0::2], drawn[1::2], first_wins, strict=True)
@@ -78,6 +77,14 @@ class OnlineDPO(Algorithm):
         tools.note("identical_share", 1 - len(different) / len(pairs))
         tools.note("sampled_reward", float(reward.mean()))
         return different or pairs[:1]  # Δ = 0: a step of gradient 0
+
+    def _first_wins(self, margin: np.ndarray, tools: Tools) -> np.ndarray:
+        """Who of two completions is chosen, from the difference of their rewards."""
+        if self.labels == "larger":
+            return margin >= 0  # equal rewards: the two were drawn alike, so that is a fair coin
+        from scipy.special import expit
+
+        return tools.rng.random(len(margin)) < expit(margin)
 
     def loss(self, step: Step) -> Tensor:
         return -logsigmoid(self._logit(step))  # Rafailov et al., eq. 7

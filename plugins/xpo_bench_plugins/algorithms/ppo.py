@@ -24,15 +24,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import numpy as np
-import torch
 from annotated_types import Ge, Gt, Lt
-from torch import Tensor
 from typing_extensions import Doc
 
 from xpo_bench import Algorithm, Completion, Example, Group, Single, Stage, Step, Tools, hookimpl
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ class PPO(Algorithm):
         # one action is a whole completion, so the ratio is π(y|x)/π_old(y|x)
         ratio = (step.policy["completion"].sum - step.columns["old_logp"]).exp()
         clipped = ratio.clamp(1 - self.clip, 1 + self.clip)
-        return -torch.minimum(ratio * advantage, clipped * advantage)  # Schulman et al., eq. 7
+        return -(ratio * advantage).minimum(clipped * advantage)  # Schulman et al., eq. 7
 
 
 def leave_one_out(returns: np.ndarray) -> np.ndarray:

@@ -19,14 +19,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from annotated_types import Ge, Gt
-from torch import Tensor
-from torch.nn.functional import logsigmoid
 from typing_extensions import Doc
 
-from xpo_bench import Algorithm, Completion, Stage, Step, Tools, hookimpl
+from xpo_bench import Algorithm, Completion, Stage, Step, Tools, hookimpl, logsigmoid
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)

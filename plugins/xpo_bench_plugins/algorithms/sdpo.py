@@ -22,16 +22,17 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from annotated_types import Ge, Gt
 from pydantic import Field
-from torch import Tensor
-from torch.nn.functional import logsigmoid
 from typing_extensions import Doc
 
-from xpo_bench import TIE, Algorithm, Completion, Example, Pair, Stage, Step, Tools, hookimpl
+from xpo_bench import TIE, Algorithm, Completion, Example, Pair, Stage, Step, Tools, hookimpl, logsigmoid
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)

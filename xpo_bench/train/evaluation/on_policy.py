@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from xpo_bench.contract.examples import Completion
 from xpo_bench.metrics.gold import gold_gain, win_rate
 from xpo_bench.metrics.kl import kl_from_samples
 from xpo_bench.policy.base import Notes, Sampling, Snapshot
-from xpo_bench.policy.language.sampling import Sampled
 from xpo_bench.random_streams import stream, torch_stream
 from xpo_bench.train.job import Job
+
+if TYPE_CHECKING:
+    from xpo_bench.policy.language.sampling import Sampled
 
 GOLD_POINTS = (0, 0.05, 0.1, 0.2, 0.4, 0.7, 1)
 """Fractions of the steps at which a policy with a gold reward is sampled: most of the KL is early."""
