@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.xdist_group("fresh")  # the environment of the examples
+
 Command = Callable[..., Any]
 
 
