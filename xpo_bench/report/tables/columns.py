@@ -17,6 +17,8 @@ from xpo_bench.statistics import ALPHA, censored
 from xpo_bench.verdicts.best_set import moderate
 
 Direction = Literal["higher", "lower"] | None
+MARKED = 200
+"""Rows up to which the best are marked."""
 PREFIXED = ("FLOP",)
 """Units whose numbers are printed with an SI prefix."""
 
@@ -59,7 +61,7 @@ def best_rows(groups: Sequence[SeedGroup | None], name: str, items: ItemReader) 
     Paired differences from the best are tested as in the verdicts, corrected for all pairs of rows. Nothing
     is marked where nobody is separated from the best, or where the best are more than half of the rows: a
     mark has to tell some from others. Rows with a run that is not ok, and policies that have not moved, do
-    not compete.
+    not compete, and of more than `MARKED` rows none is marked: the correction would leave nothing.
     """
     nobody = [False] * len(groups)
     if (better := direction(name, groups)) is None:
@@ -67,7 +69,7 @@ def best_rows(groups: Sequence[SeedGroup | None], name: str, items: ItemReader) 
     sign = -1 if better == "higher" else 1
     means = {g: sign * e.mean for g in groups if g and competes(g) and (e := g.estimate(name))}
     order = sorted(means, key=means.__getitem__)
-    if len(order) < 2 or means[order[0]] == means[order[-1]]:
+    if not 2 <= len(order) <= MARKED or means[order[0]] == means[order[-1]]:
         return nobody
     behind = {
         (0, i): found

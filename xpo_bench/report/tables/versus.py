@@ -18,6 +18,8 @@ from xpo_bench.verdicts.words import Verdict, judge
 
 PREFERRED = "dpo"
 """The baseline where none is named and it ran."""
+UNASKED = 200
+"""Rows up to which all are tested against a baseline that nobody named."""
 
 
 @dataclass(frozen=True)
@@ -99,9 +101,9 @@ def label_of(groups: Sequence[SeedGroup], baseline: str) -> str:
 
 
 def default_baseline(groups: Sequence[SeedGroup]) -> str | None:
-    """The baseline where none is named: dpo, or the first row; None of fewer than two algorithms."""
+    """The baseline where none is named: dpo, or the first row; None of one row, and of more than `UNASKED`."""
     known = list(dict.fromkeys(g.label for g in groups))
-    if len(known) < 2:
+    if not 2 <= len(known) <= UNASKED:
         return None
     return next((label for label in known if label.split(" ")[0] == PREFERRED), known[0])
 
