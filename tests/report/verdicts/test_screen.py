@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -156,7 +157,7 @@ def test_what_would_decide_is_told(record: Make, tmp_path: Path) -> None:
         store_items(tmp_path, cell["key"], [float(7 * i % 10 < right) for i in range(10)])
     (told,) = screen(held, tmp_path).sentences()
     assert told.startswith("travel (held-out pairs): best is dpo (0.9 held-out accuracy)")
-    assert " more held-out prompts would decide)" in told
+    assert re.search(r"cannot be told from it: ipo \(-0.3±[0-9.]+, [0-9]+ more held-out prompts", told)
 
 
 def test_a_seed_more_is_singular_and_never_none(record: Make) -> None:
@@ -227,6 +228,18 @@ def test_long_names_and_names_with_markup(record: Make, printed: Printed, width:
     said = opening(text)
     assert "my[/]algo[bold]red" in "".join(said.split())
     assert "[red]t[/red]" in said
+
+
+def test_what_nobody_can_judge(record: Make, printed: Printed) -> None:
+    """A task whose runs all failed has no known reward, and records older than the states do not stop."""
+    failed = [record(a, "ukp", s, status="failed", error="no") for a in ("dpo", "ipo") for s in range(3)]
+    old = [record(a, "old", s, kl=1.0, rejected_logp=-5.0) for a in ("dpo", "ipo") for s in range(3)]
+    for task, cells in (("ukp", failed), ("old", old)):
+        table = screen(cells).table()
+        cells_of = {c.header: list(c.cells) for c in table.columns}
+        assert cells_of == {"task": [task], "data": ["unknown"], "dpo": ["–"], "ipo": ["–"], "unit": [""]}
+        assert screen(cells).sentences() == []
+    assert "known reward" not in printed(print_run, failed)
 
 
 def test_states_of_certain_preferences(record: Make, printed: Printed) -> None:
