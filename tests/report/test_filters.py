@@ -120,5 +120,5 @@ def test_a_metric_that_ranks_nobody_is_refused(cells: list[dict[str, Any]], algo
 def test_one_algorithm_alone(cells: list[dict[str, Any]]) -> None:
     report = shown(cells, algos=("dpo",))
     assert report.against == ()
-    assert [s.name for s in report.sections][0] == "verdict"
+    assert report.sections[0].name == "verdict"
     assert all(row.said == "" for v in report.verdicts for row in v.rows)

@@ -226,9 +226,7 @@ def test_chance_is_corrected_too(record: Make) -> None:
     alone = [record("a", seed=s, heldout_reward_accuracy=0.53 + 0.01 * (s - 1)) for s in range(3)]
     others = [record(b, seed=s, heldout_reward_accuracy=0.5 + 0.01 * (s - 1)) for b in "bc" for s in range(3)]
     assert "chance" not in tell(alone)
-    assert "not significantly above chance (Holm's correction for 3 comparisons)" in tell(
-        alone + others
-    )
+    assert "not significantly above chance (Holm's correction for 3 comparisons)" in tell(alone + others)
 
 
 def test_unlearning(record: Make) -> None:

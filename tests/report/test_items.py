@@ -15,7 +15,9 @@ from xpo_bench.report.items import CHOSEN_LONGER, CHOSEN_SHORTER, TIE, item_read
 
 
 def test_what_is_read(tmp_path: Path) -> None:
-    store_items(tmp_path, "k", [1.0, 0.5, None], at_1=[0.0, 0.25, 1.0], longer=[2, -1, 0], cluster=list("aab"))
+    store_items(
+        tmp_path, "k", [1.0, 0.5, None], at_1=[0.0, 0.25, 1.0], longer=[2, -1, 0], cluster=list("aab")
+    )
     found = present(item_reader(tmp_path)("k"))
     assert list(found.item) == ["item 0", "item 1", "item 2"]
     assert list(found.cluster) == ["a", "a", "b"]
@@ -39,7 +41,9 @@ def test_what_is_not_there(tmp_path: Path) -> None:
     assert item_reader(tmp_path / "nowhere")("k") is None
 
 
-@pytest.mark.parametrize("lacking", ["item", "cluster", "split", "correct", "chosen_length", "rejected_length"])
+@pytest.mark.parametrize(
+    "lacking", ["item", "cluster", "split", "correct", "chosen_length", "rejected_length"]
+)
 def test_a_table_that_lacks_a_column(tmp_path: Path, lacking: str) -> None:
     store_items(tmp_path, "k", [1.0, 0.0])
     path = tmp_path / "items" / "k.parquet"

@@ -117,7 +117,11 @@ def test_absent_and_null(record: Make) -> None:
 def test_censored_steps(record: Make) -> None:
     groups = group(
         record(a, seed=s, collapse_step=v)
-        for a, steps in (("dpo", (20.0, 50.0, None)), ("ipo", (20.0, 20.0, 20.0)), ("kto", (None, None, None)))
+        for a, steps in (
+            ("dpo", (20.0, 50.0, None)),
+            ("ipo", (20.0, 20.0, 20.0)),
+            ("kto", (None, None, None)),
+        )
         for s, v in enumerate(steps)
     )
     assert metric_column("", "collapse_step", groups).cells == ["50 in 2/3", "20", "–"]

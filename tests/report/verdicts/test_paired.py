@@ -136,7 +136,9 @@ def test_without_items_the_number_of_pairs_stands_in(record: Make) -> None:
     """Records that are older than items: two equal seeds are no proof, and 64 pairs say less than 6,400."""
     values = [(0.7, 0.6), (0.7, 0.6)]
     few, many = (
-        compared(two(record, "heldout_reward_accuracy", values, data={"heldout": n}), "heldout_reward_accuracy")
+        compared(
+            two(record, "heldout_reward_accuracy", values, data={"heldout": n}), "heldout_reward_accuracy"
+        )
         for n in (64, 6400)
     )
     assert few.items == 64

@@ -50,7 +50,7 @@ KNOWN = (
 """By what a task is judged, the first that all of its algorithms have."""
 STOPS = Headline(None, "certain pairs", "does it stop?")
 UNTOLD = Headline(None, "unknown", "")
-"""Of a task of which no run came to anything, or whose records are older than what they would be judged by."""
+"""Of a task of which no run came to anything, or whose records are older than what would judge them."""
 
 
 def headline(groups: Sequence[SeedGroup], metric: str | None = None) -> Headline:

@@ -65,8 +65,7 @@ class Screen:
         about = [f"{v.headline.about}" for v in self.verdicts]
         columns = [labels([v.task for v in self.verdicts], "task"), Column("data", about, left=True)]
         columns += [
-            Column(row_label(name), [cell(v, name) for v in self.verdicts], left=True)
-            for name in self.order
+            Column(row_label(name), [cell(v, name) for v in self.verdicts], left=True) for name in self.order
         ]
         return [*columns, Column("unit", [v.headline.unit for v in self.verdicts], left=True)]
 
