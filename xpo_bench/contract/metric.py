@@ -106,6 +106,11 @@ class Evaluation:
         return value
 
 
+def four_fifths(steps: Array | float) -> Array | float:
+    """The step up to which an evaluation lies before the last fifth of so many steps."""
+    return 0.8 * steps + 1e-9
+
+
 def masked_mean(values: Array, rows: Mask) -> Array:
     """Mean over the last axis of the rows that count, NaN where none does."""
     count = rows.sum(-1)
@@ -126,6 +131,9 @@ class History:
         saturated: runs whose gradients vanished at the end with no minimum near, shape (R,); None where that
             was not measured.
         closed_form: the policy was set, not trained: it stands still from the first step on.
+        pair_drift: change of every pair's rejected log-ratio between the two evaluations that `last_fifth`
+            would read, nats, shape (R, E); NaN without the first of them, and on rows that do not count.
+            None where pairs were not followed. pair_rounding: tolerance of these changes, shape (R, E).
     """
 
     steps: Array
@@ -134,6 +142,8 @@ class History:
     scale: Array | None = None
     saturated: Mask | None = None
     closed_form: bool = False
+    pair_drift: Array | None = None
+    pair_rounding: Array | None = None
 
     @property
     def last(self) -> npt.NDArray[np.intp]:
@@ -178,7 +188,7 @@ class History:
 
     def _four_fifths(self) -> tuple[npt.NDArray[np.intp], Array]:
         """(index, step) of the last evaluation at or before 0.8 of the steps made; (−1, NaN) without one."""
-        early = self.recorded & (self.steps[:, None] <= 0.8 * self.final_step + 1e-9)
+        early = self.recorded & (self.steps[:, None] <= four_fifths(self.final_step))
         index = early.sum(0) - 1
         return index, np.where(index >= 0, self.steps[index], np.nan)
 
