@@ -120,6 +120,21 @@ def masked_mean(values: Array, rows: Mask) -> Array:
 
 
 @dataclass(frozen=True)
+class PairEnds:
+    """The rejected completions of the pairs of R runs at the last finite evaluation, shape (R, E) each.
+
+    Args:
+        drift: change of the log-ratio between the two evaluations that `History.last_fifth` would read, nats;
+            NaN without the first of them, and on rows that do not count.
+        rounding: tolerance of the drift. below: the log-ratio per token is below −ln 1000.
+    """
+
+    drift: Array
+    rounding: Array
+    below: Mask
+
+
+@dataclass(frozen=True)
 class History:
     """The evaluations of R runs in order.
 
@@ -131,9 +146,7 @@ class History:
         saturated: runs whose gradients vanished at the end with no minimum near, shape (R,); None where that
             was not measured.
         closed_form: the policy was set, not trained: it stands still from the first step on.
-        pair_drift: change of every pair's rejected log-ratio between the two evaluations that `last_fifth`
-            would read, nats, shape (R, E); NaN without the first of them, and on rows that do not count.
-            None where pairs were not followed. pair_rounding: tolerance of these changes, shape (R, E).
+        pairs: what every pair's rejected completion does at the end; None where pairs were not followed.
     """
 
     steps: Array
@@ -142,8 +155,7 @@ class History:
     scale: Array | None = None
     saturated: Mask | None = None
     closed_form: bool = False
-    pair_drift: Array | None = None
-    pair_rounding: Array | None = None
+    pairs: PairEnds | None = None
 
     @property
     def last(self) -> npt.NDArray[np.intp]:

@@ -106,14 +106,7 @@ class Curve:
         }
         steps = np.array([s for s, _, _ in self._points], dtype=np.float64)
         return History(
-            steps,
-            series,
-            recorded,
-            self.scale,
-            self.saturated,
-            self.closed_form,
-            self._pairs.change,
-            self._pairs.rounding,
+            steps, series, recorded, self.scale, self.saturated, self.closed_form, self._pairs.ends
         )
 
     def final(self) -> dict[str, Array]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from xpo_bench.contract.metric import Array, Evaluation, Mask, four_fifths
+from xpo_bench.contract.metric import Array, Evaluation, Mask, PairEnds, four_fifths
+from xpo_bench.metrics.collapse import pairs_below
 from xpo_bench.metrics.ties import tolerance
 
 
@@ -17,14 +18,13 @@ class PairDrift:
     fifths of the steps, and those after it.
 
     Attributes:
-        change: as `History.pair_drift`. rounding: as `History.pair_rounding`. None before an evaluation.
+        ends: as `History.pairs`; None before an evaluation.
     """
 
     def __init__(self) -> None:
-        self.change: Array | None = None
-        self.rounding: Array | None = None
+        self.ends: PairEnds | None = None
+        self._before: PairEnds | None = None
         self._kept: list[tuple[int, Array]] = []
-        self._before: tuple[Array | None, Array | None] = None, None
 
     def add(self, ev: Evaluation, recorded: Mask) -> None:
         """Take one evaluation. A second one at the same step takes the place of the first.
@@ -34,20 +34,28 @@ class PairDrift:
         """
         if self._kept and self._kept[-1][0] == ev.step:
             self._kept.pop()
-            self.change, self.rounding = self._before
-        self._before = self.change, self.rounding
-        rows = ev.rejected_rows
-        ratio: Array = np.where(rows, ev.rejected_logp, np.nan) - ev.rejected_ref
+            self.ends = self._before
+        self._before = self.ends
+        ratio: Array = np.where(ev.rejected_rows, ev.rejected_logp, np.nan) - ev.rejected_ref
         self._kept.append((ev.step, ratio))
         early = [i for i, (step, _) in enumerate(self._kept) if step <= four_fifths(ev.step)]
         del self._kept[: early[-1] if early else 0]
-        change = ratio - self._kept[0][1] if early else np.full_like(ratio, np.nan)
+        drift = ratio - self._kept[0][1] if early else np.full_like(ratio, np.nan)
         # a change is a difference of two log-ratios, each known up to its own rounding
-        rounding = 2 * tolerance(ev, ev.rejected_logp)
-        self.change = _where(recorded, change, self.change)
-        self.rounding = _where(recorded, rounding, self.rounding)
+        now = PairEnds(drift, 2 * tolerance(ev, ev.rejected_logp), pairs_below(ev) > 0)
+        self.ends = _merged(recorded[:, None], now, self.ends or _nothing(ratio.shape))
 
 
-def _where(recorded: Mask, new: Array, old: Array | None) -> Array:
-    """The new values of the runs that are recorded, the old ones of the others."""
-    return np.where(recorded[:, None], new, np.nan if old is None else old)
+def _merged(recorded: Mask, now: PairEnds, before: PairEnds) -> PairEnds:
+    """What is now of the runs that are recorded, and what was before of the others."""
+    return PairEnds(
+        np.where(recorded, now.drift, before.drift),
+        np.where(recorded, now.rounding, before.rounding),
+        np.where(recorded, now.below, before.below),
+    )
+
+
+def _nothing(shape: tuple[int, ...]) -> PairEnds:
+    """The ends of runs that have no finite evaluation."""
+    absent = np.full(shape, np.nan)
+    return PairEnds(absent, absent, np.zeros(shape, bool))
