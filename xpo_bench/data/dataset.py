@@ -19,6 +19,7 @@ from xpo_bench.data.chat import Chat
 from xpo_bench.data.formats import Bad, parse
 from xpo_bench.data.layouts import TRL, advice, arrange, count
 from xpo_bench.data.sources import Loaded
+from xpo_bench.data.split_column import column_values
 from xpo_bench.data.splits import held_out
 from xpo_bench.data.world_file import world_of
 from xpo_bench.errors import DataError
@@ -34,8 +35,9 @@ def load_dataset(
     """Read, check and split a preference set.
 
     The `split` column decides where it holds anything out; of other sets the fraction `heldout`, drawn by
-    `rng`, is held out: whole prompts, or rows where the spec says so. Rows with p_chosen = 1/2 are kept: the
-    runner leaves them out of training. The actions of the world come from all rows.
+    `rng`, is held out: whole prompts, or rows or values of a column where the spec says so. Rows with
+    p_chosen = 1/2 are kept: the runner leaves them out of training. The actions of the world come from all
+    rows.
 
     Args:
         heldout: fraction of rows in [0, 1); 0 for a set whose `split` column holds some out.
@@ -89,7 +91,8 @@ def examine(
     chat = Chat(model)
     arranged = arrange(loaded.rows, source, spec.columns, spec.rankings)
     parsed = parse(arranged.rows, source, spec.on_bad_row, chat.row, advice)
-    out = held_out(parsed, heldout, spec.split_by, rng, source)
+    values = column_values(loaded.rows, arranged, spec, parsed.numbers, source) if heldout else None
+    out = held_out(parsed, heldout, spec.split_by, rng, source, values)
     train, held = (
         tuple(e for e, o in zip(parsed.examples, out, strict=True) if o == side) for side in (False, True)
     )
