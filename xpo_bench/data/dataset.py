@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from hashlib import blake2b
 from json.encoder import encode_basestring_ascii as quoted
 
@@ -154,25 +155,42 @@ def _texts(e: Example) -> tuple[str, ...]:
 _encode = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
 
 
-_KNOWN: dict[tuple[int, str, bool], tuple[Pair, bytes]] = {}
-"""What was written of pairs lately: those of a synthetic world are few objects, which all seeds share. It
-holds the pairs too, so that no other one takes their place in memory.
-"""
 REMEMBERED = 1 << 14
+"""Pairs whose lines are remembered at most."""
 
 
-def _written(examples: Sequence[Example], split: str, persons: bool) -> Iterator[bytes]:
-    if len(_KNOWN) > REMEMBERED:
-        _KNOWN.clear()
-    for e in examples:
-        known = _KNOWN.get((id(e), split, persons))
-        if known is None:
-            line = "".join(_lines(e, split, persons)).encode()
-            if isinstance(e, Pair) and len(_KNOWN) <= REMEMBERED:
-                _KNOWN[id(e), split, persons] = e, line
-            yield line
-        else:
-            yield known[1]
+@dataclass
+class _Remembered:
+    """What was written of pairs lately: those of a synthetic world are few objects, which all seeds share.
+
+    Attributes:
+        lines: by the identity of the pair. pairs: held, so that no other object gets the identity of one.
+    """
+
+    lines: dict[int, bytes] = field(default_factory=dict)
+    pairs: list[Pair] = field(default_factory=list)
+
+
+@lru_cache(maxsize=4)
+def _remembered(split: str, persons: bool) -> _Remembered:
+    return _Remembered()
+
+
+def _written(examples: Sequence[Example], split: str, persons: bool) -> bytes:
+    """The lines of all examples, one after the other."""
+    known = _remembered(split, persons)
+    numbers = list(map(id, examples))
+    new = {n: e for n, e in zip(numbers, examples, strict=True) if n not in known.lines}
+    lines = {n: "".join(_lines(e, split, persons)).encode() for n, e in new.items()}
+    every = known.lines | lines if lines else known.lines
+    written = b"".join(map(every.__getitem__, numbers))
+    if len(known.lines) + len(lines) <= REMEMBERED:
+        pairs = {n: e for n, e in new.items() if isinstance(e, Pair)}
+        known.lines.update({n: lines[n] for n in pairs})
+        known.pairs.extend(pairs.values())
+    elif known.lines:
+        _remembered.cache_clear()
+    return written
 
 
 def _lines(e: Example, split: str, persons: bool) -> Iterator[str]:
@@ -200,7 +218,7 @@ def fingerprint(dataset: Dataset) -> str:
 
     add(dataset.kind)
     for split, examples in (("train", dataset.train), ("heldout", dataset.heldout)):
-        digest.update(b"".join(_written(examples, split, bool(dataset.layout))))
+        digest.update(_written(examples, split, bool(dataset.layout)))
     world = dataset.world
     if world is not None:
         for prompt, texts in world.actions.items():

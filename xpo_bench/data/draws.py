@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,8 +39,9 @@ def draw(
             first; those rows draw the number alone.
     """
     bits = rng.bit_generator
-    plain = type(bits) is not np.random.PCG64 or max(sizes) > MANY
-    found = None if plain else _together(bits, np.asarray(sizes), decks, rows)
+    found = None
+    if isinstance(bits, np.random.PCG64) and max(sizes) <= MANY:
+        found = _together(bits, np.asarray(sizes), decks, rows)
     return _one_by_one(rng, sizes, decks, rows) if found is None else found
 
 
@@ -65,7 +65,7 @@ def _together(
     """The draws of all rows from one reading of the generator; None, with the generator as it was, where
     numpy would have thrown a word away.
     """
-    before: dict[str, Any] = bits.state
+    before = bits.state
     turn, prompt = np.divmod(np.arange(rows), len(sizes))
     dealt = turn < np.array([len(deck) for deck in decks])[prompt]
     size = sizes[prompt]
@@ -73,7 +73,7 @@ def _together(
     # one number takes no word. Then random() takes 64 bits
     bounds = np.stack([size - 1, size, np.full(rows, 2)], axis=1)
     taken = (bounds > 1) & ~dealt[:, None]
-    words, uniform = _words(bits, taken.sum(1), before)
+    words, uniform = _words(bits, taken.sum(1))
     drawn = np.zeros((rows, 3), dtype=np.uint64)
     # Lemire: the high half of word·n, unless the low half is below 2³² mod n
     product = words * bounds[taken].astype(np.uint64)
@@ -91,13 +91,13 @@ def _together(
     return Draws(first, second, uniform)
 
 
-def _words(bits: np.random.PCG64, taken: Ints, before: dict[str, Any]) -> tuple[Words, NDArray[np.float64]]:
+def _words(bits: np.random.PCG64, taken: Ints) -> tuple[Words, NDArray[np.float64]]:
     """The 32-bit words that the rows take, one after the other, and the uniform number of each row.
 
     Args:
         taken: 32-bit words of each row, shape (rows,).
     """
-    rows, count = len(taken), int(taken.sum())
+    rows, count, before = len(taken), int(taken.sum()), bits.state
     # 64 bits are read for two words, of which the high one is kept until it is asked for
     kept = int(before["has_uint32"]) if count else 0
     reads = (max(count - kept, 0) + 1) // 2
@@ -110,11 +110,11 @@ def _words(bits: np.random.PCG64, taken: Ints, before: dict[str, Any]) -> tuple[
     pairs = np.stack([raw[at] & LOW, raw[at] >> HALF], axis=1).reshape(-1)
     if kept:
         pairs = np.concatenate([np.array([before["uinteger"]], dtype=np.uint64), pairs])
-    after: dict[str, Any] = bits.state
+    after = bits.state
     if count:
         after["has_uint32"] = int(len(pairs) > count)
     if reads:
         after["uinteger"] = int(pairs[-1])
     bits.state = after
     # random(): the upper 53 bits as a fraction
-    return pairs[:count], (raw[whole] >> np.uint64(11)) * 2.0**-53
+    return pairs[:count], (raw[whole] >> np.uint64(11)).astype(np.float64) * 2.0**-53
