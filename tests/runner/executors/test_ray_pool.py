@@ -184,6 +184,7 @@ def test_tasks_have_the_numbers_of_this_process(xpo: Any, rows: Path, tmp_path: 
     assert {(e["executor"], e["workers"], e["threads"]) for e in told} == {("ray", 2, 1)}
 
 
+@pytest.mark.slow
 def test_a_worker_and_a_node_that_are_killed_in_mid_cell_lose_nothing(
     xpo: Any,
     rows: Path,
