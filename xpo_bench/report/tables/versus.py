@@ -101,7 +101,7 @@ def label_of(groups: Sequence[SeedGroup], baseline: str) -> str:
 
 
 def default_baseline(groups: Sequence[SeedGroup]) -> str | None:
-    """The baseline where none is named: dpo, or the first row; None of one row, and of more than `UNASKED`."""
+    """The baseline where none is named: dpo, or the first; None of one row, and of more than `UNASKED`."""
     known = list(dict.fromkeys(g.label for g in groups))
     if not 2 <= len(known) <= UNASKED:
         return None
