@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +20,17 @@ Printed = Callable[..., str]
 SPREAD = (-0.004, 0.0, 0.004)
 
 
-def exact(record: Make, task: str = "bandit", seeds: int = 3, **means: float) -> list[dict[str, Any]]:
+def exact(
+    record: Make,
+    task: str = "bandit",
+    seeds: int = 3,
+    also: Mapping[str, float] | None = None,
+    **means: float,
+) -> list[dict[str, Any]]:
     """Runs on a world with a known reward; the seeds of each algorithm scatter in an order of their own."""
     return [
         record(a, task, s, attained_1=mean + SPREAD[(s * (i + 1) + i) % 3], kl=1.0)
-        for i, (a, mean) in enumerate(means.items())
+        for i, (a, mean) in enumerate({**means, **(also or {})}.items())
         for s in range(seeds)
     ]
 
@@ -200,7 +206,7 @@ def test_an_algorithm_that_did_not_run_somewhere(record: Make) -> None:
 
 
 def test_many_algorithms_stand_below_one_another(record: Make) -> None:
-    cells = exact(record, **{f"a{i}": 0.9 - 0.1 * i for i in range(7)})
+    cells = exact(record, also={f"a{i}": 0.9 - 0.1 * i for i in range(7)})
     table = screen(cells).table()
     assert list(table.columns[0].cells) == [f"a{i}" for i in range(7)]
     assert not table.narrow
@@ -208,7 +214,7 @@ def test_many_algorithms_stand_below_one_another(record: Make) -> None:
 
 
 def test_more_than_forty_rows(record: Make, printed: Printed) -> None:
-    cells = exact(record, **{f"a{i}": 0.9 - 0.01 * i for i in range(45)})
+    cells = exact(record, also={f"a{i}": 0.9 - 0.01 * i for i in range(45)})
     text = printed(print_run, cells)
     said = opening(text)
     assert "no verdict: 45 rows are too many to compare all with all; name some by --algos." in said
@@ -220,7 +226,7 @@ def test_more_than_forty_rows(record: Make, printed: Printed) -> None:
 def test_long_names_and_names_with_markup(record: Make, printed: Printed, width: int) -> None:
     long = "a-task-with-such-a-long-name" * 4
     evil = "my[/]algo[bold]\x1b[31mred\u202e"
-    cells = exact(record, long, **{evil: 0.9, "x" * 70: 0.5}) + exact(record, "[red]t[/red]", dpo=0.5)
+    cells = exact(record, long, also={evil: 0.9, "x" * 70: 0.5}) + exact(record, "[red]t[/red]", dpo=0.5)
     text = printed(print_run, cells, width=width)
     assert max(map(len, text.splitlines())) <= width
     for forbidden in ("\x1b", "\u202e"):

@@ -65,7 +65,7 @@ def against_rule(g: SeedGroup, rule: Rule, items: ItemReader) -> PairedDifferenc
     for _, outcomes in found:
         gain = outcomes.correct["correct"] - rule(outcomes)
         kept = np.flatnonzero(np.isfinite(gain))
-        clusters = [outcomes.cluster[i] for i in kept]
+        clusters = [outcomes.cluster[i] for i in kept.tolist()]
         seeds.append(ItemDifferences(clusters, gain[kept], np.zeros(len(kept), dtype=np.int64)))
     return over_items(seeds, [_run(r) for r, _ in found])
 
