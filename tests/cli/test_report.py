@@ -161,6 +161,7 @@ def test_the_command_of_every_cell_computes_that_cell(
         name, *again = shlex.split(unescape(command))
         assert name == "xpo-bench"
         done = warm(*again, "--out", "r", "--json")
+        assert done.code == 0, done.err
         assert [c["key"] for c in done.json["cells"]] == [key]
         assert "1 already there" in done.err
 

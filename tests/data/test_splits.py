@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable, Sequence
+from html import unescape
 from pathlib import Path
+from re import findall
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
-from xpo_bench.contract.examples import Dataset
+from xpo_bench.contract.examples import Dataset, Pair
 from xpo_bench.contract.settings import DataSpec
 from xpo_bench.data.dataset import load_dataset
 from xpo_bench.errors import DataError
@@ -77,6 +81,101 @@ def test_one_prompt_cannot_be_divided(tmp_path: Path) -> None:
     assert len(load(tmp_path / "d.jsonl", 0.5, split_by="row").heldout) == 3
 
 
+# --------------------------------------------------------------------------- by a column
+
+
+def judged(people: int, each: int, **more: Any) -> list[dict[str, Any]]:
+    """Rows of every person; all of them judge the same few prompts."""
+    return [
+        {
+            "prompt": f"x{k % 3}",
+            "chosen": f"a{p}.{k}",
+            "rejected": "same",
+            "annotator": f"p{p}",
+            "n": p,
+            **more,
+        }
+        for k in range(each)
+        for p in range(people)
+    ]
+
+
+def sides(dataset: Dataset) -> tuple[set[str], set[str]]:
+    """Who stands on which side, from the names of the completions."""
+    train, heldout = (
+        {e.chosen.split(".")[0] for e in rows if isinstance(e, Pair)}
+        for rows in (dataset.train, dataset.heldout)
+    )
+    return train, heldout
+
+
+@pytest.mark.parametrize("kind", [".jsonl", ".csv", ".parquet"])
+@pytest.mark.parametrize("by", ["annotator", "n"])
+def test_all_rows_of_a_value_stand_on_one_side(tmp_path: Path, kind: str, by: str) -> None:
+    """Text or numbers, in every kind of file: also where the column is read for nothing else."""
+    rows, file = judged(10, 6), tmp_path / f"d{kind}"
+    if kind == ".jsonl":
+        write(file, rows)
+    elif kind == ".csv":
+        pd.DataFrame(rows).to_csv(file, index=False)
+    else:
+        pd.DataFrame(rows).to_parquet(file)
+    for seed in range(3):
+        dataset = load(file, 0.3, seed, split_by=by)
+        train, heldout = sides(dataset)
+        assert (len(train), len(heldout), len(dataset.heldout)) == (7, 3, 18)
+        assert not train & heldout
+        assert {e.prompt for e in dataset.train} == {e.prompt for e in dataset.heldout}
+    by_prompt = load(file, 0.3)
+    assert {e.prompt for e in by_prompt.train}.isdisjoint({e.prompt for e in by_prompt.heldout})
+
+
+def test_a_column_goes_by_each_of_its_names(tmp_path: Path) -> None:
+    """That of the file, a path into a nested one, the one that it is read as, one that differs in case."""
+    write(tmp_path / "d.jsonl", [{**row, "by": {"who": row["annotator"]}} for row in judged(6, 4)])
+    split = load(tmp_path / "d.jsonl", 0.5, split_by="annotator")
+    assert len(split.heldout) == 12
+    mapped = load(tmp_path / "d.jsonl", 0.5, split_by="person", columns={"person": "annotator"})
+    nested = load(tmp_path / "d.jsonl", 0.5, split_by="by.who")
+    assert sides(split) == sides(mapped) == sides(nested)
+    assert {e.person for e in mapped.heldout} == {name.replace("a", "p") for name in sides(split)[1]}
+    write(tmp_path / "e.jsonl", [{**row, "Person": row["annotator"]} for row in judged(6, 4)])
+    assert sides(load(tmp_path / "e.jsonl", 0.5, split_by="person")) == sides(split)
+
+
+def test_a_row_that_makes_several_pairs_stays_whole(tmp_path: Path) -> None:
+    rows = [
+        {"prompt": f"x{i}", "responses": ["a", "b", "c"], "scores": [3, 2, 1], "topic": f"t{i % 4}"}
+        for i in range(12)
+    ]
+    write(tmp_path / "d.jsonl", rows)
+    dataset = load(tmp_path / "d.jsonl", 0.25, split_by="topic")
+    assert (len(dataset.train), len(dataset.heldout)) == (27, 9)
+    assert len({e.source for e in dataset.heldout}) == 1
+    # a pair of two rows may belong to two values
+    graded = [{"prompt": f"x{i // 2}", "response": f"a{i}", "helpfulness": i, "who": "p"} for i in range(8)]
+    write(tmp_path / "e.jsonl", graded)
+    assert len(load(tmp_path / "e.jsonl", 0.25).heldout) == 1
+    with pytest.raises(DataError, match=r"--split-by who: layout helpsteer2-graded makes pairs of several"):
+        load(tmp_path / "e.jsonl", 0.25, split_by="who")
+
+
+def test_values_that_do_not_divide(tmp_path: Path) -> None:
+    rows = judged(4, 2)
+    del rows[2]["annotator"]
+    write(tmp_path / "d.jsonl", rows)
+    with pytest.raises(
+        DataError, match=r"d\.jsonl row 3: --split-by annotator: nothing in column annotator; want"
+    ):
+        load(tmp_path / "d.jsonl", 0.5, split_by="annotator")
+    # of a row that is left out nobody asks
+    write(tmp_path / "d.jsonl", [{**row, "rejected": ""} if i == 2 else row for i, row in enumerate(rows)])
+    assert len(load(tmp_path / "d.jsonl", 0.5, split_by="annotator", on_bad_row="skip").train) > 0
+    write(tmp_path / "e.jsonl", judged(1, 6))
+    with pytest.raises(DataError, match=r"1 value of annotator cannot be divided; .* the rows of a value"):
+        load(tmp_path / "e.jsonl", 0.5, split_by="annotator")
+
+
 # --------------------------------------------------------------------------- from the command line
 
 RUN = ["run", "--algos", "dpo", "--data", "d.jsonl", "--seeds", "1", "--steps", "3", "--quiet"]
@@ -110,6 +209,29 @@ def test_the_record_counts_what_is_on_both_sides(warm: Command, tmp_path: Path) 
     words = " ".join(warm("show", "r").out.split())
     assert "12 held out by row; on both sides of the split:" in words
     assert "no held-out metrics" not in words
+
+
+def test_people_are_held_out_whole_and_told_of(warm: Command, tmp_path: Path) -> None:
+    write(tmp_path / "d.jsonl", judged(10, 6))
+    words = ["--heldout", "0.3", "--split-by", "person", "--columns", "person=annotator"]
+    done = warm(*RUN, *words, "--out", "r", "--json")
+    assert done.code == 0, done.err
+    cell = done.json["cells"][0]
+    assert cell["task"]["options"]["split_by"] == "person"
+    assert (cell["task"]["data"]["train"], cell["task"]["data"]["heldout"]) == (42, 18)
+    assert "heldout_reward_accuracy" in cell["metrics"]  # the prompts are those of training
+    assert cell["task"]["data"]["split_overlap"]["prompts"] == 3
+    items = pd.read_parquet(next((tmp_path / "r" / "items").glob("*.parquet")))
+    people = {split: set(rows["cluster"]) for split, rows in items.groupby("split")}
+    assert len(people["heldout"]) == 3
+    assert len(people["train"]) == 7
+    assert not people["train"] & people["heldout"]
+    assert "18 held out by person" in " ".join(warm("show", "r").out.split())
+    assert warm("report", "r").code == 0
+    page = (tmp_path / "r" / "report.html").read_text("utf-8")
+    (command,) = findall(r"cell [0-9a-f]{24}<pre><code>xpo-bench (.*?)</code>", page)
+    again = warm(*shlex.split(unescape(command)), "--out", "r", "--json")
+    assert [c["key"] for c in again.json["cells"]] == [cell["key"]]
 
 
 def test_progress_says_what_a_tabular_policy_cannot_be_asked(warm: Command, tmp_path: Path) -> None:
@@ -146,7 +268,17 @@ def test_a_split_of_the_set_and_heldout_exclude_each_other(warm: Command, tmp_pa
     [
         (["--split-by", "row"], "--split-by goes with --heldout F: without it no row is held out by it"),
         (["--set", "task.split_by=row"], "--split-by goes with --heldout F"),
-        (["--heldout", "0.5", "--split-by", "person"], "'person' is not one of 'prompt', 'row'"),
+        (
+            ["--heldout", "0.5", "--split-by", "person"],
+            "xpo-bench: d.jsonl: --split-by person: no such column; want prompt, row or a column "
+            "(has prompt, chosen, rejected)",
+        ),
+        (["--heldout", "0.5", "--split-by", "chosn"], "did you mean 'chosen'?"),
+        (
+            ["--heldout", "0.5", "--split-by", ""],
+            "--split-by: nothing is named; want prompt, row or a column",
+        ),
+        (["--split-by", ""], "--split-by goes with --heldout F"),
     ],
 )
 def test_bad_words(warm: Command, tmp_path: Path, words: list[str], message: str) -> None:

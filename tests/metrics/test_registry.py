@@ -21,6 +21,8 @@ CONTRACT = {
     "collapsed",
     "collapse_step",
     "collapse_slope",
+    "converged",
+    "saturated",
     "determinism",
     "control",
     "displacement",

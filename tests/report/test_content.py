@@ -165,12 +165,9 @@ def test_the_answer_comes_first_in_every_rendering(report: Report) -> None:
     assert question.startswith("Which algorithm? ")
     document = report_document(report)
     assert document["sections"][0]["title"] == document["tables"][0]["title"] == question
-    for text, title in (
-        (terminal(report), question),
-        (plain(markdown(report)), f"## {question}"),
-        (page(report), f"<h2>{question}"),
-    ):
-        assert 0 <= text.index(title) < text.index(sentence) < text.index("Against ")
+    for text, heading in ((terminal(report), ""), (plain(markdown(report)), "## "), (page(report), "<h2>")):
+        answer, rest = (text.index(heading + title) for title in (question, "Against "))
+        assert answer < text.index(sentence) < rest
     by_task = {v["task"]: v for v in document["verdicts"]}
     assert [row["label"] for row in by_task["bandit"]["rows"]] == [
         g.label for g in report.groups if g.task == "bandit"

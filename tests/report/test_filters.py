@@ -99,6 +99,16 @@ def test_a_baseline_that_is_filtered_away_is_refused(cells: list[dict[str, Any]]
         assemble(NOWHERE, cells, comparison=Comparison("dpo"), view=View(algos=("ipo", "kto")))
 
 
+def test_why_there_is_nothing_to_compare(cells: list[dict[str, Any]], record: Make) -> None:
+    still = [record("still", "bandit", s, attained_1=0.9, kl=1e-13, gold_reward=1.0) for s in range(3)]
+    report = assemble(NOWHERE, [*cells, *still], comparison=Comparison("still"))
+    assert report.sentences("against") == ["nothing to compare: still has not moved"]
+    other = assemble(NOWHERE, cells, comparison=Comparison("dpo", "win_rate"))
+    assert other.sentences("against") == [
+        "nothing to compare: no other algorithm on a task of it has its metric"
+    ]
+
+
 @pytest.mark.parametrize("algos", [("dpo",), ()])
 def test_a_metric_that_ranks_nobody_is_refused(cells: list[dict[str, Any]], algos: tuple[str, ...]) -> None:
     """Also of a single algorithm, which is compared with nobody."""
@@ -110,5 +120,5 @@ def test_a_metric_that_ranks_nobody_is_refused(cells: list[dict[str, Any]], algo
 def test_one_algorithm_alone(cells: list[dict[str, Any]]) -> None:
     report = shown(cells, algos=("dpo",))
     assert report.against == ()
-    assert [s.name for s in report.sections][0] == "verdict"
+    assert report.sections[0].name == "verdict"
     assert all(row.said == "" for v in report.verdicts for row in v.rows)

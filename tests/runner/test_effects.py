@@ -67,9 +67,10 @@ CHANGED: Mapping[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "columns": ({"data": "DATA"}, {"columns": "chosen=rejected,rejected=chosen"}),
     "rankings": ({"data": "DATA"}, {"rankings": "best"}),
     "heldout": ({"data": "DATA"}, {"heldout": 0.5}),
+    "split_by": ({"data": "DATA", "heldout": 0.5}, {"split_by": "score"}),
 }
 """Option -> (other words, the option), the plan of which differs from that of the other words alone."""
-SEARCHES = {"target_kl", "protocol", "trials", "select"}
+SEARCHES = {"target_kl", "protocol", "trials", "studies", "select"}
 """Options that run further cells; `runner.run.check` refuses them where they do not."""
 NOT_NUMBERS = {"as_json", "quiet", "disable", "file"}
 """Options of what is printed, of which plugins are there, and the plan itself."""

@@ -35,6 +35,7 @@ def test_a_learning_rate_that_overshoots_saturates(job: MakeJob, train: Train, a
     assert outcome.notes["rejected_state"] == "saturated"
     assert outcome.metrics["collapsed"] == 1
     assert outcome.metrics["collapse_step"] is not None
+    assert (outcome.metrics["converged"], outcome.metrics["saturated"]) == (0, 1)
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
@@ -49,6 +50,7 @@ def test_a_minimum_is_convergence_however_small_its_gradient(job: MakeJob, train
     assert states([smooth]) == ["converged"]
     (contradicted,) = train([job(DPO(beta=1.0), FORTY_TO_ONE, lr=0.1, steps=1000, dtype=dtype)])
     assert states([contradicted]) == ["converged"]
+    assert (contradicted.metrics["converged"], contradicted.metrics["saturated"]) == (1, 0)
 
 
 def test_what_still_falls_is_not_saturated(job: MakeJob, train: Train) -> None:
@@ -56,6 +58,7 @@ def test_what_still_falls_is_not_saturated(job: MakeJob, train: Train) -> None:
     (outcome,) = train([job(DPO(beta=10.0), steps=2000)])
     assert -0.1 < (outcome.metrics["rejected_drift"] or 0) < 0
     assert outcome.notes["rejected_state"] == "falling"
+    assert (outcome.metrics["converged"], outcome.metrics["saturated"]) == (0, 0)
 
 
 def test_runs_of_a_group_are_judged_one_by_one_and_left_as_they_are(job: MakeJob, train: Train) -> None:

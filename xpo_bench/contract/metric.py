@@ -106,12 +106,32 @@ class Evaluation:
         return value
 
 
+def four_fifths(steps: Array | float) -> Array | float:
+    """The step up to which an evaluation lies before the last fifth of so many steps."""
+    return 0.8 * steps + 1e-9
+
+
 def masked_mean(values: Array, rows: Mask) -> Array:
     """Mean over the last axis of the rows that count, NaN where none does."""
     count = rows.sum(-1)
     total = np.where(rows, values, 0.0).sum(-1)
     mean: Array = np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
     return mean
+
+
+@dataclass(frozen=True)
+class PairEnds:
+    """The rejected completions of the pairs of R runs at the last finite evaluation, shape (R, E) each.
+
+    Args:
+        drift: change of the log-ratio between the two evaluations that `History.last_fifth` would read, nats;
+            NaN without the first of them, and on rows that do not count.
+        rounding: tolerance of the drift. below: the log-ratio per token is below −ln 1000.
+    """
+
+    drift: Array
+    rounding: Array
+    below: Mask
 
 
 @dataclass(frozen=True)
@@ -126,6 +146,7 @@ class History:
         saturated: runs whose gradients vanished at the end with no minimum near, shape (R,); None where that
             was not measured.
         closed_form: the policy was set, not trained: it stands still from the first step on.
+        pairs: what every pair's rejected completion does at the end; None where pairs were not followed.
     """
 
     steps: Array
@@ -134,6 +155,7 @@ class History:
     scale: Array | None = None
     saturated: Mask | None = None
     closed_form: bool = False
+    pairs: PairEnds | None = None
 
     @property
     def last(self) -> npt.NDArray[np.intp]:
@@ -178,7 +200,7 @@ class History:
 
     def _four_fifths(self) -> tuple[npt.NDArray[np.intp], Array]:
         """(index, step) of the last evaluation at or before 0.8 of the steps made; (−1, NaN) without one."""
-        early = self.recorded & (self.steps[:, None] <= 0.8 * self.final_step + 1e-9)
+        early = self.recorded & (self.steps[:, None] <= four_fifths(self.final_step))
         index = early.sum(0) - 1
         return index, np.where(index >= 0, self.steps[index], np.nan)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Annotated, Literal
 
-from annotated_types import Ge, Gt, Interval, Lt
+from annotated_types import Ge, Gt, Interval, Lt, MinLen
 from typing_extensions import Doc
 
 
@@ -189,5 +189,7 @@ class DataSpec:
         Literal["all", "best"], Doc("all pairs of a ranking, or its best answer against each other one")
     ] = "all"
     split_by: Annotated[
-        Literal["prompt", "row"], Doc("hold out whole prompts, or rows whatever their prompt")
+        str,
+        MinLen(1),
+        Doc("hold out whole prompts, rows whatever their prompt, or all rows of values of a column"),
     ] = "prompt"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
-from annotated_types import Gt
+from annotated_types import Gt, MinLen
 from typing_extensions import Doc
 
 from xpo_bench.contract.examples import Dataset
@@ -51,7 +51,9 @@ class AdHoc(Task):
         0.0
     )
     split_by: Annotated[
-        Literal["prompt", "row"], Doc("hold out whole prompts, or rows whatever their prompt")
+        str,
+        MinLen(1),
+        Doc("hold out whole prompts, rows whatever their prompt, or all rows of values of a column"),
     ] = "prompt"
     columns: Annotated[Mapping[str, str] | None, Doc("name that a layout reads -> column of the set")] = None
     rankings: Annotated[

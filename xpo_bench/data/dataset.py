@@ -6,9 +6,11 @@ The names in `__all__` are public: tasks of third parties may import them.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from hashlib import blake2b
+from json.encoder import encode_basestring_ascii as quoted
 
 import numpy as np
 
@@ -19,6 +21,7 @@ from xpo_bench.data.chat import Chat
 from xpo_bench.data.formats import Bad, parse
 from xpo_bench.data.layouts import TRL, advice, arrange, count
 from xpo_bench.data.sources import Loaded
+from xpo_bench.data.split_column import column_values
 from xpo_bench.data.splits import held_out
 from xpo_bench.data.world_file import world_of
 from xpo_bench.errors import DataError
@@ -34,8 +37,9 @@ def load_dataset(
     """Read, check and split a preference set.
 
     The `split` column decides where it holds anything out; of other sets the fraction `heldout`, drawn by
-    `rng`, is held out: whole prompts, or rows where the spec says so. Rows with p_chosen = 1/2 are kept: the
-    runner leaves them out of training. The actions of the world come from all rows.
+    `rng`, is held out: whole prompts, or rows or values of a column where the spec says so. Rows with
+    p_chosen = 1/2 are kept: the runner leaves them out of training. The actions of the world come from all
+    rows.
 
     Args:
         heldout: fraction of rows in [0, 1); 0 for a set whose `split` column holds some out.
@@ -89,7 +93,8 @@ def examine(
     chat = Chat(model)
     arranged = arrange(loaded.rows, source, spec.columns, spec.rankings)
     parsed = parse(arranged.rows, source, spec.on_bad_row, chat.row, advice)
-    out = held_out(parsed, heldout, spec.split_by, rng, source)
+    values = column_values(loaded.rows, arranged, spec, parsed.numbers, source) if heldout else None
+    out = held_out(parsed, heldout, spec.split_by, rng, source, values)
     train, held = (
         tuple(e for e, o in zip(parsed.examples, out, strict=True) if o == side) for side in (False, True)
     )
@@ -150,28 +155,73 @@ def _texts(e: Example) -> tuple[str, ...]:
     return (e.prompt, e.chosen, e.rejected) if isinstance(e, Pair) else (e.prompt, e.completion)
 
 
+_encode = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
+
+
+REMEMBERED = 1 << 14
+"""Pairs whose lines are remembered at most."""
+
+
+@dataclass
+class _Remembered:
+    """What was written of pairs lately: those of a synthetic world are few objects, which all seeds share.
+
+    Attributes:
+        lines: by the identity of the pair. pairs: held, so that no other object gets the identity of one.
+    """
+
+    lines: dict[int, bytes] = field(default_factory=dict)
+    pairs: list[Pair] = field(default_factory=list)
+
+
+@lru_cache(maxsize=4)
+def _remembered(split: str, persons: bool) -> _Remembered:
+    return _Remembered()
+
+
+def _written(examples: Sequence[Example], split: str, persons: bool) -> bytes:
+    """The lines of all examples, one after the other."""
+    known = _remembered(split, persons)
+    numbers = list(map(id, examples))
+    new = {n: e for n, e in zip(numbers, examples, strict=True) if n not in known.lines}
+    lines = {n: "".join(_lines(e, split, persons)).encode() for n, e in new.items()}
+    every = known.lines | lines if lines else known.lines
+    written = b"".join(map(every.__getitem__, numbers))
+    if len(known.lines) + len(lines) <= REMEMBERED:
+        pairs = {n: e for n, e in new.items() if isinstance(e, Pair)}
+        known.lines.update({n: lines[n] for n in pairs})
+        known.pairs.extend(pairs.values())
+    elif known.lines:
+        _remembered.cache_clear()
+    return written
+
+
+def _lines(e: Example, split: str, persons: bool) -> Iterator[str]:
+    """An example as lines of JSON; `persons`: whether whose it is may be told."""
+    if isinstance(e, Pair):
+        # what the encoder writes of a list, several times as fast
+        words = ",".join(map(quoted, (split, "pair", e.prompt, e.chosen, e.rejected)))
+        yield f"[{words},{_encode(e.p_chosen)},{_encode(e.source)}]\n"
+    else:
+        yield _encode([split, "single", e.prompt, e.completion, e.desirable, e.source, dict(e.values)]) + "\n"
+    # added only where there is something, so that plain rows keep the fingerprint that they had
+    if persons and e.person is not None:  # a task's own persons change with its version
+        yield _encode(["person", e.person]) + "\n"
+    told = [text.tokens for text in _texts(e) if isinstance(text, Text)]
+    if told:
+        yield _encode(["tokens", told]) + "\n"
+
+
 def fingerprint(dataset: Dataset) -> str:
     """blake2b (32 hex digits) of all that can change results: rows in order, split, kind and world."""
     digest = blake2b(digest_size=16)
 
-    encode = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
-
     def add(*content: object) -> None:
-        digest.update(encode(content).encode() + b"\n")
+        digest.update(_encode(content).encode() + b"\n")
 
     add(dataset.kind)
     for split, examples in (("train", dataset.train), ("heldout", dataset.heldout)):
-        for e in examples:
-            if isinstance(e, Pair):
-                add(split, "pair", e.prompt, e.chosen, e.rejected, e.p_chosen, e.source)
-            else:
-                add(split, "single", e.prompt, e.completion, e.desirable, e.source, dict(e.values))
-            # added only where there is something, so that plain rows keep the fingerprint that they had
-            if dataset.layout and e.person is not None:  # a task's own persons change with its version
-                add("person", e.person)
-            told = [text.tokens for text in _texts(e) if isinstance(text, Text)]
-            if told:
-                add("tokens", told)
+        digest.update(_written(examples, split, bool(dataset.layout)))
     world = dataset.world
     if world is not None:
         for prompt, texts in world.actions.items():

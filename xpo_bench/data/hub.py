@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import lru_cache, partial
 from pathlib import Path
@@ -38,7 +38,12 @@ class HubRows(NamedTuple):
     revision: str
 
 
-def load(name: str, limit: int | None = None, columns: Mapping[str, str] | None = None) -> HubRows:
+def load(
+    name: str,
+    limit: int | None = None,
+    columns: Mapping[str, str] | None = None,
+    also: Collection[str] = (),
+) -> HubRows:
     """The rows of `OWNER/NAME[:CONFIGURATION][@REVISION]`, its train split first, then those held out.
 
     The revision is resolved to a commit before anything is read, once in a process. Without a network, or
@@ -46,7 +51,7 @@ def load(name: str, limit: int | None = None, columns: Mapping[str, str] | None 
 
     Args:
         limit: rows of each split, the first ones; they are streamed, so that the rest is not downloaded.
-        columns: of `--columns`, which tables are then read with.
+        columns: of `--columns`, which tables are then read with. also: further columns that are read.
 
     Raises:
         UnreachableError: neither the hub nor the cache has the set.
@@ -55,7 +60,8 @@ def load(name: str, limit: int | None = None, columns: Mapping[str, str] | None 
     """
     path, _, revision = name.partition("@")
     repository, _, configuration = path.partition(":")
-    asked = Asked(repository, configuration or None, revision or None, limit, tuple((columns or {}).items()))
+    mapped = tuple((columns or {}).items())
+    asked = Asked(repository, configuration or None, revision or None, limit, mapped, tuple(also))
     return _load(asked, name) if limit is None else _streamed(asked, name)
 
 
@@ -203,7 +209,7 @@ def _prepared(asked: Asked, revision: str) -> HubRows | None:
 
 
 def _table(asked: Asked, table: Any) -> Iterator[Row]:
-    names = wanted(table.column_names, dict(asked.columns))
+    names = wanted(table.column_names, dict(asked.columns), asked.also)
     return iter(table.select_columns(list(names)) if names else [dict.fromkeys(table.column_names)])
 
 

@@ -21,13 +21,17 @@ Part = TypeVar("Part")
 
 
 class Asked(NamedTuple):
-    """A hub id in parts, and the request: the first `limit` rows of each split, by `--columns`."""
+    """A hub id in parts, and the request: the first `limit` rows of each split, by `--columns`.
+
+    `also` names further columns that are read.
+    """
 
     repository: str
     configuration: str | None
     revision: str | None
     limit: int | None
     columns: tuple[tuple[str, str], ...]
+    also: tuple[str, ...] = ()
 
     def rows(self, splits: Mapping[str, Part], read: Callable[[Part], Iterable[Row]]) -> list[Row]:
         """Rows of the train split, then of the held-out ones; `read` gives the rows of a split's parts."""
@@ -79,7 +83,7 @@ def read_rows(asked: Asked, listing: Listing, files: Sequence[File]) -> Iterator
         reading = Reading(
             file.name,
             asked.limit,
-            partial(wanted, columns=dict(asked.columns)),
+            partial(wanted, columns=dict(asked.columns), also=asked.also),
             listing.separator,
             listing.field,
         )

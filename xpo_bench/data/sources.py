@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -18,6 +18,7 @@ from xpo_bench.data import hub
 from xpo_bench.data.formats import Row
 from xpo_bench.data.layouts import wanted
 from xpo_bench.data.readers import COMPRESSED, READERS, NumberedRows, Reading, kind_of, rows_of
+from xpo_bench.data.splits import WORDS
 from xpo_bench.errors import DataError
 
 __all__ = ["VARIABLE", "Loaded", "NumberedRows", "find", "first", "load", "read_file"]
@@ -44,13 +45,13 @@ def load(spec: DataSpec) -> Loaded:
         DataError: no such file, an unreadable, malformed or empty one.
         UnreachableError: a hub id that cannot be had from this machine.
     """
-    source = spec.source
+    source, also = spec.source, () if spec.split_by in WORDS else (spec.split_by,)
     named = find(source)
     path = named or Path(source)
     if named or kind_of(path.name) or os.path.exists(path):
-        loaded = Loaded(read_file(path, spec.rows, spec.columns), source)
+        loaded = Loaded(read_file(path, spec.rows, spec.columns, also), source)
     elif hub.ID.fullmatch(source):
-        rows, revision = hub.load(source, spec.rows, spec.columns)
+        rows, revision = hub.load(source, spec.rows, spec.columns, also)
         loaded = Loaded(list(enumerate(rows, 1)), source, revision)
     else:
         raise DataError(f"no data set {source!r}: {_not_found()}")
@@ -68,11 +69,16 @@ def find(name: str) -> Path | None:
     return next((path for suffix in suffixes if (path := Path(folder) / (name + suffix)).is_file()), None)
 
 
-def read_file(path: Path, limit: int | None = None, columns: Mapping[str, str] | None = None) -> NumberedRows:
+def read_file(
+    path: Path,
+    limit: int | None = None,
+    columns: Mapping[str, str] | None = None,
+    also: Collection[str] = (),
+) -> NumberedRows:
     """The rows of one file, of each value of its `split` column at most the first `limit`.
 
     Args:
-        columns: of `--columns`, which a table is then read with.
+        columns: of `--columns`, which a table is then read with. also: further columns that are read.
 
     Raises:
         DataError: the file is missing, unreadable, of another format, or malformed (with the line number).
@@ -84,12 +90,8 @@ def read_file(path: Path, limit: int | None = None, columns: Mapping[str, str] |
         )
     try:
         with path.open("rb") as file:
-            return list(
-                first(
-                    rows_of(path.name, file, Reading(str(path), limit, partial(wanted, columns=columns))),
-                    limit,
-                )
-            )
+            reading = Reading(str(path), limit, partial(wanted, columns=columns, also=also))
+            return list(first(rows_of(path.name, file, reading), limit))
     except FileNotFoundError:
         raise DataError(f"{path}: no such file; {_not_found()}") from None
     except UnicodeDecodeError as error:

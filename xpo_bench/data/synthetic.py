@@ -6,12 +6,14 @@ only the pairs are drawn anew. The names in `__all__` are public: tasks of third
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import numpy as np
 
 from xpo_bench.contract.examples import Pair, World
+from xpo_bench.data.draws import draw
 from xpo_bench.errors import DataError
 from xpo_bench.random_streams import stream
 
@@ -34,11 +36,13 @@ def world_stream(name: str, version: str, *more: str | int) -> np.random.Generat
     return stream(0, f"{name}@{version}", "world", *more)
 
 
+@lru_cache(maxsize=32)
 def bradley_terry_world(name: str, version: str, prompts: int, actions: int) -> World:
     """A world whose preferences follow P(a ≻ b | x) = σ(r(x, a) − r(x, b)) (Bradley and Terry, 1952).
 
     Rewards of a prompt run from 0 to a span between 8 and 10; the reference is the softmax of standard
-    normal scores, so it is not uniform. Prompt i is the same whatever the number of prompts.
+    normal scores, so it is not uniform. Prompt i is the same whatever the number of prompts. Equal arguments
+    give the same object, which nobody may change.
 
     Args:
         prompts, actions: the world's size; at least 1 and 2.
@@ -65,9 +69,16 @@ def covered_actions(world: World, name: str, version: str, coverage: float) -> d
     """
     out: dict[str, tuple[str, ...]] = {}
     for i, (prompt, texts) in enumerate(world.actions.items()):
-        order = world_stream(name, version, "coverage", i, len(texts)).permutation(len(texts))
+        order = _order(name, version, i, len(texts))
         out[prompt] = tuple(texts[a] for a in order[: max(2, round(coverage * len(texts)))])
     return out
+
+
+@lru_cache(maxsize=1024)
+def _order(name: str, version: str, prompt: int, actions: int) -> tuple[int, ...]:
+    """In which order the actions of a prompt are covered."""
+    shuffled = world_stream(name, version, "coverage", prompt, actions).permutation(actions)
+    return tuple(shuffled.tolist())
 
 
 Values = Mapping[str, Mapping[str, float]]
@@ -147,27 +158,63 @@ def sample_pairs(
     needed = len(prompts) * max((len(texts) + 1) // 2 for texts in actions.values()) if cover else 0
     if pairs < needed:
         raise DataError(f"{pairs} pairs cannot contain every action; want at least {needed}")
-    decks = {prompt: _deck(len(actions[prompt]), rng) if cover else [] for prompt in prompts}
+    decks = [_deck(len(actions[prompt]), rng) if cover else [] for prompt in prompts]
     who = annotators or Annotators()
     turns = rng.spawn(1)[0]  # who labels a row must not change which rows there are
-    known: dict[tuple[str, str, str, int | None], tuple[float, float]] = {}
-    out: list[Pair] = []
-    for row in range(pairs):
-        # in turn, not at random: every prompt has the same number of rows, up to one
-        prompt = prompts[row % len(prompts)]
-        texts, deck = actions[prompt], decks[prompt]
-        i, j = deck.pop() if deck else rng.choice(len(texts), size=2, replace=False).tolist()
-        a, b = texts[i], texts[j]
-        k = int(turns.integers(len(who.offsets))) if who.offsets else None
-        source = None if k is None else f"annotator {k}"
-        key = (prompt, a, b, k)
-        if key not in known:
-            known[key] = preference(world, prompt, a, b), who.probability(world, prompt, a, b, k)
-        p, labelled = known[key]
-        # drawn for every row, whoever labels, so that all annotators see the same draws
-        first = rng.random() < labelled
-        out.append(Pair(prompt, a, b, p, source) if first else Pair(prompt, b, a, 1 - p, source))
-    return tuple(out)
+    # in turn, not at random: every prompt has the same number of rows, up to one. A number is drawn for every
+    # row, whoever labels, so that all annotators see the same draws
+    drawn = draw(rng, [len(actions[prompt]) for prompt in prompts], decks, pairs)
+    # one whole number for prompt, both actions and annotator
+    shape = (len(prompts), widest := max(map(len, actions.values())), widest, max(1, len(who.offsets)))
+    labeller = turns.integers(len(who.offsets), size=pairs) if who.offsets else np.zeros(pairs, np.int64)
+    where = (np.arange(pairs) % len(prompts), drawn.first, drawn.second, labeller)
+    rows = np.ravel_multi_index(where, shape).tolist()
+    known = _remembered(world, actions, who)
+    for row in set(rows) - known.keys():
+        number, i, j, annotator = map(int, np.unravel_index(row, shape))
+        texts = actions[prompt := prompts[number]]
+        known[row] = _labels(world, prompt, texts[i], texts[j], who, annotator if who.offsets else None)
+    return tuple(
+        ab if u < labelled else ba
+        for u, (labelled, ab, ba) in zip(drawn.uniform.tolist(), map(known.__getitem__, rows), strict=True)
+    )
+
+
+Labels = tuple[float, Pair, Pair]
+"""How probable it is that the first action is labelled as preferred, the pair that says so, and the other."""
+REMEMBERED = 1 << 15
+"""Labels of one world that are kept from one set of pairs to the next at most."""
+
+
+def _remembered(world: World, actions: Mapping[str, tuple[str, ...]], who: Annotators) -> dict[int, Labels]:
+    """The labels that are known already: all seeds draw from the same few, unless the world is large."""
+    size = sum(map(len, world.reward.values())) * (1 + len(who.offsets))
+    if size > REMEMBERED or type(who) is not Annotators:  # a subclass may label by something else
+        return {}
+    known = _known(*_content(world, actions, who))
+    if len(known) > REMEMBERED:
+        known.clear()
+    return known
+
+
+@lru_cache(maxsize=8)
+def _known(*content: object) -> dict[int, Labels]:
+    """An empty dictionary that stays the same one for equal content."""
+    return {}
+
+
+def _content(world: World, actions: Mapping[str, tuple[str, ...]], who: Annotators) -> Iterator[object]:
+    """Everything that labels depend on, to be compared."""
+    for values in (world.reward, *((who.length,) if who.length_bias else ()), *who.offsets):
+        yield tuple((prompt, tuple(of.items())) for prompt, of in values.items())
+    yield tuple(actions.items())
+    yield (who.temperature, who.length_bias)
+
+
+def _labels(world: World, prompt: str, a: str, b: str, who: Annotators, annotator: int | None) -> Labels:
+    p, labelled = preference(world, prompt, a, b), who.probability(world, prompt, a, b, annotator)
+    source = None if annotator is None else f"annotator {annotator}"
+    return labelled, Pair(prompt, a, b, p, source), Pair(prompt, b, a, 1 - p, source)
 
 
 def preference(world: World, prompt: str, a: str, b: str) -> float:

@@ -12,6 +12,7 @@ from xpo_bench.metrics import (
     kl,
     registry,
     regret,
+    resting,
     throughput,
     unlearning,
 )
@@ -25,10 +26,23 @@ __all__ = [
     "gold",
     "kl",
     "regret",
+    "resting",
     "throughput",
     "unlearning",
 ]
 
 registry.take(
-    [accuracy, attained, calibration, collapse, displacement, gold, kl, regret, throughput, unlearning]
+    [
+        accuracy,
+        attained,
+        calibration,
+        collapse,
+        resting,
+        displacement,
+        gold,
+        kl,
+        regret,
+        throughput,
+        unlearning,
+    ]
 )

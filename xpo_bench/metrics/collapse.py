@@ -26,10 +26,7 @@ SLOPE_POINTS = 3
 @metric("share", kind="series")
 def below_threshold(ev: Evaluation) -> Array:
     """Fraction of pairs whose rejected log-ratio per token is below −ln 1000 now, by more than rounding."""
-    length = np.maximum(ev.rejected_length, 1.0)
-    per_token = (ev.rejected_logp - ev.rejected_ref) / length
-    rounding = tolerance(ev, ev.rejected_logp / length, ev.rejected_ref / length)
-    return masked_mean(below(per_token, THRESHOLD, rounding), ev.rejected_rows)
+    return masked_mean(pairs_below(ev), ev.rejected_rows)
 
 
 @metric("nats", kind="series")
@@ -74,7 +71,7 @@ def collapsed(history: History) -> Array:
     Source: this suite; after Azar et al. 2023, §4.2.
     """
     fraction, drift = history.final("below_threshold"), rejected_drift(history)
-    endless = falls(history) | _stuck(history)
+    endless = falls(history) | stuck(history)
     unknown = np.isnan(drift) & ~endless & (fraction > 0)
     return np.where(unknown, np.nan, np.where(endless, fraction, fraction * 0.0))
 
@@ -114,6 +111,14 @@ def collapse_slope(history: History) -> Array:
     return slope
 
 
+def pairs_below(ev: Evaluation) -> Array:
+    """1 where a rejected log-ratio per token is below −ln 1000, by more than rounding, else 0: (R, E)."""
+    length = np.maximum(ev.rejected_length, 1.0)
+    per_token = (ev.rejected_logp - ev.rejected_ref) / length
+    rounding = tolerance(ev, ev.rejected_logp / length, ev.rejected_ref / length)
+    return below(per_token, THRESHOLD, rounding)
+
+
 def drift_limit(history: History) -> Array:
     """|rejected_drift| up to which a run stands still, nats, shape (R,)."""
     runs = history.recorded.shape[1]
@@ -132,7 +137,7 @@ def falls(history: History) -> Mask:
     return under
 
 
-def _stuck(history: History) -> Mask:
+def stuck(history: History) -> Mask:
     """Runs that are saturated, shape (R,): what still moves beyond the limit is not yet."""
     if history.saturated is None or history.closed_form:
         return np.zeros(history.recorded.shape[1], bool)

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from xpo_bench.contract.metric import Array, Evaluation, History, Kind, Mask, Metric
+from xpo_bench.metrics.pair_drift import PairDrift
 from xpo_bench.metrics.plugin_metrics import PluginMetrics
 from xpo_bench.metrics.registry import of_kind
 from xpo_bench.metrics.rejected_state import rejected_state
@@ -53,6 +54,7 @@ class Curve:
         self.saturated: Mask | None = None
         self.third_party = PluginMetrics(third_party)
         self._points: list[tuple[int, dict[str, Array], Mask]] = []
+        self._pairs = PairDrift()
         self._history: History | None = None
 
     def add(
@@ -74,6 +76,7 @@ class Curve:
         if self._points:  # a run that stopped never resumes
             recorded &= self._points[-1][2]
         values = evaluate_point(ev) | dict(extra or {}) | self.third_party.point(ev)
+        self._pairs.add(ev, recorded)
         self._points.append((ev.step, _evaluate(ev, "series") | values, recorded))
         self._history = None
         return values
@@ -102,7 +105,9 @@ class Curve:
             n: np.where(recorded, [v.get(n, absent) for _, v, _ in self._points], np.nan) for n in names
         }
         steps = np.array([s for s, _, _ in self._points], dtype=np.float64)
-        return History(steps, series, recorded, self.scale, self.saturated, self.closed_form)
+        return History(
+            steps, series, recorded, self.scale, self.saturated, self.closed_form, self._pairs.ends
+        )
 
     def final(self) -> dict[str, Array]:
         """Point metrics at the last finite evaluation, and the metrics of the whole curve, shape (R,) each.

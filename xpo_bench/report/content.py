@@ -40,6 +40,7 @@ from xpo_bench.report.tables.versus import (
     label_of,
     versus_table,
 )
+from xpo_bench.report.verdicts.headline import moved
 from xpo_bench.report.verdicts.over_tasks import over_tasks
 from xpo_bench.report.verdicts.screen import Screen
 from xpo_bench.report.verdicts.seeds import seeds_table
@@ -282,7 +283,10 @@ def _against(groups: Sequence[SeedGroup], asked: Comparison, items: ItemReader) 
     title = f"Against {clean(label_of(groups, named))}"
     if rows:
         return _Compared(rows, [Section("against", title, tables=[versus_table(rows, named)])])
-    nothing = "nothing to compare: no other algorithm on a task of it has its metric"
+    label = label_of(groups, named)
+    stands = not any(moved(g) for g in groups if g.label == label)
+    why = f"{clean(label)} has not moved" if stands else "no other algorithm on a task of it has its metric"
+    nothing = f"nothing to compare: {why}"
     return _Compared(rows, [Section("against", title, [nothing])] if asked.baseline else [])
 
 

@@ -76,7 +76,7 @@ def _chosen(option: str, patterns: Sequence[str], known: Sequence[str]) -> set[s
     """The known names that fit some pattern; all of them without any."""
     out: set[str] = set()
     for pattern in patterns:
-        fitting = [name for name in known if fnmatch(name, pattern)]
+        fitting = [name for name in known if name == pattern or fnmatch(name, pattern)]
         if not fitting:
             raise UsageError(f"{option}: {unknown('name in this run', pattern, known)}")
         out.update(fitting)

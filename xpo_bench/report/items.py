@@ -51,7 +51,7 @@ def item_reader(root: Path) -> ItemReader:
             columns = read_file(path).to_pydict() if path.is_file() else {}
         except (OSError, ValueError):  # what pyarrow raises of a file that is no parquet
             return None
-        if not NEEDED <= columns.keys():
+        if NEEDED - columns.keys():
             return None
         held = [i for i, split in enumerate(columns["split"]) if split == "heldout"]
         if not held:

@@ -77,8 +77,9 @@ def _task_words(record: Record, cls: type[Task] | None) -> list[str]:
     # a task splits its own rows; of an ad-hoc set the command line says how
     heldout = changed.pop("heldout", 0.0)
     words = ["--heldout", repr(heldout)] if cls is None and heldout else []
-    if words and task.options.get("split_by", "row") == "row":  # as all were before there was the option
-        words += ["--split-by", "row"]
+    by = task.options.get("split_by", "row")  # as all were before there was the option
+    if words and by != "prompt":
+        words += ["--split-by", str(by)]
     return words + _set("task", changed)
 
 

@@ -196,8 +196,11 @@ def _check_combination(words: Mapping[str, object]) -> None:
     """Refuse words that go with `--data` alone: tasks know their files, columns and splits themselves."""
     if words.get("data"):
         task = settings_of(words.get("set")).get("task", {})
-        if (words.get("split_by") or "split_by" in task) and not (words.get("heldout") or "heldout" in task):
+        asked = words.get("split_by") is not None or "split_by" in task
+        if asked and not (words.get("heldout") or "heldout" in task):
             raise UsageError("--split-by goes with --heldout F: without it no row is held out by it")
+        if words.get("split_by") == "":
+            raise UsageError("--split-by: nothing is named; want prompt, row or a column of the set")
         return
     if words.get("world"):
         raise UsageError("--world goes with --data: it describes the prompts of an ad-hoc preference set")
@@ -206,7 +209,7 @@ def _check_combination(words: Mapping[str, object]) -> None:
     for name in ("columns", "rankings"):
         if words.get(name):
             raise UsageError(f"--{name} goes with --data: the tasks know the columns of their sets")
-    if words.get("split_by"):
+    if words.get("split_by") is not None:
         raise UsageError("--split-by goes with --data and --heldout: the tasks have splits of their own")
 
 

@@ -84,8 +84,8 @@ class TaskSetup:
         unseen = rows - self.overlap(seed).prompt_rows if self.model.name == "tabular" else 0
         if not unseen:
             return told
-        by_prompt = bool(self.options.get("heldout")) and self.options.get("split_by") == "prompt"
-        split = unseen_prompts(unseen, rows, by_prompt)
+        whole = bool(self.options.get("heldout")) and self.options.get("split_by", "row") != "row"
+        split = unseen_prompts(unseen, rows, whole)
         return f"{told}; {split}" if told else f"{dataset.source}: {split}"
 
     def _load(self, seed: int) -> tuple[Dataset, str]:
@@ -178,7 +178,7 @@ def _named(request: Request, registry: Registry) -> list[Named]:
             "world": request.world,
             "on_bad_row": request.on_bad_row,
             "heldout": validate(Budget, words, "run").heldout,
-            "split_by": request.split_by or "prompt",
+            "split_by": "prompt" if request.split_by is None else request.split_by,
             "columns": request.columns,
             "rankings": request.rankings,
         }

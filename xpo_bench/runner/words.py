@@ -134,8 +134,11 @@ class Request:
     ] = None
     split_by: Annotated[
         str | None,
-        Word(default="prompt"),
-        Doc("with --heldout: hold out whole prompts, or rows, whose prompts training may see too"),
+        Word(metavar="prompt|row|COLUMN", default="prompt"),
+        Doc(
+            "with --heldout: hold out whole prompts, or rows, whose prompts training may see too, or all "
+            "rows of values of a column, such as person"
+        ),
     ] = None
     optimizer: str | None = None
     lr: Annotated[

@@ -100,15 +100,18 @@ class Bandit(Task):
 
     def _annotators(self, world: World) -> Annotators:
         """Who labels the training pairs; held-out pairs are labelled by the true preference."""
-        offsets = [nuisance(world, WORLD, self.version, "annotator", k) for k in range(self.annotators)]
+        offsets = [
+            nuisance(world, WORLD, self.version, "annotator", k)
+            for k in range(self.annotators if self.disagreement else 0)
+        ]
         scaled = [
             {x: {y: self.disagreement * v for y, v in of.items()} for x, of in one.items()} for one in offsets
         ]
         return Annotators(
             temperature=self.temperature,
             length_bias=self.length_bias,
-            length=nuisance(world, WORLD, self.version, "length"),
-            offsets=tuple(scaled) if self.disagreement else (),
+            length=nuisance(world, WORLD, self.version, "length") if self.length_bias else {},
+            offsets=tuple(scaled),
         )
 
 

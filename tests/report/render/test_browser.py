@@ -70,7 +70,8 @@ def column(page: Any, table: Any, index: int) -> list[str]:
 
 def test_sorting_and_hiding(opened: tuple[str, Any]) -> None:
     _, page = opened
-    table = page.locator("table.sortable").first
+    section = page.locator("section.task").first
+    table = section.locator("table.sortable").first
     names = column(page, table, 0)
     assert sorted(names) == ["dpo", "ipo", "kto"]
     head = table.locator("thead th")
@@ -83,10 +84,11 @@ def test_sorting_and_hiding(opened: tuple[str, Any]) -> None:
     assert column(page, table, 0) != names or gaps != sorted(gaps)
     cell = table.locator("tbody tr").first.locator("th, td").nth(place)
     assert cell.is_visible()
-    page.locator("details.tools summary").first.click()
-    page.locator("details.tools label").nth(place - 1).locator("input").uncheck()
+    tools = section.locator("details.tools").first
+    tools.locator("summary").click()
+    tools.locator("label").nth(place - 1).locator("input").uncheck()
     assert not cell.is_visible()
-    page.locator("details.tools label").nth(place - 1).locator("input").check()
+    tools.locator("label").nth(place - 1).locator("input").check()
     assert cell.is_visible()
 
 

@@ -52,12 +52,14 @@ class Arranged:
     Args:
         columns: what was read from where: of the layout, of `--columns`, and names that differed in case or
         blanks.
+        gathered: an example may be made of several rows.
     """
 
     rows: Sequence[tuple[int, Row | BadRow]]
     layout: str
     columns: Mapping[str, str]
     notes: Mapping[str, int]
+    gathered: bool = False
 
 
 def arrange(
@@ -97,12 +99,20 @@ def arrange(
     if layout is not None and "ranking" in layout.columns:
         read["rankings"] = pairs_of
     return Arranged(
-        [(n, _finished(row)) for n, row in out], layout.name if layout else TRL, read, context.notes
+        [(n, _finished(row)) for n, row in out],
+        layout.name if layout else TRL,
+        read,
+        context.notes,
+        layout is not None and layout.gather is not None,
     )
 
 
-def wanted(names: Sequence[str], columns: Mapping[str, str] | None = None) -> Collection[str]:
+def wanted(
+    names: Sequence[str], columns: Mapping[str, str] | None = None, also: Collection[str] = ()
+) -> Collection[str]:
     """The columns that have to be read: those of TRL, of `--columns`, and of every layout that may fit.
+
+    And those of `also`, by themselves or as the head of a path.
 
     None where the set has no layout at all.
     """
@@ -118,6 +128,7 @@ def wanted(names: Sequence[str], columns: Mapping[str, str] | None = None) -> Co
         for new, old in renamed.items()
         if new in keep or new in (columns or {})
     }
+    mapped |= {column if column in names else column.partition(".")[0] for column in also}
     return [name for name in names if name in keep or name in mapped]
 
 

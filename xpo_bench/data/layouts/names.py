@@ -28,7 +28,8 @@ def _fields(rows: Iterable[Row], column: str) -> list[str]:
     return list(map(str, found))
 
 
-def _did_you_mean(name: str, names: Sequence[str]) -> str:
+def did_you_mean(name: str, names: Sequence[str]) -> str:
+    """The nearest of the names, if one is near, and what there is: the end of an error."""
     close = get_close_matches(name, list(map(str, names)), n=1, cutoff=0.6)
     shown_ = ", ".join(map(str, names[:12])) or "none"
     return (
@@ -49,11 +50,11 @@ def renaming(
             continue
         head, _, rest = old.partition(".")
         if head not in names or not rest:
-            raise DataError(f"{where}: --columns {new}={old}: no such column{_did_you_mean(old, names)}")
-        if all(_at(row, old) is None for row in rows):
+            raise DataError(f"{where}: --columns {new}={old}: no such column{did_you_mean(old, names)}")
+        if all(at(row, old) is None for row in rows):
             inside = [f"{head}.{key}" for key in _fields(rows, head)]
             raise DataError(
-                f"{where}: --columns {new}={old}: no row has such a field{_did_you_mean(old, inside)}"
+                f"{where}: --columns {new}={old}: no row has such a field{did_you_mean(old, inside)}"
             )
     return {**similar(names, known, {*columns, *columns.values()}), **columns}
 
@@ -80,13 +81,13 @@ def rename(row: Row, renamed: Mapping[str, str]) -> Row:
     old = set(renamed.values())
     out = {name: value for name, value in row.items() if name not in old and name not in renamed}
     for new, column in renamed.items():
-        value = row[column] if column in row else _at(row, column)
+        value = row[column] if column in row else at(row, column)
         if value is not None or column in row:
             out[new] = value
     return out
 
 
-def _at(row: Row, path: str) -> object:
+def at(row: Row, path: str) -> object:
     """A value inside nested objects and lists: `info.post`, `answers.0.text`; None where there is none."""
     value: object = row
     for part in path.split("."):

@@ -78,7 +78,7 @@ def _split(task: Task) -> list[str]:
     if both:
         out.append(f"on both sides of the split: {', '.join(both)}")
     if task.model.get("name") == "tabular" and (unseen := heldout - shared["prompt_rows"]):
-        out.append(unseen_prompts(unseen, heldout, drawn and task.options.get("split_by") == "prompt"))
+        out.append(unseen_prompts(unseen, heldout, drawn and task.options.get("split_by", "row") != "row"))
     return out
 
 

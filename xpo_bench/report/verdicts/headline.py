@@ -50,6 +50,7 @@ KNOWN = (
 """By what a task is judged, the first that all of its algorithms have."""
 STOPS = Headline(None, "certain pairs", "does it stop?")
 UNTOLD = Headline(None, "unknown", "")
+"""Of a task of which no run came to anything, or whose records are older than what would judge them."""
 
 
 def headline(groups: Sequence[SeedGroup], metric: str | None = None) -> Headline:
@@ -68,10 +69,12 @@ def headline(groups: Sequence[SeedGroup], metric: str | None = None) -> Headline
         )
     if metric is not None:
         return Headline(metric, metric, metric)
+    counted = [g for g in groups if g.counted]
     for known in KNOWN:
-        if known.metric and groups and all(g.known(known.metric) for g in groups if g.counted):
+        if known.metric and counted and all(g.known(known.metric) for g in counted):
             return known
-    return STOPS
+    notes = [r.notes for g in counted for r in g.counted]
+    return STOPS if any(n.rejected_state or n.rejected_state_reason for n in notes) else UNTOLD
 
 
 def moved(g: SeedGroup) -> bool:
