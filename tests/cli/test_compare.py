@@ -176,14 +176,14 @@ def test_the_documented_run_has_the_cells_of_the_committed_baseline() -> None:
     assert places(here) == places(committed)
 
 
-def test_the_committed_baseline_is_still_met(xpo: Any) -> None:
+def test_the_committed_baseline_is_still_met(warm: Any) -> None:
     """On any machine: equal bits or equivalent, and never worse. Its language model is left out here."""
     run, compare = documented()
     suite = run.index("--suite")
     run[suite : suite + 2] = ["--tasks", "bandit,deterministic,travel"]
-    assert xpo(*run).code == 0
+    assert warm(*run).code == 0
     compare[1] = str(ROOT / compare[1])
-    found = xpo(*compare, "--json")
+    found = warm(*compare, "--json")
     here, rest = (
         [c for c in found.json["cells"] if (c["task"] == "overfit_pair") == left] for left in (False, True)
     )

@@ -22,12 +22,12 @@ def documented() -> str:
     return found[1]
 
 
-def test_the_documented_plan_s_tasks_are_all_in_the_tables(xpo: Command, tmp_path: Path) -> None:
+def test_the_documented_plan_s_tasks_are_all_in_the_tables(warm: Command, tmp_path: Path) -> None:
     """Its label is the name of one of the article's experiments, which have tables of their own."""
     plan = documented()
     assert 'experiment = "overfit"' in plan
     (tmp_path / "plan.toml").write_text(plan, "utf-8")
-    done = xpo("run", "plan.toml", "--steps", "5", "--seeds", "1", "--out", "run")
+    done = warm("run", "plan.toml", "--steps", "5", "--seeds", "1", "--out", "run")
     assert done.code == 0, done.err
     # the first screen's line of the task, the table of the task, and a sentence on it
     assert "overfit_pair (overfit)" in done.out
@@ -41,11 +41,11 @@ def test_the_documented_plan_s_tasks_are_all_in_the_tables(xpo: Command, tmp_pat
     assert len(others(records)) == len(records)
 
 
-def test_records_from_before_the_suite_was_noted_are_read_as_they_were(xpo: Command, tmp_path: Path) -> None:
+def test_records_from_before_the_suite_was_noted_are_read_as_they_were(warm: Command, tmp_path: Path) -> None:
     (tmp_path / "plan.toml").write_text(
         'algos = "dpo"\ntasks = "overfit_pair,bandit"\nexperiment = "overfit"\n', "utf-8"
     )
-    done = xpo("run", "plan.toml", "--steps", "5", "--seeds", "1", "--json", "--out", "run")
+    done = warm("run", "plan.toml", "--steps", "5", "--seeds", "1", "--json", "--out", "run")
     old = [record_of({k: v for k, v in cell.items() if k != "suite"}) for cell in done.json["cells"]]
     (members,) = of_experiments(old).values()
     assert [r.task.name for r in members] == ["overfit_pair"]

@@ -34,9 +34,9 @@ def snapshot(folder: Path) -> dict[str, tuple[bytes, int]]:
 # --------------------------------------------------------------------------- closed forms
 
 
-def test_three_rows_ipo_on_its_closed_form_and_dpo_at_certainty(xpo: Command, tmp_path: Path) -> None:
+def test_three_rows_ipo_on_its_closed_form_and_dpo_at_certainty(warm: Command, tmp_path: Path) -> None:
     jsonl(tmp_path / "d.jsonl", [("a", "b"), ("b", "c"), ("a", "c")])
-    done = xpo(
+    done = warm(
         "run", "--algos", "dpo,ipo", "--data", "d.jsonl", "--model", "tabular", "--seeds", "1", "--json",
         "--set", "ipo.tau=.1,.5,1", "--set", "dpo.beta=.05,.1,.5",
     )  # fmt: skip

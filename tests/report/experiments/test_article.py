@@ -137,6 +137,7 @@ def test_tasks_on_one_world_train_as_one_computation_with_the_numbers_of_each_al
 # --------------------------------------------------------------------------- 1. overfit
 
 
+@pytest.mark.slow  # 2,000 steps of a language model
 @pytest.mark.parametrize("over", ["token", "sequence"])
 def test_dpo_overfits_one_pair(measured: Callable[..., Data], over: str) -> None:
     """Gradient flow on one pair: the margin grows as ln(t)/β, so that the loss falls about as 1/t."""

@@ -163,7 +163,9 @@ MODEL = (
 )
 
 
-def test_tasks_have_the_numbers_of_this_process(xpo: Any, rows: Path, tmp_path: Path, address: str) -> None:
+def test_tasks_have_the_numbers_of_this_process(
+    xpo: Any, warm: Any, rows: Path, tmp_path: Path, address: str
+) -> None:
     """On tables, and on a language model that two processes train."""
     (tmp_path / "plan.toml").write_text(
         'seeds = 2\nsteps = 8\n[[runs]]\nalgos = "dpo,rso"\ntasks = "bandit"\n'
@@ -171,7 +173,7 @@ def test_tasks_have_the_numbers_of_this_process(xpo: Any, rows: Path, tmp_path: 
         encoding="utf-8",
     )
     words = ["run", "plan.toml", "--device", "cpu"]
-    assert xpo(*words, "--out", "one").code == 0
+    assert warm(*words, "--out", "one").code == 0
     found = xpo(*words, "--out", "ray", "--executor", "ray", "--address", address)
     assert found.code == 0, found.err
     one = content(tmp_path / "one")
@@ -218,11 +220,11 @@ def test_a_worker_and_a_node_that_are_killed_in_mid_cell_lose_nothing(
 
 
 def test_a_worker_that_dies_or_hangs_costs_its_own_cell(
-    xpo: Any, distribution: Callable[..., Path], tmp_path: Path, address: str
+    xpo: Any, warm: Any, distribution: Callable[..., Path], tmp_path: Path, address: str
 ) -> None:
     env = {"PYTHONPATH": str(distribution("odd", {"odd": ODD}))}
     words = ["--tasks", "one_pair", "--seeds", 1, "--steps", 4]
-    assert xpo("run", "--algos", "dpo", *words, "--out", "alone", **env).code == 0
+    assert warm("run", "--algos", "dpo", *words, "--out", "alone", **env).code == 0
     words += ["--executor", "ray", "--address", address, "--cell-timeout", 15]
     found = xpo("run", "--algos", "dpo,killed,hangs", *words, "--out", "company", "--json", **env)
     assert found.code == 1, found.err
