@@ -64,11 +64,11 @@ def test_the_answer_opens_what_is_printed(record: Make, printed: Printed) -> Non
     words = [" ".join(line.split()) for line in lines[1:5]]
     assert words[0] == "task data dpo ipo unit"
     assert words[2] == "bandit known reward .95 best .50 worse of the exact frontier"
-    assert words[3] == "deterministic certain pairs collapses stops does it stop?"
+    assert words[3] == "deterministic training pairs collapses stops does it stop?"
     said = opening("\n".join(lines))
     assert "- bandit (known reward): best is dpo (0.95" in said
     assert "worse: ipo (-0.45" in said
-    assert "- deterministic (certain pairs): what was rejected stops under ipo; collapses under dpo." in said
+    assert "- deterministic (training pairs): what was rejected stops under ipo; collapses under dpo." in said
     assert "margins of equivalence: attained_1 0.02" in said
 
 

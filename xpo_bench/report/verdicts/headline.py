@@ -48,7 +48,7 @@ KNOWN = (
     Headline("heldout_reward_accuracy", "held-out pairs", "held-out accuracy at the end"),
 )
 """By what a task is judged, the first that all of its algorithms have."""
-STOPS = Headline(None, "certain pairs", "does it stop?")
+STOPS = Headline(None, "training pairs", "does it stop?")
 UNTOLD = Headline(None, "unknown", "")
 """Of a task of which no run came to anything, or whose records are older than what would judge them."""
 

@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Literal
 
 from xpo_bench.metrics.attained import ATTAINED
+from xpo_bench.metrics.registry import find
 from xpo_bench.report.items import ItemReader
 from xpo_bench.report.runs import SeedGroup
 from xpo_bench.report.verdicts.headline import Headline, headline, moved
@@ -144,6 +145,8 @@ def _compared(task: str, groups: Sequence[SeedGroup], items: ItemReader, by: Hea
     if len(compared) > MOST:
         few = f"{len(compared)} rows are too many to compare all with all; name some by --algos"
         return TaskVerdict(task, by, alone, few)
+    if (unit := find(by.metric)) and unit.unit == "1/s" and any(g.shares_a_clock for g in compared):
+        return TaskVerdict(task, by, alone, "the runs share one clock, whose speed is nobody's own")
     pairs = {
         (i, j): found
         for i, j in every_pair(len(compared))
