@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
-from xpo_bench.contract.examples import Completion, Example, Pair, Single
+from xpo_bench.contract.examples import Completion, Example, Pair, Single, side
 from xpo_bench.contract.scoring import Group, Step
 from xpo_bench.contract.settings import Stage
 
@@ -148,10 +148,9 @@ class Algorithm:
         out: dict[str, Sequence[Completion]] = {}
         for group in self.groups:
             if self.accepts is Pair:
-                field = "chosen" if group == "chosen" else "rejected"
-                out[group] = [Completion(e.prompt, getattr(e, field)) for e in examples]
+                out[group] = side(examples, "chosen" if group == "chosen" else "rejected")
             else:
-                out[group] = [Completion(e.prompt, e.completion) for e in examples]
+                out[group] = side(examples, "completion")
         return out
 
     def columns(self, examples: Sequence[Any]) -> Mapping[str, Sequence[float]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -112,6 +112,18 @@ class Single:
 
 
 Example = Pair | Single
+
+
+def side(examples: Iterable[Any], name: str) -> list[Completion]:
+    """The completion in the field `name` of every example; an example that stands there again has the same.
+
+    Rows of a synthetic world are few objects, many times each.
+    """
+    rows = list(examples)  # held while their identities count
+    numbers = list(map(id, rows))
+    distinct = dict(zip(numbers, rows, strict=True))
+    made = {number: Completion(e.prompt, getattr(e, name)) for number, e in distinct.items()}
+    return list(map(made.__getitem__, numbers))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -182,6 +182,7 @@ def _remembered(split: str, persons: bool) -> _Remembered:
 def _written(examples: Sequence[Example], split: str, persons: bool) -> bytes:
     """The lines of all examples, one after the other."""
     known = _remembered(split, persons)
+    examples = tuple(examples)  # held while their identities count
     numbers = list(map(id, examples))
     new = {n: e for n, e in zip(numbers, examples, strict=True) if n not in known.lines}
     lines = {n: "".join(_lines(e, split, persons)).encode() for n, e in new.items()}

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch.nn.functional import pad
 
-from xpo_bench.contract.examples import Completion, Example, Pair, Single
+from xpo_bench.contract.examples import Completion, Example, Pair, Single, side
 from xpo_bench.contract.metric import Evaluation, WorldEvaluation
 from xpo_bench.contract.scoring import Scores, Step
 from xpo_bench.policy.base import Policy, Stacked
@@ -56,8 +56,8 @@ class EvalSet:
         chosen, rejected = ([sides[id(run)][side] for run in rows] for side in (0, 1))
         filler = _filler(rows)
         stacked = []
-        for side in (0, 1):
-            encoded = {key: policy.encode(sides[key][side] or filler, truncate) for key in distinct}
+        for which in (0, 1):
+            encoded = {key: policy.encode(sides[key][which] or filler, truncate) for key in distinct}
             stacked.append(policy.stack([encoded[id(run)] for run in rows]))
         return cls(
             rows=rows,
@@ -96,7 +96,7 @@ def _sides(run: Sequence[Example], paired: bool) -> tuple[list[Completion], list
     if not paired:
         return _labelled(run, True), _labelled(run, False)
     pairs = [e for e in run if isinstance(e, Pair)]
-    return [Completion(e.prompt, e.chosen) for e in pairs], [Completion(e.prompt, e.rejected) for e in pairs]
+    return side(pairs, "chosen"), side(pairs, "rejected")
 
 
 def _labelled(run: Sequence[Example], wanted: bool) -> list[Completion]:
