@@ -31,7 +31,7 @@ settings.load_profile("suite")
 # a suite started in the background ignores Ctrl-C, and so would the commands that it starts and interrupts
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-pytest_plugins = ["environments"]  # tests/helpers/environments.py
+pytest_plugins = ["environments", "spread"]  # of tests/helpers
 
 
 def pytest_collection_finish() -> None:

@@ -8,8 +8,6 @@ from typing import Any
 
 import pytest
 
-pytestmark = pytest.mark.xdist_group("fresh")  # one environment that all examples are installed into
-
 EXAMPLES = Path(__file__).parents[1] / "examples"
 COMMANDS = {
     "aot": ["--algos", "dpo,aot", "--tasks", "bandit,deterministic", "--set", "aot.pairing=unpaired,paired"],

@@ -13,8 +13,6 @@ import pytest
 import yaml
 from workflows import Host, Job
 
-pytestmark = pytest.mark.xdist_group("ci")  # one repository after its first push
-
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "ci.md").read_text("utf-8")
 ACTION = yaml.safe_load((ROOT / "action.yml").read_text("utf-8"))

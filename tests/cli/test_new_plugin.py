@@ -8,8 +8,6 @@ from typing import Any
 
 import pytest
 
-pytestmark = pytest.mark.xdist_group("fresh")  # the environment of the examples
-
 Command = Callable[..., Any]
 
 

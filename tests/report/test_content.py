@@ -25,8 +25,6 @@ from xpo_bench.report.render.terminal import print_report
 from xpo_bench.report.task_figures import CurvesFigure
 from xpo_bench.runner.store import Store
 
-pytestmark = pytest.mark.xdist_group("report_content")  # one run
-
 CURVES = "Curves, mean over seeds"
 """How figures of curves are drawn in text."""
 

@@ -19,8 +19,6 @@ from xpo_bench.contract.settings import DataSpec, ModelSpec
 from xpo_bench.data.dataset import load_dataset
 from xpo_bench.policy.language.causal_lm import CausalLM
 
-pytestmark = pytest.mark.xdist_group("families")  # every family is built once
-
 DAY = datetime(2024, 7, 26)
 Messages = list[dict[str, Any]]
 

@@ -25,8 +25,6 @@ from xpo_bench.runner.plan import make_plan
 from xpo_bench.runner.request import requests
 from xpo_bench.runner.store import Store
 
-pytestmark = pytest.mark.xdist_group("experiments")  # every experiment is run once
-
 ORDER = ["overfit", "dpo_vs_ipo", "learning_rates", "bandit", "robustness", "choosing_tau"]
 
 

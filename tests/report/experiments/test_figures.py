@@ -24,8 +24,6 @@ from xpo_bench.report.render.drawing import whole
 from xpo_bench.report.render.style import SPEAKING, STYLE, LineStyles
 from xpo_bench.report.render.terminal import print_report
 
-pytestmark = pytest.mark.xdist_group("article")  # one run of the article's suite
-
 
 def test_the_suite_writes_every_figure_with_its_data(article: Result) -> None:
     assert article.ok

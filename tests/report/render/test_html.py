@@ -22,8 +22,6 @@ from xpo_bench.report.render.html import page, sort_key
 from xpo_bench.report.render.markdown import escape, markdown
 from xpo_bench.runner.store import Store
 
-pytestmark = pytest.mark.xdist_group("article")  # one run of its own, and that of the article's suite
-
 Make = Callable[..., dict[str, Any]]
 
 EVIL = (

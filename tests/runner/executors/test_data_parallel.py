@@ -30,8 +30,6 @@ from xpo_bench.runner.model_choice import check_processes
 from xpo_bench.runner.record import Record
 from xpo_bench_plugins.algorithms.kto import KTO
 
-pytestmark = pytest.mark.xdist_group("data_parallel")  # one plan, trained once by one process and once by two
-
 ROWS = [
     ("ask one", "yes", "no"),
     ("ask two?", "yes!!", "no way"),

@@ -22,8 +22,6 @@ from xpo_bench.errors import UsageError
 from xpo_bench.runner.executors.placement import DevicePlacement, placements
 from xpo_bench.runner.executors.preload import EVERY_S
 
-pytestmark = pytest.mark.xdist_group("process_pool")  # it kills processes within seconds that it counts
-
 ODD = '''
 import os, random, signal, sys, time
 from dataclasses import dataclass

@@ -25,8 +25,6 @@ from runs import by_name, content, same
 from xpo_bench.errors import UsageError
 from xpo_bench.runner.executors.cluster import Cluster, need_of
 
-pytestmark = pytest.mark.xdist_group("ray")  # one cluster
-
 ODD = """
 import os, signal, time
 from dataclasses import dataclass

@@ -7,6 +7,7 @@ part in the training, so that it can end the others when one of them raises, die
 from __future__ import annotations
 
 import contextlib
+import gc
 import multiprocessing
 import os
 import pickle
@@ -223,4 +224,8 @@ class Work:
             found: tuple[list[Outcome], Mapping[str, object]] = models.train(
                 jobs, step if first else None, observed if first else lambda *_: None
             )
+        if not gc.get_freeze_count():
+            # every cell begins with a collection, to measure its memory, and need not walk through the modules
+            gc.collect()
+            gc.freeze()
         return found
