@@ -279,7 +279,8 @@ def test_a_disk_that_fills_up_in_mid_run(
     tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
     """Whatever is written before is whole, and the same words go on from there."""
-    words = {"out": tmp_path / "r", "algos": ["dpo", "ipo"], "seeds": 2, "set": {"task.steps": [5, 6]}}
+    optimizers = {"task.optimizer": ["adam", "sgd"]}
+    words = {"out": tmp_path / "r", "algos": ["dpo", "ipo"], "seeds": 2, "set": optimizers}
     expected = run(**words | {"out": tmp_path / "calm"})
     done: list[str] = []
     write = Store.write_cell
