@@ -61,7 +61,7 @@ def faults(layout: str) -> dict[str, Fault]:
     talk = "conversational" in layout
     completions = [c for c in ("chosen", "rejected", "completion") if c in good]
     out = {}
-    for column in good.keys() - {"p_chosen"}:
+    for column in sorted(good.keys() - {"p_chosen"}):
         out[f"no {column}"] = Fault({column: None}, "missing column", f"missing column {column}")
     for column in ("prompt", *completions):
         what = "empty prompt" if column == "prompt" else "empty completion"
@@ -149,7 +149,7 @@ def test_bad_rows(tmp_path: Path, suffix: str, layout: str, name: str) -> None:
 @pytest.mark.parametrize("suffix", FORMATS)
 @pytest.mark.parametrize("layout", GOOD)
 def test_a_column_that_no_row_has(tmp_path: Path, suffix: str, layout: str) -> None:
-    for column in GOOD[layout].keys() - {"p_chosen"}:
+    for column in sorted(GOOD[layout].keys() - {"p_chosen"}):
         rows = [{c: v for c, v in GOOD[layout].items() if c != column}] * 2
         with pytest.raises(DataError, match=rf"row 1: (missing column|columns .* hold neither).*{column}"):
             read(write(tmp_path / f"{column}{suffix}", rows))
