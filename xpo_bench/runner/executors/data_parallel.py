@@ -225,7 +225,7 @@ class Work:
                 jobs, step if first else None, observed if first else lambda *_: None
             )
         if not gc.get_freeze_count():
-            # every cell begins with a collection, to measure its memory, and need not walk through the modules
+            # every cell begins with a collection, to measure its memory, which need not walk through modules
             gc.collect()
             gc.freeze()
         return found
