@@ -184,7 +184,7 @@ def shared(plan: Path, one: Result) -> Both:
 
 
 @pytest.mark.parametrize("name", ALGORITHMS)
-@pytest.mark.parametrize("layers", ["both", "shared"])
+@pytest.mark.parametrize("layers", ["both", pytest.param("shared", marks=pytest.mark.slow)])
 def test_loss_curves_are_those_of_one_process(request: pytest.FixtureRequest, layers: str, name: str) -> None:
     two: Both = request.getfixturevalue(layers)
     cells = two.pairs(algorithm=name)
@@ -194,6 +194,7 @@ def test_loss_curves_are_those_of_one_process(request: pytest.FixtureRequest, la
         two.agree(a, b)
 
 
+@pytest.mark.slow
 def test_a_process_holds_its_share_of_the_layers(shared: Both) -> None:
     for a, b in shared.pairs():
         whole, model = a["task"]["model"]["parameters"], b["task"]["model"]
@@ -227,6 +228,7 @@ def test_shares_may_be_uneven_recomputed_and_warmed_up(plan: Path) -> None:
     assert curve(three, three.cells[0]) == pytest.approx(curve(alone, alone.cells[0]), rel=1e-7, abs=1e-7)
 
 
+@pytest.mark.slow
 def test_reference_scores_are_those_of_the_whole_model(plan: Path, shared: Both, one: Result) -> None:
     """The weights are hashed whole, so that a model in shares finds what the same model has scored."""
     names = [{path.name for path in (run.out / "references").iterdir()} for run in (one, shared.two)]
