@@ -51,7 +51,9 @@ def settings(name: str) -> dict[str, list[Any]]:
 
 def plan(algos: Sequence[str], **words: Any) -> Plan:
     swept = {k: v for name in algos for k, v in settings(name).items()}
-    asked = WORDS | {"algos": list(algos), "seeds": [0, 1, 5]} | words
+    # a word and the setting of its name are one, and given once
+    given = {k: v for k, v in WORDS.items() if f"task.{k}" not in words.get("set", {})}
+    asked = given | {"algos": list(algos), "seeds": [0, 1, 5]} | words
     asked["set"] = WORDS["set"] | swept | words.get("set", {})
     return make_plan(requests(asked), plugins.load())
 
