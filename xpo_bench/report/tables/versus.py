@@ -13,6 +13,7 @@ from xpo_bench.report.table import Column, Table, labels
 from xpo_bench.report.verdicts.headline import Headline, headline, moved
 from xpo_bench.report.verdicts.paired import difference
 from xpo_bench.statistics import Estimate, estimate, holm, improvement
+from xpo_bench.verdicts.best_set import moderate
 from xpo_bench.verdicts.differences import PairedDifference
 from xpo_bench.verdicts.words import Verdict, judge
 
@@ -71,8 +72,13 @@ def against(
 
 def _judged(rows: Sequence[tuple[Against, Headline]]) -> list[Against]:
     """The rows with their verdicts, corrected for all of them that could differ."""
-    tested = {i: row.difference for i, (row, _) in enumerate(rows) if not row.difference.zero}
-    p_values = {i: p for i, d in tested.items() if (p := d.p) is not None}
+    tested: dict[int, PairedDifference] = {}
+    for task in dict.fromkeys(row.task for row, _ in rows):
+        # the differences of one task share what they know of the spread, as its pairs do
+        here = {(0, i): row.difference for i, (row, _) in enumerate(rows) if row.task == task}
+        able = {pair: d for pair, d in here.items() if not d.zero}
+        tested |= {i: d for (_, i), d in moderate(able, len(here) + 1).items()}
+    p_values = {i: p for i, d in sorted(tested.items()) if (p := d.p) is not None}
     corrected = dict(zip(p_values, holm(list(p_values.values())), strict=True))
     return [
         replace(row, verdict=judge(row.difference, corrected.get(i), row.margin, by.higher, len(corrected)))
