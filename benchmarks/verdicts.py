@@ -120,8 +120,10 @@ def main() -> None:
     out = given.out or Path(tempfile.mkdtemp()) / "pool"
     records = pool(given.tasks.split(","), given.pool, given.steps, out)
     known = [r for r in records if METRIC in r["metrics"]]
-    document = {
-        "null": null(records, out, given.copies, given.seeds, given.repetitions),
+    document: dict[str, Any] = {
+        f"null, {n} seeds": null(records, out, given.copies, n, given.repetitions) for n in (given.seeds, 3)
+    }
+    document |= {
         "power": [found(known, out, loss, n, 5 * given.repetitions) for loss in LOSSES for n in SEEDS],
     }
     print(json.dumps(document, indent=1))
