@@ -70,7 +70,7 @@ def report(run: Path) -> Report:
     store = Store(run)
     skipped = [{"algorithm": a, "task": "tofu", "reason": "needs pairs"} for a in ("dpo", "ipo")]
     document = store.read_run() | {"skipped": skipped}
-    return assemble(run, store.records(), document, comparison=Comparison("ipo tau=0.1"))
+    return assemble(run, store.records(), document, comparison=Comparison("dpo beta=0.1"))
 
 
 def terminal(report: Report, width: int = 4000) -> str:
@@ -182,6 +182,7 @@ def test_nothing_of_the_run_is_left_out(report: Report) -> None:
             "task",
             "matched",
             "sweeps",
+            "throughput",
             "against",
         ),
         *("ran", "data", "findings", "not_run"),
@@ -190,7 +191,7 @@ def test_nothing_of_the_run_is_left_out(report: Report) -> None:
     assert {
         "Regularisers at the target KL",
         "Metrics at matched KL and matched compute",
-        "Against ipo tau=0.1",
+        "Against dpo beta=0.1",
     } <= tables
     assert any(title.startswith("Default and tuned: deterministic") for title in tables)
     unreachable, skipped = report.sentences("not_run")
@@ -208,8 +209,9 @@ def test_the_page_draws_the_figures_that_json_names(report: Report) -> None:
     named = {caption for s in report_document(report)["sections"] for caption in s["figures"]}
     assert Page(page(report)).captions == named
     shown = {caption.split(": ")[1].split(" ")[0] for caption in named}
-    # frontier, curves, losses, sweeps and experiments; every task has at most one row with a clock of its own
-    assert shown == {"reward", "curves", "whether", "where", "final"}
+    # frontier, curves, losses, sweeps and experiments; on one_pair the row held at the target KL and the
+    # checkpoint of the other ran alone, each on a clock of its own
+    assert shown == {"reward", "curves", "whether", "where", "final", "speed"}
 
 
 def test_text_draws_a_line_for_every_curve_of_the_page(report: Report) -> None:
