@@ -157,6 +157,9 @@ def test_the_pasteable_plugin_parses_and_is_listed_and_runs(
     )
     assert done.code == 0, done.err
     mine, theirs = done.json["cells"]
+    digest = mine["algorithm"].pop("source")
+    assert len(digest) == 24
+    assert digest != theirs["algorithm"]["source"]
     assert mine["algorithm"] | {"regulariser": None} == {
         "name": "my-dpo",
         "config": {"beta": 0.1},
