@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import pytest
+from curves import At, Pairs, curve_of
 from typing_extensions import Doc
 
 from xpo_bench.contract.algorithm import Algorithm
-from xpo_bench.contract.metric import Evaluation
 from xpo_bench.metrics.curve import Curve
-from xpo_bench.train.budget import evaluation_steps
 from xpo_bench.train.evaluation.scale import log_ratio_scale
 from xpo_bench_plugins.algorithms.bon import BestOfN
 from xpo_bench_plugins.algorithms.dpo import DPO
@@ -21,22 +19,6 @@ from xpo_bench_plugins.algorithms.ipo import IPO
 from xpo_bench_plugins.algorithms.npo import NPO
 from xpo_bench_plugins.algorithms.sft import SFT
 from xpo_bench_plugins.algorithms.slic import SLiC
-
-Pairs = Callable[..., Evaluation]
-At = Callable[[int], Any]
-
-
-def curve_of(
-    pairs: Pairs, curves: Sequence[At], steps: int = 200, saturated: bool | None = None, **facts: Any
-) -> Curve:
-    """Runs whose rejected log-ratios follow the given curves."""
-    curve = Curve(steps, **facts)
-    for t in evaluation_steps(steps):
-        rejected = np.array([np.atleast_1d(at(t)) for at in curves], float)
-        curve.add(pairs(np.zeros_like(rejected), rejected, t))
-    if saturated is not None:
-        curve.judge(np.full(len(curves), saturated))
-    return curve
 
 
 def state(curve: Curve, run: int = 0) -> Any:

@@ -15,6 +15,7 @@ from xpo_bench.compare.matching import Pairing, Seeds
 from xpo_bench.compare.verdicts import Verdict, worst
 from xpo_bench.metrics.margins import Margin
 from xpo_bench.metrics.registry import better
+from xpo_bench.metrics.throughput import MEASURED
 from xpo_bench.report.records import COUNTED
 from xpo_bench.report.runs import canonical
 from xpo_bench.statistics import ALPHA, difference
@@ -23,8 +24,6 @@ PATH_FRACTION = 0.2
 """Fraction of the points of a curve beyond the margin from which on the curve differs."""
 NAMED_SEEDS = 3
 """Changes of status that are named; one line has to hold them."""
-CLOCKED = {"pairs_per_s", "tokens_per_s", "overhead", "prepare_s", "peak_memory_mb", "mfu"}
-"""Metrics of the machine, which differ between runs that are the same."""
 
 Margins = Mapping[str, Margin]
 
@@ -171,7 +170,7 @@ def _runs(pairs: Pairs) -> Pairs:
 
 
 def _content(cell: Cell) -> tuple[object, ...]:
-    measured = {name: value for name, value in cell.metrics.items() if name not in CLOCKED}
+    measured = {name: value for name, value in cell.metrics.items() if name not in MEASURED}
     return cell.data, cell.status, measured
 
 

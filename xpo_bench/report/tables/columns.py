@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from xpo_bench.metrics.registry import find
-from xpo_bench.report.format import ABSENT, mean_pm, narrow, number, si_pm
+from xpo_bench.report.format import ABSENT, mean_pm, number, si_pm
 from xpo_bench.report.items import ItemReader, no_items
 from xpo_bench.report.runs import SeedGroup
 from xpo_bench.report.summary import CENSORED
@@ -87,7 +87,6 @@ def metric_column(
     header: str,
     name: str,
     groups: Sequence[SeedGroup | None],
-    narrow_cells: bool = False,
     items: ItemReader = no_items,
 ) -> Column:
     """One metric of one task; `items` are the held-out items that its marks are tested on."""
@@ -95,9 +94,7 @@ def metric_column(
         return Column(header, [censored_cell(g, name) if g else ABSENT for g in groups])
     means = [g.estimate(name) if g else None for g in groups]
     metric = find(name)
-    if narrow_cells:
-        cells = [narrow(e.mean if e else None) for e in means]
-    elif metric is not None and metric.unit in PREFIXED:
+    if metric is not None and metric.unit in PREFIXED:
         cells = [si_pm(e) for e in means]
     else:
         cells = [mean_pm(e) for e in means]

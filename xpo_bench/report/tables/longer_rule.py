@@ -5,8 +5,8 @@ from __future__ import annotations
 import statistics
 from collections.abc import Mapping, Sequence
 
-from xpo_bench.report.records import Record
 from xpo_bench.report.runs import SeedGroup
+from xpo_bench.report.verdicts.paired import heldout_pairs
 from xpo_bench.statistics import ROUNDING, Estimate, estimate
 
 LONGER = "always longer"
@@ -43,15 +43,9 @@ def pairs_variance(groups: Sequence[SeedGroup], rule: Estimate) -> dict[SeedGrou
     out = {}
     for g in groups:
         accuracy = g.estimate("heldout_reward_accuracy")
-        pairs = [n for r in g.counted if (n := _heldout_pairs(r))]
+        pairs = [n for r in g.counted if (n := heldout_pairs(r))]
         if accuracy and pairs:
             # x(1 − x)/n of a binomial, both accuracies as if independent: they mostly agree on a pair, so
             # that this is rather too much than too little
             out[g] = sum(x * (1 - x) for x in (accuracy.mean, rule.mean)) / min(pairs)
     return out
-
-
-def _heldout_pairs(record: Record) -> int:
-    """How many held-out pairs were evaluated, 0 where the record does not say."""
-    heldout = record.task.data.heldout or 0
-    return min(heldout, record.task.budget.get("heldout_pairs") or heldout)

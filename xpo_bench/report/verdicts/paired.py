@@ -114,7 +114,7 @@ def _without_items(
     drawn_anew = len({a.task.data.fingerprint for a, _ in pairs}) == len(pairs) > 1
     if drawn_anew or over.zero:  # the spread over seeds shows that of the items, too
         return over
-    held = min(_held_out(r) for pair in pairs for r in pair)
+    held = min(heldout_pairs(r) for pair in pairs for r in pair)
     if not held:
         return PairedDifference(over.mean, None, 0.0, over.free, over.runs)
     # x(1 − x)/n of two binomials as if independent: they mostly agree on a pair, so that it is too much
@@ -123,7 +123,7 @@ def _without_items(
     return PairedDifference(over.mean, over.of_runs, of_items, min(over.free, held - 1.0), over.runs, held)
 
 
-def _held_out(record: Record) -> int:
+def heldout_pairs(record: Record) -> int:
     """How many held-out pairs were evaluated, 0 where the record does not say."""
     heldout = record.task.data.heldout or 0
     return min(heldout, record.task.budget.get("heldout_pairs") or heldout)
