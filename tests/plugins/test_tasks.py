@@ -365,7 +365,9 @@ def test_hub_sets(monkeypatch: pytest.MonkeyPatch) -> None:
         "trl-lib/ultrafeedback_binarized": messages,
     }
     # tests/data/test_hub.py has the real one
-    monkeypatch.setattr(hub, "load", lambda name, limit, columns, also: hub.HubRows(sets[name][:limit], "c0ffee"))
+    monkeypatch.setattr(
+        hub, "load", lambda name, limit, columns, also: hub.HubRows(sets[name][:limit], "c0ffee")
+    )
     dataset = hh.HH().data(0, TINY)
     assert dataset.revision == "c0ffee"
     assert hh.HH(rows=1).data(0, TINY).rows == 1

@@ -110,7 +110,7 @@ class Budget:
         Gt(0),
         Doc(
             "copies of a language model that train as one computation: "
-            "seeds and float settings of one algorithm"
+            "seeds and float settings of one algorithm, with --lora also several algorithms"
         ),
     ] = 1
     warm_start: Annotated[

@@ -5,6 +5,7 @@ Every policy is a `Policy`: it scores completions and gives and takes its parame
     tabular, linear   Generation, Enumeration, ClosedForm
     causal_lm         Generation, Gradients, Metered, Features, Members, and Sampling
     ensemble          Members
+    adapters          Members and Joint
 
 Code that needs a capability asks for it by `isinstance`, or names the protocol in its signature.
 """
@@ -250,6 +251,15 @@ class Members(Protocol):
     @staticmethod
     def state_of(state: Snapshot, run: int) -> Snapshot:
         """The weights of one run in a snapshot."""
+        ...
+
+
+@runtime_checkable
+class Joint(Protocol):
+    """Scores what all algorithms of a step ask for in one pass, once it knows of it."""
+
+    def expect(self, requests: Sequence[tuple[slice, Mapping[str, Request]]]) -> None:
+        """What will be asked for with a graph in the step that has begun, as (runs, requests)."""
         ...
 
 

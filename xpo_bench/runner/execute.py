@@ -10,7 +10,7 @@ from xpo_bench.plugins import Registry
 from xpo_bench.runner import environment
 from xpo_bench.runner.executed import Executed
 from xpo_bench.runner.executors.dispatcher import Dispatcher
-from xpo_bench.runner.executors.groups import CellBatch, groups
+from xpo_bench.runner.executors.groups import CellBatch, apart, groups
 from xpo_bench.runner.executors.in_process import LocalExecutor
 from xpo_bench.runner.executors.placement import ExecutionConfig
 from xpo_bench.runner.lock import occupied
@@ -91,6 +91,8 @@ def _run(plan: Plan, todo: Sequence[Cell], sink: Sink, session: Session) -> None
     executor = _executor(sink, session)
     if reporter:
         reporter.start(len(plan.cells), len(todo), sink.store.root)
+    for remark in apart(todo) if session.execution.in_process else ():
+        session.note(remark)
     try:
         executor.run_all(groups(todo), sink.started)
     finally:

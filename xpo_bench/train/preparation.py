@@ -169,8 +169,7 @@ class Preparation:
 
     def score_initial(self, runs: slice) -> Scorer:
         """Scores of some runs under the initial policy."""
-        if not self.policy.stacked:
-            assert self.shared_scores is not None
+        if self.shared_scores is not None:
             return self.shared_scores
 
         def score(

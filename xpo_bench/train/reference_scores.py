@@ -87,3 +87,27 @@ class ReferenceScorer:
             self.cache[items[i]] = CachedScore(
                 fresh.token_logps[0, i, :length].clone(), clock.prepare_s / len(missing)
             )
+
+
+class SameForAll:
+    """Scores of several runs that start from one policy: a completion is scored once for all of them."""
+
+    def __init__(self, scorer: ReferenceScorer) -> None:
+        self.scorer = scorer
+
+    def __call__(
+        self, completions: Sequence[Sequence[Completion]], stacked: Stacked, used: Tensor | None
+    ) -> Scores:
+        """Scores of shape (runs, E, T), E and T those of the largest run."""
+        runs = [self.scorer([own], encoded, None) for own, encoded in zip(completions, stacked, strict=True)]
+        shape = [max(run.mask.shape[axis] for run in runs) for axis in (1, 2)]
+        token_logps, mask = (
+            torch.cat([_padded(values, shape) for values in each])
+            for each in zip(*((run.token_logps, run.mask) for run in runs), strict=True)
+        )
+        return Scores(token_logps, mask)
+
+
+def _padded(values: Tensor, shape: Sequence[int]) -> Tensor:
+    extra = [size - own for size, own in zip(shape, values.shape[1:], strict=True)]
+    return torch.nn.functional.pad(values, (0, extra[1], 0, extra[0]))

@@ -119,6 +119,11 @@ class StageData:
                 wanted[name] = (self.stacked[name], self._at(t, rows, name))
         return trained, fixed
 
+    def plain_requests(self, t: int, rows: slice | None = None) -> Requests:
+        """Of those with a graph, the groups that do not run the reference beside the policy."""
+        groups = self.algorithm.groups
+        return {name: r for name, r in self.requests(t, rows)[0].items() if not groups[name].token_kl}
+
     def _over_processes(self, values: Tensor) -> Tensor:
         self.exchanges += 1
         return self.processes.total(values)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from xpo_bench.contract.algorithm import Algorithm
 from xpo_bench.contract.scoring import Step
-from xpo_bench.policy.base import Policy
+from xpo_bench.policy.base import Joint, Policy
 from xpo_bench.train.algorithm_state import next_state
 from xpo_bench.train.clock import Clock
 from xpo_bench.train.data_parallel import WHOLE, Piece, Processes
@@ -143,6 +143,9 @@ class Update:
             block.seen.clear()
         for piece in self.pieces():
             self.policy.begin()
+            if isinstance(self.policy, Joint):
+                blocks = self.blocks
+                self.policy.expect([(b.runs, b.bound.plain_requests(t, piece.rows)) for b in blocks])
             loss = self._losses(t, piece, grad=True)
             new = self.weights.gradients(loss.sum())
             grads = new if grads is None else [a + b for a, b in zip(grads, new, strict=True)]

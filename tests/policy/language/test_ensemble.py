@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 import torch
+from copies import ALGORITHMS, SEEDS, SPEC, assert_close, job, numbers
 
-from xpo_bench import Budget, Completion, Dataset, ModelSpec, Pair, plugins
+from xpo_bench import Completion, plugins
 from xpo_bench.api import run
 from xpo_bench.policy.language.causal_lm import CausalLM
 from xpo_bench.policy.language.ensemble import Ensemble
@@ -20,38 +21,6 @@ from xpo_bench.train.job import Job, Outcome
 from xpo_bench.train.reference_scores import ReferenceScorer
 from xpo_bench.train.trainer import GroupTrainer
 from xpo_bench_plugins.algorithms.dpo import DPO
-
-SPEC = ModelSpec(name="tiny", hidden_size=16, intermediate_size=32, layers=2, heads=2, context=64)
-# completions of unequal lengths, a repeated prompt, and an epoch that ends inside a batch
-ROWS = tuple(
-    Pair(f"say {x}", x * n, "no" * m)
-    for x, n, m in [("a", 3, 1), ("b", 1, 4), ("c", 7, 2), ("c", 2, 2), ("e", 5, 5)]
-)
-HELDOUT = (Pair("say f", "ff", "nono"), Pair("say g", "g", "n"))
-SEEDS = (0, 1, 5)
-ALGORITHMS = sorted(name for name, (cls, _) in plugins.load().algorithms.items() if not cls.requires)
-TIMED = {"pairs_per_s", "tokens_per_s", "prepare_s", "overhead", "peak_memory_mb", "total_flops"}
-
-
-def job(name: str, seed: int, **budget: Any) -> Job:
-    cls, _ = plugins.load().algorithm(name)
-    settings: dict[str, Any] = {
-        "steps": 8,
-        "batch_size": 2,
-        "dtype": "float64",
-        "clip": 1.0,
-        "optimizer": "adamw",
-    }
-    settings |= {"kl_prompts": 2, "kl_samples": 2, "max_new_tokens": 4} | budget
-    return Job(
-        cls(),
-        "test",
-        seed,
-        3e-3,
-        settings["optimizer"],
-        Dataset(train=ROWS, heldout=HELDOUT),
-        Budget(**settings),
-    )
 
 
 def single(seed: int = 0) -> CausalLM:
@@ -70,28 +39,6 @@ def by_itself(j: Job) -> Outcome:
     start = policy.snapshot()
     (outcome,) = GroupTrainer(policy, [j], ReferenceScorer(policy, start, {})).run()
     return outcome
-
-
-def numbers(outcome: Outcome) -> dict[str, Any]:
-    return {
-        "status": outcome.status,
-        "metrics": {
-            k: v
-            for k, v in outcome.metrics.items()
-            if v is not None and k.removeprefix("heldout_") not in TIMED
-        },
-        "curve": [{k: v for k, v in row.items() if k not in TIMED} for row in outcome.curve],
-    }
-
-
-def assert_close(outcome: Outcome, other: Outcome) -> None:
-    """Equal but for rounding, which Adam magnifies where gradients vanish."""
-    mine, theirs = numbers(outcome), numbers(other)
-    assert mine["status"] == theirs["status"]
-    assert mine["metrics"] == pytest.approx(theirs["metrics"], rel=1e-5, abs=1e-8)
-    assert len(mine["curve"]) == len(theirs["curve"])
-    for row, same in zip(mine["curve"], theirs["curve"], strict=True):
-        assert row == pytest.approx(same, rel=1e-5, abs=1e-8)
 
 
 @pytest.mark.parametrize("name", ALGORITHMS)

@@ -9,27 +9,21 @@ shape.
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 from torch.func import functional_call, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from xpo_bench.contract.examples import Completion, Example
-from xpo_bench.contract.scoring import Scores
 from xpo_bench.policy.kl import forward_kl
 from xpo_bench.policy.language.causal_lm import CausalLM
-from xpo_bench.policy.language.fit import Fitted
+from xpo_bench.policy.language.copies import ALL, Copies
 from xpo_bench.policy.language.layout import batches
 from xpo_bench.policy.language.network import Network
-from xpo_bench.policy.language.requests import Flat, arrange, pick
-from xpo_bench.policy.language.tokenize import Encoded, Row
+from xpo_bench.policy.language.requests import Flat
+from xpo_bench.policy.language.tokenize import Row
 from xpo_bench.policy.language.weights import State
-
-ALL = slice(None)
 
 
 class _TargetLogps(torch.nn.Module):
@@ -62,94 +56,21 @@ def _features(network: Network, ids: Tensor, at: Tensor) -> Tensor:
     return network.features(input_ids=ids)[0].flatten(0, 1).index_select(0, at)
 
 
-class Ensemble:
-    """`runs` copies of a causal language model, each with weights of its own.
-
-    Encoded completions are stacked as a list with one `Encoded` per run.
+class Ensemble(Copies):
+    """Copies with all weights of their own.
 
     Args:
         single: the model; its own weights are neither read nor changed. states: initial weights of every
             copy.
     """
 
-    enumerable = False
-    stacked = True
-    abilities: frozenset[str] = frozenset()
-
     def __init__(self, single: CausalLM, states: Sequence[State]) -> None:
-        self.single = single
-        self.runs = len(states)
-        self.notes: dict[str, Any] = single.notes | {
-            "attention": "math",
-            "prefix": "separate",
-            "rows": "padded",
-        }
-        self.tokens_processed = 0
-        self.device = single.device
+        super().__init__(single, len(states))
+        self.notes |= {"attention": "math", "prefix": "separate", "rows": "padded"}
         self._stacked = {
             name: torch.stack([state[name] for state in states]).requires_grad_() for name in states[0]
         }
         self._module, self._everything = _TargetLogps(single.network), _Logps(single.network)
-
-    # ----------------------------------------------------------------------- scoring
-
-    @property
-    def value_dtype(self) -> torch.dtype:
-        """The dtype of scores."""
-        return self.single.value_dtype
-
-    def fit(self, examples: Sequence[Example], truncate: str = "prompt") -> Fitted:
-        """What becomes of the rows of a data set in the model's context."""
-        return self.single.fit(examples, truncate)
-
-    def encode(self, completions: Sequence[Completion], truncate: str = "prompt") -> Encoded:
-        """Tokenise completions once."""
-        return self.single.encode(completions, truncate)
-
-    def stack(self, encoded: Sequence[Encoded]) -> list[Encoded]:
-        """The encoded completions of every run."""
-        return list(encoded)
-
-    def lengths(self, stacked: Sequence[Encoded]) -> Tensor:
-        """Length of every completion in tokens, 0 for dropped and absent rows, shape (runs, E)."""
-        rows = [self.single.lengths(encoded)[0] for encoded in stacked]
-        return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
-
-    def begin(self) -> None:
-        """Nothing is shared between the algorithms of a step."""
-
-    def score(
-        self,
-        requests: Mapping[str, tuple[Sequence[Encoded], Tensor | None]],
-        *,
-        grad: bool,
-        runs: slice = ALL,
-        against: State | None = None,
-    ) -> dict[str, Scores]:
-        """Score several groups for several runs; rows that the groups of a run share are computed once.
-
-        Args:
-            requests: group -> (encoded per run, index of shape (runs, N), −1 for absent rows, or None for
-                all).
-            against: a snapshot of all copies, from which `token_kl` is also computed.
-
-        Returns:
-            Scores per group, shape (runs, N, T).
-        """
-        picked = pick(requests, len(range(self.runs)[runs]))
-        with torch.set_grad_enabled(grad and torch.is_grad_enabled()):
-            return arrange(self._token_logps(picked.rows, runs, against), picked)
-
-    def score_all(
-        self, stacked: Sequence[Encoded], rows: Tensor | None = None, *, runs: slice = ALL
-    ) -> Scores:
-        """Score all encoded completions without a graph, shape (runs, E, T)."""
-        return self.score({"all": (stacked, None)}, grad=False, runs=runs)["all"]
-
-    def score_sets(self, sets: Sequence[Sequence[Encoded]]) -> list[Scores]:
-        """Score all encoded completions of several sets together, without a graph; shapes (runs, E, T)."""
-        scores = self.score({str(i): (stacked, None) for i, stacked in enumerate(sets)}, grad=False)
-        return [scores[str(i)] for i in range(len(sets))]
 
     def _token_logps(self, rows: Sequence[Sequence[Row]], runs: slice, against: State | None) -> Flat:
         """Log-probabilities of all completion tokens, and the KL from a snapshot.
@@ -221,32 +142,9 @@ class Ensemble:
 
     # ----------------------------------------------------------------------- copies
 
-    @contextlib.contextmanager
-    def member(self, run: int) -> Iterator[CausalLM]:
-        """The single model with the weights of one copy, for sampling and for what else looks at one run."""
-        with self.single.using(self.state_of({name: p.detach() for name, p in self._stacked.items()}, run)):
-            yield self.single
-
-    @staticmethod
-    def state_of(state: State, run: int) -> State:
-        """The weights of one copy in a snapshot, not copied."""
-        return {name: p[run] for name, p in state.items()}
+    def _now(self) -> State:
+        return {name: p.detach() for name, p in self._stacked.items()}
 
     def parameters(self) -> list[Tensor]:
         """The trainable tensors, each with a leading runs axis."""
         return list(self._stacked.values())
-
-    @torch.no_grad()
-    def snapshot(self) -> State:
-        """A copy of all parameters of all copies."""
-        return {name: p.detach().clone() for name, p in self._stacked.items()}
-
-    @torch.no_grad()
-    def restore(self, state: State) -> None:
-        """Set the parameters to a snapshot, in place."""
-        for name, p in self._stacked.items():
-            p.copy_(state[name])
-
-    def describe(self) -> dict[str, Any]:
-        """Facts for the record."""
-        return self.single.describe() | self.notes

@@ -122,7 +122,13 @@ class Layout:
 
 
 def lay_out(
-    rows: Sequence[Row], parts: Sequence[Block], device: torch.device, fill: int = 0, *, whole: bool = False
+    rows: Sequence[Row],
+    parts: Sequence[Block],
+    device: torch.device,
+    fill: int = 0,
+    *,
+    whole: bool = False,
+    shares: int = 1,
 ) -> Layout:
     """Blocks as tensors; `parts` together hold every row once.
 
@@ -130,6 +136,8 @@ def lay_out(
         fill: pack them into one row, filled up to a multiple of this; 0 pads each to a row of its own.
         whole: feed the last token of each row too, which predicts nothing, for models whose position encoding
             depends on the length of the row.
+        shares: equal parts of the whole, one behind the other, in each of which as many positions are
+            `needed`.
     """
     packed = fill > 0
     skipped = 0 if whole else 1  # the last token of a row predicts nothing
@@ -167,9 +175,7 @@ def lay_out(
         positions += [0] * padding
         segments += [-1] * padding
     shape = (1, -1) if packed else (len(parts), width)
-    predicts = {place for row in at for place in row}
-    spare = (place for place in range(len(ids)) if place not in predicts)
-    needed = sorted([*predicts, *islice(spare, -len(predicts) % fill if packed else 0)])
+    needed = _needed({place for row in at for place in row}, len(ids), fill, shares)
     told = packed or any(len(part.members) > 1 for part in parts)
     return Layout(
         torch.tensor(ids, device=device).view(shape),
@@ -181,6 +187,20 @@ def lay_out(
         packing if packed else None,
         sum(part.length + (1 - skipped) * len(part.members) for part in parts),
     )
+
+
+def _needed(predicts: set[int], length: int, fill: int, shares: int) -> list[int]:
+    """The places that predict, in order, with others that make them as many in every share."""
+    span = length // shares
+    own: list[list[int]] = [[] for _ in range(shares)]
+    for place in sorted(predicts):
+        own[place // span].append(place)
+    most = max(map(len, own))
+    most += -most % fill if fill else 0
+    for share, places in enumerate(own):
+        spare = (place for place in range(share * span, (share + 1) * span) if place not in predicts)
+        places += islice(spare, most - len(places))
+    return [place for places in own for place in sorted(places)]
 
 
 def attended(rows: Sequence[Row], parts: Sequence[Block]) -> list[tuple[int, int]]:

@@ -108,6 +108,7 @@ class Network:
         whole: bool = False,
         trims: bool = False,
         poison: bool = False,
+        shares: int = 1,
     ) -> tuple[Tensor, Tensor, int]:
         """What predicts each completion token, by one forward pass.
 
@@ -117,6 +118,7 @@ class Network:
             whole: feed the last token of each row too, which predicts nothing.
             trims: compute the last layer at completion positions alone. poison: with NaN elsewhere in place
                 of 0.
+            shares: equal parts of the whole, one behind the other, as in `lay_out`.
 
         Returns:
             Features of shape (K, width), input of `logits`; targets of shape (K,), K the completion tokens of
@@ -124,7 +126,8 @@ class Network:
         """
         # beyond `first` the encoding depends on the length of the row, its last token included
         whole = whole or any(self.positions.regime(len(row.ids)) for row in rows)
-        plan = lay_out(rows, parts, self.device, self.kernel.FILL if packed else 0, whole=whole)
+        fill = self.kernel.FILL if packed else 0
+        plan = lay_out(rows, parts, self.device, fill, whole=whole, shares=shares)
         with self.last_layer.only(plan.needed, poison=poison) if trims else contextlib.nullcontext():
             features = self.features(input_ids=plan.ids, **self._told(plan))[0]
         return features.flatten(0, 1).index_select(0, plan.at), plan.targets, plan.fed

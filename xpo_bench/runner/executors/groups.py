@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -14,6 +15,9 @@ MAX_RUNS = 1024
 """Runs of one vectorised computation at most: beyond it nothing is gained, and an interruption costs all of
 them.
 """
+
+USUAL = 16
+"""Adapters that are proposed for one forward pass, at most: more are hardly faster on a CPU."""
 
 
 @dataclass(frozen=True)
@@ -60,8 +64,8 @@ def fits_ensemble(cell: Cell) -> bool:
 def groups(cells: Sequence[Cell]) -> list[CellBatch]:
     """Cells of tabular tasks with equal stages, optimizer, budget and world share a computation.
 
-    Those of language models run alone, or with others of their task and algorithm where its budget asks for
-    an ensemble.
+    Those of language models run alone, or with others of their task where its budget asks for an ensemble:
+    with those of their algorithm, or with adapters on one model also with those of others.
     """
     together: dict[Hashable, list[Cell]] = {}
     for cell in cells:
@@ -92,10 +96,34 @@ def _tabular(cell: Cell) -> Hashable:
 
 def _language(cell: Cell) -> Hashable:
     """Equal for cells of language models that can be computed as one."""
-    if cell.setup.budget.ensemble > 1 and fits_ensemble(cell):
-        stages = repr(cell.algorithm.stages())
-        return (id(cell.setup), cell.algorithm.name, cell.optimizer, cell.stop, stages)
-    return cell.key
+    return _copies(cell) if cell.setup.budget.ensemble > 1 and fits_ensemble(cell) else cell.key
+
+
+def _copies(cell: Cell) -> Hashable:
+    """Equal for cells that may be copies of one language model."""
+    model = cell.setup.model
+    # adapters share the model that they stand on, which is another one for each seed where it is random
+    base = cell.seed if model.lora_rank and model.name == "tiny" else None
+    algorithm = None if model.lora_rank else cell.algorithm.name
+    stages = repr(cell.algorithm.stages())
+    return (id(cell.setup), algorithm, base, cell.optimizer, cell.stop, stages)
+
+
+def apart(cells: Sequence[Cell]) -> Iterator[str]:
+    """What to say of cells that train adapters on one model one after the other, and need not."""
+    counts: Counter[Hashable] = Counter()
+    names: dict[Hashable, str] = {}
+    for cell in cells:
+        setup = cell.setup
+        if setup.model.lora_rank and setup.budget.ensemble == 1 and fits_ensemble(cell):
+            counts[_copies(cell)] += 1
+            names[_copies(cell)] = setup.name
+    for key, count in counts.items():
+        if count > 1:
+            yield (
+                f"{names[key]}: {count} runs train adapters on one model, one after the other; "
+                f"--set task.ensemble={min(count, USUAL)} trains so many in one forward pass"
+            )
 
 
 def parts_of(batch: CellBatch) -> Iterator[CellBatch]:

@@ -8,15 +8,19 @@ from pathlib import Path
 from torch import Tensor
 
 from xpo_bench.errors import UnreachableError, UsageError
+from xpo_bench.policy.language.adapters import Adapters
 from xpo_bench.policy.language.causal_lm import CausalLM
+from xpo_bench.policy.language.copies import Copies
 from xpo_bench.policy.language.ensemble import Ensemble
+from xpo_bench.policy.language.probes.joining import joins_adapters
 from xpo_bench.policy.language.sharding import Sharding
 from xpo_bench.random_streams import derive
 from xpo_bench.runner.references import References, fingerprint
 from xpo_bench.runner.task_setup import TaskSetup
 from xpo_bench.train.data_parallel import ALONE, Processes
 from xpo_bench.train.job import Job, Outcome, Progress
-from xpo_bench.train.reference_scores import ReferenceScorer
+from xpo_bench.train.reference import Scorer
+from xpo_bench.train.reference_scores import ReferenceScorer, SameForAll
 from xpo_bench.train.trainer import GroupTrainer
 from xpo_bench.train.warm_start import initial_identity, prepare_initial
 
@@ -36,6 +40,8 @@ class LanguageModels:
         self.policy: CausalLM | None = None
         self.initial: dict[object, dict[str, Tensor]] = {}
         self.cache: dict[object, References] = {}
+        self.loaded: object = None
+        self.apart: str | None = None
 
     def train(
         self,
@@ -46,13 +52,7 @@ class LanguageModels:
         """Train one job, or several as an ensemble, each from the task's initial policy at its seed."""
         starts = [self._initial(job) for job in jobs]
         assert self.policy is not None
-        if len(jobs) > 1:
-            policy: CausalLM | Ensemble = Ensemble(self.policy, [self.initial[start] for start in starts])
-            scorer: ReferenceScorer | None = None  # every copy scores its own reference
-        else:
-            policy, (start,) = self.policy, starts
-            policy.restore(self.initial[start])
-            scorer = ReferenceScorer(policy, self.initial[start], self._known(start))
+        policy, scorer = self._several(starts) if len(jobs) > 1 else self._one(starts[0])
         trainer = GroupTrainer(
             policy,
             jobs,
@@ -69,6 +69,31 @@ class LanguageModels:
             for known in self.cache.values() if self.processes.first else ():
                 known.save()
 
+    def _one(self, start: object) -> tuple[CausalLM, ReferenceScorer]:
+        """The model at an initial policy, and what scores its reference."""
+        assert self.policy is not None
+        self.policy.restore(self.initial[start])
+        return self.policy, ReferenceScorer(self.policy, self.initial[start], self._known(start))
+
+    def _several(self, starts: Sequence[object]) -> tuple[Copies, Scorer | None]:
+        """Copies at their initial policies, and what scores one reference for all, where they have one.
+
+        Adapters on one model go through it together where it can be computed so.
+        """
+        assert self.policy is not None
+        states = [self.initial[start] for start in starts]
+        if not self.setup.model.lora_rank:
+            return Ensemble(self.policy, states), None
+        if self.apart is None:
+            self.apart = joins_adapters(self.policy) or ""
+        if self.apart:
+            mapped = Ensemble(self.policy, states)
+            mapped.notes["adapters"] = f"apart ({self.apart})"
+            return mapped, None
+        copies = Adapters(self.policy, states)
+        # from one start the reference is one policy for all copies
+        return copies, SameForAll(self._one(starts[0])[1]) if len(set(starts)) == 1 else None
+
     def _known(self, start: object) -> References:
         """The reference scores of an initial policy, which the model is at this moment."""
         if start not in self.cache:
@@ -81,8 +106,10 @@ class LanguageModels:
         """The identity of the weights that a job starts from, which are there from now on."""
         identity = initial_identity(self.setup.model, self.setup.budget, job)
         random = self.setup.model.name == "tiny"
-        # a random model is initialised anew for every seed; a pretrained one is loaded once and restored
-        if self.policy is None or (identity not in self.initial and random):
+        # A random model is initialised anew for every seed; a pretrained one is loaded once and restored.
+        # Adapters are restored alone: the random model that they stand on has to be that of their seed.
+        other = identity not in self.initial or (self.setup.model.lora_rank and identity != self.loaded)
+        if self.policy is None or (random and other):
             try:
                 self.policy = CausalLM.load(
                     self.setup.model,
@@ -95,7 +122,7 @@ class LanguageModels:
                 )
             except UnreachableError as error:  # nothing can run without the model that the command names
                 raise UsageError(str(error)) from error
-            self.pristine = self.policy.snapshot()
+            self.pristine, self.loaded = self.policy.snapshot(), identity
         if identity not in self.initial:
             self.policy.restore(self.pristine)
             if self.processes.first or self.policy.sharding:
