@@ -169,7 +169,7 @@ class Preparation:
 
     def score_initial(self, runs: slice) -> Scorer:
         """Scores of some runs under the initial policy."""
-        if self.shared_scores is not None:
+        if self.shared_scores is not None and not self.policy.enumerable:  # a table scores its own
             return self.shared_scores
 
         def score(
