@@ -105,7 +105,9 @@ def test_it_is_the_attention_of_the_pieces(packing: attention.Packing) -> None:
         torch.manual_seed(0)
         q, k, v = (torch.randn(1, heads, length, 16, dtype=torch.float64) for heads in (4, 2, 2))
     found, _ = flex.attention(None, q, k, v, None, packing=flex.prepare(packing, CPU), scaling=0.3)
-    expected, _ = attention.attention(None, q, k, v, None, packing=packing, scaling=0.3)
+    expected, _ = attention.attention(
+        None, q, k, v, None, packing=attention.prepare(packing, CPU), scaling=0.3
+    )
     torch.testing.assert_close(found, expected)
 
 

@@ -162,7 +162,7 @@ def lay_out(
         last = b == len(parts) - 1
         padding = (b + 1) * width - len(ids) if not packed else -len(ids) % fill if last else 0
         if packed and padding:
-            packing.append((padding, [padding]))
+            packing.append((0, [padding]))  # nothing reads it
         ids += [0] * padding
         positions += [0] * padding
         segments += [-1] * padding
