@@ -99,7 +99,7 @@ class StageData:
         known = self._last_referred.get(name)
         if known is not None and known[0] is index and known[1] == width:
             return known[2]
-        found = take(self.reference[name], index, width)
+        found = take(self.reference[name], index, width, absent=self.ragged or name in self.own_schedule)
         self._last_referred[name] = index, width, found
         return found
 

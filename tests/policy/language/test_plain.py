@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from small_models import SPEC, VOCAB, build
 
-from xpo_bench.policy.language import network, plain
+from xpo_bench.policy.language import layout, network, plain
 from xpo_bench.policy.language.causal_lm import CausalLM
 from xpo_bench.policy.language.tokenize import Encoded, Row
 from xpo_bench.policy.language.tokenizers import IdTokenizer
@@ -48,8 +50,12 @@ def test_logits_of_a_pass_are_bounded(policy: CausalLM, monkeypatch: pytest.Monk
 
 def test_a_few_layouts_are_kept(policy: CausalLM, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[int] = []
-    lay_out = network.lay_out
-    monkeypatch.setattr(network, "lay_out", lambda *args, **more: (made.append(1), lay_out(*args, **more))[1])
+
+    def noted(*args: Any, **more: Any) -> Any:
+        made.append(1)
+        return layout.lay_out(*args, **more)
+
+    monkeypatch.setattr(network, "lay_out", noted)
     first = policy.score_all(ROWS).token_logps
     assert torch.equal(policy.score_all(ROWS).token_logps, first)
     assert len(made) == 1

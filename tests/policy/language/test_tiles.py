@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from xpo_bench.policy.language import attention, tiles
-from xpo_bench.policy.language.pieces import parts_of
+from xpo_bench.policy.language.pieces import Packing, parts_of
 
 CPU = torch.device("cpu")
 packings = st.lists(
@@ -18,7 +18,7 @@ packings = st.lists(
 )
 
 
-def visible(packing: attention.Packing) -> torch.Tensor:
+def visible(packing: Packing) -> torch.Tensor:
     """Which token of the row sees which, shape (L, L)."""
     block, number = [], []
     for b, (start, lengths) in enumerate(packing):
@@ -66,7 +66,7 @@ def test_tiles_and_pieces_are_attention_under_the_mask(
         ([(100, [103, 3])], False, 2),
     ],
 )
-def test_what_is_short_is_computed_in_tiles(packing: attention.Packing, whole: bool, stretches: int) -> None:
+def test_what_is_short_is_computed_in_tiles(packing: Packing, whole: bool, stretches: int) -> None:
     plan = attention.prepare(packing, CPU)
     assert (plan.tiles is not None and plan.tiles.whole) is whole
     assert len(plan.cuts.stretches) == stretches

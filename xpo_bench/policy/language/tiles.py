@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -129,7 +128,11 @@ class Tiles:
         back = [[*found, *[len(tiles) * n - 1] * (wide - len(found))] for found in key_places]
         return cls(
             places,
-            *map(_tensor, (queries.reshape(-1), keys.reshape(-1), visible, query_places, np.array(back))),
+            torch.from_numpy(queries.reshape(-1)),
+            torch.from_numpy(keys.reshape(-1)),
+            torch.from_numpy(visible),
+            torch.from_numpy(query_places),
+            torch.tensor(back),
             whole,
         )
 
@@ -152,14 +155,15 @@ class Tiles:
         """
         count = len(self.visible)
         if not self.whole:
-            (query,) = _Picked.apply(count, self.queries, self.from_queries, query)
-        key, value = _Picked.apply(count, self.keys, self.from_keys, key, value)
+            (query,) = _picked(count, self.queries, self.from_queries, query)
+        key, value = _picked(count, self.keys, self.from_keys, key, value)
         out = F.scaled_dot_product_attention(query, key, value, attn_mask=self.mask(query.dtype), scale=scale)
         return out.transpose(1, 2).flatten(0, 1)
 
 
-def _tensor(values: npt.NDArray[Any]) -> Tensor:
-    return torch.from_numpy(values)
+def _picked(tiles: int, at: Tensor, back: Tensor, *heads: Tensor) -> tuple[Tensor, ...]:
+    found: tuple[Tensor, ...] = _Picked.apply(tiles, at, back, *heads)  # type: ignore[no-untyped-call]
+    return found
 
 
 class _Picked(torch.autograd.Function):
