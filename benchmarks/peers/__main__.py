@@ -3,7 +3,8 @@
     pip install '.[trl]'
     XPO_BENCH_DATA=DIR python -m benchmarks.peers --model DIR --write results/peers.json
 
-Speed (`long-prompt`, `long-completion`, `ukp`): DPO in float32 on a CPU, one thread, 4 pairs a step, β 0.1,
+Speed (`long-prompt`, `long-completion`, `ukp`): DPO in float32 (`--dtype bfloat16`: float32
+weights and autocast, on both sides) on a CPU, one thread, 4 pairs a step, β 0.1,
 AdamW at 1e-6, gradients clipped at norm 1. A round trains every contender on the same batches in the same
 order, one contender after the other in a random order of turns; the ratio of a round is our pairs per second
 over theirs.
@@ -37,7 +38,7 @@ from rich.table import Table
 from benchmarks.peers import memory, ten
 from benchmarks.peers.cases import CASES, LENGTHS, crowd_votes, random_text
 from benchmarks.peers.contenders import BATCH, library
-from benchmarks.peers.speed import WARM_UP, measure
+from benchmarks.peers.speed import TOLERANCES, WARM_UP, measure
 from xpo_bench.runner import environment
 
 EVERY = (*CASES, "memory", "ten")
@@ -91,6 +92,7 @@ def main(argv: list[str] | None = None) -> None:
     words = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     words.add_argument("--case", default=",".join(EVERY), help="cases, comma-separated")
     words.add_argument("--model", help="directory of the pretrained model of ukp")
+    words.add_argument("--dtype", default="float32", choices=sorted(TOLERANCES), help="of the speed cases")
     words.add_argument("--steps", type=int, default=8, help="timed steps of a measurement")
     words.add_argument("--rounds", type=int, default=8, help="repetitions, interleaved")
     words.add_argument(
@@ -120,9 +122,9 @@ def main(argv: list[str] | None = None) -> None:
             rows.append(ten.measure(asked.model, asked.ten_rounds))
         else:
             case = (
-                random_text(name, (asked.steps + WARM_UP) * BATCH)
+                random_text(name, (asked.steps + WARM_UP) * BATCH, asked.dtype)
                 if name in LENGTHS
-                else crowd_votes(asked.model)
+                else crowd_votes(asked.model, asked.dtype)
             )
             rows.append(
                 measure(case, asked.rounds, asked.steps, lambda text: progress.print(text, highlight=False))

@@ -30,8 +30,8 @@ class Case:
     """A model at its first weights, and the pairs to draw from.
 
     Args:
-        initial: its weights. fresh: a copy of the Hugging Face model that stays untrained. left_out: pairs
-            that do not fit the context.
+        policy: in the dtype that the contenders compute in. initial: its weights. fresh: a copy of the
+            Hugging Face model that stays untrained. left_out: pairs that do not fit the context.
     """
 
     name: str
@@ -52,11 +52,11 @@ class Case:
         return chosen, rejected
 
 
-def random_text(name: str, pairs: int) -> Case:
+def random_text(name: str, pairs: int, dtype: str = "float32") -> Case:
     """A small Llama with random weights, and pairs of random letters of exactly the lengths of the case."""
     prompt, completion = LENGTHS[name]
     spec = ModelSpec(name="tiny", hidden_size=256, intermediate_size=512, layers=4, heads=4, context=512)
-    policy = CausalLM.load(spec, init_seed=0)
+    policy = CausalLM.load(spec, init_seed=0, dtype=dtype)
     rng = random.Random(name)
 
     def text(tokens: int) -> str:
@@ -71,9 +71,9 @@ def random_text(name: str, pairs: int) -> Case:
     return case
 
 
-def crowd_votes(model: str) -> Case:
+def crowd_votes(model: str, dtype: str = "float32") -> Case:
     """A pretrained model and the pairs of `ukp` that its context holds, ties left out."""
-    policy = CausalLM.load(ModelSpec(name=model), init_seed=0)
+    policy = CausalLM.load(ModelSpec(name=model), init_seed=0, dtype=dtype)
     train = Ukp().data(0, policy.spec).train
     pairs = [pair for pair in (train[i] for i in usable(train)) if isinstance(pair, Pair)]
     items = [Completion(pair.prompt, text) for pair in pairs for text in (pair.chosen, pair.rejected)]

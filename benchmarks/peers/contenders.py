@@ -30,13 +30,13 @@ BETA, LR, CLIP = 0.1, 1e-6, 1.0
 # --------------------------------------------------------------------------- ours
 
 
-def job_of(pairs: Sequence[Pair], steps: int, seed: int, lr: float = LR) -> Job:
+def job_of(pairs: Sequence[Pair], steps: int, seed: int, lr: float = LR, dtype: str = "float32") -> Job:
     """One cell of DPO that is evaluated as little as a budget allows."""
     budget = Budget(
         steps=steps,
         batch_size=BATCH,
         clip=CLIP,
-        dtype="float32",
+        dtype=dtype,
         eval_pairs=1,
         heldout_pairs=1,
         kl_prompts=1,
@@ -157,7 +157,7 @@ def peer_trainer(
         max_length=None,
         precompute_ref_log_probs=precomputed,
         gradient_checkpointing=False,
-        bf16=False,
+        bf16=case.policy.dtype == "bfloat16",
         fp16=False,
         disable_dropout=True,
         use_cpu=True,
@@ -208,8 +208,9 @@ def bare(case: Case, batches: Batches) -> list[float]:
     seconds = []
     for ids, at, targets in [joined(case, batch) for batch in batches]:
         started = time.perf_counter()
-        features = model.base_model(input_ids=ids, use_cache=False).last_hidden_state.flatten(0, 1)
-        F.cross_entropy(head(features.index_select(0, at)), targets).backward()
+        with torch.autocast("cpu", torch.bfloat16, enabled=case.policy.dtype == "bfloat16"):
+            features = model.base_model(input_ids=ids, use_cache=False).last_hidden_state.flatten(0, 1)
+        F.cross_entropy(head(features.index_select(0, at).float()), targets).backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         seconds.append(time.perf_counter() - started)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -51,10 +52,10 @@ def trained(
     return outcome
 
 
-def test_operations_are_those_that_torch_counts(policy: CausalLM) -> None:
-    encoded = policy.encode(
-        [Completion("exactly sixteen!", "fifteen letters")]
-    )  # with BOS and EOS nothing is filled up
+def test_operations_are_those_that_torch_counts() -> None:
+    policy = CausalLM.load(replace(SPEC, context=128), init_seed=0)
+    # with BOS and EOS nothing is filled up, and the prompt is too long to be computed as a tile
+    encoded = policy.encode([Completion("exactly sixteen!" * 3, "fifteen letters")])
     with FlopCounterMode(display=False) as counted, sdpa_kernel(SDPBackend.MATH):
         loss = policy.score({"chosen": (encoded, None)}, grad=True)["chosen"].sum.sum()
         torch.autograd.grad(loss, policy.parameters())

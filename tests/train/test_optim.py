@@ -77,7 +77,7 @@ def test_a_network_is_updated_by_torch_itself(name: str) -> None:
     a, b = (torch.ones(3, 2, dtype=torch.float64, requires_grad=True) for _ in range(2))
     ours, theirs = ModuleOptimizer(name, [a], 0.1, clip=0.5), RULES[name]([b], lr=0.1)  # type: ignore[arg-type]
     for grad in gradients(5, (3, 2)):
-        ours.step([grad.clone()], 0.5, None)
+        ours.step(ours.clipped([grad.clone()]), 0.5, None)
         b.grad = grad.clone()
         torch.nn.utils.clip_grad_norm_([b], 0.5)
         theirs.param_groups[0]["lr"] = 0.05

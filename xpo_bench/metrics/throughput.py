@@ -65,12 +65,13 @@ def acceptance_rate(accepted: int, tests: int) -> float | None:
 
 @metric("ratio", better="lower", kind="run")
 def overhead(step_s: Sequence[float], sft_s: Sequence[float]) -> float | None:
-    """Step time over that of an SFT step on the same tokens: the median of ratios taken along the run.
+    """Step time over that of a plain loop on the same rows: the median of ratios taken along the run.
 
-    The SFT step scores the same completions with a graph and follows the gradient of their mean
-    log-probability; its optimizer update is the one of the step beside it. Sampling of on-policy data counts
-    as part of the step, work done once in advance (`prepare_s`) does not. None where nothing was compared;
-    language models only. Source: this suite.
+    The plain loop pads the rows that the algorithm scores with a graph, feeds them to the model, gathers
+    their log-probabilities and follows the gradient; its optimizer update is the one of the step beside it,
+    without clipping. Sampling of on-policy data counts as part of the step, work done once in advance
+    (`prepare_s`) does not. Below 1 where shared prompts and packed rows save more than the rest costs. None
+    where nothing was compared; language models only. Source: this suite.
     """
     ratios = [a / b for a, b in zip(step_s, sft_s, strict=True) if b > 0]
     return median(ratios) if ratios else None

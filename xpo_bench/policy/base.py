@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from xpo_bench.policy.language.fit import Fitted
     from xpo_bench.policy.language.sampling import Sampled, SequenceKL
+    from xpo_bench.policy.language.scoring import Scorer
     from xpo_bench.policy.language.sharding import Sharding
     from xpo_bench.policy.tabular import TableLayout
 
@@ -266,3 +267,5 @@ class Joint(Protocol):
 @runtime_checkable
 class Model(Policy, Gradients, Metered, Protocol):
     """A single language model that trains."""
+
+    scorer: Scorer

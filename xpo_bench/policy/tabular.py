@@ -105,6 +105,7 @@ class TabularPolicy:
         lengths = self.layout.lengths
         self._lengths = None if lengths is None else torch.from_numpy(lengths).to(self.device).flatten()
         self._flat: Tensor | None = None  # log π of all actions at `begin`, shape (runs, P·A)
+        self._index = (torch.empty(0), torch.empty(0))
         self.parameter = self._start()
 
     def _start(self) -> Tensor:
@@ -160,11 +161,17 @@ class TabularPolicy:
         kl = None if against is None else self._kl_from(against[runs], flat)
         out = {}
         for group, (stacked, index) in requests.items():
-            at = stacked if index is None else stacked.gather(1, index.clamp(min=0))
+            at = stacked if index is None else stacked.gather(1, self._present(index))
             out[group] = self._scores(
                 flat.gather(1, at), at, None if kl is None else kl.gather(1, at // self.layout.width)
             )
         return out
+
+    def _present(self, index: Tensor) -> Tensor:
+        """An index whose absent rows show the first one; the groups of a step ask with one index."""
+        if self._index[0] is not index:
+            self._index = index, index.clamp(min=0)
+        return self._index[1]
 
     def _scores(self, logps: Tensor, at: Tensor, kl: Tensor | None = None) -> Scores:
         """Scores of the completions at flat positions, from their log-probabilities, shape (runs, N)."""
@@ -208,7 +215,7 @@ class TabularPolicy:
         # Σ p·(log p − log p_ref); an absent action has log p = −∞ and adds nothing
         against = self.log_reference if reference is None else reference
         kl = torch.where(torch.isfinite(logp), logp.exp() * (logp - against), 0.0).sum(-1)
-        positions = stacked if index is None else stacked.gather(1, index.clamp(min=0))
+        positions = stacked if index is None else stacked.gather(1, self._present(index))
         return kl.gather(1, positions // self.layout.width)
 
     def final_policy(self, run: int) -> dict[str, dict[str, float]] | None:

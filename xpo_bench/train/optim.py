@@ -15,6 +15,10 @@ from xpo_bench.policy.language.sharding import Sharding
 class Stepper(Protocol):
     """One update from gradients."""
 
+    def clipped(self, grads: Sequence[Tensor], norm: Tensor | None = None) -> Sequence[Tensor]:
+        """Gradients within the limit, in place or not; `norm` is theirs where it is known already."""
+        ...
+
     def step(self, grads: Sequence[Tensor], scale: float, alive: Tensor | None) -> None:
         """Apply gradients; `scale` multiplies every learning rate, runs not `alive` stay as they are."""
         ...
@@ -43,8 +47,6 @@ class StackedOptimizer:
     @torch.no_grad()
     def step(self, grads: Sequence[Tensor], scale: float, alive: Tensor | None) -> None:
         self.count += 1
-        if self.clip > 0:
-            grads = self._clipped(grads)
         for parameter, grad, first, second in zip(
             self.parameters, grads, self.first, self.second, strict=True
         ):
@@ -55,7 +57,10 @@ class StackedOptimizer:
             else:
                 parameter.copy_(torch.where(_per_run(alive, parameter), parameter - update, parameter))
 
-    def _clipped(self, grads: Sequence[Tensor]) -> list[Tensor]:
+    def clipped(self, grads: Sequence[Tensor], norm: Tensor | None = None) -> Sequence[Tensor]:
+        """Each run's gradient within the limit, by its own norm."""
+        if not self.clip:
+            return grads
         # each run by its own norm: a run that explodes must not shrink the steps of the others
         norm = torch.stack([torch.linalg.vector_norm(grad.flatten(1), dim=1) for grad in grads]).norm(dim=0)
         scale = (self.clip / (norm + 1e-6)).clamp(max=1.0)
@@ -93,7 +98,7 @@ def _per_run(values: Tensor, like: Tensor) -> Tensor:
 
 
 class ModuleOptimizer:
-    """torch.optim on the parameters of one network, with gradient-norm clipping (0 is off).
+    """torch's optimizers on the parameters of one network, with gradient-norm clipping (0 is off).
 
     Args:
         sharding: where the parameters are shares, what knows the norm of whole gradients.
@@ -107,10 +112,63 @@ class ModuleOptimizer:
         clip: float = 0.0,
         sharding: Sharding | None = None,
     ) -> None:
-        self.parameters, self.lr, self.clip = parameters, lr, clip
+        self.lr, self.clip = lr, clip
         self.norm: Callable[[list[Tensor]], Tensor] = (
             sharding.norm if sharding else torch.nn.utils.get_total_norm
         )
+        direct = name in ("adam", "adamw") and sharding is None
+        self.rule = _Adam(parameters) if direct else _Torch(name, parameters)
+
+    @torch.no_grad()
+    def clipped(self, grads: Sequence[Tensor], norm: Tensor | None = None) -> Sequence[Tensor]:
+        """Gradients scaled down to the limit, in place."""
+        if not self.clip:
+            return grads
+        norm = self.norm(list(grads)) if norm is None else norm
+        scale = (self.clip / (norm.reshape(()) + 1e-6)).clamp(max=1.0)
+        if bool(scale != 1):  # a pass over all gradients
+            torch._foreach_mul_(list(grads), scale.to(grads[0].device))
+        return grads
+
+    def step(self, grads: Sequence[Tensor], scale: float, alive: Tensor | None) -> None:
+        self.rule.step(grads, self.lr * scale)
+
+
+class _Adam:
+    """The fused kernel of torch.optim.Adam, called on the same tensors at every step: the class around it
+    groups them anew each time, counts every tensor's steps, and takes a third of the time of a small model.
+    """
+
+    def __init__(self, parameters: Sequence[Tensor]) -> None:
+        self.parameters = list(parameters)
+        self.first, self.second = ([torch.zeros_like(p) for p in parameters] for _ in range(2))
+        self.count = torch.zeros((), device=parameters[0].device)
+
+    @torch.no_grad()
+    def step(self, grads: Sequence[Tensor], lr: float) -> None:
+        self.count += 1
+        torch._fused_adam_(
+            self.parameters,
+            list(grads),
+            self.first,
+            self.second,
+            [],
+            [self.count] * len(self.parameters),
+            lr=lr,
+            beta1=0.9,
+            beta2=0.999,
+            weight_decay=0.0,
+            eps=1e-8,
+            amsgrad=False,
+            maximize=False,
+        )
+
+
+class _Torch:
+    """An optimizer of torch.optim."""
+
+    def __init__(self, name: Optimizer, parameters: list[Tensor]) -> None:
+        self.parameters = parameters
         make = {
             "sgd": torch.optim.SGD,
             "adam": torch.optim.Adam,
@@ -118,14 +176,12 @@ class ModuleOptimizer:
             "rmsprop": torch.optim.RMSprop,
         }
         fused = {} if name == "rmsprop" else {"fused": True}  # one pass over the parameters
-        self.optimizer: torch.optim.Optimizer = make[name](parameters, lr=lr, weight_decay=0.0, **fused)
+        self.optimizer: torch.optim.Optimizer = make[name](parameters, weight_decay=0.0, **fused)
 
-    def step(self, grads: Sequence[Tensor], scale: float, alive: Tensor | None) -> None:
+    def step(self, grads: Sequence[Tensor], lr: float) -> None:
         for parameter, grad in zip(self.parameters, grads, strict=True):
             parameter.grad = grad
-        if self.clip > 0:
-            torch.nn.utils.clip_grads_with_norm_(self.parameters, self.clip, self.norm(list(grads)))
         for group in self.optimizer.param_groups:
-            group["lr"] = self.lr * scale
+            group["lr"] = lr
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)

@@ -12,8 +12,12 @@ from xpo_bench.contract.scoring import Scores, Step
 from xpo_bench.policy.tabular import one_token
 
 
-def take(scores: Scores, index: Tensor | None, width: int) -> Scores:
-    """Pick rows of cached scores, shape (runs, N, width); −1 gives a masked row."""
+def take(scores: Scores, index: Tensor | None, width: int, *, absent: bool = True) -> Scores:
+    """Pick rows of cached scores, shape (runs, N, width); −1 gives a masked row.
+
+    Args:
+        absent: there may be a −1.
+    """
     if index is None:
         if scores.mask.shape[-1] == width:
             return scores
@@ -21,7 +25,7 @@ def take(scores: Scores, index: Tensor | None, width: int) -> Scores:
     # A completion of a table is one token: log π(y|x) is its log-probability, and nothing is summed. Absent
     # rows show the first one there, whatever its mask: their weight is 0.
     if scores.mask.shape[-1] == 1 and width == 1:
-        return one_token(scores.sum.gather(1, index.clamp(min=0)))
+        return one_token(scores.sum.gather(1, index.clamp(min=0) if absent else index))
     deep = index.clamp(min=0).unsqueeze(-1).expand(-1, -1, scores.mask.shape[-1])
     picked = scores.map(lambda values: values.gather(1, deep)[..., :width])
     return replace(picked, mask=picked.mask & (index >= 0).unsqueeze(-1)).pad(width)

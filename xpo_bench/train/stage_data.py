@@ -61,6 +61,7 @@ class StageData:
     partnerless: np.ndarray | None = None
     exchanges: int = 0
     _constant_totals: dict[str, Tensor] | None = field(default=None, repr=False)
+    _last_referred: dict[str, tuple[Tensor | None, int, Scores]] = field(default_factory=dict, repr=False)
 
     # ---------------------------------------------------------------- a step
 
@@ -73,7 +74,7 @@ class StageData:
             weight = torch.zeros(index.shape, device=self.device)
         scores = self._scores(policy, t, rows, grad)
         reference = {
-            name: take(self.reference[name], self._at(t, rows, name), scores[name].mask.shape[-1])
+            name: self._referred(name, self._at(t, rows, name), scores[name].mask.shape[-1])
             for name in scores
             if name in self.reference
         }
@@ -92,6 +93,15 @@ class StageData:
             shared=None if self.processes.alone else self._over_processes,
         )
         return step if self.lengths is None else by_token(step)
+
+    def _referred(self, name: str, index: Tensor | None, width: int) -> Scores:
+        """Reference scores of the rows of a step; those of the last one where it took the same."""
+        known = self._last_referred.get(name)
+        if known is not None and known[0] is index and known[1] == width:
+            return known[2]
+        found = take(self.reference[name], index, width, absent=self.ragged or name in self.own_schedule)
+        self._last_referred[name] = index, width, found
+        return found
 
     def _scores(self, policy: Policy, t: int, rows: slice | None, grad: bool) -> dict[str, Scores]:
         """The policy's scores by group: groups that are trained, then those that carry no gradient.

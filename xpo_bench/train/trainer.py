@@ -198,7 +198,7 @@ class GroupTrainer:
             self.progress(self.steps_done, self.last, mean)
 
     def _compare_with_sft(self, t: int, sampling_s: float) -> None:
-        """Time an SFT step on the rows of the step that was just made, where one is due."""
+        """Time a plain loop on the rows of the step that was just made, where one is due."""
         overhead = self.sft_overhead
         if overhead is None or self.steps_done not in overhead.points:
             return

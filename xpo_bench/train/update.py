@@ -113,16 +113,18 @@ class Update:
         tokens = self.policy.tokens_processed
         loss, grads = self._gradients(t)
         loss, grads, exchange_s = self.weights.exchange(loss, grads, self.own_clock)
+        finite, norm = self.weights.checked(grads)
         if measure:
-            self.norms = self.weights.norm(grads)
+            self.norms = self.weights.norm(grads) if norm is None else norm
         states = [self._next_state(block) for block in self.blocks]
-        ok = torch.isfinite(loss) & self.weights.finite(grads)
+        ok = torch.isfinite(loss) & finite
         bad = None if bool(ok.all()) else ~ok
         # None: no run needs to be told from the others, which saves a copy of every parameter
         alive = None if bad is None and bool(self.alive.all()) else self.alive & ok
         if alive is None or bool(alive.any()):
+            clipped = self.optimizer.clipped(grads, norm)
             with self.own_clock.charge("train_s"):
-                self.optimizer.step(grads, scale, alive)
+                self.optimizer.step(clipped, scale, alive)
             self.own_clock.step_s[-1] += exchange_s
         for block, state in zip(self.blocks, states, strict=True):
             block.state = state
@@ -183,7 +185,8 @@ class Update:
 
     def _losses(self, t: int, piece: Piece, grad: bool) -> Tensor:
         """The loss of every run on a micro-batch, shape (runs,)."""
-        return torch.cat([self._block_loss(block, t, piece, grad) for block in self.blocks])
+        losses = [self._block_loss(block, t, piece, grad) for block in self.blocks]
+        return losses[0] if len(losses) == 1 else torch.cat(losses)
 
     def _block_loss(self, block: RunBlock, t: int, piece: Piece, grad: bool) -> Tensor:
         """Loss per run of one block: the weighted sum of per-example values over the step's true total."""

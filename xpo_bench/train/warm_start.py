@@ -47,4 +47,4 @@ def prepare_initial(policy: Model, job: Job, truncate: str) -> None:
     for t in range(budget.warm_start):
         index = (fit if schedule is None else fit[torch.from_numpy(schedule[t]).long()])[None]
         loss = -policy.score({"chosen": (encoded, index)}, grad=True)["chosen"].mean.mean()
-        optimizer.step(policy.gradients(loss / copies), 1.0, None)
+        optimizer.step(optimizer.clipped(policy.gradients(loss / copies)), 1.0, None)

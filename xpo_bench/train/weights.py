@@ -38,9 +38,10 @@ class SideBySide:
     def exchange(self, loss: Tensor, grads: list[Tensor], clock: Clock) -> tuple[Tensor, list[Tensor], float]:
         return loss, grads, 0.0
 
-    def finite(self, grads: Sequence[Tensor]) -> Tensor:
+    def checked(self, grads: Sequence[Tensor]) -> tuple[Tensor, Tensor | None]:
+        """Whether each run's gradient is finite, shape (runs,), and its norm if that is found on the way."""
         # a sum is finite only if its terms are: one number per run and tensor instead of a mask of its size
-        return torch.isfinite(torch.stack([grad.flatten(1).sum(1) for grad in grads])).all(0)
+        return torch.isfinite(torch.stack([grad.flatten(1).sum(1) for grad in grads])).all(0), None
 
     def norm(self, grads: Sequence[Tensor]) -> Tensor:
         """Norm of each run's gradient over all tensors, shape (runs,)."""
@@ -73,13 +74,14 @@ class OneModel:
     def exchange(self, loss: Tensor, grads: list[Tensor], clock: Clock) -> tuple[Tensor, list[Tensor], float]:
         if self.processes.alone:
             return loss, grads, 0.0
-        # part of the update: an SFT step would exchange its gradients as well
+        # part of the update: a plain loop would exchange its gradients as well
         with clock.charge("train_s"):
             loss, *grads = self.processes.sum([loss, *grads])
         return loss, grads, clock.step_s.pop()
 
-    def finite(self, grads: Sequence[Tensor]) -> Tensor:
-        return torch.isfinite(torch.stack(torch._foreach_norm(list(grads)))).all().reshape(1)
+    def checked(self, grads: Sequence[Tensor]) -> tuple[Tensor, Tensor | None]:
+        each = torch.stack(torch._foreach_norm(list(grads)))
+        return torch.isfinite(each).all().reshape(1), torch.linalg.vector_norm(each).reshape(1)
 
     def norm(self, grads: Sequence[Tensor]) -> Tensor:
         norm: Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(list(grads))))
@@ -107,8 +109,9 @@ class SharedModel(OneModel):
         # the backward pass has summed the gradients over all processes
         return self.processes.total(loss), grads, 0.0
 
-    def finite(self, grads: Sequence[Tensor]) -> Tensor:
-        return torch.isfinite(self.sharding.norm(grads)).all().reshape(1)
+    def checked(self, grads: Sequence[Tensor]) -> tuple[Tensor, Tensor | None]:
+        norm = self.sharding.norm(grads).reshape(1)
+        return torch.isfinite(norm), norm
 
     def norm(self, grads: Sequence[Tensor]) -> Tensor:
         return self.sharding.norm(grads).reshape(1)

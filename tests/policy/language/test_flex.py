@@ -13,6 +13,7 @@ from small_models import SPEC, VOCAB, build
 
 from xpo_bench.policy.language import attention, flex, network
 from xpo_bench.policy.language.causal_lm import CausalLM
+from xpo_bench.policy.language.pieces import Packing
 from xpo_bench.policy.language.tokenize import Encoded, Row
 from xpo_bench.policy.language.tokenizers import IdTokenizer
 
@@ -43,7 +44,7 @@ def on_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.nn.attention.flex_attention, "_validate_device", lambda *_: None)
 
 
-def visible(packing: attention.Packing) -> torch.Tensor:
+def visible(packing: Packing) -> torch.Tensor:
     """What the layout promises, token by token."""
     length = sum(sum(stretches) for _, stretches in packing)
     seen = torch.zeros(length, length, dtype=torch.bool)
@@ -62,7 +63,7 @@ def visible(packing: attention.Packing) -> torch.Tensor:
 @settings(max_examples=60, deadline=None)
 @given(packing=packings)
 def test_every_visible_score_is_in_a_block_and_no_hidden_one_goes_unmasked(
-    packing: attention.Packing,
+    packing: Packing,
 ) -> None:
     seen = visible(packing)
     some, whole = flex._blocks(*flex._places(packing))
@@ -99,13 +100,15 @@ def test_blocks_that_hold_nothing_are_left_out() -> None:
 
 @settings(max_examples=8, deadline=None)
 @given(packing=packings)
-def test_it_is_the_attention_of_the_pieces(packing: attention.Packing) -> None:
+def test_it_is_the_attention_of_the_pieces(packing: Packing) -> None:
     length = sum(sum(stretches) for _, stretches in packing)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         q, k, v = (torch.randn(1, heads, length, 16, dtype=torch.float64) for heads in (4, 2, 2))
     found, _ = flex.attention(None, q, k, v, None, packing=flex.prepare(packing, CPU), scaling=0.3)
-    expected, _ = attention.attention(None, q, k, v, None, packing=packing, scaling=0.3)
+    expected, _ = attention.attention(
+        None, q, k, v, None, packing=attention.prepare(packing, CPU), scaling=0.3
+    )
     torch.testing.assert_close(found, expected)
 
 

@@ -140,7 +140,9 @@ def test_packed_attention_is_attention_under_the_mask(
     want = torch.nn.functional.scaled_dot_product_attention(
         query, key, value, attn_mask=visible, scale=0.3
     ).transpose(1, 2)
-    got, _ = attention.attention(None, query, others[0], others[1], None, scaling=0.3, packing=made)
+    got, _ = attention.attention(
+        None, query, others[0], others[1], None, scaling=0.3, packing=attention.prepare(made, query.device)
+    )
     torch.testing.assert_close(got, want, rtol=0, atol=1e-12)
     weights = torch.randn(want.shape, generator=rng, dtype=torch.float64)
     grads = [

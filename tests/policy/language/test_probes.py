@@ -165,7 +165,14 @@ def test_packed_rows_refuse_a_mask() -> None:
 
     heads = torch.zeros(1, 2, 4, 4)
     with pytest.raises(attention.OwnMask):
-        attention.attention(None, heads, heads, heads, torch.zeros(1, 1, 4, 4), packing=[(2, [4])])
+        attention.attention(
+            None,
+            heads,
+            heads,
+            heads,
+            torch.zeros(1, 1, 4, 4),
+            packing=attention.prepare([(2, [4])], torch.device("cpu")),
+        )
 
 
 @pytest.mark.parametrize("packing", [True, False])

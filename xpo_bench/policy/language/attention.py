@@ -11,13 +11,14 @@ scaled dot-product attention.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import lru_cache
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+
+from xpo_bench.policy.language.pieces import Cuts, Packing, cut, in_pieces, parts_of
+from xpo_bench.policy.language.tiles import Tiles, fits
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -27,10 +28,6 @@ FILL = 16
 """torch computes what is left over from whole vectors by other code, and matrix products of a few rows too: a
 packed row is filled up to a multiple, so that what a completion is packed with does not decide the last bits
 of its score.
-"""
-QUERIES = 64
-"""Queries that are compared at a time, about: fewer compute less of the triangle that a causal mask hides, in
-more calls.
 """
 
 
@@ -46,11 +43,6 @@ def require_no_mask(mask: Tensor | None) -> None:
     """
     if mask is not None and mask.numel():
         raise OwnMask("the model builds a mask of its own")
-
-
-Packing = Sequence[tuple[int, Sequence[int]]]
-"""Of each block, in the order of the packed row: tokens of its prompt, and of its stretches. The first
-stretch is the prompt and its first completion, every further one another completion."""
 
 
 class Attention(Protocol):
@@ -100,9 +92,41 @@ def plain(
     return out
 
 
-def prepare(packing: Packing, device: torch.device) -> Packing:
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """How a packed row is computed.
+
+    Args:
+        tiles: what is short. cuts: what is not. fill: zeros behind the output of the pieces.
+        places: of each token of the row, where the tiles' and then the pieces' output has it, shape (L,);
+            None where the output is in order.
+    """
+
+    tiles: Tiles | None
+    cuts: Cuts
+    fill: int
+    places: Tensor | None
+
+
+def prepare(packing: Packing, device: torch.device) -> Plan:
     """What `attention` takes as `packing`."""
-    return packing
+    stretches = parts_of(packing)
+    parts = [part for stretch in stretches for part in stretch]
+    fill = sum(sum(lengths) for start, lengths in packing if not start)
+    cuts = cut(stretches, fits, fill)
+    short = [part for part in parts if fits(part)]
+    if not short:
+        return Plan(None, cuts, fill, None)
+    tiles = Tiles.of(short, fill + sum(part.length for part in parts))
+    if tiles.whole:
+        return Plan(tiles, cuts, 0, None)
+    places = list[int]()
+    end = len(tiles.queries)  # behind the tiles stand the pieces
+    for part in parts:
+        at = tiles.places.get(part, end)
+        places += range(at, at + part.length)
+        end += part.length if at == end else 0
+    return Plan(tiles, cuts, 0, torch.tensor(places + [0] * fill))
 
 
 def attention(
@@ -113,15 +137,15 @@ def attention(
     attention_mask: Tensor | None,
     *,
     scaling: float | None = None,
-    packing: Packing | None = None,
+    packing: Plan | None = None,
     **more: object,
 ) -> tuple[Tensor, None]:
     """Attention as transformers calls it.
 
     Args:
-        query: shape (B, heads, L, width). key, value: shape (B, key heads, L, width). packing: how the one
-            packed row (B = 1) is made up; its tokens see what it lets them see. attention_mask: None or empty
-            then.
+        query: shape (B, heads, L, width). key, value: shape (B, key heads, L, width). packing: what
+            `prepare` makes of the one packed row (B = 1); its tokens see what it lets them see.
+            attention_mask: None or empty then.
 
     Returns:
         Shape (B, L, heads, width), and no weights.
@@ -137,60 +161,18 @@ def attention(
         key, value = (
             heads[:, :, None].expand(-1, -1, repeats, -1, -1).flatten(1, 2) for heads in (key, value)
         )
-    stretches = [length for _, lengths in packing for length in lengths]
-    # the first stretch is cut at the end of the prompt, so that a prompt's pieces do not depend on what
-    # follows it, and the last bits of its keys and values neither
-    pieces = [
-        cut
-        for start, (first, *others) in packing
-        for cut in (_pieces(start) + _pieces(first - start), *map(_pieces, others))
-    ]
-    queries = iter(query.split([length for cut in pieces for length in cut], 2))
-    keys, values = (iter(heads.split(stretches, 2)) for heads in (key, value))
-    cuts = iter(pieces)
-    out = []
-    for start, lengths in packing:
-        prompt: tuple[Tensor, Tensor] | None = None
-        for length in lengths:
-            k, v = next(keys), next(values)
-            if prompt is None:
-                prompt = k[:, :, :start], v[:, :, :start]
-            else:  # a further completion sees the prompt and itself, not the completions between them
-                k, v = torch.cat([prompt[0], k], 2), torch.cat([prompt[1], v], 2)
-            seen = k.shape[2] - length
-            for piece in next(cuts):  # softmax(q·kᵀ·scale + mask)·v, over the keys up to the piece's end
-                seen += piece
-                mask = lower_right(piece, seen, query.dtype)
-                out.append(
-                    F.scaled_dot_product_attention(
-                        next(queries), k[:, :, :seen], v[:, :, :seen], attn_mask=mask, scale=scaling
-                    )
-                )
-    return torch.cat(out, 2).transpose(1, 2).contiguous(), None
+    # autocast casts for the functions of torch that it knows, and never doubles
+    if torch.is_autocast_enabled(query.device.type) and query.dtype != torch.float64:
+        half = torch.get_autocast_dtype(query.device.type)
+        query, key, value = (heads.to(half) for heads in (query, key, value))
+    return _planned(query, key, value, packing, scaling)[None], None
 
 
-def _pieces(length: int) -> list[int]:
-    """A stretch cut into about equal pieces of about `QUERIES` tokens."""
-    if not length:
-        return []
-    count = max(1, round(length / QUERIES))
-    short, rest = divmod(length, count)
-    return [short + 1] * rest + [short] * (count - rest)
-
-
-def lower_right(queries: int, keys: int, dtype: torch.dtype) -> Tensor:
-    """0 where the last `queries` of `keys` tokens see a token, −inf elsewhere, shape (queries, keys).
-
-    Query i stands at place keys − queries + i and sees the keys up to there.
-    """
-    # a staircase for keys up to a power of two serves all that are shorter
-    half = 1 << max(8, (keys - 1).bit_length())
-    first = half - (keys - queries)
-    return _staircase(2 * QUERIES, half, dtype)[:queries, first : first + keys]
-
-
-@lru_cache(maxsize=8)
-def _staircase(queries: int, half: int, dtype: torch.dtype) -> Tensor:
-    """Row i is 0 up to column half + i, shape (queries, 2·half): every lower-right mask is a part of it."""
-    ahead = torch.arange(2 * half)[None] - torch.arange(queries)[:, None] > half
-    return torch.zeros(queries, 2 * half, dtype=dtype).masked_fill_(ahead, -torch.inf)
+def _planned(query: Tensor, key: Tensor, value: Tensor, plan: Plan, scale: float | None) -> Tensor:
+    """Attention over a packed row, shape (L, heads, width)."""
+    if plan.tiles is None:
+        return in_pieces(query, key, value, plan.cuts, scale, plan.fill)
+    out = plan.tiles.attend(query, key, value, scale)
+    if plan.cuts.stretches:
+        out = torch.cat([out, in_pieces(query, key, value, plan.cuts, scale)])
+    return out if plan.places is None else out.index_select(0, plan.places)

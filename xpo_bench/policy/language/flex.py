@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from xpo_bench.policy.language.attention import Packing, plain, register, require_no_mask
+from xpo_bench.policy.language.attention import plain, register, require_no_mask
+from xpo_bench.policy.language.pieces import Packing
 
 if TYPE_CHECKING:
     from torch.nn.attention.flex_attention import BlockMask

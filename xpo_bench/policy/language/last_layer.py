@@ -16,6 +16,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 from torch.nn import Module
+from torch.utils.hooks import RemovableHandle
 
 MLPS = ("mlp", "feed_forward", "ffn")
 ATTENTIONS = ("self_attn", "attn", "attention", "self_attention")
@@ -31,11 +32,11 @@ class LastLayer:
 
     Attributes:
         weights: how many numbers are in the matrices of what can be restricted; 0 where nothing was found.
-        blank: what stands where nothing is computed.
+        at: where it is computed while it is restricted. blank: what stands elsewhere.
     """
 
     def __init__(self, body: Module) -> None:
-        self._at: Tensor | None = None
+        self.at = torch.empty(0, dtype=torch.long)
         self.blank = 0.0
         self.parts = [_Restricted(self, part) for part in _parts(body)]
         self.weights: int = sum(
@@ -54,18 +55,14 @@ class LastLayer:
         Args:
             poison: leave NaN elsewhere, which spoils everything that reads there.
         """
-        self._at, self.blank = at, float("nan") if poison else 0.0
-        for part in self.parts:
-            part.calls = 0
+        self.at, self.blank = at, float("nan") if poison else 0.0
+        # hooks slow every call down: there are none where nothing is restricted
+        handles = [handle for part in self.parts for handle in part.hooks()]
         try:
             yield
         finally:
-            self._at = None
-
-    @property
-    def at(self) -> Tensor | None:
-        """Where it is computed; None for everywhere."""
-        return self._at
+            for handle in handles:
+                handle.remove()
 
 
 class _Restricted:
@@ -73,21 +70,21 @@ class _Restricted:
 
     def __init__(self, owner: LastLayer, module: Module) -> None:
         self.owner, self.module, self.calls = owner, module, 0
-        module.register_forward_pre_hook(self._gather)
-        module.register_forward_hook(self._scatter)
 
-    def _gather(self, module: Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
-        if self.owner.at is None:
-            return None
+    def hooks(self) -> Iterator[RemovableHandle]:
+        """Restrict it until they are removed."""
+        self.calls = 0
+        yield self.module.register_forward_pre_hook(self._gather)
+        yield self.module.register_forward_hook(self._scatter)
+
+    def _gather(self, module: Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         (features,) = inputs
         self.calls += 1
         self._batch = features.shape[:2]
         # (B, L, width) to the positions that predict, as one row: (1, K, width)
         return (features.flatten(0, 1).index_select(0, self.owner.at)[None],)
 
-    def _scatter(self, module: Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
-        if self.owner.at is None:
-            return None
+    def _scatter(self, module: Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
         # and back to their places, so that the residual connection around the module fits
         flat = output.new_full((self._batch.numel(), output.shape[-1]), self.owner.blank)
         return flat.index_copy(0, self.owner.at, output[0]).view(*self._batch, -1)

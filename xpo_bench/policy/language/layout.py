@@ -17,7 +17,7 @@ from itertools import islice
 import torch
 from torch import Tensor
 
-from xpo_bench.policy.language.attention import Packing
+from xpo_bench.policy.language.pieces import Packing
 from xpo_bench.policy.language.tokenize import Row
 
 
@@ -106,7 +106,7 @@ class Layout:
             after row, shape (K,). targets: those tokens, shape (K,). needed: all of `at` in order, each once,
             and in a packed row others that fill them up to a multiple.
         positions: shape (B, L). visible: true where a token attends to another, shape (B, 1, L, L). packing:
-            see `attention.Packing`. A padded batch has no packing, a packed row no `visible`; all three are
+            see `pieces.Packing`. A padded batch has no packing, a packed row no `visible`; all three are
             None when no prompt is shared, and the model's own causal mask does.
         fed: tokens that are fed, padding excluded.
     """
@@ -170,7 +170,7 @@ def lay_out(
         last = b == len(parts) - 1
         padding = (b + 1) * width - len(ids) if not packed else -len(ids) % fill if last else 0
         if packed and padding:
-            packing.append((padding, [padding]))
+            packing.append((0, [padding]))  # nothing reads it
         ids += [0] * padding
         positions += [0] * padding
         segments += [-1] * padding

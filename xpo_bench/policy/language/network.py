@@ -30,6 +30,11 @@ if TYPE_CHECKING:
 KERNELS: dict[str, ModuleType] = {"cpu": attention, "cuda": flex}
 """What computes the attention of packed rows, by device type; modules with `FILL`, `use` and `prepare`."""
 
+KEPT, KEPT_TOKENS = 8, 512
+"""Layouts that are kept, and the largest of them: a forward pass of more tokens takes far longer than its
+layout.
+"""
+
 CACHES = ("past_key_values", "cache_params")
 """What models call the state that lets them go on by one token."""
 
@@ -84,6 +89,7 @@ class Network:
         self.weights = Weights(model, sharding)
         self.head: torch.nn.Linear = model.get_output_embeddings()
         self._exact = False
+        self._layouts: dict[Any, tuple[Layout, dict[str, Any]]] = {}
 
     @property
     def value_dtype(self) -> torch.dtype:
@@ -127,10 +133,29 @@ class Network:
         # beyond `first` the encoding depends on the length of the row, its last token included
         whole = whole or any(self.positions.regime(len(row.ids)) for row in rows)
         fill = self.kernel.FILL if packed else 0
-        plan = lay_out(rows, parts, self.device, fill, whole=whole, shares=shares)
+        plan, told = self._laid_out(tuple(rows), tuple(parts), fill, whole, shares)
+        # a short packed row may need all that it is filled up to
+        trims = trims and (poison or len(plan.needed) < plan.ids.numel())
         with self.last_layer.only(plan.needed, poison=poison) if trims else contextlib.nullcontext():
-            features = self.features(input_ids=plan.ids, **self._told(plan))[0]
+            features = self.features(input_ids=plan.ids, **told)[0]
         return features.flatten(0, 1).index_select(0, plan.at), plan.targets, plan.fed
+
+    def _laid_out(
+        self, rows: tuple[Row, ...], parts: tuple[Block, ...], fill: int, whole: bool, shares: int
+    ) -> tuple[Layout, dict[str, Any]]:
+        """A layout, and what a model has to be told of it. A few small ones are kept: where every step takes
+        the same rows, what is made of them is the same.
+        """
+        key = rows, parts, fill, whole, shares, self._half
+        known = self._layouts.pop(key, None)
+        if known is None:
+            plan = lay_out(rows, parts, self.device, fill, whole=whole, shares=shares)
+            known = plan, self._told(plan)
+        if known[0].ids.numel() <= KEPT_TOKENS:
+            self._layouts[key] = known  # the latest last
+            if len(self._layouts) > KEPT:
+                del self._layouts[next(iter(self._layouts))]
+        return known
 
     def _told(self, plan: Layout) -> dict[str, Any]:
         """What a model has to be told of a layout beside its ids: nothing where no prompt is shared, and

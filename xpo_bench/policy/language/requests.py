@@ -7,6 +7,7 @@ occurs.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -71,16 +72,35 @@ def arrange(flat: Flat, picked: Picked) -> dict[str, Scores]:
 
 
 def _arranged(flat: Flat, rows: Sequence[Sequence[Row]], places: Sequence[Sequence[int]]) -> Scores:
-    device = flat.logps.device
-    lengths = [[known[i].length if i >= 0 else 0 for i in at] for known, at in zip(rows, places, strict=True)]
-    begins = [[begin[i] if i >= 0 else 0 for i in at] for begin, at in zip(flat.offsets, places, strict=True)]
-    length, begin = (torch.tensor(n, dtype=torch.long, device=device)[..., None] for n in (lengths, begins))
-    t = torch.arange(max(1, max((n for run in lengths for n in run), default=1)), device=device)
-    mask = t < length  # (runs, N, T)
-    # token t of example n is number begin_n + t of its run; what lies off the mask reads any number, and is 0
-    at = (begin + t).masked_fill(~mask, 0)
+    lengths = tuple(
+        tuple(known[i].length if i >= 0 else 0 for i in at) for known, at in zip(rows, places, strict=True)
+    )
+    begins = tuple(
+        tuple(begin[i] if i >= 0 else 0 for i in at) for begin, at in zip(flat.offsets, places, strict=True)
+    )
+    at, mask, full = _index(lengths, begins, flat.logps.device)
 
     def gathered(values: Tensor) -> Tensor:
-        return values.gather(1, at.flatten(1)).view(at.shape).masked_fill(~mask, 0.0)
+        found = values.gather(1, at).view(mask.shape)
+        return found if full else found.masked_fill(~mask, 0.0)
 
-    return Scores(gathered(flat.logps), mask, None if flat.token_kl is None else gathered(flat.token_kl))
+    logps = gathered(flat.logps)
+    scores = Scores(logps, mask, None if flat.token_kl is None else gathered(flat.token_kl))
+    scores.__dict__["sum"] = logps.sum(-1)  # what stands off the mask is 0 already
+    return scores
+
+
+@lru_cache(maxsize=4)
+def _index(
+    lengths: tuple[tuple[int, ...], ...], begins: tuple[tuple[int, ...], ...], device: torch.device
+) -> tuple[Tensor, Tensor, bool]:
+    """Where the tokens of each example stand in a run, shape (runs, N·T), which of them there are, shape
+    (runs, N, T), and whether all are.
+    """
+    length, begin = (torch.tensor(n, dtype=torch.long, device=device)[..., None] for n in (lengths, begins))
+    longest = max(1, max((n for run in lengths for n in run), default=1))
+    t = torch.arange(longest, device=device)
+    mask = t < length
+    # token t of example n is number begin_n + t of its run; what lies off the mask reads any number, and is 0
+    at = (begin + t).masked_fill(~mask, 0)
+    return at.flatten(1), mask, all(n == longest for run in lengths for n in run)

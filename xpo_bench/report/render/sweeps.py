@@ -105,7 +105,7 @@ def draw_throughput(figure: ThroughputFigure, styles: LineStyles) -> Drawing:
     """A bar per row, the fastest first; overhead beside it where it was measured."""
     kinds = {"pairs_per_s": "pairs per second"}
     if any(g.estimate("overhead") for g in figure.groups):
-        kinds["overhead"] = "step time over a supervised (SFT) step"
+        kinds["overhead"] = "step time over a plain loop"
     rows = sorted(figure.groups, key=lambda g: -(e.mean if (e := g.estimate("pairs_per_s")) else 0.0))
     height, loud = 0.21 * len(rows) + 0.75, figure.groups[:SPEAKING]
     return Drawing(
