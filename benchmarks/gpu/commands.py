@@ -9,11 +9,19 @@ import subprocess
 import sys
 import tempfile
 import time
+from importlib.util import find_spec
 
 from benchmarks.gpu.parts import ROOT
 from benchmarks.gpu.sizes import Place
 
-LINE = re.compile(r"^(?P<test>\S+::.+?) (?P<result>PASSED|FAILED|ERROR|SKIPPED)\b")
+RESULT = r"(?P<result>PASSED|FAILED|ERROR|SKIPPED)"
+LINES = (
+    re.compile(rf"^(?P<test>\S+::.+?) {RESULT}\b"),
+    re.compile(rf"^\[gw\d+\] \[ *\d+%\] {RESULT} (?P<test>\S+::.+?)\s*$"),
+)
+"""How pytest tells the result of a test: in one process, and in several."""
+PROCESSES = 4
+"""Tests that share a GPU, of which none fills it, where there are cores for twice as many."""
 
 
 def tests(place: Place) -> None:
@@ -25,6 +33,8 @@ def tests(place: Place) -> None:
     words = ["-m", "pytest", "-m", "device", "-v", "--tb=short", "-p", "no:cacheprovider", "tests/device"]
     if place.device == "cpu":  # a rehearsal of the script; that of the tests is test_rehearsal.py
         words += ["-k", "exact or hidden"]
+    elif find_spec("xdist") and (os.cpu_count() or 1) >= 2 * PROCESSES:
+        words += ["-n", str(PROCESSES)]
     process = subprocess.Popen(
         [sys.executable, *words],
         cwd=ROOT,
@@ -37,7 +47,7 @@ def tests(place: Place) -> None:
     assert process.stdout
     for line in process.stdout:
         print(line, end="", flush=True)
-        if found := LINE.match(line):
+        if found := next(filter(None, (pattern.match(line) for pattern in LINES)), None):
             passed += found["result"] == "PASSED"
             place.note(test=found["test"].removeprefix("tests/device/"), result=found["result"].lower())
     if process.wait() or not passed:
@@ -53,12 +63,14 @@ def first(place: Place) -> None:
     words = ["run", "--algos", "dpo,ipo", "--device", place.device, "--json", "--quiet"]
     if place.device == "cpu":
         words += ["--tasks", "bandit", "--steps", "20", "--seeds", "1"]
+    # the tree comes first here too, though the command runs elsewhere
+    path = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     with tempfile.TemporaryDirectory(prefix="xpo-bench-first-") as folder:
         begun = time.perf_counter()
         done = subprocess.run(
             [sys.executable, "-m", "xpo_bench", *words],
             cwd=folder,
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))},
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(path)},
             stdout=subprocess.PIPE,
             text=True,
             check=False,

@@ -12,7 +12,6 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import pytest
-import standin
 import torch
 
 from xpo_bench.policy.language import flex, network
@@ -21,8 +20,10 @@ from xpo_bench.runner.devices import Devices
 ASKED = os.environ.get("XPO_BENCH_TEST_DEVICE", "cuda")
 PLACES = {"cuda": "cuda:0", "cpu": "cpu", "standin": "standin:0"}
 
-if ASKED == "standin":  # before the first gradient of the process: autograd counts devices once
-    standin.device()
+if ASKED == "standin":
+    import standin
+
+    standin.device()  # before the first gradient of the process: autograd counts devices once
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,6 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import (
     DataDependentOutputException,
     DynamicOutputShapeException,
-    FakeTensorDeviceMismatchError,
     FakeTensorMode,
 )
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -214,7 +213,7 @@ def _judged(
     except NotImplementedError:  # fused optimizers have no version without numbers
         shaped = {value.device for value in given if isinstance(value, Tensor) and value.dim()}
         return True if len(shaped) == 1 else MixedDevices(f"{func}: tensors on {sorted(map(str, shaped))}")
-    except FakeTensorDeviceMismatchError as error:
+    except RuntimeError as error:
         return MixedDevices(f"{func}: {error}")
     found = found if isinstance(found, tuple | list) else (found,)
     on = [isinstance(value, Tensor) and value.device.type == NAME for value in found]
