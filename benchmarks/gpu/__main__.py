@@ -2,8 +2,8 @@
 
 The parts run one after the other, most valuable first, each in a process of its own and with a limit of its
 own: a failure, a hang or memory that runs out costs that part alone. DIR/gpu.json is written again after
-every part, DIR/gpu.md is its table, and DIR/gpu.log is what the parts printed. Nothing is fetched: models have
-random weights, and their tokens are bytes.
+every part, DIR/gpu.md is its table, and DIR/gpu.log is what the parts printed. Nothing is fetched: models
+have random weights, and their tokens are bytes.
 
     python -m benchmarks.gpu --check                      # on any machine: what has to be carried along
     python -m benchmarks.gpu --device cpu --write DIR     # a rehearsal of the same code at small sizes
@@ -44,7 +44,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     words.add_argument("--minutes", type=float, default=WHOLE_MINUTES, help="for all parts together")
-    words.add_argument("--parts", default=",".join(p.name for p in PARTS), metavar="A,B", help="which of them")
+    words.add_argument(
+        "--parts", default=",".join(p.name for p in PARTS), metavar="A,B", help="which of them"
+    )
     words.add_argument("--device", default="cuda", choices=("cuda", "cpu"), help="cpu is a rehearsal")
     words.add_argument("--write", type=Path, metavar="DIR", help="where the numbers go; needed to measure")
     words.add_argument("--commit", help="what is measured, where the tree has no git")
@@ -109,7 +111,7 @@ def facts(device: str, given: Sequence[str], commit: str | None) -> dict[str, An
 
 
 def _cards() -> list[dict[str, str]]:
-    """Name, driver and memory of the GPUs, as the driver's own program says it; no context is made for that."""
+    """Name, driver and memory of the GPUs, from the driver's own program: this process takes none of it."""
     asked = ("name", "driver_version", "memory.total")
     printed = _output("nvidia-smi", f"--query-gpu={','.join(asked)}", "--format=csv,noheader")
     return [

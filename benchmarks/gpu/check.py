@@ -35,8 +35,9 @@ WANTED = ("xpo-bench", "peft", "pytest", "pytest-timeout", "hypothesis", "pyyaml
 """What the parts import: the package, adapters, and what the tests of devices need."""
 OPTIONAL = ("trl",)
 """What adds a contender where it is there."""
-PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_27_x86_64", "manylinux_2_24_x86_64", "manylinux_2_17_x86_64",
-             "manylinux2014_x86_64", "manylinux_2_12_x86_64", "manylinux2010_x86_64", "manylinux_2_5_x86_64", "manylinux1_x86_64")  # fmt: skip
+PLATFORMS = tuple(
+    f"manylinux{tag}_x86_64" for tag in ("_2_28", "_2_27", "_2_24", "_2_17", "2014", "2010", "1")
+)
 """Tags of wheels, which pip takes by their names alone."""
 
 
@@ -60,7 +61,8 @@ def main(have: Path) -> int:
     there, pinned = freeze(have), freeze(ROOT / "constraints.txt")
     needed = carried(WANTED, there, pinned)
     extra = carried([name for name in OPTIONAL if _installed(name)], there | needed.missing, pinned)
-    print(f"{have.name}: {len(there)} packages; Python {TARGET['python_version']} on {TARGET['platform_machine']}")
+    machine = f"Python {TARGET['python_version']} on {TARGET['platform_machine']}"
+    print(f"{have.name}: {len(there)} packages; {machine}")
     for name in ("torch", "transformers"):
         print(f"{name}: {there.get(name) or 'missing'}")
     print(f"to carry: {', '.join(map(_named, needed.missing.items())) or 'nothing'}, and xpo-bench itself")
@@ -86,7 +88,9 @@ def main(have: Path) -> int:
     return 1 if needed.conflicts or needed.unknown else 0
 
 
-def carried(wanted: Iterable[str], there: Mapping[str, str | None], pinned: Mapping[str, str | None]) -> Carried:
+def carried(
+    wanted: Iterable[str], there: Mapping[str, str | None], pinned: Mapping[str, str | None]
+) -> Carried:
     """Follow the requirements of what is wanted, as the packages installed here state them."""
     found = Carried()
     queue = [("the benchmark", Requirement(name)) for name in wanted]

@@ -8,7 +8,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -22,7 +22,7 @@ from xpo_bench.policy.language.tokenize import Row
 
 WARM_UP = 3
 """First steps of a measurement, which compile kernels and are not timed."""
-DTYPE = "bfloat16"
+DTYPE: Literal["bfloat16"] = "bfloat16"
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def summed_logps(model: Any, ids: Tensor, scored: Tensor) -> Tensor:
     """Log-probability of each row's completion, nats, shape (rows,)."""
     with torch.autocast(ids.device.type, getattr(torch, DTYPE)):
         logits = model(input_ids=ids, use_cache=False).logits[:, :-1].float()
-    logps = logits.log_softmax(-1).gather(-1, ids[:, 1:, None]).squeeze(-1)
+    logps: Tensor = logits.log_softmax(-1).gather(-1, ids[:, 1:, None]).squeeze(-1)
     return (logps * scored[:, 1:]).sum(-1)
 
 

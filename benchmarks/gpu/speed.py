@@ -27,7 +27,7 @@ from xpo_bench_plugins.algorithms.dpo import DPO
 
 
 def speed(place: Place) -> None:
-    """Pairs per second and MFU of DPO steps, the contenders in turn; a step here has its reference beforehand.
+    """Pairs per second and MFU of DPO steps, the contenders in turn; ours have their reference beforehand.
 
     MFU is the model's operations without padding (forward, backward, and the reference's forward where a step
     makes it) by seconds, by what a matrix product reaches here.
@@ -92,13 +92,15 @@ def packed(place: Place) -> None:
                 peak_mb=found.peak_mb,
                 loss=found.loss,
             )
-    place.note(case="packed over padded", ratio=statistics.median(rates[True]) / statistics.median(rates[False]))
+    place.note(
+        case="packed over padded", ratio=statistics.median(rates[True]) / statistics.median(rates[False])
+    )
 
 
 def memory(place: Place) -> None:
     """Peak memory of steps with all weights, with activations computed again, and with adapters."""
     sizes, device = place.sizes, place.device
-    for size, (spec, batch) in reversed(sizes.models.items()):
+    for size, (spec, batch) in reversed(list(sizes.models.items())):
         for name, changed, again in (
             ("all weights", spec, False),
             ("activations computed again", spec, True),

@@ -15,6 +15,7 @@ import xpo_bench
 from benchmarks.ensembles import step_ms
 from benchmarks.gpu.sizes import FULL, SMALL, Place
 from xpo_bench import Budget, Dataset, ModelSpec, Task
+from xpo_bench.api import Result
 from xpo_bench.metrics.throughput import MEASURED
 
 BATCH, STEPS = 4, 8
@@ -68,19 +69,17 @@ def adapters(place: Place) -> None:
                 ["dpo"], [task_for(place.device)], seeds=runs, lora="r=8", device=place.device, out=folder
             )
             wall = time.perf_counter() - begun
-        bad = [cell["error"] for cell in result.cells if cell["status"] != "ok"]
-        if bad or not result.cells:
-            raise SystemExit(f"{runs} runs: {bad[:1]}")
+        cells = finished(result)
         # cells that train as one computation each report what all of them took
-        spent = sum(cell["timing"]["train_s"] / cell["timing"]["vectorised_runs"] for cell in result.cells)
+        spent = sum(cell["timing"]["train_s"] / cell["timing"]["vectorised_runs"] for cell in cells)
         one = spent if one is None else one
         place.note(
             runs=runs,
-            trained_together=max(cell["timing"]["vectorised_runs"] for cell in result.cells),
+            trained_together=max(cell["timing"]["vectorised_runs"] for cell in cells),
             wall_s=wall,
             train_s=spent,
             ratio=runs * one / spent,
-            peak_mb=max(cell["metrics"]["peak_memory_mb"] or 0.0 for cell in result.cells),
+            peak_mb=max(cell["metrics"]["peak_memory_mb"] or 0.0 for cell in cells),
         )
 
 
@@ -99,7 +98,7 @@ def deterministic(place: Place) -> None:
     Raises:
         SystemExit: the two differ.
     """
-    found: list[dict[str, Any]] = []
+    found: list[list[str]] = []
     for number, strict in enumerate((True, True, False)):
         with tempfile.TemporaryDirectory(prefix="xpo-bench-deterministic-") as folder:
             result = xpo_bench.run(
@@ -111,23 +110,36 @@ def deterministic(place: Place) -> None:
                 deterministic=strict,
                 out=folder,
             )
-            bad = [cell["error"] for cell in result.cells if cell["status"] != "ok"]
-            if bad or not result.cells:
-                raise SystemExit(f"{len(bad)} cells failed, the first with {bad[:1]}")
-            found.append({cell["key"]: everything(cell, Path(folder)) for cell in result.cells})
+            cells = finished(result)
+            found.append([everything(cell, Path(folder)) for cell in cells])
         place.note(
             run=number + 1,
             deterministic=strict,
-            cells=len(result.cells),
-            train_s=sum(cell["timing"]["train_s"] for cell in result.cells),
-            equal_to_the_first=list(found[-1].values()) == list(found[0].values()),
+            cells=len(cells),
+            train_s=sum(cell["timing"]["train_s"] for cell in cells),
+            equal_to_the_first=found[-1] == found[0],
         )
-    if list(found[0].values()) != list(found[1].values()):
+    if found[0] != found[1]:
         raise SystemExit("two runs with --deterministic differ")
+
+
+def finished(result: Result) -> list[Mapping[str, Any]]:
+    """The cells of a run.
+
+    Raises:
+        SystemExit: one is not ok, or there is none.
+    """
+    cells: list[Any] = list(result.cells)
+    bad = [cell["error"] for cell in cells if cell["status"] != "ok"]
+    if bad or not cells:
+        raise SystemExit(f"{len(bad)} of {len(cells)} cells failed, the first with {bad[:1]}")
+    return cells
 
 
 def everything(cell: Mapping[str, Any], run: Path) -> str:
     """Metrics and curve of a cell without what is timed, as text that is equal only for equal bits."""
     metrics = {name: value for name, value in cell["metrics"].items() if name not in MEASURED}
-    curve = pd.read_parquet(run / "curves" / f"{cell['key']}.parquet").drop(columns=[*MEASURED], errors="ignore")
+    curve = pd.read_parquet(run / "curves" / f"{cell['key']}.parquet").drop(
+        columns=[*MEASURED], errors="ignore"
+    )
     return repr((cell["algorithm"]["name"], cell["task"]["name"], metrics, curve.to_dict("list")))

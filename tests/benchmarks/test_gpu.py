@@ -1,4 +1,4 @@
-"""The hour on a GPU: a part that fails, hangs or dies costs itself alone, and what a bare machine lacks is named."""
+"""The hour on a GPU: a part that fails, hangs or dies costs itself alone; what a bare machine lacks."""
 
 from __future__ import annotations
 
@@ -15,7 +15,11 @@ from checkout import benchmark
 
 gpu, check, parts, page = (benchmark(f"gpu.{name}") for name in ("__main__", "check", "parts", "page"))
 
-WRITES = "import json, sys; from pathlib import Path; Path(sys.argv[-1]).write_text(json.dumps([{'at': 1.5}]));"
+WRITES = """
+import json, sys
+from pathlib import Path
+Path(sys.argv[-1]).write_text(json.dumps([{'at': 1.5}]))
+"""
 DOCUMENT: dict[str, Any] = {
     "device": "cpu",
     "rehearsal": True,
@@ -64,7 +68,8 @@ def test_all_fine_is_0(tmp_path: Path) -> None:
 
 
 def test_the_numbers_are_there_after_every_part(tmp_path: Path) -> None:
-    look = f"import json; print('seen', [p['part'] for p in json.load(open({str(tmp_path / 'gpu.json')!r}))['parts']])"
+    file = str(tmp_path / "gpu.json")
+    look = f"print('seen', [p['part'] for p in json.load(open({file!r}))['parts']])"
     measured(tmp_path, part("one", ""), part("two", look))
     assert "seen ['one']" in (tmp_path / "gpu.log").read_text("utf-8")
 
@@ -91,7 +96,9 @@ def test_what_a_part_started_ends_with_it(tmp_path: Path) -> None:
 
 def test_time_that_is_over(tmp_path: Path) -> None:
     """The limits shrink with the time for all, and what no time is left for is not begun."""
-    code, found = measured(tmp_path, part("one", "import time; time.sleep(600)"), part("two", ""), minutes=0.1)
+    code, found = measured(
+        tmp_path, part("one", "import time; time.sleep(600)"), part("two", ""), minutes=0.1
+    )
     assert found["one"]["limit_s"] == pytest.approx(1)
     assert (found["one"]["status"], found["two"]["status"]) == ("timeout", "no time left")
     assert code == 1
@@ -143,7 +150,16 @@ def test_what_is_there_in_a_version_that_does_not_do(tmp_path: Path) -> None:
 )
 def test_rehearsal(tmp_path: Path, names: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     """The same parts through the same code, at small sizes."""
-    words = ["--device", "cpu", "--minutes", "40", "--parts", ",".join(names), "--write", str(tmp_path / "out")]
+    words = [
+        "--device",
+        "cpu",
+        "--minutes",
+        "40",
+        "--parts",
+        ",".join(names),
+        "--write",
+        str(tmp_path / "out"),
+    ]
     assert gpu.main(words) == 0, (tmp_path / "out" / "gpu.md").read_text("utf-8")
     document = json.loads((tmp_path / "out" / "gpu.json").read_text("utf-8"))
     assert document["rehearsal"]

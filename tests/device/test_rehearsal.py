@@ -19,7 +19,19 @@ HERE = Path(__file__).parent
 def rehearse(kind: str, *words: str) -> tuple[int, str]:
     """The tests of this folder in a process of their own; how many passed, and what was printed."""
     done = subprocess.run(
-        [sys.executable, "-P", "-m", "pytest", "-q", "-m", "device", "-p", "no:cacheprovider", str(HERE), *words],
+        [
+            sys.executable,
+            "-P",
+            "-m",
+            "pytest",
+            "-q",
+            "-m",
+            "device",
+            "-p",
+            "no:cacheprovider",
+            str(HERE),
+            *words,
+        ],
         env=os.environ | {"XPO_BENCH_TEST_DEVICE": kind},
         cwd=HERE.parents[1],
         capture_output=True,

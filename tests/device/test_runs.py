@@ -40,14 +40,12 @@ class Small(Task):
         return Dataset(train=train, heldout=train[:2], rows=8)
 
 
-def run(
-    folder: Path, device: str, algorithms: Any, tasks: Any, **words: Any
-) -> dict[str, dict[str, Any]]:
+def run(folder: Path, device: str, algorithms: Any, tasks: Any, **words: Any) -> dict[str, dict[str, Any]]:
     """The records of a run, by algorithm; all have to be finished."""
     result = xpo_bench.run(algorithms, tasks, device=device, seeds=1, out=folder, **words)
-    bad = {c["algorithm"]["name"]: c["error"] for c in result.cells if c["status"] != "ok"}
-    assert not bad
-    return {cell["algorithm"]["name"]: cell for cell in result.cells}
+    cells: list[Any] = list(result.cells)
+    assert not {c["algorithm"]["name"]: c["error"] for c in cells if c["status"] != "ok"}
+    return {cell["algorithm"]["name"]: cell for cell in cells}
 
 
 def differences(mine: dict[str, Any], theirs: dict[str, Any], atol: float) -> dict[str, Any]:

@@ -7,7 +7,6 @@ sides are the same, the second that no operation mixes devices.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
@@ -43,7 +42,7 @@ class Accelerator:
 
 
 @pytest.fixture
-def device(monkeypatch: pytest.MonkeyPatch) -> Iterator[Accelerator]:
+def device(monkeypatch: pytest.MonkeyPatch) -> Accelerator:
     """The device under test; a test fails where it is not there."""
     if ASKED not in PLACES:
         pytest.fail(f"XPO_BENCH_TEST_DEVICE is {ASKED!r}; it must be one of {', '.join(PLACES)}")
@@ -53,4 +52,4 @@ def device(monkeypatch: pytest.MonkeyPatch) -> Iterator[Accelerator]:
         monkeypatch.setitem(network.KERNELS, standin.NAME, flex)
         monkeypatch.setattr(flex, "_kernel", lambda device: standin.flex_attention)
         monkeypatch.setattr(Devices, "resolve", lambda self, asked: asked)
-    yield Accelerator(ASKED, PLACES[ASKED])
+    return Accelerator(ASKED, PLACES[ASKED])

@@ -51,6 +51,8 @@ Where: TypeAlias = bool | Sequence[bool]
 FAKE = FakeTensorMode()
 JUDGED: dict[Any, Where | MixedDevices] = {}
 """What FakeTensorMode said, which takes milliseconds, of an operation on tensors of such devices."""
+PLAIN_DATA: Any = Tensor.data
+"""How torch gives and takes what is in a tensor."""
 ABROAD: list[MixedDevices] = []
 """What was mixed in the backward pass."""
 
@@ -87,7 +89,7 @@ class There(Tensor):
         return made
 
     @classmethod
-    def __torch_dispatch__(
+    def __torch_dispatch__(  # type: ignore[override]
         cls, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         return operate(func, args, kwargs or {})
@@ -99,12 +101,13 @@ class There(Tensor):
     @property
     def data(self) -> Tensor:
         """The tensor without its graph; what is assigned takes the place of its numbers."""
-        found: Tensor = Tensor.data.__get__(self)
+        found: Tensor = PLAIN_DATA.__get__(self)
         return found
 
     @data.setter
-    def data(self, new: There) -> None:
-        Tensor.data.__set__(self, new)
+    def data(self, new: Tensor) -> None:
+        assert isinstance(new, There)
+        PLAIN_DATA.__set__(self, new)
         self.host = new.host
 
 
@@ -116,7 +119,7 @@ class OnStandin(TorchDispatchMode):
     """
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.read = 0
 
     def __torch_dispatch__(
@@ -140,7 +143,9 @@ def operate(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     found = func(*_on_host(args), **{name: _on_host(value) for name, value in kwargs.items()})
     known = {id(value.host): value for value in given if isinstance(value, There)}
     if isinstance(found, tuple | list):
-        return type(found)(_back(one, on, known) for one, on in zip(found, _each(there, len(found)), strict=True))
+        return type(found)(
+            _back(one, on, known) for one, on in zip(found, _each(there, len(found)), strict=True)
+        )
     return _back(found, _each(there, 1)[0], known)
 
 
@@ -186,7 +191,7 @@ def _there(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], given: Sequ
     if not isinstance(found, MixedDevices):
         return found
     if threading.current_thread() is not threading.main_thread():
-        # autograd computes gradients in a thread of the device, which no error leaves: the process would abort
+        # autograd computes gradients in a thread of the device, and an error there would abort the process
         ABROAD.append(found)
         return True
     raise found
@@ -231,7 +236,7 @@ def _fake(value: Any) -> Any:
 def on_standin() -> Iterator[OnStandin]:
     """Within it there is a device `standin:0`."""
     device()
-    # a module keeps its parameters when it moves, as it does between real devices, so that tied ones stay tied
+    # a module that moves keeps its parameters, as between real devices, so that tied ones stay tied
     before = torch.__future__.get_swap_module_params_on_conversion(), torch._C._only_lift_cpu_tensors()
     torch.__future__.set_swap_module_params_on_conversion(True)
     torch._C._set_only_lift_cpu_tensors(True)  # torch.tensor() makes a tensor on the host, and then moves it
