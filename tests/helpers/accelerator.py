@@ -44,12 +44,21 @@ class Accelerator:
 @pytest.fixture
 def device(monkeypatch: pytest.MonkeyPatch) -> Accelerator:
     """The device under test; a test fails where it is not there."""
-    if ASKED not in PLACES:
-        pytest.fail(f"XPO_BENCH_TEST_DEVICE is {ASKED!r}; it must be one of {', '.join(PLACES)}")
-    if ASKED == "cuda" and not torch.cuda.is_available():
+    return accelerator(ASKED, monkeypatch)
+
+
+def accelerator(kind: str, monkeypatch: pytest.MonkeyPatch) -> Accelerator:
+    """The device of that kind; of the stand-in, the suite learns for the time of a test.
+
+    Raises:
+        pytest.fail.Exception: it is not there.
+    """
+    if kind not in PLACES:
+        pytest.fail(f"XPO_BENCH_TEST_DEVICE is {kind!r}; it must be one of {', '.join(PLACES)}")
+    if kind == "cuda" and not torch.cuda.is_available():
         pytest.fail("no CUDA device is here; XPO_BENCH_TEST_DEVICE=cpu or standin rehearses these tests")
-    if ASKED == "standin":
+    if kind == "standin":
         monkeypatch.setitem(network.KERNELS, standin.NAME, flex)
         monkeypatch.setattr(flex, "_kernel", lambda device: standin.flex_attention)
         monkeypatch.setattr(Devices, "resolve", lambda self, asked: asked)
-    return Accelerator(ASKED, PLACES[ASKED])
+    return Accelerator(kind, PLACES[kind])
