@@ -33,7 +33,8 @@ def rehearse(kind: str, *words: str) -> tuple[int, str]:
             str(HERE),
             *words,
         ],
-        env=os.environ | {"XPO_BENCH_TEST_DEVICE": kind},
+        env={k: v for k, v in os.environ.items() if not k.startswith("PYTEST_")}
+        | {"XPO_BENCH_TEST_DEVICE": kind},
         cwd=HERE.parents[1],
         capture_output=True,
         text=True,
@@ -48,14 +49,14 @@ def rehearse(kind: str, *words: str) -> tuple[int, str]:
 
 def test_no_operation_mixes_devices() -> None:
     passed, printed = rehearse("standin", "-k", "not [model] and not deterministic")
-    assert passed >= 15, printed
+    assert passed >= 28, printed
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["standin", "cpu"])
 def test_everywhere_but_on_a_gpu(kind: str) -> None:
     passed, printed = rehearse(kind)
-    assert passed >= 17, printed
+    assert passed >= 22, printed
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here")
