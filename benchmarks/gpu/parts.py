@@ -52,12 +52,12 @@ class Found(TypedDict):
 
 PARTS = (
     Part("tests", "scores, gradients, samples and a run of every algorithm against the CPU", 170),
-    Part("first", "the README's first command", 90),
+    Part("first", "the README's first command", 80),
     Part("speed", "pairs per second in bfloat16 against a loop of two forward passes, and TRL", 160),
     Part("packed", "FlexAttention over packed rows against padded rows", 60),
-    Part("adapters", "sweeps of LoRA adapters: 1, 4, 16 and 64 runs", 100),
+    Part("adapters", "sweeps of LoRA adapters: 1, 4, 16 and 64 runs", 90),
     Part("ensembles", "copies of a small model that train as one", 40),
-    Part("memory", "peak memory: all weights, activations computed again, adapters", 50),
+    Part("memory", "peak memory: all weights, activations computed again, adapters", 70),
     Part("deterministic", "two runs with --deterministic, bit for bit", 50),
 )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import statistics
 import time
@@ -36,7 +37,7 @@ def speed(place: Place) -> None:
     peak = product_rate(device, sizes.square)
     place.note(case="matrix product", contender=f"{sizes.square}³, {DTYPE}", tflops=peak / 1e12)
     for size, (spec, batch) in sizes.models.items():
-        case, job = _case(spec, batch, sizes.pairs(batch * (sizes.steps + WARM_UP)), device)
+        case, job = _case(spec, batch, sizes.pairs(batch * (sizes.steps + WARM_UP)), device, peers=True)
         batches = batches_of(case, job)
         contenders: dict[str, Callable[[], Steps]] = {
             "ours": partial(ours, case, job),
@@ -99,22 +100,24 @@ def packed(place: Place) -> None:
 
 def memory(place: Place) -> None:
     """Peak memory of steps with all weights, with activations computed again, and with adapters."""
-    sizes, device = place.sizes, place.device
-    for size, (spec, batch) in reversed(list(sizes.models.items())):
-        for name, changed, again in (
-            ("all weights", spec, False),
-            ("activations computed again", spec, True),
-            ("adapters of rank 8", replace(spec, lora_rank=8, lora_alpha=16), False),
-        ):
-            if changed.lora_rank and not find_spec("peft"):
-                place.note(case=size, trains=name, failed="peft is not installed")
-                continue
-            case, job = _case(changed, batch, sizes.pairs(batch * WARM_UP), device, steps=WARM_UP)
-            if again:
-                case.policy.recompute_layers()
+    sizes = place.sizes
+    for size, (spec, batch) in sizes.models.items():
+        pairs = sizes.pairs(batch * WARM_UP)
+
+        def note(case: Case, job: Job, trains: str, size: str = size) -> None:
             found = _tried(partial(ours, case, job))
             told = {"failed": found} if isinstance(found, str) else {"peak_mb": found.peak_mb}
-            place.note(case=size, trains=name, parameters=case.policy.network.weights.size, **told)
+            place.note(case=size, trains=trains, parameters=case.policy.network.weights.size, **told)
+
+        case, job = _case(spec, batch, pairs, place.device)
+        note(case, job, "all weights")
+        case.policy.recompute_layers()
+        note(case, job, "all weights, activations computed again")
+        del case
+        release()
+        if find_spec("peft"):
+            case, job = _case(replace(spec, lora_rank=8, lora_alpha=16), batch, pairs, place.device)
+            note(case, job, "adapters of rank 8")
             del case
             release()
 
@@ -151,12 +154,18 @@ def _case(
     device: str,
     *,
     packing: bool = True,
-    steps: int | None = None,
+    peers: bool = False,
 ) -> tuple[Case, Job]:
-    """A model at its first weights with pairs, and one cell of DPO that is evaluated as little as may be."""
-    policy = CausalLM.load(spec, init_seed=0, dtype=DTYPE, device=device, packing=packing)
+    """A model at its first weights with pairs, and one cell of DPO that is evaluated as little as may be.
+
+    Args:
+        peers: others need a model as well; ours computes its attention in another way.
+    """
+    model, tokenizer = load_model(spec, 0)
+    fresh = copy.deepcopy(model).to(device) if peers else None
+    policy = CausalLM(model, tokenizer, spec, dtype=DTYPE, device=device, packing=packing)
     budget = Budget(
-        steps=steps or len(pairs) // batch,
+        steps=len(pairs) // batch,
         batch_size=batch,
         clip=CLIP,
         dtype=DTYPE,
@@ -167,8 +176,7 @@ def _case(
         max_new_tokens=1,
     )
     job = Job(DPO(beta=BETA), "gpu", 0, LR, "adamw", Dataset(train=pairs), budget)
-    fresh, _ = load_model(spec, 0)  # the policy's own model computes its attention in another way
-    return Case("gpu", policy, policy.snapshot(), fresh.to(device), pairs), job
+    return Case("gpu", policy, policy.snapshot(), fresh, pairs), job
 
 
 def _tried(contender: Callable[[], Steps]) -> Steps | str:
