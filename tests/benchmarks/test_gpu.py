@@ -145,7 +145,7 @@ def test_what_is_there_in_a_version_that_does_not_do(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "names",
-    [["first", "packed"], pytest.param([p.name for p in parts.PARTS], marks=pytest.mark.slow)],
+    [["first"], pytest.param([p.name for p in parts.PARTS], marks=pytest.mark.slow)],
     ids=["quick", "all"],
 )
 def test_rehearsal(tmp_path: Path, names: list[str], capsys: pytest.CaptureFixture[str]) -> None:
