@@ -9,6 +9,7 @@ from torch import Tensor
 
 from xpo_bench.policy.language import flex
 from xpo_bench.policy.language.layout import Block, blocks
+from xpo_bench.policy.language.network import KERNELS
 from xpo_bench.policy.language.probes.trial import Trial, block
 from xpo_bench.policy.language.tokenize import Row
 from xpo_bench.policy.language.windows import UNBOUNDED
@@ -37,7 +38,7 @@ def sharing(trial: Trial, packing: bool) -> tuple[int, bool]:
     within = min(trial.within, network.positions.first)
     own = getattr(network.model.config, "_attn_implementation", None)
     alone, parts = trial.alone(trial.near), _shared(trial.near)
-    if packing and own == "sdpa" and network.device.type in ("cpu", "cuda"):
+    if packing and own == "sdpa" and network.device.type in KERNELS:
         network.kernel.use(network.model)
         if trial.agrees("packing", lambda: _packed(trial, parts), alone):
             return within, True

@@ -1,0 +1,3 @@
+from accelerator import device
+
+__all__ = ["device"]
