@@ -7,7 +7,6 @@ part in the training, so that it can end the others when one of them raises, die
 from __future__ import annotations
 
 import contextlib
-import gc
 import multiprocessing
 import os
 import pickle
@@ -23,7 +22,15 @@ from typing import TYPE_CHECKING, Any
 
 from xpo_bench.runner.devices import devices_from
 from xpo_bench.runner.executors.groups import job_of, one_thread
-from xpo_bench.runner.executors.subprocesses import as_child, ending, follow, portable, rebuilt, unsendable
+from xpo_bench.runner.executors.subprocesses import (
+    as_child,
+    beginning,
+    ending,
+    follow,
+    portable,
+    rebuilt,
+    unsendable,
+)
 from xpo_bench.runner.plan import Cell
 from xpo_bench.runner.task_setup import TaskSetup
 from xpo_bench.train.job import Outcome, Progress
@@ -50,7 +57,7 @@ class DataParallelGroup:
         self.folder = tempfile.TemporaryDirectory(prefix="xpo-bench-")
         self.members: list[multiprocessing.process.BaseProcess] = []
         self.pipes: list[Connection] = []
-        context = multiprocessing.get_context("spawn")  # CUDA does not survive a fork
+        context = beginning(language=True)
         devices = devices_from(self.device, self.count)
         try:
             for rank, device in enumerate(devices):
@@ -224,8 +231,4 @@ class Work:
             found: tuple[list[Outcome], Mapping[str, object]] = models.train(
                 jobs, step if first else None, observed if first else lambda *_: None
             )
-        if not gc.get_freeze_count():
-            # every cell begins with a collection, to measure its memory, which need not walk through modules
-            gc.collect()
-            gc.freeze()
         return found
