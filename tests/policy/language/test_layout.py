@@ -63,7 +63,8 @@ def changed(scorer: Any, **values: Any) -> Iterator[None]:
 
 
 def test_families_are_packed_that_attend_as_torch_does() -> None:
-    assert PACKED == sorted(name for name in FAMILIES if build(name).config._attn_implementation == "sdpa")
+    packed = sorted(name for name in FAMILIES if build(name).config._attn_implementation == "sdpa")
+    assert packed == PACKED
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -308,6 +309,4 @@ def test_packing_is_a_choice() -> None:
     padded = CausalLM(build("llama"), IdTokenizer(VOCAB), SPEC, dtype="float64", packing=False)
     assert (padded.notes["rows"], padded.notes["prefix"]) == ("padded", "shared")
     rows = Encoded.of([Row((1, 2, 3, 4), 2), Row((5, 6, 7), 1)])
-    torch.testing.assert_close(
-        padded.score_all(rows).token_logps, known("llama").score_all(rows).token_logps
-    )
+    torch.testing.assert_close(padded.score_all(rows).token_logps, known("llama").score_all(rows).token_logps)

@@ -31,11 +31,9 @@ def beginning(language: bool) -> SpawnContext | ForkServerContext:
     context = multiprocessing.get_context("forkserver")
     here = __package__
     models = ["transformers.modeling_utils", f"{here}.model_cache"] if language else []
+    ours = [f"{here}.process_pool", f"{here}.data_parallel"]
     # in this order: `preload` first, so that a server that still imports ends with this process
-    context.set_forkserver_preload(
-        [f"{here}.preload", "torch", f"{here}.process_pool", f"{here}.data_parallel", *models]
-        + [f"{here}.preloaded"]
-    )
+    context.set_forkserver_preload([f"{here}.preload", "torch", *ours, *models, f"{here}.preloaded"])
     return context
 
 
