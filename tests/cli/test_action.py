@@ -36,7 +36,8 @@ def test_inputs_never_become_part_of_a_script() -> None:
 
 def test_a_branch_is_compared_by_its_interpreter(step: Any, warm_script: Path, tmp_path: Path) -> None:
     # a suite gives way to the tasks that the options name
-    words = {"seeds": "2", "options": "--tasks one_pair --steps 5", "base_python": str(warm_script / "python")}
+    base = str(warm_script / "python")
+    words = {"seeds": "2", "options": "--tasks one_pair --steps 5", "base_python": base}
     assert step("Run", **words).outputs["run"] == {"status": "0"}
     assert step("Run the base", **words).green
     same = step("Compare", **words)

@@ -53,7 +53,7 @@ SAMPLERS = {"rso.candidates": 4, "rso.kept": 2, "bon.candidates": 4, "bon.kept":
 PLAN = """
 model = "tiny"
 seeds = 1
-steps = 4
+steps = 3
 dtype = "float64"
 
 [[runs]]
@@ -140,7 +140,7 @@ class Both:
         )
         for column in ("loss", "chosen_logp"):
             first, second = curve(self.one, a, column), curve(self.two, b, column)
-            assert len(first) == 5  # steps 0 to 4
+            assert len(first) == 4  # steps 0 to 3
             assert second == pytest.approx(first, rel=tolerance, abs=tolerance), (
                 a["algorithm"]["name"],
                 a["experiment"],
