@@ -7,6 +7,7 @@ import os
 import signal
 import socketserver
 import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -29,6 +30,9 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 pytest_plugins = ["environments", "spread"]  # of tests/helpers
 
 
+FROZEN = {"modules": 0}
+
+
 def pytest_collection_finish() -> None:
     """Leave modules and tests out of every later collection of garbage.
 
@@ -36,6 +40,13 @@ def pytest_collection_finish() -> None:
     """
     gc.collect()
     gc.freeze()
+    FROZEN["modules"] = len(sys.modules)
+
+
+def pytest_runtest_teardown() -> None:
+    """And the modules that a test has imported, of transformers above all."""
+    if len(sys.modules) > FROZEN["modules"] + 100:
+        pytest_collection_finish()
 
 
 @pytest.fixture

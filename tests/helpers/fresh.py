@@ -29,7 +29,7 @@ class Fresh:
 
     def install(self, *projects: Path) -> None:
         """Build the wheels of projects with what is installed, and install them together."""
-        wheels = []
+        wheels: list[str] = []
         for project in projects:
             dist = self.folder / f"dist-{project.name}"
             words = ("--wheel", "--no-isolation", "--outdir", str(dist), str(project))
