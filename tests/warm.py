@@ -24,14 +24,16 @@ import xpo_bench
 import xpo_bench_plugins
 from xpo_bench import cli
 
-# the suite's own modules are seven tenths of what a small command costs; the command registers plugins
-for package in (xpo_bench, xpo_bench_plugins):
-    for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
-        if not module.name.endswith("__main__"):
-            importlib.import_module(module.name)
 
-if "language" in sys.argv[2:]:  # some seconds more, of which commands on language models save four each
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM  # noqa: F401
+def preload(language: bool) -> None:
+    """Import what commands need; they register the plugins themselves."""
+    # the suite's own modules are seven tenths of what a small command costs
+    for package in (xpo_bench, xpo_bench_plugins):
+        for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+            if not module.name.endswith("__main__"):
+                importlib.import_module(module.name)
+    if language:  # some seconds more, of which commands on language models save four each
+        from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM  # noqa: F401
 
 
 def child(request: dict[str, Any], files: list[int]) -> int:
@@ -74,10 +76,14 @@ def answer(line: socket.socket) -> None:
     line.sendall(str(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])).encode())
 
 
-gc.freeze()  # no child walks through what its parent has made
+def serve(server: socket.socket) -> None:
+    while server in select.select([server, sys.stdin], [], [])[0]:
+        connection, _ = server.accept()
+        with connection:
+            answer(connection)
 
-server = socket.socket(fileno=int(sys.argv[1]))
-while server in select.select([server, sys.stdin], [], [])[0]:
-    connection, _ = server.accept()
-    with connection:
-        answer(connection)
+
+if __name__ == "__main__":  # not in the processes that a command begins, which import this file again
+    preload("language" in sys.argv[2:])
+    gc.freeze()  # no child walks through what its parent has made
+    serve(socket.socket(fileno=int(sys.argv[1])))
