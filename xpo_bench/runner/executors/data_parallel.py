@@ -62,7 +62,8 @@ class DataParallelGroup:
         try:
             for rank, device in enumerate(devices):
                 ours, theirs = context.Pipe()
-                arguments = (rank, self.count, device, Path(self.folder.name) / "meeting", references, theirs)
+                meeting = Path(self.folder.name) / "meeting"
+                arguments = (rank, self.count, device, meeting, references, dict(os.environ), theirs)
                 member = context.Process(
                     target=serve, args=arguments, daemon=True, name=f"xpo-bench {rank + 1}/{self.count}"
                 )
@@ -166,9 +167,18 @@ class DataParallelGroup:
 
 
 def serve(
-    rank: int, count: int, device: str, meeting: Path, references: Path | None, pipe: Connection
+    rank: int,
+    count: int,
+    device: str,
+    meeting: Path,
+    references: Path | None,
+    variables: Mapping[str, str],
+    pipe: Connection,
 ) -> None:
     """Train what arrives by the pipe, until it closes; what one process of a group runs."""
+    # of the process that asks as they are now: a fork server has those of the time when it was started
+    os.environ.clear()
+    os.environ.update(variables)
     threading.Thread(target=follow, daemon=True).start()
     if rank:  # what a plugin prints is printed once
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.__stdout__.fileno() if sys.__stdout__ else 1)
