@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import gc
-import json
 import os
 import signal
-import site
 import socketserver
 import subprocess
 import sys
-import sysconfig
 import threading
-import venv
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
+from commands import COMMAND, Command, Finished, Warm, environment
+from fresh import Fresh
 from hypothesis import settings
 
 # read when torch is imported: tests are of small tensors, which more threads make slower and sums differ
@@ -34,6 +30,9 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 pytest_plugins = ["environments", "spread"]  # of tests/helpers
 
 
+FROZEN = {"modules": 0}
+
+
 def pytest_collection_finish() -> None:
     """Leave modules and tests out of every later collection of garbage.
 
@@ -41,41 +40,13 @@ def pytest_collection_finish() -> None:
     """
     gc.collect()
     gc.freeze()
+    FROZEN["modules"] = len(sys.modules)
 
 
-COMMAND = Path(sys.executable).parent / "xpo-bench"
-WARM = Path(__file__).parent / "warm.py"
-
-
-@dataclass(frozen=True)
-class Finished:
-    """An ended command: exit status and what it printed."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        """Stdout as the one JSON document that it has to be."""
-        return json.loads(self.out)
-
-    @property
-    def lines(self) -> list[str]:
-        return self.err.splitlines()
-
-
-Command = Callable[..., Finished]
-
-
-def environment(more: dict[str, str]) -> dict[str, str]:
-    """This process's variables without the suite's own, plus `more`; one thread, offline, a fixed width."""
-    kept = {
-        k: v
-        for k, v in os.environ.items()
-        if not k.startswith("XPO_BENCH_") and k not in ("PYTHONPATH", "FORCE_COLOR")
-    }
-    return kept | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "COLUMNS": "100", "TERM": "dumb"} | more
+def pytest_runtest_teardown() -> None:
+    """And the modules that a test has imported, of transformers above all."""
+    if len(sys.modules) > FROZEN["modules"] + 100:
+        pytest_collection_finish()
 
 
 @pytest.fixture
@@ -134,47 +105,6 @@ def mute_hub() -> Iterator[Mute]:
         thread.join()
 
 
-class Warm:
-    """A process that has the heavy modules imported already and forks for every command."""
-
-    def __init__(self, env: dict[str, str], *preload: str) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, "-P", str(WARM), *preload],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env=environment(env),
-        )
-
-    def command(self, folder: Path, env: dict[str, str]) -> Command:
-        """`xpo-bench` in a folder; what a command is called with comes on top of `env`."""
-
-        def run(*words: object, **more: str) -> Finished:
-            out, err = folder / ".stdout", folder / ".stderr"
-            request = {
-                "argv": [str(COMMAND), *map(str, words)],
-                "cwd": str(folder),
-                "env": environment(env | more),
-                "stdout": str(out),
-                "stderr": str(err),
-            }
-            assert self.process.stdin
-            assert self.process.stdout
-            self.process.stdin.write(json.dumps(request) + "\n")
-            self.process.stdin.flush()
-            code = int(self.process.stdout.readline())
-            return Finished(code, out.read_text("utf-8"), err.read_text("utf-8"))
-
-        return run
-
-    def close(self) -> None:
-        assert self.process.stdin
-        assert self.process.stdout
-        self.process.stdin.close()
-        self.process.wait(60)
-        self.process.stdout.close()
-
-
 @pytest.fixture(scope="session")
 def warm_process() -> Iterator[Warm]:
     process = Warm({}, "language")
@@ -186,6 +116,14 @@ def warm_process() -> Iterator[Warm]:
 def warm(tmp_path: Path, warm_process: Warm) -> Command:
     """Like `xpo`, in a fork of a process that has the heavy modules imported already: a tenth of the time."""
     return warm_process.command(tmp_path, {})
+
+
+@pytest.fixture
+def warm_script(tmp_path: Path, warm_process: Warm) -> Path:
+    """A folder for the front of PATH, in which `xpo-bench` does what it does everywhere as `warm` does it."""
+    folder = tmp_path / "warm-script"
+    folder.mkdir()
+    return warm_process.script(folder).parent
 
 
 @pytest.fixture
@@ -226,58 +164,10 @@ def distribution(tmp_path: Path) -> Callable[..., Path]:
     return write
 
 
-class Fresh:
-    """A virtual environment that borrows third-party packages from this one, and nothing of the suite."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        venv.create(folder / "env", with_pip=False, symlinks=True)
-        self.bin = folder / "env" / "bin"
-        self.site = Path(sysconfig.get_path("purelib", vars={"base": str(folder / "env")}))
-        borrowed = [p for p in sys.path if Path(p).name in ("site-packages", "dist-packages")]
-        (self.site / "zz_borrowed.pth").write_text(
-            "\n".join(dict.fromkeys([*borrowed, *site.getsitepackages()])) + "\n", "utf-8"
-        )
-
-    def install(self, project: Path) -> None:
-        """Build a project's wheel with what is installed, and install it."""
-        dist = self.folder / f"dist-{project.name}"
-        self._run(
-            sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(dist), str(project)
-        )
-        (wheel,) = dist.glob("*.whl")
-        words = (
-            "install",
-            "--quiet",
-            "--no-index",
-            "--no-deps",
-            "--no-build-isolation",
-            "--force-reinstall",
-            str(wheel),
-        )
-        self._run(str(self.bin / "python"), "-m", "pip", *words)
-
-    def __call__(self, command: str, *words: str) -> str:
-        """Run a command of the environment in its folder; stdout."""
-        return self._run(str(self.bin / command), *words)
-
-    def _run(self, *words: str) -> str:
-        env = {
-            k: v
-            for k, v in os.environ.items()
-            if not k.startswith(("XPO_BENCH_", "PYTEST_")) and k != "PYTHONPATH"
-        }
-        env |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "COLUMNS": "100", "TERM": "dumb"}
-        done = subprocess.run(
-            words, cwd=self.folder, env=env, capture_output=True, text=True, timeout=300, check=False
-        )
-        assert done.returncode == 0, (words, done.stdout[-3000:] + done.stderr[-3000:])
-        return done.stdout
-
-
 @pytest.fixture(scope="session")
-def fresh(tmp_path_factory: pytest.TempPathFactory) -> Fresh:
+def fresh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fresh]:
     """A fresh environment with the suite's own wheel, for packages of third parties."""
     made = Fresh(tmp_path_factory.mktemp("fresh"))
     made.install(Path(__file__).parents[1])
-    return made
+    yield made
+    made.close()

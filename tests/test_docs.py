@@ -320,6 +320,8 @@ def test_the_site_is_plain_markdown_with_links_that_resolve(
     few = [cls for cls in module.algorithms() if cls.name in ("dpo", "ipo")]
     monkeypatch.setattr(module, "algorithms", lambda: few)
     builder.write_site(tmp_path / "site", seeds=1)
+    drawn = {cls.name: (tmp_path / "site/pages/algorithms" / f"{cls.name}.svg").read_bytes() for cls in few}
+    monkeypatch.setattr(module, "portraits", lambda *_: drawn)  # of one run
     builder.write_site(tmp_path / "site", seeds=1)  # an earlier build is replaced
     pages = tmp_path / "site" / "pages"
     written = {path.relative_to(pages).as_posix() for path in pages.rglob("*") if path.is_file()}

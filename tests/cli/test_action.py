@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ ACTION = yaml.safe_load((Path(__file__).parents[2] / "action.yml").read_text("ut
 
 
 @pytest.fixture
-def step(tmp_path: Path, variables: Callable[..., dict[str, str]]) -> Callable[..., Job]:
+def step(tmp_path: Path, variables: Callable[..., dict[str, str]], warm_script: Path) -> Callable[..., Job]:
     """Runs one step of the action that is in bash; what the step before it would have put out is given."""
 
     def run(name: str, status: int = 0, **inputs: str) -> Job:
@@ -25,7 +24,7 @@ def step(tmp_path: Path, variables: Callable[..., dict[str, str]]) -> Callable[.
         before = {"id": "run", "run": f'echo status={status} >> "$GITHUB_OUTPUT"'}
         only = {**ACTION, "runs": {"steps": [before, found]}}
         given = {"algos": "dpo"} | {key.replace("_", "-"): value for key, value in inputs.items()}
-        host = Host(tmp_path, tmp_path / "runner", variables, {"it": only})
+        host = Host(tmp_path, tmp_path / "runner", warm_script, variables, {"it": only})
         return host.run([{"uses": "it@v1", "id": "it", "with": given}])
 
     return run
@@ -35,9 +34,10 @@ def test_inputs_never_become_part_of_a_script() -> None:
     assert all("${{" not in found.get("run", "") for found in ACTION["runs"]["steps"])
 
 
-def test_a_branch_is_compared_by_its_interpreter(step: Any, tmp_path: Path) -> None:
+def test_a_branch_is_compared_by_its_interpreter(step: Any, warm_script: Path, tmp_path: Path) -> None:
     # a suite gives way to the tasks that the options name
-    words = {"seeds": "2", "options": "--tasks one_pair --steps 5", "base_python": sys.executable}
+    base = str(warm_script / "python")
+    words = {"seeds": "2", "options": "--tasks one_pair --steps 5", "base_python": base}
     assert step("Run", **words).outputs["run"] == {"status": "0"}
     assert step("Run the base", **words).green
     same = step("Compare", **words)

@@ -55,8 +55,8 @@ def plugin(beta: float = 0.1, loss: str = DPO) -> str:
 class Repository:
     """A repository on a host of workflows, with a plugin that `packages` would have installed."""
 
-    def __init__(self, folder: Path, variables: Callable[..., dict[str, str]]) -> None:
-        self.folder, self.variables = folder, variables
+    def __init__(self, folder: Path, installed: Path, variables: Callable[..., dict[str, str]]) -> None:
+        self.folder, self.installed, self.variables = folder, installed, variables
         self.workspace, self.site = folder / "work", folder / "site"
 
     def git(self, *words: str) -> str:
@@ -83,7 +83,7 @@ class Repository:
         with_ = USED["with"] | {"options": SMALL} | {k.replace("_", "-"): v for k, v in inputs.items()}
         steps = [{**step, "with": with_} if step is USED else step for step in STEPS]
         actions = {USED["uses"].partition("@")[0]: ACTION}
-        host = Host(self.workspace, self.folder / "runner", self.variables, actions, event)
+        host = Host(self.workspace, self.folder / "runner", self.installed, self.variables, actions, event)
         return host.run(steps, PYTHONPATH=str(self.site), PYTHONDONTWRITEBYTECODE="1")
 
 
@@ -92,9 +92,9 @@ def first(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """The repository after the first push to main, with the job; made once."""
     made: dict[str, tuple[Repository, Job]] = {}
 
-    def push(variables: Callable[..., dict[str, str]]) -> tuple[Repository, Job]:
+    def push(installed: Path, variables: Callable[..., dict[str, str]]) -> tuple[Repository, Job]:
         if not made:
-            repository = Repository(tmp_path_factory.mktemp("ci"), variables)
+            repository = Repository(tmp_path_factory.mktemp("ci"), installed, variables)
             repository.start()
             made["it"] = (repository, repository.run(plugin(), "push"))
         return made["it"]
@@ -103,18 +103,20 @@ def first(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 @pytest.fixture
-def repository(first: Any, variables: Callable[..., dict[str, str]], tmp_path: Path) -> Repository:
+def repository(
+    first: Any, warm_script: Path, variables: Callable[..., dict[str, str]], tmp_path: Path
+) -> Repository:
     """A copy of the repository after the first push."""
-    pushed, _ = first(variables)
-    copy = Repository(tmp_path / "ci", variables)
+    pushed, _ = first(warm_script, variables)
+    copy = Repository(tmp_path / "ci", warm_script, variables)
     shutil.copytree(pushed.folder, copy.folder)
     return copy
 
 
 def test_the_first_push_makes_and_commits_the_baseline(
-    first: Any, variables: Callable[..., dict[str, str]]
+    first: Any, warm_script: Path, variables: Callable[..., dict[str, str]]
 ) -> None:
-    repository, job = first(variables)
+    repository, job = first(warm_script, variables)
     assert job.green, job.log
     assert job.outputs["xpo-bench"] == {"verdict": "pass", "baseline": "created"}
     assert f"::warning::{BASELINE}: there was no such baseline" in job.log

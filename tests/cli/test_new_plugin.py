@@ -74,9 +74,8 @@ def test_the_package_is_built_installed_checked_and_run(tmp_path: Path, warm: Co
     listed = fresh("xpo-bench", "list", "plugins", "--json")
     assert '"distribution":"xpo-bench-apo-zero"' in listed
     assert '"module":"xpo_bench_apo_zero"' in listed
-    assert "apo-zero: 26 ok, 6 skipped" in fresh("xpo-bench", "check", "apo-zero")
-    assert "apo-zero" in fresh(
-        "xpo-bench",
+    assert "apo-zero: 26 ok, 6 skipped" in fresh.xpo("check", "apo-zero")
+    assert "apo-zero" in fresh.xpo(
         "run",
         "--algos",
         "dpo,apo-zero",
@@ -90,9 +89,8 @@ def test_the_package_is_built_installed_checked_and_run(tmp_path: Path, warm: Co
     assert " passed" in fresh(
         "python", "-m", "pytest", "-q", "-p", "no:cacheprovider", str(project / "tests")
     )
-    assert "wrote xpo-bench-from-wheel" in fresh(
-        "xpo-bench", "new-plugin", "from-wheel"
-    )  # the templates are in the wheel
+    # the templates are in the wheel
+    assert "wrote xpo-bench-from-wheel" in fresh.xpo("new-plugin", "from-wheel")
     # what runs there is the wheel, not the source tree
     assert str(fresh.folder) in fresh("python", "-c", "import xpo_bench; print(xpo_bench.__file__)")
 

@@ -12,6 +12,7 @@ from re import findall, sub
 from typing import Any
 
 import pytest
+from commands import Warm
 
 Command = Callable[..., Any]
 RUN = (
@@ -30,8 +31,22 @@ RUN = (
 )
 
 
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory: pytest.TempPathFactory, warm_process: Warm) -> Path:
+    """The run directory of that command."""
+    folder = tmp_path_factory.mktemp("report")
+    assert warm_process.command(folder, {})(*RUN).code == 0
+    return folder / "r"
+
+
+@pytest.fixture
+def r(ran: Path, tmp_path: Path) -> Path:
+    """A copy of it, called `r` as it is."""
+    return Path(shutil.copytree(ran, tmp_path / "r"))
+
+
+@pytest.mark.usefixtures("r")
 def test_a_run_has_a_report(xpo: Command, warm: Command, tmp_path: Path) -> None:
-    assert warm(*RUN).code == 0
     done = xpo("report", "r", "--html", "page.html", "--md", "page.md")
     assert done.code == 0, done.err
     assert done.out == ""
@@ -49,6 +64,7 @@ def test_a_run_has_a_report(xpo: Command, warm: Command, tmp_path: Path) -> None
     assert warm("show", "r").code == 0  # the page is no record
 
 
+@pytest.mark.usefixtures("r")
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -61,7 +77,6 @@ def test_a_run_has_a_report(xpo: Command, warm: Command, tmp_path: Path) -> None
     ],
 )
 def test_what_cannot_be_is_one_line(warm: Command, tmp_path: Path, words: list[str], message: str) -> None:
-    assert warm(*RUN).code == 0
     (tmp_path / "empty" / "cells").mkdir(parents=True)
     done = warm("report", *words)
     assert (done.code, done.out, len(done.lines)) == (2, "", 1), done.err
@@ -169,10 +184,10 @@ def test_the_command_of_every_cell_computes_that_cell(
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
 
 
+@pytest.mark.usefixtures("r")
 @pytest.mark.skipif(BROWSER is None, reason="no Chromium on this machine")
 def test_a_browser_runs_the_script_and_complains_of_nothing(warm: Command, tmp_path: Path) -> None:
     assert BROWSER is not None
-    assert warm(*RUN).code == 0
     assert warm("report", "r", "--html", "page.html").code == 0
     flags = [
         "--headless",

@@ -13,6 +13,8 @@ import pandas as pd
 
 TIMED = {"pairs_per_s", "tokens_per_s", "overhead", "prepare_s", "peak_memory_mb", "mfu"}
 SMALL = ["--set", "task.kl_prompts=2", "--set", "task.kl_samples=2", "--set", "task.max_new_tokens=4"]
+FEW_SAMPLES = {"task.kl_prompts": 1, "task.kl_samples": 1, "task.max_new_tokens": 4}
+"""Settings of language models whose divergence no test looks at: sampling is most of what they cost."""
 
 
 def stripped(record: dict[str, Any]) -> dict[str, Any]:

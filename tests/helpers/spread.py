@@ -12,6 +12,7 @@ import pytest
 
 TOGETHER = {
     "tests/cli/test_ci.py": "one repository after its first push",
+    "tests/cli/test_report.py": "one run",
     "tests/cli/test_new_plugin.py": "fresh",
     "tests/policy/language/test_families.py": "every family is built once",
     "tests/report/experiments/test_article.py": "every experiment is run once",
@@ -21,6 +22,7 @@ TOGETHER = {
     "tests/runner/executors/test_data_parallel.py": "one plan, trained by one process and by two",
     "tests/runner/executors/test_process_pool.py": "processes are killed within seconds that are counted",
     "tests/runner/executors/test_ray_pool.py": "one cluster",
+    "tests/runner/search/test_target_kl.py": "one search",
     "tests/test_examples.py": "fresh",
 }
 """File -> what its tests share, also with other files; the tests of any other file are spread one by one."""

@@ -45,12 +45,14 @@ class Host:
     """A host of workflows.
 
     Args:
-        workspace: the folder of the checkout. temporary: for what is no part of it. variables: of every step,
-            on top of which come its own. actions: name without a version -> the action that is run for it.
+        workspace: the folder of the checkout. temporary: for what is no part of it. installed: the folder
+            with the script `xpo-bench`. variables: of every step, on top of which come its own. actions: name
+            without a version -> the action that is run for it.
     """
 
     workspace: Path
     temporary: Path
+    installed: Path
     variables: Variables
     actions: Mapping[str, Mapping[str, Any]]
     event: str = "push"
@@ -66,7 +68,7 @@ class Host:
             PYTHON.format(log=self.temporary / "pip.log", python=sys.executable), "utf-8"
         )
         (tools / "python").chmod(0o755)
-        path = [str(tools), str(Path(sys.executable).parent), os.environ["PATH"]]
+        path = [str(tools), str(self.installed), os.environ["PATH"]]
         job = Job()
         self._steps(job, steps, {}, env | {"PATH": os.pathsep.join(path)})
         job.summary = (self.temporary / "summary.md").read_text("utf-8")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from narrow import present
+from runs import FEW_SAMPLES
 
 import xpo_bench
 from xpo_bench import Pair
@@ -36,7 +37,7 @@ def test_one_learning_rate_for_all() -> None:
 @pytest.mark.parametrize("seeds", [1, pytest.param(4, marks=pytest.mark.slow)])
 def test_signs_on_every_seed(tmp_path: Path, seeds: int) -> None:
     result = xpo_bench.run(
-        algos=[*FALLS, *RISES], tasks="displacement", seeds=seeds, set={"task.kl_samples": 1}, out=tmp_path
+        algos=[*FALLS, *RISES], tasks="displacement", seeds=seeds, set=FEW_SAMPLES, out=tmp_path
     )
     assert [c["status"] for c in result.cells] == ["ok"] * (7 * seeds)
     changes: dict[str, list[float]] = {}

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from rich.console import Console
+from runs import FEW_SAMPLES
 
 import xpo_bench
 from xpo_bench.api import Result
@@ -19,7 +20,7 @@ Make = Callable[..., dict[str, Any]]
 def article(tmp_path_factory: pytest.TempPathFactory) -> Result:
     """The suite with three algorithms and few steps; tests read it and leave it as it is."""
     out = tmp_path_factory.mktemp("article") / "run"
-    return xpo_bench.run(["dpo", "ipo", "rlhf"], suite="article", out=out, steps=10)
+    return xpo_bench.run(["dpo", "ipo", "rlhf"], suite="article", out=out, steps=10, set=FEW_SAMPLES)
 
 
 @pytest.fixture

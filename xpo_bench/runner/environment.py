@@ -15,6 +15,7 @@ WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
 VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", WORKSPACE, "XPO_BENCH_DISABLE", "XPO_BENCH_PLUGINS")
 
 
+@lru_cache(maxsize=1)
 def package_versions() -> dict[str, str]:
     """Installed versions of the packages that can change numbers."""
     out = {}
@@ -50,7 +51,7 @@ def describe(device: str) -> dict[str, Any]:
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "device": device,
-        "packages": package_versions(),
+        "packages": dict(package_versions()),
         "variables": {name: os.environ[name] for name in VARIABLES if name in os.environ},
     }
     if device.startswith("cuda") and torch.cuda.is_available():  # who plans for a cluster may have none

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import pytest
@@ -27,16 +28,27 @@ def single(seed: int = 0) -> CausalLM:
     return CausalLM.load(SPEC, init_seed=seed, dtype="float64")
 
 
+@cache
+def weights(seed: int) -> State:
+    return single(seed).snapshot()
+
+
+@cache
+def alone() -> CausalLM:
+    """A model, laid out as in an ensemble, which is given the weights of every seed in turn."""
+    policy = single()
+    policy.scorer.reach = 0
+    return policy
+
+
 def together(jobs: Sequence[Job]) -> list[Outcome]:
-    states = [single(j.seed).snapshot() for j in jobs]
-    return GroupTrainer(Ensemble(single(), states), jobs, None).run()
+    return GroupTrainer(Ensemble(single(), [weights(j.seed) for j in jobs]), jobs, None).run()
 
 
 def by_itself(j: Job) -> Outcome:
-    """The path of one language model, laid out as in an ensemble."""
-    policy = single(j.seed)
-    policy.scorer.reach = 0
-    start = policy.snapshot()
+    """The path of one language model."""
+    policy, start = alone(), weights(j.seed)
+    policy.restore(start)
     (outcome,) = GroupTrainer(policy, [j], ReferenceScorer(policy, start, {})).run()
     return outcome
 

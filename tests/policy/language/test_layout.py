@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any
 
 import pytest
@@ -37,33 +40,47 @@ def policy(family: str, dtype: str = "float64", **config: Any) -> CausalLM:
     return CausalLM(model, IdTokenizer(VOCAB), SPEC, dtype=dtype)
 
 
-POLICIES = {
-    family: policy(family)
-    for family in ("llama", "qwen2", "qwen3", "mistral", "gpt2", "gpt_neox", "gemma2", "granite")
-}
-PACKED = {family for family in POLICIES if build(family).config._attn_implementation == "sdpa"}
-"""Not gemma2: it caps scores, which that attention cannot."""
+FAMILIES = ("llama", "qwen2", "qwen3", "mistral", "gpt2", "gpt_neox", "gemma2", "granite")
+PACKED = sorted({*FAMILIES} - {"gemma2"})
+"""Gemma 2 caps scores, which the attention cannot that packs."""
 
 
-@pytest.mark.parametrize("family", POLICIES)
+@lru_cache
+def known(family: str, dtype: str = "float64") -> CausalLM:
+    """The policy of a family that several tests and all examples of a test use, and leave as it is."""
+    return policy(family, dtype)
+
+
+@contextmanager
+def changed(scorer: Any, **values: Any) -> Iterator[None]:
+    """A scorer with other settings for a while."""
+    before = {name: getattr(scorer, name) for name in values}
+    vars(scorer).update(values)
+    try:
+        yield
+    finally:
+        vars(scorer).update(before)
+
+
+def test_families_are_packed_that_attend_as_torch_does() -> None:
+    packed = sorted(name for name in FAMILIES if build(name).config._attn_implementation == "sdpa")
+    assert packed == PACKED
+
+
+@pytest.mark.parametrize("family", FAMILIES)
 @settings(max_examples=25, deadline=None)
 @given(rows=groups(), tokens=st.sampled_from([4, 12, 1000]))
 def test_packed_shared_and_separate_rows_score_alike(family: str, rows: list[Row], tokens: int) -> None:
-    lm = POLICIES[family]
-    reach, before, packed = lm.scorer.reach, lm.scorer.tokens_per_forward, lm.scorer.packed
-    assert reach > 0
+    lm = known(family)
+    assert lm.scorer.reach > 0
     assert lm.notes["rows"] == ("packed" if family in PACKED else "padded")
-    lm.scorer.masked_cost = 0.0  # share whether it pays or not
     encoded = Encoded.of(rows)
-    lm.scorer.tokens_per_forward = tokens
-    try:
+    with changed(lm.scorer, masked_cost=0.0, tokens_per_forward=tokens):  # share whether it pays or not
         found = [lm.score_all(encoded)]
-        lm.scorer.packed = False
-        found.append(lm.score_all(encoded))
-        lm.scorer.reach = 0
-        separate = lm.score_all(encoded)
-    finally:
-        lm.scorer.reach, lm.scorer.tokens_per_forward, lm.scorer.packed = reach, before, packed
+        with changed(lm.scorer, packed=False):
+            found.append(lm.score_all(encoded))
+        with changed(lm.scorer, packed=False, reach=0):
+            separate = lm.score_all(encoded)
     for shared in found:
         assert torch.equal(shared.mask, separate.mask)
         torch.testing.assert_close(
@@ -71,7 +88,7 @@ def test_packed_shared_and_separate_rows_score_alike(family: str, rows: list[Row
         )  # some norms compute in float32
 
 
-@pytest.mark.parametrize("family", sorted(PACKED))
+@pytest.mark.parametrize("family", PACKED)
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float64"])
 @settings(max_examples=15, deadline=None)
 @given(rows=groups(), tokens=st.sampled_from([8, 40, 10**6]), data=st.data())
@@ -79,34 +96,31 @@ def test_the_company_of_a_row_does_not_change_a_bit(
     family: str, dtype: str, rows: list[Row], tokens: int, data: Any
 ) -> None:
     """Otherwise reference scores, and all that follows, would depend on which cell asked for them first."""
-    lm = policy(family, dtype)
+    lm = known(family, dtype)
     some = data.draw(st.lists(st.sampled_from(rows), min_size=1, max_size=8))
-    lm.scorer.tokens_per_forward = 10**6
-    company = {row: lm.score_all(Encoded.of([row])).token_logps[0, 0] for row in some}
-    lm.scorer.tokens_per_forward = tokens
-    together = lm.score_all(Encoded.of(rows)).token_logps[0]
+    with changed(lm.scorer, tokens_per_forward=10**6):
+        company = {row: lm.score_all(Encoded.of([row])).token_logps[0, 0] for row in some}
+    with changed(lm.scorer, tokens_per_forward=tokens):
+        together = lm.score_all(Encoded.of(rows)).token_logps[0]
     for row, alone in company.items():
         assert torch.equal(together[rows.index(row), : row.length], alone)
 
 
-@pytest.mark.parametrize("family", sorted(PACKED))
+@pytest.mark.parametrize("family", PACKED)
 def test_gradients_of_packed_and_separate_rows_agree(family: str) -> None:
-    lm = POLICIES[family]
+    lm = known(family)
     rows = Encoded.of(
         [Row((1, 2, 3, 4, 5), 3), Row((1, 2, 3, 6, 7, 8), 3), Row((4, 5, 5), 1), Row((4, 9), 1)]
     )
     found = []
     for packed in (True, False):
-        lm.scorer.packed, reach, lm.scorer.reach = packed, lm.scorer.reach, lm.scorer.reach if packed else 0
-        try:
+        with changed(lm.scorer, packed=packed, reach=lm.scorer.reach if packed else 0):
             loss = (
                 lm.score({"all": (rows, None)}, grad=True)["all"].sum * torch.tensor([1.0, -2.0, 3.0, 1.0])
             ).sum()
             found.append(
                 torch.autograd.grad(loss, lm.parameters(), allow_unused=True, materialize_grads=True)
             )
-        finally:
-            lm.scorer.packed, lm.scorer.reach = True, reach
     for ours, theirs in zip(*found, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
 
@@ -297,6 +311,4 @@ def test_packing_is_a_choice() -> None:
     padded = CausalLM(build("llama"), IdTokenizer(VOCAB), SPEC, dtype="float64", packing=False)
     assert (padded.notes["rows"], padded.notes["prefix"]) == ("padded", "shared")
     rows = Encoded.of([Row((1, 2, 3, 4), 2), Row((5, 6, 7), 1)])
-    torch.testing.assert_close(
-        padded.score_all(rows).token_logps, POLICIES["llama"].score_all(rows).token_logps
-    )
+    torch.testing.assert_close(padded.score_all(rows).token_logps, known("llama").score_all(rows).token_logps)

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from narrow import as_a
+from runs import FEW_SAMPLES
 
 import xpo_bench
 from xpo_bench import Pair, plugins
@@ -31,7 +32,7 @@ ORDER = ["overfit", "dpo_vs_ipo", "learning_rates", "bandit", "robustness", "cho
 def run_experiment(root: Path, name: str, **words: Any) -> Result:
     """One experiment of the suite, as the suite runs it unless `words` say otherwise."""
     registry = plugins.load()
-    asked = [r for r in requests({"suite": "article", **words}) if r.experiment == name]
+    asked = [r for r in requests({"suite": "article", "set": FEW_SAMPLES, **words}) if r.experiment == name]
     result = Result(**vars(execute(make_plan(asked, registry), Store(root), Session(registry))))
     assert result.ok
     assert {c["experiment"] for c in result.cells} == {name}

@@ -53,7 +53,7 @@ SAMPLERS = {"rso.candidates": 4, "rso.kept": 2, "bon.candidates": 4, "bon.kept":
 PLAN = """
 model = "tiny"
 seeds = 1
-steps = 4
+steps = 3
 dtype = "float64"
 
 [[runs]]
@@ -140,7 +140,7 @@ class Both:
         )
         for column in ("loss", "chosen_logp"):
             first, second = curve(self.one, a, column), curve(self.two, b, column)
-            assert len(first) == 5  # steps 0 to 4
+            assert len(first) == 4  # steps 0 to 3
             assert second == pytest.approx(first, rel=tolerance, abs=tolerance), (
                 a["algorithm"]["name"],
                 a["experiment"],
@@ -309,7 +309,7 @@ class Raises(DPO):
 
     def loss(self, step):
         if torch.distributed.get_rank() == 1:
-            raise ZeroDivisionError("of the second process")
+            raise ZeroDivisionError("of the second process, " + os.environ["XPO_TEST_SAYS"])
         return super().loss(step)
 
 
@@ -383,11 +383,8 @@ def test_what_goes_wrong_in_one_process_fails_its_cell_alone(
         told.append((cell["algorithm"], hook[4:]))
         return []
 
-    monkeypatch.setattr(
-        plugins.Registry,
-        "observe",
-        heard,
-    )
+    monkeypatch.setattr(plugins.Registry, "observe", heard)
+    monkeypatch.setenv("XPO_TEST_SAYS", "now")  # which the server of the first processes has not heard of
     words: dict[str, Any] = {
         "data": str(write(tmp_path / "rows.jsonl", ROWS)),
         "model": "tiny",
@@ -411,7 +408,7 @@ def test_what_goes_wrong_in_one_process_fails_its_cell_alone(
     assert [cell["status"] for cell in team.cells] == ["failed", "crashed", "ok", "ok"]
     assert multiprocessing.active_children() == []
     assert present(raises["error"])["type"] == "ZeroDivisionError"
-    assert "of the second process" in present(raises["error"])["message"]
+    assert "of the second process, now" in present(raises["error"])["message"]
     assert "odd_ones.py" in present(raises["error"])["traceback"]
     assert "process 2/2 was ended by SIGKILL" in present(dies["error"])["message"]
     hooks = {name: [hook for algorithm, hook in told if algorithm == name] for name in ("dies", "kto")}
@@ -427,7 +424,10 @@ def test_what_goes_wrong_in_one_process_fails_its_cell_alone(
     assert max(abs(x - y) for x, y in zip(curve(team, local), expected, strict=True)) > 1e-4
 
 
-def test_a_share_that_is_lost_ends_its_cell_alone(odd_ones: ModuleType, tmp_path: Path) -> None:
+def test_a_share_that_is_lost_ends_its_cell_alone(
+    odd_ones: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XPO_TEST_SAYS", "of a share")
     words: dict[str, Any] = {
         "data": str(write(tmp_path / "rows.jsonl", ROWS)),
         "model": "tiny",
@@ -443,7 +443,7 @@ def test_a_share_that_is_lost_ends_its_cell_alone(odd_ones: ModuleType, tmp_path
     found = xpo_bench.run([odd_ones.Dies, odd_ones.Raises, KTO], gpus_per_cell=2, out=tmp_path / "1", **words)
     assert [cell["status"] for cell in found.cells] == ["crashed", "failed", "ok"]
     assert "process 2/2 was ended by SIGKILL" in present(found.cells[0]["error"])["message"]
-    assert "of the second process" in present(found.cells[1]["error"])["message"]
+    assert "of the second process, of a share" in present(found.cells[1]["error"])["message"]
     assert multiprocessing.active_children() == []
 
 

@@ -150,7 +150,7 @@ def test_any_number_of_workers_order_and_resume_give_the_same_bits(
 ) -> None:
     # the second block is one computation with other rows
     (tmp_path / "plan.toml").write_text(
-        f'seeds = 2\nsteps = 12\n[[runs]]\nalgos = "dpo,ipo,rso"\ntasks = "bandit,cycle,deterministic"\n'
+        f'seeds = 2\nsteps = 6\n[[runs]]\nalgos = "dpo,ipo,rso"\ntasks = "bandit,cycle,deterministic"\n'
         '[[runs]]\nalgos = "dpo"\ntasks = "bandit"\nset = { "task.coverage" = [0.5, 0.75] }\n'
         f'[[runs]]\nalgos = "kto,online_dpo,dpo"\ndata = "{rows}"\nmodel = "tiny"\nbatch_size = 2\n'
         'set = { "task.kl_prompts" = 2, "task.kl_samples" = 2, "task.max_new_tokens" = 4 }\n',
@@ -164,11 +164,11 @@ def test_any_number_of_workers_order_and_resume_give_the_same_bits(
     assert two.code == 0, two.err
     assert (
         warm(
-            "run", "--algos", "ipo", "--tasks", "deterministic", "--seeds", 2, "--steps", 12, "--out", "part"
+            "run", "--algos", "ipo", "--tasks", "deterministic", "--seeds", 2, "--steps", 6, "--out", "part"
         ).code
         == 0
     )
-    words = ["--data", rows, "--model", "tiny", "--batch-size", 2, "--seeds", "1,", "--steps", 12, *SMALL]
+    words = ["--data", rows, "--model", "tiny", "--batch-size", 2, "--seeds", "1,", "--steps", 6, *SMALL]
     assert warm("run", "--algos", "dpo", *words, "--out", "part").code == 0
     assert warm("run", "plan.toml", "--out", "part").code == 0
     one = content(tmp_path / "one")

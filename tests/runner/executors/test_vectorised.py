@@ -21,7 +21,7 @@ from xpo_bench.train.items import Items
 
 WORDS: dict[str, Any] = {
     "tasks": ["bandit"],
-    "steps": 40,
+    "steps": 16,
     "batch_size": 8,
     "label_noise": 0.1,
     "set": {"task.prompts": 3, "task.actions": 4, "task.pairs": 30, "task.heldout_pairs": 9},

@@ -9,17 +9,36 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from commands import Warm
 
 Command = Callable[..., Any]
 
 
-@pytest.fixture
-def one_pair(tmp_path: Path) -> list[str]:
+WORDS = ["--data", "d.jsonl", "--model", "tabular", "--seeds", "1", "--steps", "1000", "--out", "r"]
+FOUND = ("run", "--algos", "ipo", "--target-kl", "0.2", *WORDS)
+
+
+def write(folder: Path) -> None:
     """Two actions, the first of them always preferred, from a uniform reference."""
-    (tmp_path / "d.jsonl").write_text(
+    (folder / "d.jsonl").write_text(
         json.dumps({"prompt": "x", "chosen": "a", "rejected": "b"}) + "\n", "utf-8"
     )
-    return ["--data", "d.jsonl", "--model", "tabular", "--seeds", "1", "--steps", "1000", "--out", "r"]
+
+
+@pytest.fixture
+def one_pair(tmp_path: Path) -> list[str]:
+    """The words of a run on it."""
+    write(tmp_path)
+    return WORDS
+
+
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory: pytest.TempPathFactory, warm_process: Warm) -> tuple[Command, Any]:
+    """`xpo-bench` in the folder where IPO was searched for, and how that command ended."""
+    folder = tmp_path_factory.mktemp("searched")
+    write(folder)
+    command = warm_process.command(folder, {})
+    return command, command(*FOUND, "--json")
 
 
 def two_action_kl(tau: float) -> float:
@@ -28,8 +47,8 @@ def two_action_kl(tau: float) -> float:
     return p * math.log(2 * p) + (1 - p) * math.log(2 * (1 - p))
 
 
-def test_the_value_is_the_closed_form_s(warm: Command, one_pair: list[str]) -> None:
-    done = warm("run", "--algos", "ipo", "--target-kl", "0.2", *one_pair, "--json")
+def test_the_value_is_the_closed_form_s(searched: tuple[Command, Any]) -> None:
+    command, done = searched
     assert done.code == 0, done.err
     (found,) = done.json["targets"]
     assert (found["algorithm"], found["field"], found["reason"]) == ("ipo", "tau", None)
@@ -38,10 +57,10 @@ def test_the_value_is_the_closed_form_s(warm: Command, one_pair: list[str]) -> N
     assert cell["algorithm"]["config"]["tau"] == found["value"]
     assert cell["experiment"] == "kl=0.2"
     assert cell["metrics"]["kl"] == pytest.approx(0.2, rel=0.02)
-    shown = warm("show", "r")
+    shown = command("show", "r")
     assert "kl=0.2" in shown.out
     assert "search" not in shown.out
-    again = warm("run", "--algos", "ipo", "--target-kl", "0.2", *one_pair, "--json")
+    again = command(*FOUND, "--json")
     assert again.json == done.json  # nothing was computed again
 
 
@@ -78,8 +97,8 @@ def test_what_never_settles_is_taken_where_it_passes(warm: Command, one_pair: li
     assert "dpo †" in Path("r.html").read_text("utf-8")
 
 
-def test_a_settled_answer_has_the_checkpoint_beside_it(warm: Command, one_pair: list[str]) -> None:
-    done = warm("run", "--algos", "ipo", "--target-kl", "0.2", *one_pair, "--out", "b", "--json")
+def test_a_settled_answer_has_the_checkpoint_beside_it(searched: tuple[Command, Any]) -> None:
+    command, done = searched
     (found,) = done.json["targets"]
     assert found["value"] is not None
     passed = found["checkpoint"]
@@ -87,8 +106,7 @@ def test_a_settled_answer_has_the_checkpoint_beside_it(warm: Command, one_pair: 
     assert passed["kl"] == pytest.approx(0.2, rel=0.1)
     (cell,) = done.json["cells"]
     assert "checkpoint" not in cell  # the row is the run that is held there
-    run = warm("run", "--algos", "ipo", "--target-kl", "0.2", *one_pair, "--out", "b")
-    for out in (run.out, warm("show", "b").out):
+    for out in (command(*FOUND).out, command("show", "r").out):
         table = out.split("Regularisers at the target KL")[1].split("Held:")[0]
         (row,) = (line.split() for line in table.splitlines() if line.startswith("ipo"))
         held, kl, *beside = row[3:]

@@ -7,7 +7,6 @@ part in the training, so that it can end the others when one of them raises, die
 from __future__ import annotations
 
 import contextlib
-import gc
 import multiprocessing
 import os
 import pickle
@@ -23,7 +22,15 @@ from typing import TYPE_CHECKING, Any
 
 from xpo_bench.runner.devices import devices_from
 from xpo_bench.runner.executors.groups import job_of, one_thread
-from xpo_bench.runner.executors.subprocesses import as_child, ending, follow, portable, rebuilt, unsendable
+from xpo_bench.runner.executors.subprocesses import (
+    as_child,
+    beginning,
+    ending,
+    follow,
+    portable,
+    rebuilt,
+    unsendable,
+)
 from xpo_bench.runner.plan import Cell
 from xpo_bench.runner.task_setup import TaskSetup
 from xpo_bench.train.job import Outcome, Progress
@@ -50,12 +57,13 @@ class DataParallelGroup:
         self.folder = tempfile.TemporaryDirectory(prefix="xpo-bench-")
         self.members: list[multiprocessing.process.BaseProcess] = []
         self.pipes: list[Connection] = []
-        context = multiprocessing.get_context("spawn")  # CUDA does not survive a fork
+        context = beginning(language=True)
         devices = devices_from(self.device, self.count)
         try:
             for rank, device in enumerate(devices):
                 ours, theirs = context.Pipe()
-                arguments = (rank, self.count, device, Path(self.folder.name) / "meeting", references, theirs)
+                meeting = Path(self.folder.name) / "meeting"
+                arguments = (rank, self.count, device, meeting, references, dict(os.environ), theirs)
                 member = context.Process(
                     target=serve, args=arguments, daemon=True, name=f"xpo-bench {rank + 1}/{self.count}"
                 )
@@ -159,9 +167,18 @@ class DataParallelGroup:
 
 
 def serve(
-    rank: int, count: int, device: str, meeting: Path, references: Path | None, pipe: Connection
+    rank: int,
+    count: int,
+    device: str,
+    meeting: Path,
+    references: Path | None,
+    variables: Mapping[str, str],
+    pipe: Connection,
 ) -> None:
     """Train what arrives by the pipe, until it closes; what one process of a group runs."""
+    # of the process that asks as they are now: a fork server has those of the time when it was started
+    os.environ.clear()
+    os.environ.update(variables)
     threading.Thread(target=follow, daemon=True).start()
     if rank:  # what a plugin prints is printed once
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.__stdout__.fileno() if sys.__stdout__ else 1)
@@ -224,8 +241,4 @@ class Work:
             found: tuple[list[Outcome], Mapping[str, object]] = models.train(
                 jobs, step if first else None, observed if first else lambda *_: None
             )
-        if not gc.get_freeze_count():
-            # every cell begins with a collection, to measure its memory, which need not walk through modules
-            gc.collect()
-            gc.freeze()
         return found

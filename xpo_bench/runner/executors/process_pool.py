@@ -7,20 +7,18 @@ do not travel, each process reads them.
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import threading
 import traceback
 from collections.abc import Iterator, Sequence
 from multiprocessing.connection import Connection, wait
-from multiprocessing.context import ForkServerContext, SpawnContext
 from pathlib import Path
 from typing import Any
 
 from xpo_bench.runner.executors.dispatcher import Attempt, Dispatcher, Message, Worker
 from xpo_bench.runner.executors.groups import CellBatch
 from xpo_bench.runner.executors.placement import DevicePlacement, ExecutionFacts, placements
-from xpo_bench.runner.executors.subprocesses import as_child, ending, follow, portable, rebuilt
+from xpo_bench.runner.executors.subprocesses import as_child, beginning, ending, follow, portable, rebuilt
 from xpo_bench.runner.executors.worker import pack, unpack, work
 
 GRACE_S = 5.0
@@ -33,7 +31,7 @@ class Pool(Dispatcher):
         setups = [batch.cells[0].setup for batch in batches]
         count = self.execution.workers
         self.free = placements(count, setups[0].device, max(setup.processes for setup in setups))
-        self.context = _context(language=not all(setup.model.tabular for setup in setups))
+        self.context = beginning(language=not all(setup.model.tabular for setup in setups))
         return count
 
     def room(self) -> bool:
@@ -81,24 +79,6 @@ class Pool(Dispatcher):
             worker.process.join()
             worker.channel.close()
         self.active = []
-
-
-def _context(language: bool) -> SpawnContext | ForkServerContext:
-    """What begins processes: a fork server with everything imported that they need, else spawned ones.
-
-    Forking this process itself would copy the locks of torch's threads in whatever state they are, and CUDA
-    does not survive it. The server has imported torch and computed nothing: a fork of it is safe and takes
-    milliseconds, where a spawned interpreter imports torch for seconds.
-    """
-    if "forkserver" not in multiprocessing.get_all_start_methods():
-        return multiprocessing.get_context("spawn")
-    context = multiprocessing.get_context("forkserver")
-    models = ["transformers", f"{__package__}.model_cache"] if language else []
-    # in this order: `preload` first, so that a server that still imports ends with this process
-    context.set_forkserver_preload(
-        [f"{__package__}.preload", "torch", __name__, *models, f"{__package__}.preloaded"]
-    )
-    return context
 
 
 # --------------------------------------------------------------------------- in the started process

@@ -9,12 +9,32 @@ import pickle
 import signal
 from collections.abc import Iterator
 from multiprocessing.connection import wait
+from multiprocessing.context import ForkServerContext, SpawnContext
 
 from xpo_bench.errors import UsageError
 
 ALIKE = {"PYTHONHASHSEED": "0", "PYTHONSAFEPATH": "1"}
 ASKED = "XPO_BENCH_ASKED_BY"
 """The variable that tells a process that is started who asked for it, by pid."""
+
+
+def beginning(language: bool) -> SpawnContext | ForkServerContext:
+    """What begins processes: a fork server with everything imported that they need, else spawned ones.
+
+    Forking this process itself would copy the locks of torch's threads in whatever state they are, and CUDA
+    does not survive it. The server has imported torch and computed nothing: a fork of it is safe and takes
+    milliseconds, where a spawned interpreter imports torch for seconds, and for a language model as long
+    again what every architecture needs.
+    """
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    here = __package__
+    models = ["transformers.modeling_utils", f"{here}.model_cache"] if language else []
+    ours = [f"{here}.process_pool", f"{here}.data_parallel"]
+    # in this order: `preload` first, so that a server that still imports ends with this process
+    context.set_forkserver_preload([f"{here}.preload", "torch", *ours, *models, f"{here}.preloaded"])
+    return context
 
 
 @contextlib.contextmanager
