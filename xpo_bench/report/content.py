@@ -25,7 +25,8 @@ from xpo_bench.report.format import clean, counted, statuses
 from xpo_bench.report.items import ItemReader, item_reader
 from xpo_bench.report.problems import failed_metrics, not_run, problems
 from xpo_bench.report.provenance import configurations, machines, task_settings
-from xpo_bench.report.records import ARTICLE, Raw, Record, RunFile, records_of
+from xpo_bench.report.records import ARTICLE, Raw, Record, records_of
+from xpo_bench.report.run_file import RunFile
 from xpo_bench.report.runs import SeedGroup, group, latest, without_search
 from xpo_bench.report.table import Table
 from xpo_bench.report.tables.data_lines import data_lines

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 from pydantic_core import to_json
 
 from xpo_bench.report.format import setting
-from xpo_bench.report.records import COUNTED, Raw, Record, Settings, records_of
+from xpo_bench.report.records import COUNTED, Raw, Record, Settings, Task, records_of
 from xpo_bench.statistics import Estimate, estimate
 
 MARK = "†"
@@ -59,15 +59,18 @@ class SeedGroup:
     @property
     def names(self) -> list[str]:
         """Every metric that some counted record has."""
-        return list(self._columns)
+        return list(dict.fromkeys(name for r in self.counted for name in r.metrics))
 
     def values(self, name: str) -> Mapping[int, float | None]:
         """seed -> value, of the counted records that have the metric."""
-        return self._columns.get(name, {})
+        if (found := self._values.get(name)) is None:
+            found = {r.seed: r.metrics[name] for r in self.counted if name in r.metrics}
+            self._values[name] = found
+        return found
 
     def known(self, name: str) -> bool:
         """Whether some run has a value of the metric."""
-        return any(v is not None for v in self._columns.get(name, {}).values())
+        return any(r.metrics.get(name) is not None for r in self.counted)
 
     def estimate(self, name: str) -> Estimate | None:
         """Mean and interval of a metric over seeds."""
@@ -76,13 +79,8 @@ class SeedGroup:
         return self._estimates[name]
 
     @cached_property
-    def _columns(self) -> dict[str, dict[int, float | None]]:
-        """metric -> seed -> value, in one pass: with many records each pass costs the memory a visit."""
-        out: dict[str, dict[int, float | None]] = {}
-        for r in self.counted:
-            for name, value in r.metrics.items():
-                out.setdefault(name, {})[r.seed] = value
-        return out
+    def _values(self) -> dict[str, dict[int, float | None]]:
+        return {}
 
     @cached_property
     def _estimates(self) -> dict[str, Estimate | None]:
@@ -107,25 +105,20 @@ def latest(records: Sequence[Record], planned: Sequence[str]) -> list[Record]:
         planned: the keys of the plan, in the order in which commands added them.
     """
     place = {key: number for number, key in enumerate(planned)}
-    last: dict[tuple[str, int], Record] = {}
+    last: dict[tuple[Hashable, int], Record] = {}
+    same = _Identities()
     for record in sorted(records, key=lambda r: place.get(r.key, -1)):
-        last[canonical(identity_of(record)), record.seed] = record
+        last[same.of(record), record.seed] = record
     kept = {id(record) for record in last.values()}
     return [record for record in records if id(record) in kept]
 
 
 def group(records: Iterable[Raw | Record]) -> list[SeedGroup]:
     """Records gathered over seeds, sorted by task, then algorithm, then configuration."""
-    members: dict[str, list[Record]] = {}
-    spelt: dict[bytes, str] = {}  # canonical JSON takes its time, and seeds are spelt alike
+    members: dict[Hashable, list[Record]] = {}
+    identities = _Identities()
     for record in records_of(records):
-        identity = identity_of(record)
-        text = to_json(identity)
-        # to_json is fast but keeps the order of keys, which differs between versions: the same spelling
-        # means the same identity, and another one is settled by sorting
-        if text not in spelt:
-            spelt[text] = canonical(identity)
-        members.setdefault(spelt[text], []).append(record)
+        members.setdefault(identities.of(record), []).append(record)
     firsts = [same[0] for same in members.values()]
     ordered = sorted(
         zip(map(_order, firsts), _labels(firsts), _task_labels(firsts), members.values(), strict=True),
@@ -142,7 +135,7 @@ def identity_of(record: Record) -> dict[str, Any]:
     algorithm, task = record.algorithm, record.task
     return {
         "algorithm": [algorithm.name, algorithm.config, algorithm.version],
-        "task": [task.name, task.version, _setting(record)],
+        "task": [task.name, task.version, _setting(task)],
         "train": record.train,
         "experiment": record.experiment,
         "suite": record.suite,
@@ -151,8 +144,41 @@ def identity_of(record: Record) -> dict[str, Any]:
     }
 
 
-def _setting(record: Record) -> dict[str, Any]:
-    task = record.task
+class _Identities:
+    """`identity_of` records as something to look up: equal where they are equal.
+
+    Canonical JSON takes its time: it is written once for a part that records have in common, and for parts
+    that are spelt alike. What is remembered is kept alive by the records, which outlive this.
+    """
+
+    def __init__(self) -> None:
+        self._of_part: dict[int, str] = {}
+        self._of_spelling: dict[bytes, str] = {}
+
+    def of(self, record: Record) -> Hashable:
+        algorithm, task = record.algorithm, record.task
+        return (
+            self._told(algorithm, lambda: [algorithm.name, algorithm.config, algorithm.version]),
+            self._told(task, lambda: [task.name, task.version, _setting(task)]),
+            self._told(record.train, lambda: record.train),
+            record.experiment,
+            record.suite,
+            record.checkpoint is not None,
+        )
+
+    def _told(self, part: object, what: Callable[[], object]) -> str:
+        if (told := self._of_part.get(id(part))) is None:
+            value = what()
+            # to_json is fast but keeps the order of keys, which differs between versions: the same spelling
+            # means the same identity, and another one is settled by sorting
+            spelling = to_json(value)
+            if spelling not in self._of_spelling:
+                self._of_spelling[spelling] = canonical(value)
+            told = self._of_part[id(part)] = self._of_spelling[spelling]
+        return told
+
+
+def _setting(task: Task) -> dict[str, Any]:
     return {"model": task.model.get("name"), **task.budget, **task.options}
 
 
@@ -160,7 +186,7 @@ def _order(record: Record) -> tuple[Any, ...]:
     return (
         record.task.name,
         record.experiment or "",
-        _sorted(_setting(record)),
+        _sorted(_setting(record.task)),
         record.algorithm.name,
         _sorted(record.algorithm.config),
         _sorted(record.train),
@@ -225,11 +251,11 @@ def _task_labels(records: Sequence[Record]) -> list[str]:
     """`bandit`, or `bandit steps=100` where a setting was swept, and the experiment."""
     settings: dict[tuple[str, str | None], list[Settings]] = {}
     for record in records:
-        settings.setdefault((record.task.name, record.experiment), []).append(_setting(record))
+        settings.setdefault((record.task.name, record.experiment), []).append(_setting(record.task))
     swept = {place: _varying(rows) for place, rows in settings.items()}
     out = []
     for record in records:
-        name, experiment, own = record.task.name, record.experiment, _setting(record)
+        name, experiment, own = record.task.name, record.experiment, _setting(record.task)
         fields = [f"{k}={setting(own.get(k))}" for k in swept[name, experiment]]
         out.append(" ".join([name, *fields, *([f"({experiment})"] if experiment else [])]))
     return out

@@ -34,7 +34,7 @@ class Screen:
         places: dict[str, list[float]] = {}
         for v in self.verdicts:
             stops = v.headline.metric is None
-            best = [r for r in v.rows if (r.state == STATES["converged"] if stops else r.said == "best")]
+            best = {r for r in v.rows if (r.state == STATES["converged"] if stops else r.said == "best")}
             for place, row in enumerate(v.rows):
                 name = row.group.label
                 # many of which none is better say less of each: they share one point

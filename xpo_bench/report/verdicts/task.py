@@ -99,7 +99,11 @@ class TaskVerdict:
 
     def row(self, label: str) -> Row | None:
         """The row of a label."""
-        return next((row for row in self.rows if row.group.label == label), None)
+        return self._by_label.get(label)
+
+    @cached_property
+    def _by_label(self) -> dict[str, Row]:
+        return {row.group.label: row for row in reversed(self.rows)}  # the first of several
 
 
 def stopping(state: str | None) -> float:
@@ -140,7 +144,8 @@ def _compared(task: str, groups: Sequence[SeedGroup], items: ItemReader, by: Hea
     sign = -1 if by.higher else 1
     order_by = {g: sign * e.mean for g, e in means.items() if e}
     compared = sorted((g for g in order_by if moved(g) and set(g.status) == {"ok"}), key=order_by.__getitem__)
-    rest = [Row(g, means[g], "" if moved(g) else "not moved") for g in groups if g not in compared]
+    last = set(groups) - set(compared)
+    rest = [Row(g, means[g], "" if moved(g) else "not moved") for g in groups if g in last]
     alone = [*(Row(g, means[g]) for g in compared), *rest]
     if len(compared) > MOST:
         few = f"{len(compared)} rows are too many to compare all with all; name some by --algos"
