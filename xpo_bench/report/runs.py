@@ -96,37 +96,44 @@ def without_search(records: Sequence[Record]) -> Sequence[Record]:
     return [r for r in records if not r.searched and r.role is None] or records
 
 
-def latest(records: Sequence[Record], planned: Sequence[str]) -> list[Record]:
+def latest(
+    records: Sequence[Record], planned: Sequence[str], same: Identities | None = None
+) -> list[Record]:
     """The records without those whose settings and seed a later command ran again, from another source.
 
     Two records of one cell are one run that changed its code in between, not two runs.
 
     Args:
         planned: the keys of the plan, in the order in which commands added them.
+        same: what is known of the records' identities.
     """
+    same = same or Identities()
     place = {key: number for number, key in enumerate(planned)}
     last: dict[tuple[Hashable, int], Record] = {}
-    same = _Identities()
     for record in sorted(records, key=lambda r: place.get(r.key, -1)):
         last[same.of(record), record.seed] = record
     kept = {id(record) for record in last.values()}
     return [record for record in records if id(record) in kept]
 
 
-def group(records: Iterable[Raw | Record]) -> list[SeedGroup]:
-    """Records gathered over seeds, sorted by task, then algorithm, then configuration."""
+def group(records: Iterable[Raw | Record], same: Identities | None = None) -> list[SeedGroup]:
+    """Records gathered over seeds, sorted by task, then algorithm, then configuration.
+
+    Args:
+        same: what is known of the records' identities.
+    """
+    same = same or Identities()
     members: dict[Hashable, list[Record]] = {}
-    identities = _Identities()
     for record in records_of(records):
-        members.setdefault(identities.of(record), []).append(record)
-    firsts = [same[0] for same in members.values()]
+        members.setdefault(same.of(record), []).append(record)
+    firsts = [seeds[0] for seeds in members.values()]
     ordered = sorted(
-        zip(map(_order, firsts), _labels(firsts), _task_labels(firsts), members.values(), strict=True),
+        zip(_orders(firsts), _labels(firsts, same), _task_labels(firsts), members.values(), strict=True),
         key=lambda entry: entry[0],
     )
     return [
-        SeedGroup(label, task, tuple(sorted(same, key=lambda r: (r.seed, r.key))))
-        for _, label, task, same in ordered
+        SeedGroup(label, task, tuple(sorted(seeds, key=lambda r: (r.seed, r.key))))
+        for _, label, task, seeds in ordered
     ]
 
 
@@ -144,37 +151,36 @@ def identity_of(record: Record) -> dict[str, Any]:
     }
 
 
-class _Identities:
+class Identities:
     """`identity_of` records as something to look up: equal where they are equal.
 
     Canonical JSON takes its time: it is written once for a part that records have in common, and for parts
-    that are spelt alike. What is remembered is kept alive by the records, which outlive this.
+    that are spelt alike. What is remembered is kept alive by the records, which have to outlive this.
     """
 
     def __init__(self) -> None:
         self._of_part: dict[int, str] = {}
         self._of_spelling: dict[bytes, str] = {}
 
-    def of(self, record: Record) -> Hashable:
-        algorithm, task = record.algorithm, record.task
+    def of(self, record: Record) -> tuple[Hashable, ...]:
+        """Algorithm, task, train, and the plain parts."""
+        known, algorithm, task, train = self._of_part.get, record.algorithm, record.task, record.train
         return (
-            self._told(algorithm, lambda: [algorithm.name, algorithm.config, algorithm.version]),
-            self._told(task, lambda: [task.name, task.version, _setting(task)]),
-            self._told(record.train, lambda: record.train),
+            known(id(algorithm)) or self._told(algorithm, [algorithm.name, algorithm.config, algorithm.version]),
+            known(id(task)) or self._told(task, [task.name, task.version, _setting(task)]),
+            known(id(train)) or self._told(train, train),
             record.experiment,
             record.suite,
             record.checkpoint is not None,
         )
 
-    def _told(self, part: object, what: Callable[[], object]) -> str:
-        if (told := self._of_part.get(id(part))) is None:
-            value = what()
-            # to_json is fast but keeps the order of keys, which differs between versions: the same spelling
-            # means the same identity, and another one is settled by sorting
-            spelling = to_json(value)
-            if spelling not in self._of_spelling:
-                self._of_spelling[spelling] = canonical(value)
-            told = self._of_part[id(part)] = self._of_spelling[spelling]
+    def _told(self, part: object, value: object) -> str:
+        # to_json is fast but keeps the order of keys, which differs between versions: the same spelling means
+        # the same identity, and another one is settled by sorting
+        spelling = to_json(value)
+        if spelling not in self._of_spelling:
+            self._of_spelling[spelling] = canonical(value)
+        told = self._of_part[id(part)] = self._of_spelling[spelling]
         return told
 
 
@@ -182,16 +188,29 @@ def _setting(task: Task) -> dict[str, Any]:
     return {"model": task.model.get("name"), **task.budget, **task.options}
 
 
-def _order(record: Record) -> tuple[Any, ...]:
-    return (
-        record.task.name,
-        record.experiment or "",
-        _sorted(_setting(record.task)),
-        record.algorithm.name,
-        _sorted(record.algorithm.config),
-        _sorted(record.train),
-        record.checkpoint is not None,
-    )
+def _orders(records: Sequence[Record]) -> list[tuple[Any, ...]]:
+    """Where each record stands: by task, then algorithm, then configuration."""
+    tasks: dict[int, list[Any]] = {}  # many have one in common
+    trains: dict[int, list[Any]] = {}
+    out = []
+    for record in records:
+        task, train = record.task, record.train
+        if id(task) not in tasks:
+            tasks[id(task)] = _sorted(_setting(task))
+        if id(train) not in trains:
+            trains[id(train)] = _sorted(train)
+        out.append(
+            (
+                task.name,
+                record.experiment or "",
+                tasks[id(task)],
+                record.algorithm.name,
+                _sorted(record.algorithm.config),
+                trains[id(train)],
+                record.checkpoint is not None,
+            )
+        )
+    return out
 
 
 def _sorted(settings: Settings) -> list[tuple[str, tuple[int, float, str]]]:
@@ -212,6 +231,7 @@ def canonical(value: Any) -> str:
 
 def _varying(rows: Sequence[Settings]) -> list[str]:
     """Keys whose values are not the same in all rows."""
+    rows = list({id(row): row for row in rows}.values())
     keys = list(dict.fromkeys(k for row in rows for k in row))
     return [k for k in keys if len({_hashable(row.get(k)) for row in rows}) > 1]
 
@@ -221,16 +241,15 @@ def _hashable(value: Any) -> Any:
     return (type(value), value) if plain else canonical(value)  # 1, 1.0 and True are equal in Python
 
 
-def _labels(records: Sequence[Record]) -> list[str]:
+def _labels(records: Sequence[Record], same: Identities) -> list[str]:
     """`dpo`, or `dpo beta=0.5` where beta was swept; learning rates count as swept within one task only.
     Checkpoints are marked.
     """
     configs: dict[str, list[Settings]] = {}
-    trains: dict[str, list[Settings]] = {}
+    trains: dict[Hashable, list[Settings]] = {}
 
-    def place(record: Record) -> str:
-        identity = identity_of(record)
-        return canonical([identity["task"], identity["experiment"], record.algorithm.name])
+    def place(record: Record) -> Hashable:
+        return same.of(record)[1], record.experiment, record.algorithm.name
 
     for record in records:
         configs.setdefault(record.algorithm.name, []).append(record.algorithm.config)
@@ -249,13 +268,14 @@ def _labels(records: Sequence[Record]) -> list[str]:
 
 def _task_labels(records: Sequence[Record]) -> list[str]:
     """`bandit`, or `bandit steps=100` where a setting was swept, and the experiment."""
+    own = {id(record.task): _setting(record.task) for record in records}  # many have one in common
     settings: dict[tuple[str, str | None], list[Settings]] = {}
     for record in records:
-        settings.setdefault((record.task.name, record.experiment), []).append(_setting(record.task))
+        settings.setdefault((record.task.name, record.experiment), []).append(own[id(record.task)])
     swept = {place: _varying(rows) for place, rows in settings.items()}
     out = []
     for record in records:
-        name, experiment, own = record.task.name, record.experiment, _setting(record.task)
-        fields = [f"{k}={setting(own.get(k))}" for k in swept[name, experiment]]
+        name, experiment = record.task.name, record.experiment
+        fields = [f"{k}={setting(own[id(record.task)].get(k))}" for k in swept[name, experiment]]
         out.append(" ".join([name, *fields, *([f"({experiment})"] if experiment else [])]))
     return out

@@ -6,6 +6,7 @@ the row was made; every other record is read from its file, and a table that lac
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,7 +21,7 @@ from xpo_bench.runner.columns import reals, texts, wholes
 if TYPE_CHECKING:
     import pyarrow as pa
 
-NAME = "records.parquet"
+NAME = "records.arrow"
 FORMAT = b"1"
 """Of the table; one of another format is made again."""
 LEAST = 1000
@@ -33,6 +34,10 @@ STAMP = ("size", "mtime_ns", "ctime_ns")
 PART, METRIC, ODD = "part.", "metric.", "odd metrics"
 """Names of columns: of a part of records as JSON, of a metric, and of metrics that are no real numbers."""
 ABSENT = object()
+CHECK = 16
+"""Bytes of the digest behind the table, an Arrow stream, whose readers stop before it."""
+LARGEST = 1 << 31
+"""Bytes of all records from which on no table is kept: Arrow's texts have offsets of 32 bits."""
 
 
 class Stamp(NamedTuple):
@@ -74,22 +79,27 @@ def read(path: Path, stamps: Mapping[str, Stamp]) -> Records:
     Parts that records have in common, such as their environment, are one object in all of them.
     """
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     try:
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
-            schema = file.schema_arrow
-        if (schema.metadata or {}).get(b"xpo-bench") != FORMAT:
+        with path.open("rb") as file:
+            content = file.read()
+        stream = memoryview(content)[:-CHECK]
+        if _digest(stream) != content[-CHECK:]:
             return {}
-        shared = [name for name in schema.names if name.startswith(PART) or name == ODD]
-        with pq.ParquetFile(path, read_dictionary=shared, page_checksum_verification=True) as file:
-            table = file.read()
-        keys = table["key"].to_pylist()
-        made = zip(*(table[name].to_pylist() for name in STAMP), strict=True)
-        sound = [stamps.get(key) == stamp for key, stamp in zip(keys, made, strict=True)]
-        return {key: record for key, record, same in zip(keys, _records(table), sound, strict=True) if same}
-    except (OSError, ValueError, KeyError, TypeError, pa.ArrowException):
+        with pa.ipc.open_stream(stream) as reader:
+            if (reader.schema.metadata or {}).get(b"xpo-bench") != FORMAT:
+                return {}
+            table = reader.read_all()
+    except (OSError, ValueError):
         return {}
+    keys = table["key"].to_pylist()
+    made = zip(*(table[name].to_pylist() for name in STAMP), strict=True)
+    sound = [stamps.get(key) == stamp for key, stamp in zip(keys, made, strict=True)]
+    return {key: record for key, record, same in zip(keys, _records(table), sound, strict=True) if same}
+
+
+def _digest(content: bytes | memoryview) -> bytes:
+    return hashlib.blake2b(content, digest_size=CHECK).digest()
 
 
 def _records(table: pa.Table) -> list[dict[str, Any]]:
@@ -144,20 +154,19 @@ def _metrics(table: pa.Table, names: Sequence[list[str]]) -> list[dict[str, Any]
 
 
 def write(records: Records, stamps: Mapping[str, Stamp], now_ns: int) -> bytes:
-    """The table as the content of a file; empty where too few records are old enough.
+    """The table as the content of a file; empty where too few records are old enough, or they are too large.
 
     Args:
         stamps: as they were before the records were read. now_ns: when that was.
     """
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     kept = {
         key: record
         for key, record in records.items()
         if not stamps[key].young(now_ns) and isinstance(record.get("metrics"), dict)
     }
-    if len(kept) < LEAST:
+    if len(kept) < LEAST or sum(stamps[key].size for key in kept) >= LARGEST:
         return b""
     every = np.ones(len(kept), bool)
     columns = {"key": texts(list(kept))}
@@ -165,28 +174,28 @@ def write(records: Records, stamps: Mapping[str, Stamp], now_ns: int) -> bytes:
         columns[name] = wholes(np.array(values, np.int64), every)
     rows = list(kept.values())
     for name in sorted({name for record in rows for name in record} - {"metrics"}):
-        columns[PART + name] = texts(_spelt([record.get(name, ABSENT) for record in rows]))
+        columns[PART + name] = _spelt([record.get(name, ABSENT) for record in rows])
     columns |= _metric_columns([record["metrics"] for record in rows])
     table = pa.table(columns).replace_schema_metadata({b"xpo-bench": FORMAT})
     sink = pa.BufferOutputStream()
-    pq.write_table(
-        table,
-        sink,
-        use_dictionary=[name for name in columns if name.startswith(PART) or name == ODD],
-        dictionary_pagesize_limit=1 << 28,
-        write_page_checksum=True,
-        write_statistics=False,
-    )
-    return bytes(sink.getvalue().to_pybytes())
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    content = bytes(sink.getvalue().to_pybytes())
+    return content + _digest(content)
 
 
-def _spelt(parts: Sequence[object]) -> list[str]:
-    """The parts as JSON, each distinct object spelt once."""
-    known = {id(ABSENT): ""}
+def _spelt(parts: Sequence[object]) -> pa.Array:
+    """The parts as JSON, each distinct text once and each distinct object spelt once."""
+    import pyarrow as pa
+
+    places: dict[str, int] = {}
+    of_part: dict[int, int] = {}
     for part in parts:
-        if id(part) not in known:
-            known[id(part)] = to_json(part).decode()
-    return [known[id(part)] for part in parts]
+        if id(part) not in of_part:
+            text = "" if part is ABSENT else to_json(part).decode()
+            of_part[id(part)] = places.setdefault(text, len(places))
+    indices = wholes(np.array([of_part[id(part)] for part in parts]), np.ones(len(parts), bool))
+    return pa.DictionaryArray.from_arrays(indices, texts(list(places)))
 
 
 def _metric_columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, pa.Array]:
@@ -205,4 +214,4 @@ def _metric_columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, pa.Array]:
             None if name in unreal else value for name, value in row.items()
         ]
     columns = {METRIC + name: reals(values[:, i], ~np.isnan(values[:, i])) for name, i in place.items()}
-    return columns | {PART + "metrics": texts(_spelt(names)), ODD: texts(_spelt(odd))}
+    return columns | {PART + "metrics": _spelt(names), ODD: _spelt(odd)}
