@@ -208,7 +208,7 @@ def test_no_flipped_bit_changes_a_number(run: Path) -> None:
         assert record_table.read(path, stamps) == {}, at
 
 
-def test_a_run_that_cannot_be_written_is_read_all_the_same(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_that_cannot_be_written_is_read(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (run / record_table.NAME).unlink()
 
     def refuse(*_: object) -> None:

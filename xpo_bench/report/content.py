@@ -301,9 +301,7 @@ def _against(groups: Sequence[SeedGroup], asked: Comparison, items: ItemReader) 
     return _Compared(rows, [Section("against", title, [nothing])] if asked.baseline else [])
 
 
-def _what_was_run(
-    shown: Sequence[Record], every: Sequence[Record], again: int, rows: int | None
-) -> Section:
+def _what_was_run(shown: Sequence[Record], every: Sequence[Record], again: int, rows: int | None) -> Section:
     tables = [configurations(shown, rows), task_settings(shown, rows)] if shown else []
     left = f"{counted(again, 'record')} left out whose cells a later command ran again, from other sources"
     return Section("ran", "What was run", [*machines(every), *([left] if again else [])], tables, detail=True)

@@ -96,9 +96,7 @@ def without_search(records: Sequence[Record]) -> Sequence[Record]:
     return [r for r in records if not r.searched and r.role is None] or records
 
 
-def latest(
-    records: Sequence[Record], planned: Sequence[str], same: Identities | None = None
-) -> list[Record]:
+def latest(records: Sequence[Record], planned: Sequence[str], same: Identities | None = None) -> list[Record]:
     """The records without those whose settings and seed a later command ran again, from another source.
 
     Two records of one cell are one run that changed its code in between, not two runs.
@@ -164,10 +162,10 @@ class Identities:
 
     def of(self, record: Record) -> tuple[Hashable, ...]:
         """Algorithm, task, train, and the plain parts."""
-        known, algorithm, task, train = self._of_part.get, record.algorithm, record.task, record.train
+        known, a, t, train = self._of_part.get, record.algorithm, record.task, record.train
         return (
-            known(id(algorithm)) or self._told(algorithm, [algorithm.name, algorithm.config, algorithm.version]),
-            known(id(task)) or self._told(task, [task.name, task.version, _setting(task)]),
+            known(id(a)) or self._told(a, [a.name, a.config, a.version]),
+            known(id(t)) or self._told(t, [t.name, t.version, _setting(t)]),
             known(id(train)) or self._told(train, train),
             record.experiment,
             record.suite,

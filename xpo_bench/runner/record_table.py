@@ -57,7 +57,7 @@ Records = Mapping[str, dict[str, Any]]
 
 
 def stamps_in(folder: Path) -> dict[str, Stamp]:
-    """Name -> stamp of every JSON file of a directory; of one that cannot be looked at, one that fits none."""
+    """Name -> stamp of every JSON file of a directory; one that fits none where it cannot be looked at."""
     out = {}
     with os.scandir(folder) as entries:
         for entry in entries:
@@ -208,7 +208,7 @@ def _metric_columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, pa.Array]:
     for i, row in enumerate(rows):
         own = tuple(row)
         names.append(spelt.setdefault(own, list(own)))
-        unreal = {name: value for name, value in row.items() if value is not None and type(value) is not float}
+        unreal = {name: v for name, v in row.items() if v is not None and type(v) is not float}
         odd.append(unreal or nothing)
         values[i, [place[name] for name in own]] = [
             None if name in unreal else value for name, value in row.items()

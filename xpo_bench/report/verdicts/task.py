@@ -149,7 +149,8 @@ def _compared(
     means = {g: g.estimate(by.metric) for g in groups}
     sign = -1 if by.higher else 1
     order_by = {g: sign * e.mean for g, e in means.items() if e}
-    compared = sorted((g for g in order_by if g not in still and set(g.status) == {"ok"}), key=order_by.__getitem__)
+    able = [g for g in order_by if g not in still and set(g.status) == {"ok"}]
+    compared = sorted(able, key=order_by.__getitem__)
     last = set(groups) - set(compared)
     rest = [Row(g, means[g], "not moved" if g in still else "") for g in groups if g in last]
     alone = [*(Row(g, means[g]) for g in compared), *rest]
