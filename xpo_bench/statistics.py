@@ -67,7 +67,7 @@ def estimate(values: Iterable[float | None]) -> Estimate | None:
     if n == 1:
         return Estimate(mean, None, 1)
     # s = √(Σ(v − v̄)²/(n − 1)); hypot does not overflow, and takes less time than the exact statistics.stdev
-    deviation = math.hypot(*(v - mean for v in known)) / math.sqrt(n - 1)
+    deviation = math.hypot(*[v - mean for v in known]) / math.sqrt(n - 1)
     half = quantile(n - 1) * deviation / math.sqrt(n)
     return Estimate(mean, half, n)
 

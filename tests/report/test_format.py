@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from xpo_bench.report.format import clean, mean_pm, narrow, number, si_pm
+from xpo_bench.report.format import clean, listed, mean_pm, narrow, number, si_pm
 from xpo_bench.statistics import Estimate
 
 
@@ -63,3 +63,9 @@ def test_a_half_interval_above_a_hundred_is_no_power_of_ten() -> None:
 def test_clean() -> None:
     assert clean("a\x1b[31mb\x1b[0m\u200b\nc") == "ab c"
     assert clean("τ ≥ ½") == "τ ≥ ½"
+
+
+def test_a_sentence_lists_forty_names_and_counts_the_rest() -> None:
+    names = [f"n{i}" for i in range(1045)]
+    assert listed(names[:40]) == ", ".join(names[:39]) + " and n39"
+    assert listed(names) == ", ".join(names[:40]) + " and 1,005 more"

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from xpo_bench.report.content import assemble
 from xpo_bench.report.records import records_of
-from xpo_bench.report.runs import latest
+from xpo_bench.report.runs import group, latest
 
 Make = Callable[..., dict[str, Any]]
 
@@ -44,3 +45,59 @@ def test_a_report_counts_a_cell_once_and_says_what_it_left_out(record: Make, tmp
     left = "4 records left out whose cells a later command ran again, from other sources"
     assert left in report.sentences("ran")
     assert not any("left out" in line for line in assemble(tmp_path, cells[:4]).sentences("ran"))
+
+
+def swept(record: Make) -> list[dict[str, Any]]:
+    """Eight values of a hyperparameter at two seeds, of which some have an error and one has not moved."""
+    return [
+        record(
+            "dpo",
+            seed=seed,
+            config={"beta": float(beta)},
+            status="ok" if beta < 7 else "failed",
+            error=None if beta < 7 else "no",
+            regulariser=["beta", 1],
+            kl=0.0 if beta == 3 else 1.0 + beta,
+            attained_1=0.1 * ((5 * beta) % 8) + 0.01 * seed,
+            heldout_reward_accuracy=0.5 + 0.01 * beta,
+        )
+        for beta in range(8)
+        for seed in (0, 1)
+    ]
+
+
+def test_few_rows_are_the_first_of_all(record: Make, tmp_path: Path) -> None:
+    whole, few = (assemble(tmp_path, swept(record), rows=rows) for rows in (None, 3))
+    assert [t.title for t in few.tables] == [t.title for t in whole.tables]
+    cut = 0
+    for short, long in zip(few.tables, whole.tables, strict=True):
+        assert short.rows + short.left_out == long.rows
+        assert (short.note, [c.header for c in short.columns]) == (
+            long.note,
+            [c.header for c in long.columns],
+        )
+        for a, b in zip(short.columns, long.columns, strict=True):
+            assert list(a.cells) == list(b.cells)[: short.rows]
+            assert list(a.best) == list(b.best)[: short.rows]
+        cut += short.left_out > 0
+    assert cut == 3  # verdicts, the task, and the configurations
+    assert [s.sentences for s in few.sections] == [
+        s.sentences for s in whole.sections if s.sentences or s.tables
+    ]
+
+
+def test_records_that_share_parts_are_those_that_do_not(record: Make, tmp_path: Path) -> None:
+    apart = swept(record)
+    known: dict[str, Any] = {}
+    shared = [{name: known.setdefault(json.dumps(part), part) for name, part in r.items()} for r in apart]
+    assert shared[0]["environment"] is shared[1]["environment"]
+    assert records_of(shared) == records_of(apart)
+    one, other = (assemble(tmp_path, cells) for cells in (shared, apart))
+    assert [t.columns for t in one.tables] == [t.columns for t in other.tables]
+    assert [s.sentences for s in one.sections] == [s.sentences for s in other.sections]
+
+
+def test_settings_are_the_same_in_whatever_order_they_are_spelt(record: Make) -> None:
+    cells = [record(seed=0, config={"a": 1.0, "b": 2.0}), record(seed=1, config={"b": 2.0, "a": 1.0})]
+    assert [len(g.records) for g in group(cells)] == [2]
+    assert [len(g.records) for g in group([*cells, record(seed=2, config={"a": 1.0, "b": 3.0})])] == [2, 1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import signal
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 import click
 
-from xpo_bench.cli.base import guarded, main, print_json, say
+from xpo_bench.cli.base import guarded, importing, main, print_json, say
 from xpo_bench.cli.options import words
 from xpo_bench.errors import Terminated
 from xpo_bench.runner.words import Execution, Output, Request, Search
@@ -60,9 +61,11 @@ def run(
     Exit status: 0 all cells ok, 1 some cell failed, 2 something in the command or the data is wrong,
     130 interrupted.
     """
-    from xpo_bench import api
-    from xpo_bench.runner.progress import Reporter
-    from xpo_bench.runner.settings import parse_set
+    with importing():
+        importlib.import_module("xpo_bench.runner.run")  # what trains, and torch with it
+        from xpo_bench import api
+        from xpo_bench.runner.progress import Reporter
+        from xpo_bench.runner.settings import parse_set
 
     given = {name: value for name, value in given.items() if value is not None}
     if settings:

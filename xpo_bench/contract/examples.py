@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Literal
 
 
@@ -122,8 +123,17 @@ def side(examples: Iterable[Any], name: str) -> list[Completion]:
     rows = list(examples)  # held while their identities count
     numbers = list(map(id, rows))
     distinct = dict(zip(numbers, rows, strict=True))
-    made = {number: Completion(e.prompt, getattr(e, name)) for number, e in distinct.items()}
+    made = {number: _completion(e.prompt, getattr(e, name)) for number, e in distinct.items()}
     return list(map(made.__getitem__, numbers))
+
+
+def _completion(prompt: str, text: str) -> Completion:
+    # a `Text` is equal to a text without tokens, which is another completion
+    return _plain(prompt, text) if type(prompt) is str and type(text) is str else Completion(prompt, text)
+
+
+_plain = lru_cache(maxsize=1 << 12)(Completion)
+"""Completions of plain text made lately: the seeds of a synthetic world have the same few."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -86,13 +86,16 @@ def shared_completions(examples: Sequence[Example]) -> Shared:
 
 def overlap(train: Sequence[Example], heldout: Sequence[Example]) -> Overlap:
     """Prompts and completions of held-out rows that training sees too."""
-    prompts = {e.prompt for e in train}
-    texts = {text for e in train for text in completions(e)}
+    # rows of a synthetic world are few objects, many times each
+    rows = Counter(map(id, heldout))
+    trained, held = (list({id(e): e for e in side}.values()) for side in (train, heldout))
+    prompts = {e.prompt for e in trained}
+    texts = {text for e in trained for text in completions(e)}
     return Overlap(
-        len(prompts & {e.prompt for e in heldout}),
-        sum(e.prompt in prompts for e in heldout),
-        len(texts & {text for e in heldout for text in completions(e)}),
-        sum(any(text in texts for text in completions(e)) for e in heldout),
+        len(prompts & {e.prompt for e in held}),
+        sum(rows[id(e)] for e in held if e.prompt in prompts),
+        len(texts & {text for e in held for text in completions(e)}),
+        sum(rows[id(e)] for e in held if any(text in texts for text in completions(e))),
     )
 
 

@@ -13,6 +13,6 @@ def current(values: dict[str, Any]) -> dict[str, Any]:
     """
     for prefix in ("", "heldout_"):
         old, new = f"{prefix}entropy", f"{prefix}token_entropy"
-        if old in values and f"{prefix}sample_length" in values:
+        if old in values and new not in values and f"{prefix}sample_length" in values:
             values = {new if name == old else name: value for name, value in values.items()}
     return values

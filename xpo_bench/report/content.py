@@ -25,8 +25,9 @@ from xpo_bench.report.format import clean, counted, statuses
 from xpo_bench.report.items import ItemReader, item_reader
 from xpo_bench.report.problems import failed_metrics, not_run, problems
 from xpo_bench.report.provenance import configurations, machines, task_settings
-from xpo_bench.report.records import ARTICLE, Raw, Record, RunFile, records_of
-from xpo_bench.report.runs import SeedGroup, group, latest, without_search
+from xpo_bench.report.records import ARTICLE, Raw, Record, records_of
+from xpo_bench.report.run_file import RunFile
+from xpo_bench.report.runs import Identities, SeedGroup, group, latest, without_search
 from xpo_bench.report.table import Table
 from xpo_bench.report.tables.data_lines import data_lines
 from xpo_bench.report.tables.equal_cost import MatchedMetrics, matched_metrics, matched_tables
@@ -140,7 +141,8 @@ def assemble(
         root: the run directory, whose curves and items are read. records: its records. document: its
             run.json, or what of it is known.
         comparison: by what algorithms are compared. view: which of them, and in which order.
-        rows: of how many rows the curves are read, at most; of all by default.
+        rows: how many are drawn in a table and have their curves read, at most, without figures over all
+            rows; by default all of everything.
 
     Raises:
         UsageError: the comparison or the view names what is not there.
@@ -149,11 +151,12 @@ def assemble(
     every = records_of(records)
     told = RunFile.of(document if document else {})
     found = without_search(every)
-    current = latest(found, told.planned)
+    same = Identities()
+    current = latest(found, told.planned, same)
     shown = seen.records(current)
     rest = _others(shown)
     curves, items = forgiving(curve_reader(root)), item_reader(root)
-    groups = group(rest)
+    groups = group(rest, same)
     # data to forget holds no preferences: its algorithms are compared by nothing
     ranked = [g for g in groups if not g.unlearns]
     verdicts = [
@@ -165,7 +168,7 @@ def assemble(
     baseline = asked.baseline or default_baseline(ranked)
     compared = _against(ranked if rest else group(shown), asked, items)
     sections = [
-        *([_verdict(verdicts)] if verdicts else []),
+        *([_verdict(verdicts, rows)] if verdicts else []),
         *_experiments(shown, curves),
         *compared.sections,
         *_over_tasks(verdicts, asked),
@@ -174,12 +177,19 @@ def assemble(
             "target", "Of the target", target_lines(told.targets, every), target_tables(told.targets, every)
         ),
         *_tasks(
-            seen.by_task(groups), {v.task: v for v in verdicts}, drawn, curves, items, seen.columns, baseline
+            seen.by_task(groups),
+            {v.task: v for v in verdicts},
+            drawn,
+            curves,
+            items,
+            seen.columns,
+            baseline,
+            rows,
         ),
         Section("matched", "At matched cost", tables=matched_tables(matched), detail=True),
-        Section("sweeps", "Sweeps", figures=sweep_figures(groups)),
-        Section("throughput", "Throughput", figures=throughput_figures(groups)),
-        _what_was_run(shown, every, len(found) - len(current)),
+        Section("sweeps", "Sweeps", figures=sweep_figures(groups) if rows is None else ()),
+        Section("throughput", "Throughput", figures=throughput_figures(groups) if rows is None else ()),
+        _what_was_run(shown, every, len(found) - len(current), rows),
         Section("data", "Data", data_lines(shown)),
         Section("findings", "What the numbers show", findings(groups, items)),
         Section("not_ok", "Not ok", problems(rest)),
@@ -204,8 +214,8 @@ def assemble(
     )
 
 
-def _verdict(verdicts: Sequence[TaskVerdict]) -> Section:
-    screen = Screen(verdicts)
+def _verdict(verdicts: Sequence[TaskVerdict], rows: int | None) -> Section:
+    screen = Screen(verdicts, rows)
     return Section("verdict", screen.title(), screen.sentences(), [screen.table()])
 
 
@@ -250,13 +260,14 @@ def _tasks(
     items: ItemReader,
     columns: Sequence[str],
     baseline: str | None,
+    most: int | None,
 ) -> list[Section]:
     kept, base = set(drawn), [baseline] if baseline else []
     return [
         Section(
             "task",
             clean(task),
-            tables=task_tables(task, rows, items, columns, verdicts.get(task)),
+            tables=task_tables(task, rows, items, columns, verdicts.get(task), most),
             # rows stand best first: the baseline speaks, and the best of them
             figures=task_figures(
                 task, [g for g in rows if g in kept], curves, [*base, *(g.label for g in rows)]
@@ -290,7 +301,7 @@ def _against(groups: Sequence[SeedGroup], asked: Comparison, items: ItemReader) 
     return _Compared(rows, [Section("against", title, [nothing])] if asked.baseline else [])
 
 
-def _what_was_run(shown: Sequence[Record], every: Sequence[Record], again: int) -> Section:
-    tables = [configurations(shown), task_settings(shown)] if shown else []
+def _what_was_run(shown: Sequence[Record], every: Sequence[Record], again: int, rows: int | None) -> Section:
+    tables = [configurations(shown, rows), task_settings(shown, rows)] if shown else []
     left = f"{counted(again, 'record')} left out whose cells a later command ran again, from other sources"
     return Section("ran", "What was run", [*machines(every), *([left] if again else [])], tables, detail=True)

@@ -36,10 +36,10 @@ class View:
         names = list(dict.fromkeys(r.algorithm.name for r in records))
         tasks = list(dict.fromkeys(r.task.name for r in records))
         algos, where = _chosen("--algos", self.algos, names), _chosen("--tasks", self.tasks, tasks)
-        known = list(dict.fromkeys(name for r in records for name in r.metrics))
         for option, wanted in (("--columns", self.columns), ("--sort", [self.sort] if self.sort else [])):
             for name in wanted:
-                if name not in known and not (option == "--sort" and name == "name"):
+                if not any(name in r.metrics for r in records) and (option, name) != ("--sort", "name"):
+                    known = list(dict.fromkeys(metric for r in records for metric in r.metrics))
                     raise UsageError(f"{option}: {unknown('metric of this run', name, known)}")
         return [r for r in records if r.algorithm.name in algos and r.task.name in where]
 

@@ -12,6 +12,8 @@ from xpo_bench.statistics import Estimate
 ABSENT = "–"
 AGREE = 1e-9
 """Half intervals below this share of the mean are rounding."""
+LISTED = 40
+"""Names that a sentence lists at most."""
 PREFIXES = ("", "k", "M", "G", "T", "P", "E", "Z")
 _ESCAPES = re.compile(
     r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)?|\x1b[@-_]?|\x9b[0-?]*[ -/]*[@-~]"
@@ -91,7 +93,9 @@ def counted(n: int, what: str) -> str:
 
 
 def listed(items: Sequence[str]) -> str:
-    """`a, b and c`."""
+    """`a, b and c`; of more than `LISTED` the first ones, and how many more there are."""
+    if len(items) > LISTED:
+        items = [*items[:LISTED], f"{len(items) - LISTED:,} more"]
     return items[0] if len(items) == 1 else ", ".join(items[:-1]) + " and " + items[-1]
 
 

@@ -6,7 +6,8 @@ from collections import Counter
 from collections.abc import Sequence
 
 from xpo_bench.report.format import clean, counted
-from xpo_bench.report.records import Record, RunFile, Skipped
+from xpo_bench.report.records import Record
+from xpo_bench.report.run_file import RunFile, Skipped
 
 
 def problems(records: Sequence[Record]) -> list[str]:

@@ -12,27 +12,42 @@ CONFIGURATION = ("algorithm", "configuration", "plugin", "distribution", "versio
 SETTING = ("task", "version", "policy", "data", "rows", "budget", "options", "seeds")
 
 
-def configurations(records: Sequence[Record]) -> Table:
-    """Every configuration of an algorithm, where it is from, and on which tasks it ran."""
+def configurations(records: Sequence[Record], most: int | None = None) -> Table:
+    """Every configuration of an algorithm, where it is from, and on which tasks it ran.
+
+    Args:
+        most: rows of the table, all by default.
+    """
     tasks: dict[tuple[str, ...], set[str]] = {}
+    known: dict[int, tuple[str, ...]] = {}  # records have algorithms in common: each is told once
     for r in records:
-        a = r.algorithm
-        row = (a.name, settings(a.config), a.plugin, a.distribution, a.version)
-        tasks.setdefault(tuple(map(str, row)), set()).add(r.task.name)
+        if (row := known.get(id(r.algorithm))) is None:
+            a = r.algorithm
+            told = (a.name, settings(a.config), a.plugin, a.distribution, a.version)
+            row = known[id(a)] = tuple(map(str, told))
+        tasks.setdefault(row, set()).add(r.task.name)
     rows = [(*row, ", ".join(sorted(names))) for row, names in sorted(tasks.items())]
-    return _text_table("Algorithms as they were run", CONFIGURATION, rows)
+    return _text_table("Algorithms as they were run", CONFIGURATION, rows, most)
 
 
-def task_settings(records: Sequence[Record]) -> Table:
-    """Every setting of a task: policy, data, budget and options, with the seeds."""
+def task_settings(records: Sequence[Record], most: int | None = None) -> Table:
+    """Every setting of a task: policy, data, budget and options, with the seeds.
+
+    Args:
+        most: rows of the table, all by default.
+    """
     seeds: dict[tuple[str, ...], set[str]] = {}
+    known: dict[tuple[int, object], tuple[str, ...]] = {}
     for r in records:
-        seeds.setdefault(_setting(r), set()).add(str(r.seed))
+        of = (id(r.task), r.train.get("optimizer"))
+        if (row := known.get(of)) is None:
+            row = known[of] = _setting(r)
+        seeds.setdefault(row, set()).add(str(r.seed))
     rows = [
         (*row, ", ".join(sorted(numbers, key=lambda seed: (len(seed), seed))))  # 2 before 10
         for row, numbers in sorted(seeds.items())
     ]
-    return _text_table("Tasks as they were run", SETTING, rows)
+    return _text_table("Tasks as they were run", SETTING, rows, most)
 
 
 def _setting(r: Record) -> tuple[str, ...]:
@@ -58,22 +73,26 @@ def _setting(r: Record) -> tuple[str, ...]:
     )
 
 
-def _text_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
-    columns = zip(header, zip(*rows, strict=True), strict=True)
+def _text_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]], most: int | None) -> Table:
+    drawn = rows[:most]
+    columns = zip(header, zip(*drawn, strict=True), strict=True)
     return Table(
         title,
         [
             Column(name, list(map(clean, cells)), left=True, text=i > 0)
             for i, (name, cells) in enumerate(columns)
         ],
+        left_out=len(rows) - len(drawn),
     )
 
 
 def machines(records: Iterable[Record]) -> list[str]:
     """What the cells ran on, each kind of machine once."""
     cells: dict[str, int] = {}
+    known: dict[int, str] = {}
     for r in records:
-        text = _machine(r.environment)
+        if (text := known.get(id(r.environment))) is None:
+            text = known[id(r.environment)] = _machine(r.environment)
         cells[text] = cells.get(text, 0) + 1
     return [f"{n} cells: {text}" if len(cells) > 1 else text for text, n in cells.items()]
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, NotRequired, TypedDict
+from typing import Any
 
 Raw = Mapping[str, Any]
 """A record as the store gives it; its fields are those of docs/record.schema.json."""
@@ -179,57 +179,106 @@ class Record:
         return self.status == "ok" or (self.status == "diverged" and self.task.expected_divergence)
 
 
+class _Reader:
+    """Reads records, and each part that several have in common once: a large run shares most of them.
+
+    What is read is remembered by the part itself, which the records that are returned keep alive.
+    """
+
+    def __init__(self) -> None:
+        self._algorithms: dict[int, Algorithm] = {}
+        self._tasks: dict[tuple[int, object], Task] = {}
+        self._notes: dict[int, Notes] = {}
+        self._machines: dict[int, Machine] = {}
+
+    def record(self, raw: Raw) -> Record:
+        notes, timing, error = _part(raw, "notes"), _part(raw, "timing"), raw.get("error")
+        return Record(
+            key=str(raw.get("key", "")),
+            status=str(raw["status"]),
+            error=Failure(str(error.get("type", "")), str(error.get("message", ""))) if error else None,
+            algorithm=self._algorithm(raw["algorithm"]),
+            task=self._task(raw["task"], notes),
+            train=_part(raw, "train"),
+            seed=raw["seed"],
+            experiment=raw.get("experiment"),
+            suite=raw.get("suite", ARTICLE),
+            role=_part(raw, "protocol").get("role"),
+            checkpoint=Checkpoint(**raw["checkpoint"]) if raw.get("checkpoint") else None,
+            metrics=_part(raw, "metrics"),
+            metric_definitions=_part(raw, "metric_definitions"),
+            final_policy=raw.get("final_policy"),
+            steps=timing.get("steps"),
+            vectorised_runs=timing.get("vectorised_runs", 1),
+            notes=self._notes_of(notes),
+            environment=self._machine(_part(raw, "environment")),
+            created=raw.get("created"),
+            raw=raw,
+        )
+
+    def _algorithm(self, part: Raw) -> Algorithm:
+        if (found := self._algorithms.get(id(part))) is None:
+            found = self._algorithms[id(part)] = _algorithm(part)
+        return found
+
+    def _task(self, part: Raw, notes: Raw) -> Task:
+        known = (id(part), notes.get("truncated"))
+        if (found := self._tasks.get(known)) is None:
+            found = self._tasks[known] = _task(part, notes)
+        return found
+
+    def _notes_of(self, part: Raw) -> Notes:
+        if (found := self._notes.get(id(part))) is None:
+            found = self._notes[id(part)] = _notes(part)
+        return found
+
+    def _machine(self, part: Raw) -> Machine:
+        if (found := self._machines.get(id(part))) is None:
+            found = self._machines[id(part)] = _machine(part)
+        return found
+
+
 def record_of(raw: Raw) -> Record:
     """The record with defaults for every part that it lacks, which an older version has not written."""
-    algorithm, notes, timing = raw["algorithm"], _part(raw, "notes"), _part(raw, "timing")
-    regulariser, error = algorithm.get("regulariser"), raw.get("error")
-    return Record(
-        key=str(raw.get("key", "")),
-        status=str(raw["status"]),
-        error=Failure(str(error.get("type", "")), str(error.get("message", ""))) if error else None,
-        algorithm=Algorithm(
-            name=str(algorithm["name"]),
-            config=_part(algorithm, "config"),
-            plugin=algorithm.get("plugin"),
-            distribution=algorithm.get("distribution"),
-            version=algorithm.get("version"),
-            regulariser=(str(regulariser[0]), int(regulariser[1])) if regulariser else None,
-        ),
-        task=_task(raw["task"], notes),
-        train=_part(raw, "train"),
-        seed=raw["seed"],
-        experiment=raw.get("experiment"),
-        suite=raw.get("suite", ARTICLE),
-        role=_part(raw, "protocol").get("role"),
-        checkpoint=Checkpoint(**raw["checkpoint"]) if raw.get("checkpoint") else None,
-        metrics=_part(raw, "metrics"),
-        metric_definitions=_part(raw, "metric_definitions"),
-        final_policy=raw.get("final_policy"),
-        steps=timing.get("steps"),
-        vectorised_runs=timing.get("vectorised_runs", 1),
-        notes=Notes(
-            kl_settled=notes.get("kl_settled"),
-            optimum_kl=notes.get("optimum_kl"),
-            budget_kl=notes.get("budget_kl"),
-            metric_errors=_part(notes, "metric_errors"),
-            rejected_state=notes.get("rejected_state"),
-            rejected_state_reason=notes.get("rejected_state_reason"),
-            rejected_length=notes.get("rejected_length"),
-        ),
-        environment=_machine(_part(raw, "environment")),
-        created=raw.get("created"),
-        raw=raw,
-    )
+    return _Reader().record(raw)
 
 
 def records_of(raws: Iterable[Raw | Record]) -> list[Record]:
     """Each record of a run, read once; one that has been read stays as it is."""
-    return [raw if isinstance(raw, Record) else record_of(raw) for raw in raws]
+    read = _Reader().record
+    return [raw if isinstance(raw, Record) else read(raw) for raw in raws]
+
+
+NOTHING: Raw = {}
 
 
 def _part(raw: Raw, name: str) -> Mapping[str, Any]:
     """A part of a record that may be absent or null."""
-    return raw[name] if raw.get(name) else {}
+    return raw.get(name) or NOTHING
+
+
+def _algorithm(algorithm: Raw) -> Algorithm:
+    regulariser = algorithm.get("regulariser")
+    return Algorithm(
+        name=str(algorithm["name"]),
+        config=_part(algorithm, "config"),
+        plugin=algorithm.get("plugin"),
+        distribution=algorithm.get("distribution"),
+        version=algorithm.get("version"),
+        regulariser=(str(regulariser[0]), int(regulariser[1])) if regulariser else None,
+    )
+
+
+def _notes(notes: Raw) -> Notes:
+    return Notes(
+        kl_settled=notes.get("kl_settled"),
+        optimum_kl=notes.get("optimum_kl"),
+        budget_kl=notes.get("budget_kl"),
+        metric_errors=_part(notes, "metric_errors"),
+        rejected_state=notes.get("rejected_state"),
+        rejected_state_reason=notes.get("rejected_state_reason"),
+        rejected_length=notes.get("rejected_length"),
+    )
 
 
 def _task(task: Raw, notes: Raw) -> Task:
@@ -282,116 +331,3 @@ def _machine(environment: Raw) -> Machine:
         python=environment.get("python"),
         packages=_part(environment, "packages"),
     )
-
-
-# --------------------------------------------------------------------------- run.json
-
-
-class Skipped(TypedDict):
-    """A combination that `all` left out."""
-
-    algorithm: str
-    task: str
-    reason: str
-
-
-class Unreachable(TypedDict):
-    """A task whose data cannot be had."""
-
-    task: str
-    reason: str
-
-
-class Stopped(TypedDict):
-    """Where the runs of an algorithm first pass a target KL: `steps` of the seeds, out of `of`."""
-
-    value: float | None
-    steps: Sequence[int]
-    of: int
-    kl: float | None
-    reached: bool
-    keys: Sequence[str]
-
-
-class Target(TypedDict):
-    """What `--target-kl` came to for one algorithm on one task; `value` is null where none holds it."""
-
-    algorithm: str
-    task: str
-    field: str | None
-    value: float | None
-    kl: float | None
-    reason: str | None
-    checkpoint: NotRequired[Stopped | None]
-
-
-class Spread(TypedDict):
-    """A metric over the trials of an algorithm; `failed` trials have none."""
-
-    best: float
-    worst: float
-    q1: float
-    median: float
-    q3: float
-    n: int
-    failed: int
-
-
-class Sides(TypedDict):
-    """The keys of the cells at the default and at the chosen trial."""
-
-    default: Sequence[str]
-    tuned: Sequence[str]
-
-
-class Study(TypedDict):
-    """One of the searches of the tuned protocol, and the keys of the cells at what it chose, one per seed."""
-
-    seeds: Sequence[int]
-    trials: Sequence[Raw]
-    chosen: int
-    changes: Settings
-    reason: str | None
-    keys: Sequence[str]
-
-
-class Tuning(TypedDict):
-    """What the tuned protocol chose for one algorithm on one task, and why where it tried nothing."""
-
-    algorithm: str
-    task: str
-    experiment: str | None
-    select: str
-    seeds: Sequence[int]
-    trials: Sequence[Raw]
-    chosen: int
-    changes: Settings
-    spread: Mapping[str, Spread]
-    reason: str | None
-    keys: Sides
-    studies: NotRequired[Sequence[Study]]
-
-
-@dataclass(frozen=True)
-class RunFile:
-    """run.json, as far as a report reads it; empty where there is none."""
-
-    skipped: Sequence[Skipped] = ()
-    unreachable: Sequence[Unreachable] = ()
-    targets: Sequence[Target] = ()
-    tuning: Sequence[Tuning] = ()
-    commands: Sequence[Sequence[str]] = ()
-    planned: Sequence[str] = ()
-    """The keys of the plan, in the order in which commands added them."""
-
-    @classmethod
-    def of(cls, raw: Raw) -> RunFile:
-        """From the document, which may lack any part."""
-        return cls(
-            skipped=raw.get("skipped") or (),
-            unreachable=raw.get("unreachable") or (),
-            targets=raw.get("targets") or (),
-            tuning=raw.get("tuning") or (),
-            commands=[c.get("argv", ()) for c in raw.get("commands") or () if isinstance(c, dict)],
-            planned=[str(cell["key"]) for cell in raw.get("plan") or () if "key" in cell],
-        )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 from pydantic_core import to_json
 
 from xpo_bench.report.format import setting
-from xpo_bench.report.records import COUNTED, Raw, Record, Settings, records_of
+from xpo_bench.report.records import COUNTED, Raw, Record, Settings, Task, records_of
 from xpo_bench.statistics import Estimate, estimate
 
 MARK = "†"
@@ -59,15 +59,18 @@ class SeedGroup:
     @property
     def names(self) -> list[str]:
         """Every metric that some counted record has."""
-        return list(self._columns)
+        return list(dict.fromkeys(name for r in self.counted for name in r.metrics))
 
     def values(self, name: str) -> Mapping[int, float | None]:
         """seed -> value, of the counted records that have the metric."""
-        return self._columns.get(name, {})
+        if (found := self._values.get(name)) is None:
+            found = {r.seed: r.metrics[name] for r in self.counted if name in r.metrics}
+            self._values[name] = found
+        return found
 
     def known(self, name: str) -> bool:
         """Whether some run has a value of the metric."""
-        return any(v is not None for v in self._columns.get(name, {}).values())
+        return any(r.metrics.get(name) is not None for r in self.counted)
 
     def estimate(self, name: str) -> Estimate | None:
         """Mean and interval of a metric over seeds."""
@@ -76,13 +79,8 @@ class SeedGroup:
         return self._estimates[name]
 
     @cached_property
-    def _columns(self) -> dict[str, dict[int, float | None]]:
-        """metric -> seed -> value, in one pass: with many records each pass costs the memory a visit."""
-        out: dict[str, dict[int, float | None]] = {}
-        for r in self.counted:
-            for name, value in r.metrics.items():
-                out.setdefault(name, {})[r.seed] = value
-        return out
+    def _values(self) -> dict[str, dict[int, float | None]]:
+        return {}
 
     @cached_property
     def _estimates(self) -> dict[str, Estimate | None]:
@@ -98,42 +96,42 @@ def without_search(records: Sequence[Record]) -> Sequence[Record]:
     return [r for r in records if not r.searched and r.role is None] or records
 
 
-def latest(records: Sequence[Record], planned: Sequence[str]) -> list[Record]:
+def latest(records: Sequence[Record], planned: Sequence[str], same: Identities | None = None) -> list[Record]:
     """The records without those whose settings and seed a later command ran again, from another source.
 
     Two records of one cell are one run that changed its code in between, not two runs.
 
     Args:
         planned: the keys of the plan, in the order in which commands added them.
+        same: what is known of the records' identities.
     """
+    same = same or Identities()
     place = {key: number for number, key in enumerate(planned)}
-    last: dict[tuple[str, int], Record] = {}
+    last: dict[tuple[Hashable, int], Record] = {}
     for record in sorted(records, key=lambda r: place.get(r.key, -1)):
-        last[canonical(identity_of(record)), record.seed] = record
+        last[same.of(record), record.seed] = record
     kept = {id(record) for record in last.values()}
     return [record for record in records if id(record) in kept]
 
 
-def group(records: Iterable[Raw | Record]) -> list[SeedGroup]:
-    """Records gathered over seeds, sorted by task, then algorithm, then configuration."""
-    members: dict[str, list[Record]] = {}
-    spelt: dict[bytes, str] = {}  # canonical JSON takes its time, and seeds are spelt alike
+def group(records: Iterable[Raw | Record], same: Identities | None = None) -> list[SeedGroup]:
+    """Records gathered over seeds, sorted by task, then algorithm, then configuration.
+
+    Args:
+        same: what is known of the records' identities.
+    """
+    same = same or Identities()
+    members: dict[Hashable, list[Record]] = {}
     for record in records_of(records):
-        identity = identity_of(record)
-        text = to_json(identity)
-        # to_json is fast but keeps the order of keys, which differs between versions: the same spelling
-        # means the same identity, and another one is settled by sorting
-        if text not in spelt:
-            spelt[text] = canonical(identity)
-        members.setdefault(spelt[text], []).append(record)
-    firsts = [same[0] for same in members.values()]
+        members.setdefault(same.of(record), []).append(record)
+    firsts = [seeds[0] for seeds in members.values()]
     ordered = sorted(
-        zip(map(_order, firsts), _labels(firsts), _task_labels(firsts), members.values(), strict=True),
+        zip(_orders(firsts), _labels(firsts, same), _task_labels(firsts), members.values(), strict=True),
         key=lambda entry: entry[0],
     )
     return [
-        SeedGroup(label, task, tuple(sorted(same, key=lambda r: (r.seed, r.key))))
-        for _, label, task, same in ordered
+        SeedGroup(label, task, tuple(sorted(seeds, key=lambda r: (r.seed, r.key))))
+        for _, label, task, seeds in ordered
     ]
 
 
@@ -142,7 +140,7 @@ def identity_of(record: Record) -> dict[str, Any]:
     algorithm, task = record.algorithm, record.task
     return {
         "algorithm": [algorithm.name, algorithm.config, algorithm.version],
-        "task": [task.name, task.version, _setting(record)],
+        "task": [task.name, task.version, _setting(task)],
         "train": record.train,
         "experiment": record.experiment,
         "suite": record.suite,
@@ -151,21 +149,66 @@ def identity_of(record: Record) -> dict[str, Any]:
     }
 
 
-def _setting(record: Record) -> dict[str, Any]:
-    task = record.task
+class Identities:
+    """`identity_of` records as something to look up: equal where they are equal.
+
+    Canonical JSON takes its time: it is written once for a part that records have in common, and for parts
+    that are spelt alike. What is remembered is kept alive by the records, which have to outlive this.
+    """
+
+    def __init__(self) -> None:
+        self._of_part: dict[int, str] = {}
+        self._of_spelling: dict[bytes, str] = {}
+
+    def of(self, record: Record) -> tuple[Hashable, ...]:
+        """Algorithm, task, train, and the plain parts."""
+        known, a, t, train = self._of_part.get, record.algorithm, record.task, record.train
+        return (
+            known(id(a)) or self._told(a, [a.name, a.config, a.version]),
+            known(id(t)) or self._told(t, [t.name, t.version, _setting(t)]),
+            known(id(train)) or self._told(train, train),
+            record.experiment,
+            record.suite,
+            record.checkpoint is not None,
+        )
+
+    def _told(self, part: object, value: object) -> str:
+        # to_json is fast but keeps the order of keys, which differs between versions: the same spelling means
+        # the same identity, and another one is settled by sorting
+        spelling = to_json(value)
+        if spelling not in self._of_spelling:
+            self._of_spelling[spelling] = canonical(value)
+        told = self._of_part[id(part)] = self._of_spelling[spelling]
+        return told
+
+
+def _setting(task: Task) -> dict[str, Any]:
     return {"model": task.model.get("name"), **task.budget, **task.options}
 
 
-def _order(record: Record) -> tuple[Any, ...]:
-    return (
-        record.task.name,
-        record.experiment or "",
-        _sorted(_setting(record)),
-        record.algorithm.name,
-        _sorted(record.algorithm.config),
-        _sorted(record.train),
-        record.checkpoint is not None,
-    )
+def _orders(records: Sequence[Record]) -> list[tuple[Any, ...]]:
+    """Where each record stands: by task, then algorithm, then configuration."""
+    tasks: dict[int, list[Any]] = {}  # many have one in common
+    trains: dict[int, list[Any]] = {}
+    out = []
+    for record in records:
+        task, train = record.task, record.train
+        if id(task) not in tasks:
+            tasks[id(task)] = _sorted(_setting(task))
+        if id(train) not in trains:
+            trains[id(train)] = _sorted(train)
+        out.append(
+            (
+                task.name,
+                record.experiment or "",
+                tasks[id(task)],
+                record.algorithm.name,
+                _sorted(record.algorithm.config),
+                trains[id(train)],
+                record.checkpoint is not None,
+            )
+        )
+    return out
 
 
 def _sorted(settings: Settings) -> list[tuple[str, tuple[int, float, str]]]:
@@ -186,6 +229,7 @@ def canonical(value: Any) -> str:
 
 def _varying(rows: Sequence[Settings]) -> list[str]:
     """Keys whose values are not the same in all rows."""
+    rows = list({id(row): row for row in rows}.values())
     keys = list(dict.fromkeys(k for row in rows for k in row))
     return [k for k in keys if len({_hashable(row.get(k)) for row in rows}) > 1]
 
@@ -195,16 +239,15 @@ def _hashable(value: Any) -> Any:
     return (type(value), value) if plain else canonical(value)  # 1, 1.0 and True are equal in Python
 
 
-def _labels(records: Sequence[Record]) -> list[str]:
+def _labels(records: Sequence[Record], same: Identities) -> list[str]:
     """`dpo`, or `dpo beta=0.5` where beta was swept; learning rates count as swept within one task only.
     Checkpoints are marked.
     """
     configs: dict[str, list[Settings]] = {}
-    trains: dict[str, list[Settings]] = {}
+    trains: dict[Hashable, list[Settings]] = {}
 
-    def place(record: Record) -> str:
-        identity = identity_of(record)
-        return canonical([identity["task"], identity["experiment"], record.algorithm.name])
+    def place(record: Record) -> Hashable:
+        return same.of(record)[1], record.experiment, record.algorithm.name
 
     for record in records:
         configs.setdefault(record.algorithm.name, []).append(record.algorithm.config)
@@ -223,13 +266,14 @@ def _labels(records: Sequence[Record]) -> list[str]:
 
 def _task_labels(records: Sequence[Record]) -> list[str]:
     """`bandit`, or `bandit steps=100` where a setting was swept, and the experiment."""
+    own = {id(record.task): _setting(record.task) for record in records}  # many have one in common
     settings: dict[tuple[str, str | None], list[Settings]] = {}
     for record in records:
-        settings.setdefault((record.task.name, record.experiment), []).append(_setting(record))
+        settings.setdefault((record.task.name, record.experiment), []).append(own[id(record.task)])
     swept = {place: _varying(rows) for place, rows in settings.items()}
     out = []
     for record in records:
-        name, experiment, own = record.task.name, record.experiment, _setting(record)
-        fields = [f"{k}={setting(own.get(k))}" for k in swept[name, experiment]]
+        name, experiment = record.task.name, record.experiment
+        fields = [f"{k}={setting(own[id(record.task)].get(k))}" for k in swept[name, experiment]]
         out.append(" ".join([name, *fields, *([f"({experiment})"] if experiment else [])]))
     return out

@@ -63,6 +63,7 @@ class Table:
     Args:
         note: what its numbers and marks mean. aside: rows that a part of it does without in which they have
             nothing but blanks and –.
+        left_out: how many rows more it would have, if anybody drew them.
         narrow: other drawings of the same numbers for a terminal, the most telling first. It takes the first
             of them that its width holds, and the last anyway. The table itself is for pages, which scroll.
     """
@@ -71,6 +72,7 @@ class Table:
     columns: Sequence[Column]
     note: str = ""
     aside: Sequence[int] = ()
+    left_out: int = 0
     narrow: Sequence[Table] = ()
 
     @property

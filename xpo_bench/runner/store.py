@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import json
 import os
 import re
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from pydantic_core import from_json
 
 from xpo_bench.errors import StoreError, UsageError
 from xpo_bench.metrics.names import current
+from xpo_bench.runner import record_table
 from xpo_bench.runner.columns import reals, wholes
 from xpo_bench.runner.item_file import item_parquet
 from xpo_bench.runner.keys import canonical
@@ -156,28 +159,54 @@ class Store:
         return self._read(self.root / "cells" / f"{key}.json")
 
     def records(self) -> list[Record]:
-        """Every intact record of the run directory, in the order of the keys."""
-        folder = self.root / "cells"
-        keys = sorted(
-            name[:-5] for name in os.listdir(folder) if name.endswith(".json") and KEY.fullmatch(name[:-5])
-        )
+        """Every intact record of the run directory, in the order of the keys.
+
+        Those of a large run come from the table that is kept beside them, and may then share parts.
+        """
         collecting = gc.isenabled()
         gc.disable()  # nothing that is read here is garbage, and looking for it would take half of the time
         try:
-            return [
-                record for key in keys if (record := self._read(f"{folder}{os.sep}{key}.json")) is not None
-            ]
+            return self._records()
         finally:
             if collecting:
                 gc.enable()
 
+    def _records(self) -> list[Record]:
+        folder, path, now = self.root / "cells", self.root / record_table.NAME, time.time_ns()
+        stamps = record_table.stamps_in(folder)  # before anything is read: a file that changes then is stale
+        keys = sorted(filter(KEY.fullmatch, stamps))
+        if len(keys) < record_table.LEAST:
+            return [record for key in keys if (record := self._read(folder / f"{key}.json")) is not None]
+        known = record_table.read(path, stamps)
+        out, stale = {}, 0
+        for key in keys:
+            record = known.get(key)
+            if record is None and (record := self._stored(f"{folder}{os.sep}{key}.json")) is not None:
+                stale += 1
+            if record is not None:
+                out[key] = record
+        if stale > record_table.STALE * len(keys):
+            self._keep(record_table.write(out, stamps, now))
+        return [_today(record) for record in out.values()]
+
+    def _keep(self, table: bytes) -> None:
+        """Keep a table of the records beside them, where that can be written: it only saves time."""
+        with contextlib.suppress(OSError):
+            if table:
+                write_atomic(self.root / record_table.NAME, table)
+
     def _read(self, path: str | Path) -> Record | None:
+        record = self._stored(path)
+        return None if record is None else _today(record)
+
+    def _stored(self, path: str | Path) -> dict[str, Any] | None:
+        """A record as its file has it, or None where that holds no intact one of this schema."""
         try:
             with open(path, "rb", buffering=0) as file:
                 if os.fstat(file.fileno()).st_size > SIZE_LIMIT:
                     self.damaged[Path(path)] = f"larger than {SIZE_LIMIT >> 20} MiB"
                     return None
-                record = from_json(file.readall(), allow_inf_nan=False)
+                record: dict[str, Any] = from_json(file.readall(), allow_inf_nan=False)
         except FileNotFoundError:
             return None
         except (OSError, ValueError, RecursionError) as error:
@@ -187,10 +216,7 @@ class Store:
         if reason:
             self.damaged[Path(path)] = reason
             return None
-        # metrics of earlier versions under the names that they have now
-        if isinstance(record.get("metrics"), dict):
-            record["metrics"] = current(record["metrics"])
-        return cast(Record, record)
+        return record
 
     def set_aside(self) -> list[tuple[Path, str]]:
         """Rename the damaged files that have been looked at, so that they are computed again; their new
@@ -231,6 +257,13 @@ def parquet(rows: Sequence[Mapping[str, float | None]]) -> bytes:
     # real numbers that differ gain nothing from dictionaries, and nobody asks for the bounds of a column
     pq.write_table(pa.table(columns), sink, use_dictionary=False, write_statistics=False)
     return bytes(sink.getvalue().to_pybytes())
+
+
+def _today(record: dict[str, Any]) -> Record:
+    """The record with the metrics of earlier versions under the names that they have now."""
+    if isinstance(record.get("metrics"), dict):
+        record["metrics"] = current(record["metrics"])
+    return cast(Record, record)
 
 
 def _fault(record: object, key: str) -> str | None:

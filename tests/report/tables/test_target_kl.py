@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from xpo_bench.report.records import Record, Target, record_of
+from xpo_bench.report.records import Record, record_of
+from xpo_bench.report.run_file import Target
 from xpo_bench.report.runs import group
 from xpo_bench.report.tables.target_kl import target_lines, target_tables
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from xpo_bench.report.records import Record, Tuning, record_of
+from xpo_bench.report.records import Record, record_of
+from xpo_bench.report.run_file import Tuning
 from xpo_bench.report.runs import without_search
 from xpo_bench.report.tables.tuning import tuning_tables
 

@@ -27,8 +27,8 @@ def draw_table(console: Console, table: Table) -> None:
     for block in _blocks(table.columns, console.width):
         console.print(_block(block, range(min(table.rows, tables.ROWS)), table.aside))
         console.print()
-    if table.rows > tables.ROWS:
-        say(console, f"… and {table.rows - tables.ROWS} rows more, which --json has.", "dim")
+    if (more := table.rows + table.left_out - tables.ROWS) > 0:
+        say(console, f"… and {more} rows more, which --json has.", "dim")
         console.print()
     if table.note:
         say(console, table.note, "dim")

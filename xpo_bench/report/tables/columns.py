@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import islice
 from typing import Literal
 
 from xpo_bench.metrics.registry import find
@@ -67,7 +68,8 @@ def best_rows(groups: Sequence[SeedGroup | None], name: str, items: ItemReader) 
     if (better := direction(name, groups)) is None:
         return nobody
     sign = -1 if better == "higher" else 1
-    means = {g: sign * e.mean for g in groups if g and competes(g) and (e := g.estimate(name))}
+    able = ((g, e) for g in groups if g and (e := g.estimate(name)) and competes(g))
+    means = {g: sign * e.mean for g, e in islice(able, MARKED + 1)}
     order = sorted(means, key=means.__getitem__)
     if not 2 <= len(order) <= MARKED or means[order[0]] == means[order[-1]]:
         return nobody
@@ -88,17 +90,22 @@ def metric_column(
     name: str,
     groups: Sequence[SeedGroup | None],
     items: ItemReader = no_items,
+    rows: int | None = None,
 ) -> Column:
-    """One metric of one task; `items` are the held-out items that its marks are tested on."""
+    """One metric of one task.
+
+    Args:
+        items: the held-out items that its marks are tested on. rows: how many have a cell, at most.
+    """
     if name in CENSORED:
-        return Column(header, [censored_cell(g, name) if g else ABSENT for g in groups])
-    means = [g.estimate(name) if g else None for g in groups]
+        return Column(header, [censored_cell(g, name) if g else ABSENT for g in groups[:rows]])
+    means = [g.estimate(name) if g else None for g in groups[:rows]]
     metric = find(name)
     if metric is not None and metric.unit in PREFIXED:
         cells = [si_pm(e) for e in means]
     else:
         cells = [mean_pm(e) for e in means]
-    return Column(header, cells, best_rows(groups, name, items), direction(name, groups))
+    return Column(header, cells, best_rows(groups, name, items)[:rows], direction(name, groups))
 
 
 def censored_cell(g: SeedGroup, name: str) -> str:

@@ -21,9 +21,10 @@ def data_lines(records: Iterable[Record]) -> list[str]:
     Cells of one task that read different rows have a line each.
     """
     seen: dict[tuple[str, str], None] = {}
-    for record in records:
-        if line := _line(record.task):
-            seen[record.task.name, line] = None
+    tasks = {id(record.task): record.task for record in records}  # many records have one in common
+    for task in tasks.values():
+        if line := _line(task):
+            seen[task.name, line] = None
     return [f"{name}: {line}" for name, line in seen]
 
 

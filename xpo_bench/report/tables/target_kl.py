@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from xpo_bench.report.format import ABSENT, clean, counted, mean_pm, number
-from xpo_bench.report.records import COUNTED, Checkpoint, Record, Stopped, Target
+from xpo_bench.report.records import COUNTED, Checkpoint, Record
+from xpo_bench.report.run_file import Stopped, Target
 from xpo_bench.report.runs import MARK
 from xpo_bench.report.table import Column, Table, broken_header, labels
 from xpo_bench.report.tables.columns import preferred

@@ -80,6 +80,7 @@ def task_tables(
     items: ItemReader = no_items,
     shown: Sequence[str] = (),
     verdict: TaskVerdict | None = None,
+    rows: int | None = None,
 ) -> list[Table]:
     """One task: algorithms as rows, with the learning rate used, the runs by status, and mean ± half
     interval.
@@ -89,55 +90,62 @@ def task_tables(
 
     Args:
         items: what the marks of held-out metrics are tested on. shown: these metrics alone, in this order.
-        verdict: on the task, which decides the marks of its headline.
+        verdict: on the task, which decides the marks of its headline. rows: how many are drawn, at most.
     """
     # what is measured tells the kind of policy: records of plugins name models that nobody knows
     language = any(g.known(m) for g in groups for m in LANGUAGE)
     forget = all(g.unlearns for g in groups)
     quality = UNLEARNING if forget else TEXT if language else WORLD
     name = f"{clean(task)}{' (unlearning)' if forget else ''}"
-    who = labels([g.label for g in groups])
-    lr = Column("lr", [_rate(g.records[0].lr) for g in groups])
-    runs = Column("runs", [statuses(g.status) for g in groups], left=True)
-    metrics = _columns(shown or [*quality, *_of_plugins(groups)], groups, items)
+    drawn = groups[:rows]
+    who = labels([g.label for g in drawn])
+    lr = Column("lr", [_rate(g.records[0].lr) for g in drawn])
+    runs = Column("runs", [statuses(g.status) for g in drawn], left=True)
+    metrics = _columns(shown or [*quality, *_of_plugins(groups)], groups, items, rows)
     if verdict is not None and (by := verdict.headline.metric) in metrics:
         # one rule decides both: a mark that another correction gives could contradict the word
-        metrics[str(by)] = replace(metrics[str(by)], best=verdict.marked(groups))
+        metrics[str(by)] = replace(metrics[str(by)], best=verdict.marked(groups)[:rows])
     columns = _with_longer([who, lr, runs, *metrics.values()], metrics, groups)
     notes = []
     if forget:
         notes.append(
             "In nats, changes since step 0. Forgetting is read against retaining, so that neither has a best."
         )
-    elif len(columns[0].cells) > len(groups):
+    elif len(columns[0].cells) > len(drawn):
         notes.append(
             f"{LONGER}: the rule that prefers the completion with more tokens, on the same pairs; no "
             "algorithm."
         )
     if "regret" in metrics and not all(g.known("regret") for g in groups if g.counted):
         notes.append("regret: – where an algorithm names no strength of its KL, and so no optimum.")
-    raw = [r.raw for g in groups for r in g.records]
-    told = dict.fromkeys(remark for r in raw for remark in (*remarks(r), *cannot_see(r)))
+    # both speak of algorithm and task alone, which many records have in common
+    apart = {(id(r.algorithm), id(r.task)): r.raw for g in groups for r in g.records}
+    told = dict.fromkeys(remark for r in apart.values() for remark in (*remarks(r), *cannot_see(r)))
     notes += [f"{clean(remark)}." for remark in told]
     title = ": ".join(filter(None, (name, ", ".join(_facts(groups)))))
     if any(any(column.best) for column in columns):
         notes.append(MARKED)
-    tables = [Table(title, columns, " ".join(notes), aside=[len(groups)])]
+    left_out = len(groups) - len(drawn)
+    tables = [Table(title, columns, " ".join(notes), aside=[len(drawn)], left_out=left_out)]
     if language and not shown:
-        tables.append(Table(f"{clean(task)}: cost", [who, *_columns(COST, groups, items).values()]))
+        costs = _columns(COST, groups, items, rows)
+        tables.append(Table(f"{clean(task)}: cost", [who, *costs.values()], left_out=left_out))
     return tables
 
 
 def _of_plugins(groups: Sequence[SeedGroup]) -> list[str]:
     """The metrics that plugins measured, each followed by itself on held-out pairs."""
-    named = dict.fromkeys(name for g in groups for r in g.records for name in r.metric_definitions)
+    every = {id(r.metric_definitions): r.metric_definitions for g in groups for r in g.records}
+    named = dict.fromkeys(name for definitions in every.values() for name in definitions)
     return [prefix + name for name in named for prefix in ("", "heldout_")]
 
 
-def _columns(names: Sequence[str], groups: Sequence[SeedGroup], items: ItemReader) -> dict[str, Column]:
+def _columns(
+    names: Sequence[str], groups: Sequence[SeedGroup], items: ItemReader, rows: int | None
+) -> dict[str, Column]:
     """Those of the metrics that some run has."""
     known = [m for m in names if any(g.known(m) for g in groups)]
-    return {m: metric_column(broken_header(m), m, groups, items=items) for m in known}
+    return {m: metric_column(broken_header(m), m, groups, items, rows) for m in known}
 
 
 def _with_longer(

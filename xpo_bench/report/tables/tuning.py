@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean, stdev
 
 from xpo_bench.report.format import ABSENT, clean, counted, mean_pm, number
-from xpo_bench.report.records import COUNTED, Record, Spread, Study, Tuning
+from xpo_bench.report.records import COUNTED, Record
+from xpo_bench.report.run_file import Spread, Study, Tuning
 from xpo_bench.report.studies import over_studies
 from xpo_bench.report.table import Column, Table, broken_header, labels
 from xpo_bench.report.tables.columns import preferred

@@ -23,9 +23,14 @@ assert BUDGET in BUDGETS
 
 @dataclass(frozen=True, eq=False)
 class Screen:
-    """The verdicts on all tasks of a run, as one table and a few sentences."""
+    """The verdicts on all tasks of a run, as one table and a few sentences.
+
+    Args:
+        rows: of the table that are drawn, at most; all by default.
+    """
 
     verdicts: Sequence[TaskVerdict]
+    rows: int | None = None
 
     @cached_property
     def order(self) -> list[str]:
@@ -34,7 +39,7 @@ class Screen:
         places: dict[str, list[float]] = {}
         for v in self.verdicts:
             stops = v.headline.metric is None
-            best = [r for r in v.rows if (r.state == STATES["converged"] if stops else r.said == "best")]
+            best = {r for r in v.rows if (r.state == STATES["converged"] if stops else r.said == "best")}
             for place, row in enumerate(v.rows):
                 name = row.group.label
                 # many of which none is better say less of each: they share one point
@@ -58,7 +63,7 @@ class Screen:
         long = self._algorithms_as_rows()
         note = self._note()
         if wide is None:
-            return Table(self.title(), long, note)
+            return Table(self.title(), long, note, left_out=len(self.order) - len(long[0].cells))
         return Table(self.title(), wide, note, narrow=[Table(self.title(), c, note) for c in (wide, long)])
 
     def _tasks_as_rows(self) -> list[Column]:
@@ -71,11 +76,11 @@ class Screen:
 
     def _algorithms_as_rows(self) -> list[Column]:
         return [
-            labels(self.order),
+            labels(self.order[: self.rows]),
             *(
                 Column(
                     f"{clean(v.task)}\n{v.headline.unit if v.headline.metric is None else v.headline.about}",
-                    [cell(v, name) for name in self.order],
+                    [cell(v, name) for name in self.order[: self.rows]],
                     left=True,
                 )
                 for v in self.verdicts

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
@@ -99,7 +99,11 @@ class TaskVerdict:
 
     def row(self, label: str) -> Row | None:
         """The row of a label."""
-        return next((row for row in self.rows if row.group.label == label), None)
+        return self._by_label.get(label)
+
+    @cached_property
+    def _by_label(self) -> dict[str, Row]:
+        return {row.group.label: row for row in reversed(self.rows)}  # the first of several
 
 
 def stopping(state: str | None) -> float:
@@ -119,13 +123,16 @@ def verdict_on(
         groups: the rows of the task. metric: by what, in place of the headline.
     """
     by = headline(groups, metric)
-    found = _compared(task, groups, items, by)
+    still = {g for g in groups if not moved(g)}
+    found = _compared(task, groups, items, by, still)
     if metric is not None or by.metric not in ATTAINED.values():
+        return found
+    worse = {row.group for row in found.rows if row.said == "worse"}
+    if not worse:
         return found
     # who is best may depend on how far from the reference one is willing to go
     others = [replace(by, metric=name) for name in ATTAINED.values() if name != by.metric]
-    verdicts = [_compared(task, groups, items, other) for other in others if _known(groups, other)]
-    worse = {row.group for row in found.rows if row.said == "worse"}
+    verdicts = [_compared(task, groups, items, other, still) for other in others if _known(groups, other)]
     return replace(found, elsewhere=[v for v in verdicts if v.ranked and v.ranked[0].group in worse])
 
 
@@ -133,14 +140,19 @@ def _known(groups: Sequence[SeedGroup], by: Headline) -> bool:
     return by.metric is not None and all(g.known(by.metric) for g in groups if g.counted)
 
 
-def _compared(task: str, groups: Sequence[SeedGroup], items: ItemReader, by: Headline) -> TaskVerdict:
+def _compared(
+    task: str, groups: Sequence[SeedGroup], items: ItemReader, by: Headline, still: Set[SeedGroup]
+) -> TaskVerdict:
+    """The verdict by one headline; `still` are the rows whose policies have not moved."""
     if by.metric is None:
         return TaskVerdict(task, by, sorted(map(Row, groups), key=lambda row: stopping(row.state)))
     means = {g: g.estimate(by.metric) for g in groups}
     sign = -1 if by.higher else 1
     order_by = {g: sign * e.mean for g, e in means.items() if e}
-    compared = sorted((g for g in order_by if moved(g) and set(g.status) == {"ok"}), key=order_by.__getitem__)
-    rest = [Row(g, means[g], "" if moved(g) else "not moved") for g in groups if g not in compared]
+    able = [g for g in order_by if g not in still and set(g.status) == {"ok"}]
+    compared = sorted(able, key=order_by.__getitem__)
+    last = set(groups) - set(compared)
+    rest = [Row(g, means[g], "not moved" if g in still else "") for g in groups if g in last]
     alone = [*(Row(g, means[g]) for g in compared), *rest]
     if len(compared) > MOST:
         few = f"{len(compared)} rows are too many to compare all with all; name some by --algos"

@@ -162,7 +162,7 @@ def seen_actions(policy: Enumeration, rows: Sequence[Sequence[Example]]) -> Mask
             flat = np.zeros(layout.mask.size, dtype=bool)
             texts = (
                 (e.prompt, t)
-                for e in examples
+                for e in {id(e): e for e in examples}.values()  # few objects, many times each
                 for t in ((e.chosen, e.rejected) if isinstance(e, Pair) else (e.completion,))
             )
             flat[[layout.position[key] for key in texts]] = True
