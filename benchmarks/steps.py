@@ -18,12 +18,14 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from rich.console import Console
 from rich.table import Table
 
+from xpo_bench import Pair
 from xpo_bench.policy.language.causal_lm import CausalLM
 from xpo_bench.policy.language.pretrained import quiet
 from xpo_bench.policy.language.tiny import tiny_model
@@ -53,6 +55,7 @@ def plain() -> Callable[[], object]:
     """One step of the plain loop, from the same weights."""
     model = tiny_model(TASK.model, 0).eval()
     (pair,) = TASK.data(0, TASK.model).train
+    assert isinstance(pair, Pair)
     start = len(pair.prompt.split())
     texts = (f"{pair.prompt} {text}" for text in (pair.chosen, pair.rejected))
     ids = torch.tensor([[int(word) for word in text.split()] for text in texts])
@@ -87,13 +90,13 @@ def timed(step: Callable[[], object], clock: Callable[[], float], count: int) ->
     return 1e3 * statistics.median(found)
 
 
-def spread(values: list[float]) -> dict[str, float]:
+def spread(values: list[float]) -> dict[str, Any]:
     """Median, quarters, lowest and highest."""
     low, middle, high = statistics.quantiles(values, n=4)
-    return {"median": middle, "quarters": [low, high], "lowest": min(values), "highest": max(values)}  # type: ignore[dict-item]
+    return {"median": middle, "quarters": [low, high], "lowest": min(values), "highest": max(values)}
 
 
-def measure(rounds: int, count: int) -> list[dict[str, object]]:
+def measure(rounds: int, count: int) -> list[dict[str, Any]]:
     """One row per clock: both steps, and the ratio of a round."""
     with quiet():
         ours, theirs = suite(), plain()

@@ -8,7 +8,7 @@ import math
 import tempfile
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -24,13 +24,14 @@ from xpo_bench.train.row_selection import Rows
 from xpo_bench.train.trainer import GroupTrainer
 from xpo_bench_plugins.algorithms.dpo import DPO
 
+Dtype: TypeAlias = Literal["float32", "bfloat16", "float64"]
 BATCH = 4
 BETA, LR, CLIP = 0.1, 1e-6, 1.0
 
 # --------------------------------------------------------------------------- ours
 
 
-def job_of(pairs: Sequence[Pair], steps: int, seed: int, lr: float = LR, dtype: str = "float32") -> Job:
+def job_of(pairs: Sequence[Pair], steps: int, seed: int, lr: float = LR, dtype: Dtype = "float32") -> Job:
     """One cell of DPO that is evaluated as little as a budget allows."""
     budget = Budget(
         steps=steps,

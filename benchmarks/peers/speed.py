@@ -9,12 +9,12 @@ import statistics
 import tempfile
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 
 from benchmarks.peers.cases import Case, require
-from benchmarks.peers.contenders import BATCH, bare, batches_of, job_of, ours, peer, peer_trainer
+from benchmarks.peers.contenders import BATCH, Dtype, bare, batches_of, job_of, ours, peer, peer_trainer
 from xpo_bench.contract.examples import Completion, Pair
 from xpo_bench.policy.language.pretrained import quiet
 
@@ -38,7 +38,7 @@ def compare(case: Case, first: Sequence[Pair]) -> dict[str, float]:
     found = case.policy.score_all(case.policy.encode(items)).sum.reshape(-1, 2)
     mine: list[float] = []
     relative, absolute = TOLERANCES[case.policy.dtype]
-    ours(case, job_of(first, CHECK_STEPS, 0, CHECK_LR, case.policy.dtype), mine)
+    ours(case, job_of(first, CHECK_STEPS, 0, CHECK_LR, cast(Dtype, case.policy.dtype)), mine)
     theirs: list[float] = []
     with tempfile.TemporaryDirectory() as folder:
         trainer = peer_trainer(case, [first] * CHECK_STEPS, folder, precomputed=True, lr=CHECK_LR)
@@ -76,7 +76,9 @@ def measure(case: Case, rounds: int, steps: int, note: Callable[[str], None]) ->
     checked: dict[str, float] = {}
     for number in range(rounds):
         rng = random.Random(f"{case.name} {number}")
-        job = job_of(rng.sample(case.pairs, taken * BATCH), taken, number, dtype=case.policy.dtype)
+        job = job_of(
+            rng.sample(case.pairs, taken * BATCH), taken, number, dtype=cast(Dtype, case.policy.dtype)
+        )
         batches = batches_of(case, job)
         if not number:
             note(f"{case.name}: comparing with TRL")

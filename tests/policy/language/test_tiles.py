@@ -41,12 +41,14 @@ def test_tiles_and_pieces_are_attention_under_the_mask(
     sees = visible(filled)
     length = len(sees)
     rng = torch.Generator().manual_seed(length)
-    heads = [
+    query, key, value = heads = [
         torch.randn(1, 2, length, 4, generator=rng, dtype=torch.float64, requires_grad=True) for _ in range(3)
     ]
-    want = torch.nn.functional.scaled_dot_product_attention(*heads, attn_mask=sees, scale=0.3).transpose(1, 2)
+    want = torch.nn.functional.scaled_dot_product_attention(
+        query, key, value, attn_mask=sees, scale=0.3
+    ).transpose(1, 2)
     plan = attention.prepare(filled, CPU)
-    got, _ = attention.attention(None, *heads, None, scaling=0.3, packing=plan)
+    got, _ = attention.attention(None, query, key, value, None, scaling=0.3, packing=plan)
     read = length - fill
     torch.testing.assert_close(got[:, :read], want[:, :read], rtol=0, atol=1e-12)
     weights = torch.randn(1, read, 2, 4, generator=rng, dtype=torch.float64)
