@@ -175,17 +175,16 @@ class Store:
         folder, path, now = self.root / "cells", self.root / record_table.NAME, time.time_ns()
         stamps = record_table.stamps_in(folder)  # before anything is read: a file that changes then is stale
         keys = sorted(filter(KEY.fullmatch, stamps))
-        if len(keys) < record_table.LEAST:
-            return [record for key in keys if (record := self._read(folder / f"{key}.json")) is not None]
-        known = record_table.read(path, stamps)
-        out, stale = {}, 0
+        known = record_table.read(path, stamps) if len(keys) >= record_table.LEAST else {}
+        out: dict[str, dict[str, Any]] = {}
+        stale = 0
         for key in keys:
-            record = known.get(key)
-            if record is None and (record := self._stored(f"{folder}{os.sep}{key}.json")) is not None:
+            stored = known.get(key)
+            if stored is None and (stored := self._stored(f"{folder}{os.sep}{key}.json")) is not None:
                 stale += 1
-            if record is not None:
-                out[key] = record
-        if stale > record_table.STALE * len(keys):
+            if stored is not None:
+                out[key] = stored
+        if len(keys) >= record_table.LEAST and stale > record_table.STALE * len(keys):
             self._keep(record_table.write(out, stamps, now))
         return [_today(record) for record in out.values()]
 
