@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pandas as pd
+import torch
 
 import xpo_bench
 from benchmarks.ensembles import step_ms
@@ -60,13 +61,25 @@ def task_for(device: str) -> type[RandomText]:
 
 
 def adapters(place: Place) -> None:
-    """N seeds with adapters of rank 8 in one command, against N times one seed."""
+    """N values of β with adapters of rank 8 in one command, against N times one value.
+
+    Not seeds: a model of random weights is another one for each.
+    """
     one: float | None = None
     for runs in place.sizes.runs:
+        if place.device == "cuda":  # what was freed is no part of the next peak
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats()
         with tempfile.TemporaryDirectory(prefix="xpo-bench-adapters-") as folder:
             begun = time.perf_counter()
             result = xpo_bench.run(
-                ["dpo"], [task_for(place.device)], seeds=runs, lora="r=8", device=place.device, out=folder
+                ["dpo"],
+                [task_for(place.device)],
+                seeds=1,
+                lora="r=8",
+                set={"dpo.beta": [0.01 * (i + 1) for i in range(runs)], "task.ensemble": runs},
+                device=place.device,
+                out=folder,
             )
             wall = time.perf_counter() - begun
         cells = finished(result)
@@ -75,11 +88,12 @@ def adapters(place: Place) -> None:
         one = spent if one is None else one
         place.note(
             runs=runs,
+            adapters=cells[0]["task"]["model"].get("adapters"),
             trained_together=max(cell["timing"]["vectorised_runs"] for cell in cells),
             wall_s=wall,
             train_s=spent,
             ratio=runs * one / spent,
-            peak_mb=max(cell["metrics"]["peak_memory_mb"] or 0.0 for cell in cells),
+            peak_mb=torch.cuda.max_memory_allocated() / 1e6 if place.device == "cuda" else None,
         )
 
 

@@ -76,6 +76,14 @@ def test_one_run_per_algorithm(device: Accelerator, policy: str, tmp_path: Path)
     assert {n: d for n in wanted if (d := differences(found[n], wanted[n], atol))} == {}
 
 
+def test_many_adapters(device: Accelerator, tmp_path: Path) -> None:
+    words: dict[str, Any] = {"lora": "r=2", "set": {"task.ensemble": 2}}
+    with device.there():
+        found = run(tmp_path / "device", device.name, "dpo,ipo", [Small], **words)
+    wanted = run(tmp_path / "cpu", "cpu", "dpo,ipo", [Small], **words)
+    assert {n: d for n in wanted if (d := differences(found[n], wanted[n], 2e-3))} == {}
+
+
 def test_deterministic_runs_are_equal_to_the_bit(device: Accelerator, tmp_path: Path) -> None:
     with device.there():
         for name in ("one", "two"):
