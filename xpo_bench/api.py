@@ -122,6 +122,7 @@ def run(
     deterministic: bool = False,
     shard: str | None = None,
     wait: bool = False,
+    spread: bool = False,
     **words: Any,
 ) -> Result:
     """Run a benchmark and return its records.
@@ -146,6 +147,8 @@ def run(
             none fails.
         shard: `3/8` runs the third of eight parts of the plan; `xpo-bench merge` joins their run directories.
         wait: for another process that writes the run directory, in place of an error.
+        spread: without `workers`, let several processes train small language models where that is quicker, as
+            the command does; classes of algorithms and tasks must then be in modules that can be imported.
         words: the flags of `xpo-bench run`, with underscores: `set`, `seeds`, `data`, `model`, `steps`, ...
 
     Raises:
@@ -183,7 +186,7 @@ def run(
         cell_timeout=cell_timeout,
         deterministic=deterministic,
     )
-    with configured(where) as execution:
+    with configured(where, spread) as execution:
         resolved = execution.device(device)
         asked = requests(words, Path(file) if file else None, resolved)
         execution.check(device, resolved, max((request.gpus_per_cell for request in asked), default=1))

@@ -72,7 +72,9 @@ def run(
         given["set"] = parse_set(settings)
     signal.signal(signal.SIGTERM, _terminated)
     with contextlib.redirect_stdout(sys.stderr):  # what plugins print is no result
-        result = api.run(file=file, reporter=Reporter(quiet), disable=frozenset(disable), **given)
+        result = api.run(
+            file=file, reporter=Reporter(quiet), disable=frozenset(disable), spread=True, **given
+        )
     if as_json or not result.cells:
         for entry in result.unreachable:
             say(f"task {entry['task']} is unreachable: {entry['reason']}")

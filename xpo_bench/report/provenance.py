@@ -75,7 +75,7 @@ def _setting(r: Record) -> tuple[str, ...]:
 
 def _text_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]], most: int | None) -> Table:
     drawn = rows[:most]
-    columns = zip(header, zip(*drawn, strict=True), strict=True)
+    columns = [(name, [row[i] for row in drawn]) for i, name in enumerate(header)]
     return Table(
         title,
         [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from xpo_bench.plugins import Registry
 from xpo_bench.runner import environment
@@ -13,6 +13,7 @@ from xpo_bench.runner.executors.dispatcher import Dispatcher
 from xpo_bench.runner.executors.groups import CellBatch, apart, groups
 from xpo_bench.runner.executors.in_process import LocalExecutor
 from xpo_bench.runner.executors.placement import ExecutionConfig
+from xpo_bench.runner.executors.spreading import spread
 from xpo_bench.runner.lock import occupied
 from xpo_bench.runner.observers import Observers, facts
 from xpo_bench.runner.plan import Cell, Plan
@@ -87,14 +88,15 @@ def _write_run(plan: Plan, store: Store) -> None:
 
 
 def _run(plan: Plan, todo: Sequence[Cell], sink: Sink, session: Session) -> None:
-    reporter = session.reporter
+    reporter, batches = session.reporter, groups(todo)
+    session = replace(session, execution=spread(session.execution, batches))
     executor = _executor(sink, session)
     if reporter:
         reporter.start(len(plan.cells), len(todo), sink.store.root)
-    for remark in apart(todo) if session.execution.in_process else ():
+    for remark in apart(todo):
         session.note(remark)
     try:
-        executor.run_all(groups(todo), sink.started)
+        executor.run_all(batches, sink.started)
     finally:
         executor.close()
         sink.observers.close()

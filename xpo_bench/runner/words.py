@@ -226,7 +226,11 @@ class Execution:
     workers: Annotated[
         int | None,
         Ge(1),
-        Word(metavar="N", default="1; with --executor ray all that the cluster has room for"),
+        Word(
+            metavar="N",
+            default="1, and one for each core where small language models take long; "
+            "with --executor ray all that the cluster has room for",
+        ),
         Doc(
             "processes side by side, each with its own GPU or share of the cores; "
             "1 runs cells in this process"

@@ -31,13 +31,14 @@ class ExecutionConfig:
     Args:
         workers: processes at a time; 0 as many as a cluster has room for. limit_s: seconds that a batch of
             cells may take, None for no limit. cluster: of Ray, None for this machine. deterministic: torch
-            takes no algorithm that is not.
+            takes no algorithm that is not. spreads: one worker was not asked for, and several may be taken.
     """
 
     workers: int = 1
     limit_s: float | None = None
     cluster: Cluster | None = None
     deterministic: bool = False
+    spreads: bool = False
 
     @property
     def in_process(self) -> bool:
@@ -74,8 +75,11 @@ class ExecutionConfig:
 
 
 @contextlib.contextmanager
-def configured(asked: Execution) -> Iterator[ExecutionConfig]:
+def configured(asked: Execution, spreads: bool = False) -> Iterator[ExecutionConfig]:
     """How cells are spread, from the words of a run; a cluster stays connected meanwhile.
+
+    Args:
+        spreads: where no workers are asked for, several may be taken.
 
     Raises:
         UsageError: words that do not go together, or a cluster that is not there.
@@ -88,7 +92,7 @@ def configured(asked: Execution) -> Iterator[ExecutionConfig]:
     if asked.executor == "local":
         if asked.address is not None:
             raise UsageError(f"--address {asked.address}: goes with --executor ray")
-        yield ExecutionConfig(workers or 1, limit_s, None, asked.deterministic)
+        yield ExecutionConfig(workers or 1, limit_s, None, asked.deterministic, spreads and workers is None)
         return
     with connected(asked.address or "auto", workers or 1) as cluster:
         yield ExecutionConfig(workers or 0, limit_s, cluster, asked.deterministic)
