@@ -64,7 +64,7 @@ def test_what_was_asked_for_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_record_says_so(warm: Any) -> None:
     words = ["run", "--algos", "dpo,ipo", "--tasks", "overfit_pair", "--seeds", 1, "--steps", 500, "--json"]
     words += ["--set", "task.kl_prompts=1", "--set", "task.kl_samples=1", "--set", "task.max_new_tokens=1"]
-    found, alone = warm(*words).json["cells"], warm(*words, "--workers", 1).json["cells"]
+    found, alone = (warm(*words, "--out", *where).json["cells"] for where in (["a"], ["b", "--workers", 1]))
     there = len(os.sched_getaffinity(0))
     assert [c["environment"].get("workers", 1) for c in found] == [min(2, there)] * 2
     assert ["workers" in c["environment"] for c in alone] == [False] * 2
