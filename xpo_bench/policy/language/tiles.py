@@ -53,9 +53,9 @@ class _Tile:
 
     def takes(self, part: Part) -> bool:
         """Put a part into the tile, if there is room."""
-        wanted = {part.first: part.length}
-        if part.before:
-            wanted[part.prompt] = part.before
+        # a prompt before its completion, always: the order of a sum decides its last bits
+        wanted = {part.prompt: part.before} if part.before else {}
+        wanted[part.first] = part.length
         new = {first: n for first, n in wanted.items() if first not in self.keys}
         if self.count + sum(map(_up, new.values())) > KEYS:
             return False
@@ -154,7 +154,9 @@ class Tiles:
             One tile behind the other, shape (T·M, heads, width).
         """
         count = len(self.visible)
-        if not self.whole:
+        if self.whole:  # laid out as what is picked: a product of other strides rounds otherwise
+            query = query.transpose(1, 2).contiguous().transpose(1, 2)
+        else:
             (query,) = _picked(count, self.queries, self.from_queries, query)
         key, value = _picked(count, self.keys, self.from_keys, key, value)
         out = F.scaled_dot_product_attention(query, key, value, attn_mask=self.mask(query.dtype), scale=scale)
