@@ -154,9 +154,7 @@ class Tiles:
             One tile behind the other, shape (T·M, heads, width).
         """
         count = len(self.visible)
-        if self.whole:  # laid out as what is picked: a product of other strides rounds otherwise
-            query = query.transpose(1, 2).contiguous().transpose(1, 2)
-        else:
+        if not self.whole:
             (query,) = _picked(count, self.queries, self.from_queries, query)
         key, value = _picked(count, self.keys, self.from_keys, key, value)
         out = F.scaled_dot_product_attention(query, key, value, attn_mask=self.mask(query.dtype), scale=scale)
