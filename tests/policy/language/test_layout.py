@@ -106,6 +106,16 @@ def test_the_company_of_a_row_does_not_change_a_bit(
         assert torch.equal(together[rows.index(row), : row.length], alone)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float64"])
+def test_the_tile_of_a_row_does_not_change_a_bit(dtype: str) -> None:
+    lm = policy("gpt2", dtype)
+    # more completions than a tile holds, so that some begin a tile, and some follow others
+    rows = [Row((1, 2, 3, 4 + i, *range(5, 5 + i)), 3) for i in range(1, 7)]
+    together = lm.score_all(Encoded.of(rows)).token_logps[0]
+    for row, found in zip(rows, together, strict=True):
+        assert torch.equal(found[: row.length], lm.score_all(Encoded.of([row])).token_logps[0, 0])
+
+
 @pytest.mark.parametrize("family", PACKED)
 def test_gradients_of_packed_and_separate_rows_agree(family: str) -> None:
     lm = known(family)

@@ -99,13 +99,15 @@ class Plan:
     Args:
         tiles: what is short. cuts: what is not. fill: zeros behind the output of the pieces.
         places: of each token of the row, where the tiles' and then the pieces' output has it, shape (L,);
-            None where the output is in order.
+            None where the output is in order. in_half: the same without tiles; products of bfloat16 add up in
+            parts, so that there a masked key can change a last bit.
     """
 
     tiles: Tiles | None
     cuts: Cuts
     fill: int
     places: Tensor | None
+    in_half: Plan | None = None
 
 
 def prepare(packing: Packing, device: torch.device) -> Plan:
@@ -114,19 +116,20 @@ def prepare(packing: Packing, device: torch.device) -> Plan:
     parts = [part for stretch in stretches for part in stretch]
     fill = sum(sum(lengths) for start, lengths in packing if not start)
     cuts = cut(stretches, fits, fill)
+    pieces = Plan(None, cut(stretches, lambda part: False, fill), fill, None)
     short = [part for part in parts if fits(part)]
     if not short:
-        return Plan(None, cuts, fill, None)
+        return pieces
     tiles = Tiles.of(short, fill + sum(part.length for part in parts))
     if tiles.whole:
-        return Plan(tiles, cuts, 0, None)
+        return Plan(tiles, cuts, 0, None, pieces)
     places = list[int]()
     end = len(tiles.queries)  # behind the tiles stand the pieces
     for part in parts:
         at = tiles.places.get(part, end)
         places += range(at, at + part.length)
         end += part.length if at == end else 0
-    return Plan(tiles, cuts, 0, torch.tensor(places + [0] * fill))
+    return Plan(tiles, cuts, 0, torch.tensor(places + [0] * fill), pieces)
 
 
 def attention(
@@ -170,6 +173,8 @@ def attention(
 
 def _planned(query: Tensor, key: Tensor, value: Tensor, plan: Plan, scale: float | None) -> Tensor:
     """Attention over a packed row, shape (L, heads, width)."""
+    if plan.in_half is not None and query.dtype == torch.bfloat16:
+        plan = plan.in_half
     if plan.tiles is None:
         return in_pieces(query, key, value, plan.cuts, scale, plan.fill)
     out = plan.tiles.attend(query, key, value, scale)

@@ -53,9 +53,9 @@ class _Tile:
 
     def takes(self, part: Part) -> bool:
         """Put a part into the tile, if there is room."""
-        wanted = {part.first: part.length}
-        if part.before:
-            wanted[part.prompt] = part.before
+        # a prompt before its completion, always: the order of a sum decides its last bits
+        wanted = {part.prompt: part.before} if part.before else {}
+        wanted[part.first] = part.length
         new = {first: n for first, n in wanted.items() if first not in self.keys}
         if self.count + sum(map(_up, new.values())) > KEYS:
             return False
