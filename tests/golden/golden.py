@@ -109,6 +109,8 @@ def cells(run: Path) -> Iterator[tuple[str, dict[str, Any]]]:
             record["seed"],
             digest(task["budget"]),
         ]
+        if "checkpoint" in record:  # of the same run, stopped on its way
+            parts.append(record["checkpoint"])
         name = json.dumps(parts, separators=(",", ":"))
         curve = run / "curves" / path.with_suffix(".parquet").name
         columns = (

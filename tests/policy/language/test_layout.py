@@ -116,6 +116,19 @@ def test_the_tile_of_a_row_does_not_change_a_bit(dtype: str) -> None:
         assert torch.equal(found[: row.length], lm.score_all(Encoded.of([row])).token_logps[0, 0])
 
 
+@pytest.mark.parametrize("prompt", range(30, 51))
+def test_a_short_prompt_whose_completions_are_not(prompt: int) -> None:
+    """Some 48 tokens are what one kernel call takes: a prompt may be within, and its completion beyond."""
+    lm = known("llama")
+    ids = [1 + i % 9 for i in range(prompt)]
+    rows = [Row((*ids, 4, 2, 5), prompt), Row((*ids, 3), prompt)]
+    together = lm.score_all(Encoded.of(rows)).token_logps[0]
+    with changed(lm.scorer, reach=0):
+        for row, found in zip(rows, together, strict=True):
+            alone = lm.score_all(Encoded.of([row])).token_logps[0, 0]
+            torch.testing.assert_close(found[: row.length], alone[: row.length])
+
+
 @pytest.mark.parametrize("family", PACKED)
 def test_gradients_of_packed_and_separate_rows_agree(family: str) -> None:
     lm = known(family)

@@ -120,7 +120,7 @@ def prepare(packing: Packing, device: torch.device) -> Plan:
     short = [part for part in parts if fits(part)]
     if not short:
         return pieces
-    tiles = Tiles.of(short, fill + sum(part.length for part in parts))
+    tiles = Tiles.of(short, fill + sum(part.length for part in parts), fill)
     if tiles.whole:
         return Plan(tiles, cuts, 0, None, pieces)
     places = list[int]()

@@ -89,14 +89,14 @@ class Tiles:
     _masks: dict[torch.dtype, Tensor] = field(default_factory=dict, repr=False)
 
     @classmethod
-    def of(cls, parts: Sequence[Part], length: int) -> Tiles:
-        """The tiles of short parts of a row of `length` tokens."""
+    def of(cls, parts: Sequence[Part], length: int, fill: int = 0) -> Tiles:
+        """The tiles of short parts of a row of `length` tokens, the last `fill` of which only fill it up."""
         tiles = [_Tile()]
         for part in parts:
             if not tiles[-1].takes(part):
                 tiles.append(_Tile())
                 tiles[-1].takes(part)
-        whole = len(tiles) == 1 and tiles[0].queries > length - MULTIPLE and parts[0].first == 0
+        whole = len(tiles) == 1 and tiles[0].queries == length - fill
         # one more than the most: what is never filled has no gradient
         m = length if whole else max(_up(tile.queries + 1, QUERIES) for tile in tiles)
         n = max(_up(max(first + k for first, k in tile.keys.values()) + 1) for tile in tiles)
