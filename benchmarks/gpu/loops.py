@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from benchmarks.peers.cases import Batches, Case
-from benchmarks.peers.contenders import BETA, CLIP, LR, StepTimer, library, word, words_tokenizer
+from benchmarks.peers.contenders import BETA, CLIP, LR, StepTimer, data_set, library, words_tokenizer
 from xpo_bench import Pair
 from xpo_bench.policy.language.flops import BACKWARD, ModelShape
 from xpo_bench.policy.language.tokenize import Row
@@ -105,24 +105,8 @@ def operations(case: Case, batches: Batches) -> float:
 
 def trl_loop(case: Case, batches: Batches) -> Steps:
     """The steps of TRL's DPOTrainer as it comes: the reference model is scored at every step."""
-    from datasets import Dataset
-
     trl = library()
-    rows = [case.rows(pair) for batch in batches for pair in batch]
-
-    def text(ids: Sequence[int]) -> str:
-        return " ".join(map(word, ids))
-
-    data = Dataset.from_list(
-        [
-            {
-                "prompt": text(chosen.ids[: chosen.start]) + " ",
-                "chosen": text(chosen.ids[chosen.start :]),
-                "rejected": text(rejected.ids[rejected.start :]),
-            }
-            for chosen, rejected in rows
-        ]
-    )
+    data = data_set([case.rows(pair) for batch in batches for pair in batch])
     timer = StepTimer()
     device = next(case.fresh.parameters()).device
     with tempfile.TemporaryDirectory() as folder:

@@ -16,15 +16,14 @@ import torch
 from benchmarks.gpu.loops import DTYPE, WARM_UP, Steps, synchronise, trl_loop, two_forward_loop
 from benchmarks.gpu.sizes import Place
 from benchmarks.peers.cases import Case
-from benchmarks.peers.contenders import BETA, CLIP, LR, batches_of
-from xpo_bench import Budget, Dataset, ModelSpec, Pair
+from benchmarks.peers.contenders import batches_of, job_of
+from xpo_bench import ModelSpec, Pair
 from xpo_bench.policy.language.causal_lm import CausalLM
 from xpo_bench.policy.language.loading import load_model
 from xpo_bench.train.job import Job
 from xpo_bench.train.memory import is_out_of_memory
 from xpo_bench.train.reference_scores import ReferenceScorer
 from xpo_bench.train.trainer import GroupTrainer
-from xpo_bench_plugins.algorithms.dpo import DPO
 
 
 def speed(place: Place) -> None:
@@ -164,18 +163,7 @@ def _case(
     model, tokenizer = load_model(spec, 0)
     fresh = copy.deepcopy(model).to(device) if peers else None
     policy = CausalLM(model, tokenizer, spec, dtype=DTYPE, device=device, packing=packing)
-    budget = Budget(
-        steps=len(pairs) // batch,
-        batch_size=batch,
-        clip=CLIP,
-        dtype=DTYPE,
-        eval_pairs=1,
-        heldout_pairs=1,
-        kl_prompts=1,
-        kl_samples=1,
-        max_new_tokens=1,
-    )
-    job = Job(DPO(beta=BETA), "gpu", 0, LR, "adamw", Dataset(train=pairs), budget)
+    job = job_of(pairs, len(pairs) // batch, 0, dtype=DTYPE, batch=batch)
     return Case("gpu", policy, policy.snapshot(), fresh, pairs), job
 
 

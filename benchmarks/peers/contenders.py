@@ -18,6 +18,7 @@ from transformers import PrinterCallback, TrainerCallback
 from benchmarks.peers.cases import Batches, Case, require
 from xpo_bench import Budget, Dataset
 from xpo_bench.contract.examples import Pair
+from xpo_bench.policy.language.tokenize import Row
 from xpo_bench.train.job import Job
 from xpo_bench.train.reference_scores import ReferenceScorer
 from xpo_bench.train.row_selection import Rows
@@ -31,11 +32,18 @@ BETA, LR, CLIP = 0.1, 1e-6, 1.0
 # --------------------------------------------------------------------------- ours
 
 
-def job_of(pairs: Sequence[Pair], steps: int, seed: int, lr: float = LR, dtype: Dtype = "float32") -> Job:
+def job_of(
+    pairs: Sequence[Pair],
+    steps: int,
+    seed: int,
+    lr: float = LR,
+    dtype: Dtype = "float32",
+    batch: int = BATCH,
+) -> Job:
     """One cell of DPO that is evaluated as little as a budget allows."""
     budget = Budget(
         steps=steps,
-        batch_size=BATCH,
+        batch_size=batch,
         clip=CLIP,
         dtype=dtype,
         eval_pairs=1,
@@ -120,23 +128,14 @@ def words_tokenizer(case: Case) -> Any:
     return PreTrainedTokenizerFast(tokenizer_object=inner, eos_token=word(eos), pad_token=word(eos))
 
 
-def peer_trainer(
-    case: Case, batches: Batches, folder: str, *, precomputed: bool, lr: float = LR, own: bool = False
-) -> Any:
-    """A DPOTrainer that takes the batches in order, ready to train; its token ids are compared with ours.
-
-    Args:
-        own: train the case's model itself, not a copy.
-    """
+def data_set(rows: Sequence[tuple[Row, Row]]) -> Any:
+    """Chosen and rejected rows as the data set of a trainer."""
     from datasets import Dataset as HubDataset
-
-    trl = library()
-    rows = [case.rows(pair) for batch in batches for pair in batch]
 
     def text(ids: Sequence[int]) -> str:
         return " ".join(map(word, ids))
 
-    data = HubDataset.from_list(
+    return HubDataset.from_list(
         [
             {
                 "prompt": text(chosen.ids[: chosen.start]) + " ",
@@ -146,6 +145,19 @@ def peer_trainer(
             for chosen, rejected in rows
         ]
     )
+
+
+def peer_trainer(
+    case: Case, batches: Batches, folder: str, *, precomputed: bool, lr: float = LR, own: bool = False
+) -> Any:
+    """A DPOTrainer that takes the batches in order, ready to train; its token ids are compared with ours.
+
+    Args:
+        own: train the case's model itself, not a copy.
+    """
+    trl = library()
+    rows = [case.rows(pair) for batch in batches for pair in batch]
+    data = data_set(rows)
     config = trl.DPOConfig(
         output_dir=folder,
         beta=BETA,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
 
 from xpo_bench import Budget, Dataset, ModelSpec, Pair, plugins
 from xpo_bench.train.job import Job, Outcome
+from xpo_bench_plugins.algorithms.dpo import DPO
 
 SPEC = ModelSpec(name="tiny", hidden_size=16, intermediate_size=32, layers=2, heads=2, context=64)
 # completions of unequal lengths, a repeated prompt, and an epoch that ends inside a batch
@@ -62,3 +64,15 @@ def assert_close(outcome: Outcome, other: Outcome) -> None:
     assert len(mine["curve"]) == len(theirs["curve"])
     for row, same in zip(mine["curve"], theirs["curve"], strict=True):
         assert row == pytest.approx(same, rel=1e-5, abs=1e-8)
+
+
+def assert_divergence_is_its_own(
+    together: Callable[[Sequence[Job]], list[Outcome]], by_itself: Callable[[Job], Outcome]
+) -> None:
+    """A run that diverges stands still, and the one beside it is the one that trains alone."""
+    calm = job("dpo", 0)
+    wild = Job(DPO(), "test", 1, 1e300, "sgd", calm.dataset, calm.budget)
+    jobs = [Job(DPO(), "test", 0, 1e-2, "sgd", calm.dataset, calm.budget), wild]
+    first, second = together(jobs)
+    assert (first.status, second.status) == ("ok", "diverged")
+    assert_close(first, by_itself(jobs[0]))

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 from xpo_bench.report.format import clean, counted
 from xpo_bench.report.records import Record
-from xpo_bench.report.run_file import RunFile, Skipped
+from xpo_bench.report.run_file import RunFile
+from xpo_bench.runner.run_document import Skipped
 
 
 def problems(records: Sequence[Record]) -> list[str]:

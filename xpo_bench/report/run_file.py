@@ -7,21 +7,7 @@ from dataclasses import dataclass
 from typing import NotRequired, TypedDict
 
 from xpo_bench.report.records import Raw, Settings
-
-
-class Skipped(TypedDict):
-    """A combination that `all` left out."""
-
-    algorithm: str
-    task: str
-    reason: str
-
-
-class Unreachable(TypedDict):
-    """A task whose data cannot be had."""
-
-    task: str
-    reason: str
+from xpo_bench.runner.run_document import Skipped, Unreachable
 
 
 class Stopped(TypedDict):

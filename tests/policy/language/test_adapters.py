@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from copies import ALGORITHMS, SEEDS, SPEC, assert_close, job, numbers
+from copies import ALGORITHMS, SEEDS, SPEC, assert_close, assert_divergence_is_its_own, job, numbers
 
 from xpo_bench import Completion, plugins
 from xpo_bench.api import run
@@ -112,12 +112,7 @@ def test_who_else_trains_changes_no_bit_where_rows_are_the_same() -> None:
 
 
 def test_a_run_that_diverges_stands_still_and_costs_no_other() -> None:
-    calm = job("dpo", 0)
-    wild = Job(DPO(), "test", 1, 1e300, "sgd", calm.dataset, calm.budget)
-    jobs = [Job(DPO(), "test", 0, 1e-2, "sgd", calm.dataset, calm.budget), wild]
-    first, second = together(jobs)
-    assert (first.status, second.status) == ("ok", "diverged")
-    assert_close(first, by_itself(jobs[0]))
+    assert_divergence_is_its_own(together, by_itself)
 
 
 @pytest.mark.parametrize("way", ["masks", "packed", "a row at a time", "no sharing", "padded models"])

@@ -10,10 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import zip_longest
-from typing import NamedTuple
 
 from xpo_bench.policy.language.layout import Block, blocks, packs
-from xpo_bench.policy.language.scoring import Scorer
+from xpo_bench.policy.language.scoring import Kind, Scorer
 from xpo_bench.policy.language.tokenize import Row
 
 LONG = 128
@@ -54,14 +53,6 @@ class Pass:
         self.places.append(None)
 
 
-class _Kind(NamedTuple):
-    """Blocks that can go together: a batch has a mask of its own or not, and one encoding of positions."""
-
-    whole: bool
-    beyond: bool
-    regime: int
-
-
 def passes(rows: Sequence[Sequence[Row]], scorer: Scorer) -> Iterator[Pass]:
     """The rows of every run, each once, in forward passes of about twice `scorer.tokens_per_forward` tokens.
 
@@ -74,20 +65,14 @@ def passes(rows: Sequence[Sequence[Row]], scorer: Scorer) -> Iterator[Pass]:
     if not (scorer.packed and long):  # under a mask a completion is compared with its siblings, in vain
         cost = scorer.shape.per_context / scorer.shape.per_token
         found = [blocks(run, limit, scorer.reach, cost) for run in rows]
-    kinds: dict[_Kind, list[list[Block]]] = {}
+    kinds: dict[Kind, list[list[Block]]] = {}
     for r, parts in enumerate(found):
         for part in parts:
-            longest = max(len(rows[r][i].ids) for i in part.members)
-            kind = _Kind(
-                longest > scorer.alone_beyond,
-                longest > scorer.reach,
-                scorer.network.positions.regime(longest),
-            )
-            kinds.setdefault(kind, [[] for _ in rows])[r].append(part)
+            kinds.setdefault(scorer.kind(rows[r], part), [[] for _ in rows])[r].append(part)
     for kind, by_run in sorted(kinds.items()):
         for run in by_run:
             run.sort(key=lambda part: -part.length)
-        if kind.whole:
+        if not kind.together:
             yield from _by_themselves(rows, by_run)
         elif scorer.packed and long and not kind.beyond:
             yield from _packed(rows, by_run, limit, scorer.fill)

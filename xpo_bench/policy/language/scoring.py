@@ -9,6 +9,7 @@ to the right of a token can reach it.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -30,6 +31,16 @@ its caches.
 
 IDLE = Row((0, 0), 1)
 """What a process computes while others still have rows."""
+
+
+class Kind(NamedTuple):
+    """What blocks of one forward pass have in common: a batch has the model's own mask or not, and one
+    encoding of positions. Those that stand alone do so first.
+    """
+
+    beyond: bool
+    regime: int
+    together: bool
 
 
 class Scorer:
@@ -66,17 +77,22 @@ class Scorer:
         """
         parts = blocks(rows, self.tokens_per_forward, self.reach, self.masked_cost)
         # rows beyond the reach keep the model's own mask, which a batch has or has not
-        kinds: dict[tuple[bool, int], list[Block]] = {}
+        kinds: dict[Kind, list[Block]] = {}
         for part in parts:
-            longest = max(len(rows[i].ids) for i in part.members)
-            kind = (longest > self.reach, self.network.positions.regime(longest))
-            kinds.setdefault(kind, []).append(part)
-        for (beyond, _), found in sorted(kinds.items()):
-            cut = packs if self.packed and not beyond else batches
-            yield from ([*part.members] for part in found if self._stands_alone(rows, part))
-            others = [part for part in found if not self._stands_alone(rows, part)]
-            for batch in cut([part.length for part in others], self.tokens_per_forward):
-                yield [i for b in batch for i in others[b].members]
+            kinds.setdefault(self.kind(rows, part), []).append(part)
+        for kind, found in sorted(kinds.items()):
+            if not kind.together:
+                yield from ([*part.members] for part in found)
+                continue
+            cut = packs if self.packed and not kind.beyond else batches
+            for batch in cut([part.length for part in found], self.tokens_per_forward):
+                yield [i for b in batch for i in found[b].members]
+
+    def kind(self, rows: Sequence[Row], part: Block) -> Kind:
+        """Which other blocks a block can go with."""
+        longest = max(len(rows[i].ids) for i in part.members)
+        regime = self.network.positions.regime(longest)
+        return Kind(longest > self.reach, regime, not self._stands_alone(rows, part))
 
     def _blocks(self, rows: Sequence[Row]) -> list[Block]:
         """Rows of one forward pass, gathered by prompt."""

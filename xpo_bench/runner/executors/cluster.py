@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from types import ModuleType
 
 from xpo_bench.errors import UsageError
-from xpo_bench.runner.devices import Devices
+from xpo_bench.runner.devices import Devices, cores
 
 REACH_S = 5.0
 """Seconds in which the head of a cluster answers."""
@@ -128,7 +128,7 @@ def connected(address: str, workers: int) -> Iterator[Cluster]:
         return
     words: dict[str, object] = {"address": address, "log_to_driver": False, "logging_level": logging.ERROR}
     if address == "local":
-        words |= {"include_dashboard": False, "num_cpus": max(workers, _cores())}
+        words |= {"include_dashboard": False, "num_cpus": max(workers, cores())}
     elif address != "auto":
         _reach(address)
     try:
@@ -156,10 +156,6 @@ def _lock() -> None:
     """
     if "ray" not in sys.modules and "RAY_AUTH_MODE" not in os.environ:
         os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _reach(address: str) -> None:

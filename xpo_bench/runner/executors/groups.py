@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -111,17 +110,16 @@ def _copies(cell: Cell) -> Hashable:
 
 def apart(cells: Sequence[Cell]) -> Iterator[str]:
     """What to say of cells that train adapters on one model one after the other, and need not."""
-    counts: Counter[Hashable] = Counter()
-    names: dict[Hashable, str] = {}
+    together: dict[Hashable, list[Cell]] = {}
     for cell in cells:
         setup = cell.setup
         if setup.model.lora_rank and setup.budget.ensemble == 1 and fits_ensemble(cell):
-            counts[_copies(cell)] += 1
-            names[_copies(cell)] = setup.name
-    for key, count in counts.items():
+            together.setdefault(_copies(cell), []).append(cell)
+    for members in together.values():
+        count = len(members)
         if count > 1:
             yield (
-                f"{names[key]}: {count} runs train adapters on one model, one after the other; "
+                f"{members[0].setup.name}: {count} runs train adapters on one model, one after the other; "
                 f"--set task.ensemble={min(count, USUAL)} trains so many in one forward pass"
             )
 

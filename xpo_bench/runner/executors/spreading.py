@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import replace
 
+from xpo_bench.runner.devices import cores
 from xpo_bench.runner.executors.groups import CellBatch
 from xpo_bench.runner.executors.placement import ExecutionConfig
 
@@ -28,8 +28,3 @@ def spread(execution: ExecutionConfig, batches: Sequence[CellBatch]) -> Executio
     if not (execution.spreads and execution.in_process and fits and steps >= WORTH and workers > 1):
         return execution
     return replace(execution, workers=workers)
-
-
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
