@@ -5,12 +5,10 @@ Heavy modules are imported inside the commands, so that --help is instant.
 
 from __future__ import annotations
 
-import contextlib
-import gc
 import io
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec
 
 import click
@@ -113,19 +111,6 @@ def _verdict(error: BaseException) -> tuple[int, str]:
         code = 143 if isinstance(error, Terminated) else 130
         return code, "interrupted; finished cells are kept, the same command resumes"
     return 1, f"{type(error).__name__}: {error} (--debug before the command shows the traceback)"
-
-
-@contextlib.contextmanager
-def importing() -> Iterator[None]:
-    """Imports within it are not searched for garbage, nor ever again: they make much, and leave it there."""
-    collecting = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.freeze()
-        if collecting:
-            gc.enable()
 
 
 def comma_names(_: click.Context, __: click.Parameter, value: str | None) -> tuple[str, ...] | None:

@@ -11,9 +11,10 @@ from typing import Any
 
 import click
 
-from xpo_bench.cli.base import guarded, importing, main, print_json, say
+from xpo_bench.cli.base import guarded, main, print_json, say
 from xpo_bench.cli.options import words
 from xpo_bench.errors import Terminated
+from xpo_bench.runner.importing import importing
 from xpo_bench.runner.words import Execution, Output, Request, Search
 
 RUN_EXAMPLES = """\b
@@ -61,8 +62,8 @@ def run(
     Exit status: 0 all cells ok, 1 some cell failed, 2 something in the command or the data is wrong,
     130 interrupted.
     """
-    with importing():
-        importlib.import_module("xpo_bench.runner.run")  # what trains, and torch with it
+    with importing(owner=True):
+        importlib.import_module("xpo_bench.runner.run")
         from xpo_bench import api
         from xpo_bench.runner.progress import Reporter
         from xpo_bench.runner.settings import parse_set

@@ -66,11 +66,11 @@ def deterministic(on: bool = True) -> Iterator[None]:
 
     cuBLAS reads its workspace from the environment when the first CUDA context is made: later is too late.
     """
-    import torch
-
     if not on:
         yield
         return
+    import torch
+
     before, workspace = torch.are_deterministic_algorithms_enabled(), os.environ.get(WORKSPACE)
     os.environ.setdefault(WORKSPACE, ":4096:8")
     torch.use_deterministic_algorithms(True)

@@ -5,15 +5,15 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 from xpo_bench.plugins import Registry
 from xpo_bench.runner import environment
 from xpo_bench.runner.executed import Executed
-from xpo_bench.runner.executors.dispatcher import Dispatcher
 from xpo_bench.runner.executors.groups import CellBatch, apart, groups
-from xpo_bench.runner.executors.in_process import LocalExecutor
 from xpo_bench.runner.executors.placement import ExecutionConfig
-from xpo_bench.runner.executors.spreading import spread
+from xpo_bench.runner.executors.spreading import anticipated, spread
+from xpo_bench.runner.importing import importing
 from xpo_bench.runner.lock import occupied
 from xpo_bench.runner.observers import Observers, facts
 from xpo_bench.runner.plan import Cell, Plan
@@ -23,6 +23,10 @@ from xpo_bench.runner.remarks import remarks
 from xpo_bench.runner.run_document import extended
 from xpo_bench.runner.store import Store
 from xpo_bench.train.items import Items
+
+if TYPE_CHECKING:
+    from xpo_bench.runner.executors.dispatcher import Dispatcher
+    from xpo_bench.runner.executors.in_process import LocalExecutor
 
 
 @dataclass(frozen=True)
@@ -57,8 +61,12 @@ def execute(plan: Plan, store: Store, session: Session) -> Executed:
         observers = Observers(session.registry, session.track, store.root)
         todo = [cell for cell in plan.cells if session.fresh or not store.done(cell.key)]
         _set_aside(store)
+        batches = groups(todo)
+        session = replace(session, execution=spread(session.execution, batches))
+        # where other processes train, they import torch while this one does
+        anticipated(session.execution, batches)
         _write_run(plan, store)
-        _run(plan, todo, Sink(store, session, observers), session)
+        _run(plan, batches, Sink(store, session, observers), session)
     records = (store.read_cell(cell.key) for cell in plan.cells)
     cells = [record for record in records if record is not None]
     return Executed(store.root, cells, len(plan.cells), plan.skipped, plan.unreachable, len(todo))
@@ -87,10 +95,10 @@ def _write_run(plan: Plan, store: Store) -> None:
     )
 
 
-def _run(plan: Plan, todo: Sequence[Cell], sink: Sink, session: Session) -> None:
-    reporter, batches = session.reporter, groups(todo)
-    session = replace(session, execution=spread(session.execution, batches))
-    executor = _executor(sink, session)
+def _run(plan: Plan, batches: Sequence[CellBatch], sink: Sink, session: Session) -> None:
+    reporter, todo = session.reporter, [cell for batch in batches for cell in batch.cells]
+    with importing():  # torch
+        executor = _executor(sink, session)
     if reporter:
         reporter.start(len(plan.cells), len(todo), sink.store.root)
     for remark in apart(todo):
@@ -110,6 +118,8 @@ def _executor(sink: Sink, session: Session) -> LocalExecutor | Dispatcher:
     references = sink.store.root / "references"
     if execution.in_process:
         step = reporter.step if reporter else None
+        from xpo_bench.runner.executors.in_process import LocalExecutor
+
         return LocalExecutor(sink.finished, step, observers, references, execution.facts)
     if execution.cluster:
         from xpo_bench.runner.executors.ray_pool import RayPool

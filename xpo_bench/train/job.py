@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, TypedDict
-
-import torch
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from xpo_bench.contract.algorithm import Algorithm
 from xpo_bench.contract.examples import Dataset, Example, Single
@@ -15,6 +13,9 @@ from xpo_bench.contract.settings import Budget, Optimizer
 from xpo_bench.data.formats import to_singles
 from xpo_bench.policy.base import Notes
 from xpo_bench.train.items import Items
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,8 @@ Progress = Callable[[int, int, float | None], None]
 
 def stack_configs(algorithms: Sequence[Algorithm], dtype: torch.dtype, device: torch.device) -> Algorithm:
     """One algorithm whose float fields are tensors of shape (runs, 1)."""
+    import torch
+
     # β of shape (runs, 1) meets log-ratios of shape (runs, N): a loss written for one run computes all
     first = algorithms[0]
     stacked: Mapping[str, Any] = {

@@ -9,6 +9,7 @@ import pytest
 
 from xpo_bench import plugins
 from xpo_bench.runner.executors import spreading
+from xpo_bench.runner.executors.dispatcher import bundles
 from xpo_bench.runner.executors.groups import groups
 from xpo_bench.runner.executors.placement import ExecutionConfig, configured
 from xpo_bench.runner.executors.spreading import spread
@@ -70,3 +71,12 @@ def test_the_record_says_so(warm: Any) -> None:
     assert ["workers" in c["environment"] for c in alone] == [False] * 2
     for mine, theirs in zip(found, alone, strict=True):
         assert mine["metrics"]["chosen_logp"] == theirs["metrics"]["chosen_logp"]
+
+
+def test_what_takes_longest_begins_first() -> None:
+    """A table reads the rows that it has, whatever the budget's batch: it is not what takes longest."""
+    words: dict[str, Any] = {"algos": ["dpo", "ipo"], "tasks": ["deterministic", "overfit_pair", "bandit"]}
+    plan = make_plan(requests({**words, "seeds": [0, 1, 2]}), plugins.load())
+    begun = [bundle[0].batch.cells[0].setup for bundle in bundles(groups(plan.cells), 2)]
+    assert [setup.model.tabular for setup in begun] == [False] * 4 + [True] * 2
+    assert begun[-1].name == "deterministic"

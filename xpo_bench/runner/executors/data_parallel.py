@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xpo_bench.runner.devices import devices_from
-from xpo_bench.runner.executors.groups import job_of, one_thread
+from xpo_bench.runner.executors.groups import job_of
+from xpo_bench.runner.executors.one_thread import one_thread
 from xpo_bench.runner.executors.subprocesses import (
     as_child,
     beginning,

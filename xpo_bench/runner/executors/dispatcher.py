@@ -26,8 +26,10 @@ TRIES = 2
 """How often a batch is begun whose process dies."""
 PER_WORKER = 2
 """Bundles per worker of the cells of one language model: fewer load it less often, more keep all busy."""
-LANGUAGE = 1000
-"""What a step of a language model costs, about, where one of a tabular policy costs 1."""
+LANGUAGE = 10
+"""What a pair of a language model costs, about, where a step of a tabular policy costs 1 and ..."""
+PAIRS = 2000
+"""... as many pairs of tabular policies, of all runs that it computes at once, cost another 1."""
 
 
 @dataclass
@@ -40,8 +42,9 @@ class Attempt:
     @property
     def cost(self) -> float:
         cells, setup = self.batch.cells, self.batch.cells[0].setup
-        step = setup.budget.batch_size * (1 if setup.model.tabular else LANGUAGE)
-        return len(cells) * setup.budget.steps * step
+        rows = len(setup.dataset(cells[0].seed).train)
+        pairs = len(cells) * min(setup.budget.batch_size, rows)
+        return setup.budget.steps * (1 + pairs / PAIRS if setup.model.tabular else LANGUAGE * pairs)
 
 
 @dataclass(eq=False)

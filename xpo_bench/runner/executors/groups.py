@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 
-import torch
-
 from xpo_bench.runner.plan import Cell
 from xpo_bench.train.job import Job
 
@@ -133,17 +131,3 @@ def parts_of(batch: CellBatch) -> Iterator[CellBatch]:
         yield from (CellBatch(tuple(cells)) for cells in by_algorithm.values())
     else:
         yield from (CellBatch((cell,)) for cell in batch.cells)
-
-
-class one_thread:
-    """One thread, on which tiny computations are faster; afterwards torch's settings are what they were."""
-
-    def __enter__(self) -> None:
-        self.before = torch.get_num_threads(), torch.get_default_dtype(), torch.is_grad_enabled()
-        torch.set_num_threads(1)
-
-    def __exit__(self, *_: object) -> None:
-        threads, dtype, grad = self.before
-        torch.set_num_threads(threads)
-        torch.set_default_dtype(dtype)
-        torch.set_grad_enabled(grad)

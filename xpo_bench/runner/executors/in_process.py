@@ -16,7 +16,8 @@ from xpo_bench.policy.linear import LinearPolicy
 from xpo_bench.policy.tabular import TabularPolicy
 from xpo_bench.runner import environment
 from xpo_bench.runner.executors.blame import described
-from xpo_bench.runner.executors.groups import CellBatch, job_of, one_thread, parts_of
+from xpo_bench.runner.executors.groups import CellBatch, job_of, parts_of
+from xpo_bench.runner.executors.one_thread import one_thread
 from xpo_bench.runner.executors.placement import ExecutionFacts
 from xpo_bench.runner.plan import Cell
 from xpo_bench.runner.record import Curve, Error, Record, Status

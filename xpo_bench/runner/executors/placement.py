@@ -57,6 +57,8 @@ class ExecutionConfig:
 
     def device(self, asked: str) -> str:
         """A device as it was asked for, as one that is there."""
+        if asked == "cpu" and not self.cluster:  # there is one, whatever else torch finds
+            return asked
         return (self.cluster.devices() if self.cluster else of_this_machine()).resolve(asked)
 
     def check(self, asked: str, device: str, processes: int) -> None:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from xpo_bench.runner.devices import cores
 from xpo_bench.runner.executors.groups import CellBatch
 from xpo_bench.runner.executors.placement import ExecutionConfig
+from xpo_bench.runner.executors.subprocesses import anticipate
 
 WORTH = 1000
 """Steps of small language models, about ten seconds, from which processes that take two to start pay."""
@@ -28,3 +29,9 @@ def spread(execution: ExecutionConfig, batches: Sequence[CellBatch]) -> Executio
     if not (execution.spreads and execution.in_process and fits and steps >= WORTH and workers > 1):
         return execution
     return replace(execution, workers=workers)
+
+
+def anticipated(execution: ExecutionConfig, batches: Sequence[CellBatch]) -> None:
+    """Have what begins the processes of this machine begin itself, where there will be some."""
+    if batches and not execution.in_process and execution.cluster is None:
+        anticipate(language=not all(batch.cells[0].setup.model.tabular for batch in batches))

@@ -8,6 +8,7 @@ import os
 import pickle
 import signal
 from collections.abc import Iterator
+from multiprocessing import forkserver
 from multiprocessing.connection import wait
 from multiprocessing.context import ForkServerContext, SpawnContext
 
@@ -16,6 +17,8 @@ from xpo_bench.errors import UsageError
 ALIKE = {"PYTHONHASHSEED": "0", "PYTHONSAFEPATH": "1"}
 ASKED = "XPO_BENCH_ASKED_BY"
 """The variable that tells a process that is started who asked for it, by pid."""
+EVERY_ARCHITECTURE = ("transformers.modeling_utils", "transformers.models.llama.modeling_llama")
+"""What a language model needs; that of Llama imports what the files of other architectures do, and is `tiny`."""
 
 
 def beginning(language: bool) -> SpawnContext | ForkServerContext:
@@ -30,11 +33,18 @@ def beginning(language: bool) -> SpawnContext | ForkServerContext:
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
     here = __package__
-    models = ["transformers.modeling_utils", f"{here}.model_cache"] if language else []
+    models = [*EVERY_ARCHITECTURE, f"{here}.model_cache"] if language else []
     ours = [f"{here}.process_pool", f"{here}.data_parallel"]
     # in this order: `preload` first, so that a server that still imports ends with this process
     context.set_forkserver_preload([f"{here}.preload", "torch", *ours, *models, f"{here}.preloaded"])
     return context
+
+
+def anticipate(language: bool) -> None:
+    """Have the fork server begin with its imports now, while this process does something else."""
+    if isinstance(beginning(language), ForkServerContext):
+        with as_child():
+            forkserver.ensure_running()
 
 
 @contextlib.contextmanager
