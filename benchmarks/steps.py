@@ -46,7 +46,7 @@ def suite() -> Callable[[], object]:
     budget = replace(TASK.budget, steps=2, kl_samples=1)
     job = Job(DPO(beta=BETA), TASK.name, 0, LR, "adam", TASK.data(0, TASK.model), budget)
     trainer = GroupTrainer(policy, [job], ReferenceScorer(policy, policy.snapshot(), {}))
-    trainer.sft_overhead = None
+    trainer.plain_loop = None
     trainer.run()
     return lambda: trainer.update.step(1, 1.0)
 

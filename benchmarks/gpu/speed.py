@@ -137,7 +137,7 @@ def ours(case: Case, job: Job) -> Steps:
     scorer = ReferenceScorer(case.policy, case.initial, {})
     device = str(case.policy.device)
     trainer = GroupTrainer(case.policy, [job], scorer, device=device, progress=progress)
-    trainer.sft_overhead = None  # its comparisons are off the clock, and take as long as the steps
+    trainer.plain_loop = None  # its comparisons are off the clock, and take as long as the steps
     (outcome,) = trainer.run()
     if outcome.status != "ok":
         raise RuntimeError(f"our run is {outcome.status}")

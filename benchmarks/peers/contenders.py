@@ -75,7 +75,7 @@ def ours(case: Case, job: Job, losses: list[float] | None = None) -> list[float]
             losses.append(math.nan if loss is None else loss)
 
     trainer = GroupTrainer(case.policy, [job], ReferenceScorer(case.policy, case.initial, {}), progress=note)
-    trainer.sft_overhead = None  # its comparisons are off the clock, and take as long as the steps
+    trainer.plain_loop = None  # its comparisons are off the clock, and take as long as the steps
     (outcome,) = trainer.run()
     require(
         outcome.status == "ok" and not outcome.notes.get("truncated"),

@@ -89,7 +89,7 @@ def ours(
         ReferenceScorer(policy, reference, {}),
         progress=lambda step, steps, loss: losses.append(loss),
     )
-    trainer.sft_overhead = None
+    trainer.plain_loop = None
     trainer.run()
     assert losses[0] is not None
     return losses[0], dict(zip(policy.snapshot(), seen[0], strict=True))

@@ -19,8 +19,8 @@ from xpo_bench.train import memory
 from xpo_bench.train.evaluation.on_policy import GOLD_POINTS, OnPolicy, quarters
 from xpo_bench.train.job import Job, Outcome
 from xpo_bench.train.memory import PeakMemory
+from xpo_bench.train.plain_loop import PlainLoop
 from xpo_bench.train.reference_scores import ReferenceScorer
-from xpo_bench.train.sft_overhead import SFTOverhead
 from xpo_bench.train.trainer import GroupTrainer
 from xpo_bench_plugins.algorithms.dpo import DPO
 from xpo_bench_plugins.algorithms.ipo import IPO
@@ -109,7 +109,7 @@ def test_comparing_with_an_sft_step_leaves_the_run_as_it_is(
     with_it = trained(policy, DPO(), {})
     assert with_it.metrics["overhead"] is not None
     assert with_it.metrics["overhead"] > 0
-    monkeypatch.setattr(SFTOverhead, "measure", lambda *_: None)
+    monkeypatch.setattr(PlainLoop, "measure", lambda *_: None)
     without = trained(policy, DPO(), {})
     assert "overhead" not in without.metrics
     assert with_it.curve == without.curve

@@ -54,7 +54,7 @@ def fit(job: Job, room: int) -> tuple[Tensor, Outcome, list[int]]:
     assert isinstance(policy, Scarce)
     policy.room, policy.asked = room, []
     trainer = GroupTrainer(policy, [job], ReferenceScorer(policy, policy.snapshot(), {}))
-    trainer.sft_overhead = None
+    trainer.plain_loop = None
     (outcome,) = trainer.run()
     return torch.cat([value.flatten() for value in policy.snapshot().values()]), outcome, policy.asked
 

@@ -88,7 +88,7 @@ def overlap(train: Sequence[Example], heldout: Sequence[Example]) -> Overlap:
     """Prompts and completions of held-out rows that training sees too."""
     # rows of a synthetic world are few objects, many times each
     rows = Counter(map(id, heldout))
-    trained, held = (list({id(e): e for e in side}.values()) for side in (train, heldout))
+    trained, held = (dict(zip(map(id, side), side, strict=True)).values() for side in (train, heldout))
     prompts = {e.prompt for e in trained}
     texts = {text for e in trained for text in completions(e)}
     return Overlap(

@@ -11,7 +11,7 @@ from xpo_bench.contract.metric import Array, Evaluation, History, Kind, Mask, Me
 from xpo_bench.metrics.pair_drift import PairDrift
 from xpo_bench.metrics.plugin_metrics import PluginMetrics
 from xpo_bench.metrics.registry import of_kind
-from xpo_bench.metrics.rejected_state import rejected_state
+from xpo_bench.metrics.rejected_state import RejectedStates
 
 
 def evaluate_point(ev: Evaluation) -> dict[str, Array]:
@@ -56,6 +56,7 @@ class Curve:
         self._points: list[tuple[int, dict[str, Array], Mask]] = []
         self._pairs = PairDrift()
         self._history: History | None = None
+        self._noted: tuple[History, tuple[dict[str, Array], RejectedStates, Array]] | None = None
 
     def add(
         self, ev: Evaluation, alive: Mask | None = None, extra: Mapping[str, Array] | None = None
@@ -131,19 +132,27 @@ class Curve:
         """
         if not self._points:
             return {}
-        history = self.history()
+        own, states, lengths = self._notes()
         out: dict[str, bool | float | str] = {}
-        for m in of_kind("note"):
-            value = float(m.function(history)[run])
+        for name, values in own.items():
+            value = float(values[run])
             if not math.isnan(value):
-                out[m.name] = bool(value)
-        told = rejected_state(history, run)
+                out[name] = bool(value)
+        told = states.of(run)
         if told.state:
             out["rejected_state"] = told.state
         elif told.reason:
             out["rejected_state_reason"] = told.reason
-        length = float(history.final("rejected_tokens")[run])
+        length = float(lengths[run])
         return out | ({} if math.isnan(length) else {"rejected_length": length})
+
+    def _notes(self) -> tuple[dict[str, Array], RejectedStates, Array]:
+        """What the notes of all runs are read from: computed once, not for every run."""
+        history = self.history()
+        if self._noted is None or self._noted[0] is not history:
+            own = {m.name: m.function(history) for m in of_kind("note")}
+            self._noted = history, (own, RejectedStates(history), history.final("rejected_tokens"))
+        return self._noted[1]
 
     def last(self) -> list[dict[str, float]]:
         """Per run, the metrics that applied at the last point; empty where that is not finite."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal, TypeAlias, get_args
 
-from xpo_bench.contract.metric import FEWEST_STEPS, History
+from xpo_bench.contract.metric import FEWEST_STEPS, Array, History, Mask
 from xpo_bench.metrics.collapse import DRIFT, MOST, collapsed, drift_limit, falls, rejected_drift, rises
 
 State: TypeAlias = Literal["converged", "falling", "rising", "collapsed", "saturated"]
@@ -23,8 +24,8 @@ class Told:
     reason: str | None = None
 
 
-def rejected_state(history: History, run: int) -> Told:
-    """What the rejected completions of a run do at its end.
+class RejectedStates:
+    """What the rejected completions of every run do at its end; quantities of all runs are computed once.
 
     - collapsed, falling, rising: rejected_drift is beyond ±0.01/β; collapsed where at least half of the pairs
       are (`collapsed`).
@@ -35,22 +36,50 @@ def rejected_state(history: History, run: int) -> Told:
     It cannot be told of a closed form, of a run of fewer than about 50 steps, and of one that has hardly
     moved: one with a learning rate far too small has no drift either.
     """
-    if not history.recorded[:, run].any():
-        return Told(None, "no finite evaluation")
-    if math.isnan(float(history.final("rejected_logp")[run])):
-        return Told(None, "no rejected completion is evaluated")
-    if history.closed_form:
-        return Told(None, "a closed form, which no step trains")
-    drift = float(rejected_drift(history)[run])
-    if rises(history)[run]:
-        return Told("rising")
-    if falls(history)[run]:
-        return Told("collapsed" if collapsed(history)[run] >= MOST else "falling")
-    if history.saturated is not None and history.saturated[run]:
-        return Told("saturated")
-    if math.isnan(drift):
-        return Told(None, _too_short(history, run))
-    return _at_rest(drift, float(history.final("rejected_moved")[run]), float(drift_limit(history)[run]))
+
+    def __init__(self, history: History) -> None:
+        self.history = history
+        self.recorded: Mask = history.recorded.any(0)
+        self.logp, self.moved = history.final("rejected_logp"), history.final("rejected_moved")
+
+    @cached_property
+    def drift(self) -> Array:
+        return rejected_drift(self.history)
+
+    @cached_property
+    def limit(self) -> Array:
+        return drift_limit(self.history)
+
+    @cached_property
+    def rises(self) -> Mask:
+        return rises(self.history)
+
+    @cached_property
+    def falls(self) -> Mask:
+        return falls(self.history)
+
+    @cached_property
+    def collapsed(self) -> Array:
+        return collapsed(self.history)
+
+    def of(self, run: int) -> Told:
+        """The state of one run."""
+        if not self.recorded[run]:
+            return Told(None, "no finite evaluation")
+        if math.isnan(float(self.logp[run])):
+            return Told(None, "no rejected completion is evaluated")
+        if self.history.closed_form:
+            return Told(None, "a closed form, which no step trains")
+        if self.rises[run]:
+            return Told("rising")
+        if self.falls[run]:
+            return Told("collapsed" if self.collapsed[run] >= MOST else "falling")
+        if self.history.saturated is not None and self.history.saturated[run]:
+            return Told("saturated")
+        drift = float(self.drift[run])
+        if math.isnan(drift):
+            return Told(None, _too_short(self.history, run))
+        return _at_rest(drift, float(self.moved[run]), float(self.limit[run]))
 
 
 def _at_rest(drift: float, moved: float, limit: float) -> Told:

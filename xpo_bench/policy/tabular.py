@@ -64,10 +64,11 @@ class TableLayout:
 
     def encode(self, completions: Sequence[Completion]) -> npt.NDArray[np.int64]:
         """Flat table positions of completions, shape (E,); DataError for one that the world lacks."""
+        numbers = list(map(id, completions))  # few objects, many times each
+        distinct = dict(zip(numbers, completions, strict=True))
         try:
-            return np.fromiter(
-                (self.position[c.prompt, c.text] for c in completions), dtype=np.int64, count=len(completions)
-            )
+            place = {number: self.position[c.prompt, c.text] for number, c in distinct.items()}
+            return np.fromiter(map(place.__getitem__, numbers), dtype=np.int64, count=len(numbers))
         except KeyError as error:
             prompt, text = error.args[0]
             raise DataError(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 from xpo_bench.metrics.names import current
 from xpo_bench.report.runs import SeedGroup
 from xpo_bench.runner import columns
-from xpo_bench.statistics import Estimate, estimate
+from xpo_bench.statistics import Estimate, estimate, mean
 
 Point = Mapping[str, Any]
 """One evaluation: `step`, and every metric that was evaluated there; null where it is undefined."""
@@ -60,7 +59,7 @@ def mean_curve(curves: Sequence[Points], name: str) -> list[float | None]:
         # a mean over the seeds that are left would jump where one ends
         values = [rows[step] for rows in by_step]
         known = [v for v in values if v is not None]
-        out.append(statistics.fmean(known) if len(known) == len(values) else None)
+        out.append(mean(known) if len(known) == len(values) else None)
     return out
 
 

@@ -59,5 +59,5 @@ def read(path: Path) -> pa.Table:
     """
     import pyarrow.parquet as pq
 
-    with pq.ParquetFile(path) as file:
-        return file.read()
+    with pq.ParquetFile(path, pre_buffer=False) as file:
+        return file.read(use_threads=False)  # a cell's files are small: handing them on takes longer

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import os
+import sys
 from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from runpy import run_path
 
 from xpo_bench.errors import UsageError
 
@@ -50,11 +54,24 @@ class Devices:
 
 
 def of_this_machine() -> Devices:
-    """What torch can compute on here."""
-    import torch
+    """What torch can compute on here; one that is built for the CPU alone is not imported to say so."""
+    gpus = 0
+    if _built_for_gpus():
+        import torch
 
-    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     return Devices(gpus, True, ", ".join(["cpu", *(f"cuda:{i}" for i in range(gpus))]))
+
+
+def _built_for_gpus() -> bool:
+    """Whether the installed torch knows CUDA or ROCm, as far as it tells without being imported."""
+    spec = find_spec("torch") if "torch" not in sys.modules else None
+    for folder in spec.submodule_search_locations or () if spec else ():
+        version = Path(folder) / "version.py"
+        if version.is_file():
+            told = run_path(str(version))
+            return any(told.get(kind, True) is not None for kind in ("cuda", "hip"))
+    return True
 
 
 def devices_from(device: str, count: int) -> list[str]:

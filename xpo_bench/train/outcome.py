@@ -13,9 +13,9 @@ from xpo_bench.train.clock import Clock
 from xpo_bench.train.evaluation.evaluator import Evaluator
 from xpo_bench.train.job import Job, Outcome, RowFacts
 from xpo_bench.train.memory import PeakMemory
+from xpo_bench.train.plain_loop import PlainLoop
 from xpo_bench.train.preparation import Preparation
 from xpo_bench.train.run_block import RunBlock
-from xpo_bench.train.sft_overhead import SFTOverhead
 from xpo_bench.train.update import Update
 
 Metrics = dict[str, float | None]
@@ -27,7 +27,7 @@ class Results:
 
     Args:
         losses: step -> the loss of every run at it, where they were kept. steps: those that were made.
-        sft_overhead: None where it is not measured.
+        plain_loop: None where it is not measured.
     """
 
     policy: Policy
@@ -37,7 +37,7 @@ class Results:
     update: Update
     clock: Clock
     memory: PeakMemory | None
-    sft_overhead: SFTOverhead | None
+    plain_loop: PlainLoop | None
     losses: Mapping[int, np.ndarray]
     steps: int
 
@@ -80,7 +80,7 @@ class Results:
         known = {
             "total_flops": clock.flops,
             "peak_memory_mb": self.memory.peak_mb if self.memory else None,
-            "overhead": self.sft_overhead.ratio() if self.sft_overhead else None,
+            "overhead": self.plain_loop.ratio() if self.plain_loop else None,
         }
         return costs | {name: value for name, value in known.items() if value is not None}
 

@@ -21,10 +21,10 @@ from xpo_bench.train.evaluation.evaluator import Evaluator, OnEvaluation
 from xpo_bench.train.job import Job, Outcome, Progress
 from xpo_bench.train.memory import PeakMemory
 from xpo_bench.train.outcome import Results
+from xpo_bench.train.plain_loop import PlainLoop
 from xpo_bench.train.preparation import Preparation
 from xpo_bench.train.reference import Scorer, claims_preference
 from xpo_bench.train.saturation import Saturation
-from xpo_bench.train.sft_overhead import SFTOverhead
 from xpo_bench.train.update import Losses, Update
 from xpo_bench.train.weights import weights_of
 
@@ -73,9 +73,9 @@ class GroupTrainer:
         )
         self.update = Update(policy, jobs, self.preparation.blocks, self.weights, self.clock, processes)
         self.saturation = Saturation(self.budget.steps)
-        self.sft_overhead: SFTOverhead | None = None
+        self.plain_loop: PlainLoop | None = None
         if self.evaluates and isinstance(policy, Model):
-            self.sft_overhead = SFTOverhead(policy, self.last)
+            self.plain_loop = PlainLoop(policy, self.last)
         self.evaluator: Evaluator | None = None
         self.losses: dict[int, Losses] = {}
         self.steps_done = 0
@@ -119,7 +119,7 @@ class GroupTrainer:
             update=self.update,
             clock=self.clock,
             memory=self.memory,
-            sft_overhead=self.sft_overhead,
+            plain_loop=self.plain_loop,
             losses=self.losses,
             steps=self.steps_done,
         )
@@ -161,7 +161,7 @@ class GroupTrainer:
                 return
             self._report(losses)
             if finite:
-                self._compare_with_sft(t, sampling_s)
+                self._compare_with_plain(t, sampling_s)
             if self.steps_done in self.points:
                 self._evaluate_step(t)
             if self.steps_done == self.last:  # the end of the run, or the checkpoint that it is stopped at
@@ -197,9 +197,9 @@ class GroupTrainer:
             mean = float(finite.mean()) if len(finite) else None
             self.progress(self.steps_done, self.last, mean)
 
-    def _compare_with_sft(self, t: int, sampling_s: float) -> None:
+    def _compare_with_plain(self, t: int, sampling_s: float) -> None:
         """Time a plain loop on the rows of the step that was just made, where one is due."""
-        overhead = self.sft_overhead
+        overhead = self.plain_loop
         if overhead is None or self.steps_done not in overhead.points:
             return
         with self.clock.charge("evaluate_s"):

@@ -10,7 +10,7 @@ import numpy as np
 import scipy
 from numpy.typing import NDArray
 
-from xpo_bench.statistics import CONFIDENCE, ROUNDING
+from xpo_bench.statistics import CONFIDENCE, ROUNDING, mean
 
 Floats = NDArray[np.float64]
 
@@ -87,10 +87,12 @@ def over_runs(differences: Sequence[float], runs: Sequence[Hashable]) -> PairedD
             it is; with one seed the uncertainty is not known.
     """
     kept = [d for _, d in sorted(_distinct(runs, differences))]
-    n, mean = len(kept), math.fsum(kept) / len(kept)
+    n, middle = len(kept), mean(kept)
     if n == 1:
-        return PairedDifference(mean, 0.0 if len(differences) > 1 else None, 0.0, math.inf, 1)
-    return PairedDifference(mean, float(np.var(kept, ddof=1)) / n, 0.0, n - 1.0, n)
+        return PairedDifference(middle, 0.0 if len(differences) > 1 else None, 0.0, math.inf, 1)
+    with np.errstate(over="ignore", invalid="ignore"):  # near the largest double
+        variance = float(np.var(kept, ddof=1))
+    return PairedDifference(middle, variance / n, 0.0, n - 1.0, n)
 
 
 def _distinct(runs: Sequence[Hashable], values: Sequence[float]) -> list[tuple[int, float]]:
@@ -143,9 +145,9 @@ def over_items(seeds: Sequence[ItemDifferences], runs: Sequence[Hashable]) -> Pa
     kept = [seeds[place] for place, _ in sorted(_distinct(runs, range(len(seeds))))]
     count = len(kept)
     own = [seed.statistic() for seed in kept]
-    mean = math.fsum(own) / count
+    middle = mean(own)
     if count == 1 and len(seeds) == 1:
-        return PairedDifference(mean, None, 0.0, math.inf, 1, len(set(kept[0].cluster)))
+        return PairedDifference(middle, None, 0.0, math.inf, 1, len(set(kept[0].cluster)))
     place = {c: i for i, c in enumerate(dict.fromkeys(c for seed in kept for c in seed.cluster))}
     psi, there = np.zeros((count, len(place))), np.zeros((count, len(place)))
     for s, seed in enumerate(kept):
@@ -159,11 +161,11 @@ def over_items(seeds: Sequence[ItemDifferences], runs: Sequence[Hashable]) -> Pa
     centred = np.where(there > 0, psi - np.where(shared > 1, psi.sum(0) / shared, 0.0), 0.0)
     both = float(((centred**2).sum(0) * np.where(shared > 1, shared / np.maximum(shared - 1, 1), 1.0)).sum())
     if count == 1:
-        return PairedDifference(mean, 0.0, of_items, max(clusters - 1.0, 1.0), 1, clusters)
+        return PairedDifference(middle, 0.0, of_items, max(clusters - 1.0, 1.0), 1, clusters)
     # never less than either alone; what is left beside the items counts as that of the runs
     total = max(of_runs + of_items - both, of_runs, of_items)
     if total == 0:
-        return PairedDifference(mean, 0.0, 0.0, float(count - 1), count, clusters)
+        return PairedDifference(middle, 0.0, 0.0, float(count - 1), count, clusters)
     # of_runs is known to S − 1 degrees of freedom as a whole, what it shares with the items included
     free = total**2 / (of_runs**2 / (count - 1) + of_items**2 / max(clusters - 1, 1))
-    return PairedDifference(mean, total - of_items, of_items, max(free, 1.0), count, clusters)
+    return PairedDifference(middle, total - of_items, of_items, max(free, 1.0), count, clusters)

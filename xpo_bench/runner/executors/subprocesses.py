@@ -18,7 +18,7 @@ ALIKE = {"PYTHONHASHSEED": "0", "PYTHONSAFEPATH": "1"}
 ASKED = "XPO_BENCH_ASKED_BY"
 """The variable that tells a process that is started who asked for it, by pid."""
 EVERY_ARCHITECTURE = ("transformers.modeling_utils", "transformers.models.llama.modeling_llama")
-"""What a language model needs; that of Llama imports what the files of other architectures do, and is `tiny`."""
+"""What a language model needs: the file of Llama, which is `tiny`, imports what most others do."""
 
 
 def beginning(language: bool) -> SpawnContext | ForkServerContext:

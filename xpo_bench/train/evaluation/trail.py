@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from hashlib import blake2b
@@ -109,19 +108,25 @@ def identities(rows: Sequence[Example]) -> tuple[list[str], list[str]]:
     of cluster, prompt, both completions, and how many rows of that content came before: unique in a set, and
     the same wherever the set is evaluated.
     """
-    seen: Counter[tuple[str | None, ...]] = Counter()
+    numbers = list(map(id, rows))
+    # rows of a synthetic world are few objects, many times each
+    contents = {number: _content(e) for number, e in dict(zip(numbers, rows, strict=True)).items()}
+    seen: dict[tuple[str, ...], int] = {}
     ids, clusters = [], []
-    for e in rows:
-        cluster = _hash(e.prompt) if e.person is None else e.person
-        if isinstance(e, Pair):
-            sides = (e.chosen, e.rejected)
-        else:
-            sides = (e.completion, "") if e.desirable else ("", e.completion)
-        content = (cluster, e.prompt, *sides)
-        ids.append(_hash(*content, str(seen[content])))
-        seen[content] += 1
-        clusters.append(cluster)
+    for content in map(contents.__getitem__, numbers):
+        before = seen.get(content, 0)
+        ids.append(_hash(*content, str(before)))
+        seen[content] = before + 1
+        clusters.append(content[0])
     return ids, clusters
+
+
+def _content(e: Example) -> tuple[str, ...]:
+    """Cluster, prompt and both completions of a row."""
+    cluster = _hash(e.prompt) if e.person is None else e.person
+    if isinstance(e, Pair):
+        return cluster, e.prompt, e.chosen, e.rejected
+    return (cluster, e.prompt, e.completion, "") if e.desirable else (cluster, e.prompt, "", e.completion)
 
 
 @lru_cache(maxsize=2**14)

@@ -13,7 +13,7 @@ COMPARISONS = 8
 """Steps at which the two are compared, at most; the first step, which warms caches up, is never one."""
 
 
-class SFTOverhead:
+class PlainLoop:
     """Supervised steps as a plain loop makes them, interleaved with steps of the algorithm; the policy stays
     as it is.
 
@@ -29,7 +29,7 @@ class SFTOverhead:
         self.policy = policy
         self.points = {round(k * steps / COMPARISONS) for k in range(1, COMPARISONS + 1)} - {0, 1}
         self.step_s: list[float] = []
-        self.sft_s: list[float] = []
+        self.plain_s: list[float] = []
 
     def measure(self, step_s: float, update_s: float, requests: Sequence[Mapping[str, Request]]) -> None:
         """Time one plain step; off the training clock.
@@ -45,8 +45,8 @@ class SFTOverhead:
             for loss in losses:
                 self.policy.gradients(loss())
         self.step_s.append(step_s)
-        self.sft_s.append(clock.train_s + update_s)
+        self.plain_s.append(clock.train_s + update_s)
 
     def ratio(self) -> float | None:
         """The metric `overhead`."""
-        return overhead(self.step_s, self.sft_s)
+        return overhead(self.step_s, self.plain_s)
