@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal, TypeAlias, get_args
 
+import numpy as np
+
 from xpo_bench.contract.metric import FEWEST_STEPS, Array, History, Mask
 from xpo_bench.metrics.collapse import DRIFT, MOST, collapsed, drift_limit, falls, rejected_drift, rises
 
@@ -39,7 +41,7 @@ class RejectedStates:
 
     def __init__(self, history: History) -> None:
         self.history = history
-        self.recorded: Mask = history.recorded.any(0)
+        self.recorded = np.asarray(history.recorded.any(0))
         self.logp, self.moved = history.final("rejected_logp"), history.final("rejected_moved")
 
     @cached_property
