@@ -38,8 +38,7 @@ def test_estimates_and_tests_of_such_numbers() -> None:
 
 @pytest.mark.parametrize("values", [[LARGEST, LARGEST, LARGEST], [LARGEST, -LARGEST, LARGEST]])
 def test_a_metric_that_diverges_breaks_no_report(tmp_path: Path, values: list[float]) -> None:
-    words = {"tasks": ["one_pair"], "steps": 4, "seeds": 3}
-    xpo_bench.run(["dpo", "ipo"], out=tmp_path / "run", **words)
+    xpo_bench.run(["dpo", "ipo"], ["one_pair"], out=tmp_path / "run", steps=4, seeds=3)
     for path in (tmp_path / "run" / "cells").glob("*.json"):
         record = json.loads(path.read_text())
         large = values[record["seed"]] * (1 if record["algorithm"]["name"] == "dpo" else -1)
