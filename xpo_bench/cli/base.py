@@ -128,6 +128,11 @@ def importing() -> Iterator[None]:
             gc.enable()
 
 
+def terminated(*_: object) -> NoReturn:
+    """A handler of SIGTERM: what is finished is kept, as on Ctrl-C."""
+    raise Terminated
+
+
 def comma_names(_: click.Context, __: click.Parameter, value: str | None) -> tuple[str, ...] | None:
     """The names that an option was given, separated by commas."""
     return None if value is None else tuple(part.strip() for part in value.split(",") if part.strip())
