@@ -19,7 +19,7 @@ from xpo_bench.runner.settings import dump, validate
 from xpo_bench.runner.words import FILE_KEYS
 
 STRICT: Mapping[str, object] = {"extra": "forbid", "allow_inf_nan": False}
-Expected = Literal["higher", "lower", "equivalent"]
+Expected = Literal["higher", "lower", "equivalent", "not higher", "not lower"]
 Place = Literal["end", "max", "min", "start"]
 SPOKEN: Mapping[Place, str] = {
     "end": "",
@@ -49,19 +49,16 @@ class Block:
     """Cells of a claim.
 
     Args:
-        words: of a plan file. metrics: `module:function` of metrics that only these cells need.
+        words: of a plan file; an algorithm or a task may also be `module:Class`, one that needs no name of
+            its own. metrics: `module:function` of metrics that only these cells need. measure: in place of
+            cells, a `module:function` of a seed that returns numbers by name.
     """
 
     name: str
     words: Mapping[str, object]
     search: Search = Search()
     metrics: Sequence[str] = ()
-
-    @property
-    def algorithms(self) -> tuple[str, ...]:
-        """The algorithms that it names."""
-        found = self.words.get("algos", ())
-        return tuple(a.strip() for a in found.split(",")) if isinstance(found, str) else tuple(found)  # type: ignore[arg-type]
+    measure: str = ""
 
 
 @dataclass(frozen=True)
@@ -231,13 +228,16 @@ def _plain(head: _Head) -> dict[str, Any]:
 def _block(table: dict[str, Any], claim: str, place: int) -> Block:
     where = f"claim {claim}: runs {place}"
     name, metrics = str(table.pop("name", "")), table.pop("metrics", [])
+    measure = str(table.pop("measure", ""))
     searched = {key: table.pop(key) for key in list(table) if key in Search.__dataclass_fields__}
     for key in table:
         if key not in FILE_KEYS:
-            raise UsageError(f"{where}: {unknown('word', key, [*FILE_KEYS, 'name', 'metrics'])}")
+            raise UsageError(f"{where}: {unknown('word', key, [*FILE_KEYS, 'name', 'metrics', 'measure'])}")
     if not (isinstance(metrics, list) and all(isinstance(m, str) and ":" in m for m in metrics)):
         raise UsageError(f'{where}: metrics = {metrics}: expected a list of "module:function"')
-    return Block(name, table, validate(Search, searched, where), tuple(metrics))
+    if measure and (set(table) - {"seeds"} or searched or metrics or ":" not in measure):
+        raise UsageError(f'{where}: measure wants "module:function", and goes with seeds and name alone')
+    return Block(name, table, validate(Search, searched, where), tuple(metrics), measure)
 
 
 def _test(table: dict[str, Any], blocks: Sequence[str], claim: str, place: int) -> ClaimTest:
@@ -258,7 +258,7 @@ def _test(table: dict[str, Any], blocks: Sequence[str], claim: str, place: int) 
         raise UsageError(f"{where}: a note is of the whole run; leave out at and best")
     runs = read.runs or blocks[0]
     test = ClaimTest(**{**vars(read), "runs": runs, "a": a, "b": b, "when": " ".join(read.when.split())})
-    if read.expect == "equivalent" and test.margin_at(1.0) == 0:
+    if read.expect not in ("higher", "lower") and test.margin_at(1.0) == 0:
         raise UsageError(f"{where}: {test.measure} has no declared margin; give one, such as margin = 0.02")
     return test
 

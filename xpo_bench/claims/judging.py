@@ -144,6 +144,8 @@ def _outcome(m: _Measured, corrected: float | None, family: int) -> Outcome:
 def _says(found: Found, expected: Expected) -> Said:
     if found == "cannot tell":
         return "undecided"
+    if expected.startswith("not "):
+        return "contradicts" if found == expected.removeprefix("not ") else "supports"
     return "supports" if found == expected else "contradicts"
 
 

@@ -16,7 +16,7 @@ VERDICTS = ("holds", "holds only when", "fails", "undecided")
 SAID: Mapping[str, str] = {"supports": "yes", "contradicts": "no", "undecided": "?"}
 RULE = (
     "Effect: the first test, with half its 95 % interval, paired over seeds and items; p is corrected by "
-    "Holm over the tests of a claim. A claim holds if all of its tests came out as it says, and fails if, under "
+    "Holm over the tests of a claim. It holds if all of its tests came out as it says, and fails if, under "
     "every condition that it was tested under, one came out otherwise."
 )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,13 @@ from xpo_bench.claims.choosing import Ran
 from xpo_bench.claims.definition import Block, Claim
 from xpo_bench.errors import UsageError
 from xpo_bench.report.curves import curve_reader
-from xpo_bench.report.items import item_reader
+from xpo_bench.report.items import item_reader, no_items
 from xpo_bench.report.records import records_of
 from xpo_bench.runner.progress import Reporter
+from xpo_bench.runner.request import names_of, parse_seeds
+from xpo_bench.runner.store import write_atomic
+
+KINDS = ("algos", "tasks")
 
 
 def run(
@@ -36,15 +41,18 @@ def run(
 def _run(
     claim: Claim, block: Block, out: Path, reporter: Reporter, fresh: bool, words: Mapping[str, Any]
 ) -> Ran:
+    if block.measure:
+        return _measured(claim, block, out, reporter, fresh)
     searched = {name: value for name, value in vars(block.search).items() if value is not None}
+    named = {kind: [_named(v, claim) for v in names_of(block.words.get(kind), kind)] for kind in KINDS}
     try:
         result = api.run(
-            **{**block.words, **searched, **words},
+            **{**block.words, **{kind: found for kind, found in named.items() if found}, **searched, **words},
             out=out,
             fresh=fresh,
             reporter=reporter,
             spread=True,
-            metrics=[_function(name, claim) for name in block.metrics],
+            metrics=[_imported(name, claim) for name in block.metrics],
         )
     except UsageError as error:
         raise type(error)(f"claim {claim.id}: {error}") from None
@@ -70,10 +78,31 @@ def _without_choice(result: api.Result) -> frozenset[str]:
     return frozenset(key for e in result.tuning if not e["keys"].get("tuned") for key in e["keys"]["default"])
 
 
-def _function(name: str, claim: Claim) -> Callable[..., Any]:
-    module, _, function = name.partition(":")
+def _named(value: object, claim: Claim) -> object:
+    """A name as it is, or the class of `module:Class`."""
+    return _imported(value, claim) if isinstance(value, str) and ":" in value else value
+
+
+def _imported(name: str, claim: Claim) -> Any:
+    module, _, attribute = name.partition(":")
     try:
-        found: Callable[..., Any] = getattr(importlib.import_module(module), function)
+        return getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:
-        raise UsageError(f"claim {claim.id}: metric {name}: {error}") from None
-    return found
+        raise UsageError(f"claim {claim.id}: {name}: {error}") from None
+
+
+def _measured(claim: Claim, block: Block, out: Path, reporter: Reporter, fresh: bool) -> Ran:
+    """What a function measured at every seed, as records of an algorithm with the block's name."""
+    function, folder = _imported(block.measure, claim), out / "measured"
+    seeds = parse_seeds(block.words.get("seeds", 3))
+    records = []
+    for place, seed in enumerate(seeds, 1):
+        path = folder / f"{block.name or 'measured'}-{seed}.json"
+        if fresh or not path.is_file():
+            reporter.note(f"{claim.id}: {block.measure}, seed {seed} ({place} of {len(seeds)})")
+            folder.mkdir(parents=True, exist_ok=True)
+            write_atomic(path, json.dumps(dict(function(seed)), allow_nan=False).encode())
+        metrics = json.loads(path.read_bytes())
+        raw = {"status": "ok", "algorithm": {"name": block.name}, "task": {"name": ""}, "seed": seed}
+        records.append(raw | {"key": path.stem, "metrics": metrics})
+    return Ran(records_of(records), lambda key: [], no_items)
