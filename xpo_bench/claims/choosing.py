@@ -70,9 +70,7 @@ def _fitting(side: Choice, ran: Ran, test: ClaimTest) -> list[SeedGroup]:
         raise UsageError(f"{side}: runs on {' and '.join(sorted(tasks))}; name one by task")
     if len(groups) > 1 and not side.best:
         labels = "; ".join(f"{g.label} on {g.task}" for g in groups[:4])
-        raise UsageError(
-            f"{side}: several configurations fit ({labels}); name the fields that tell them apart"
-        )
+        raise UsageError(f"{side}: several configurations fit ({labels}); name what tells them apart")
     return groups
 
 

@@ -90,8 +90,8 @@ def claims(
     found = find(names, plugins.load(frozenset(disable)))
     signal.signal(signal.SIGTERM, terminated)
     alone = as_json or md == "-"
-    screen = Console(stderr=alone, quiet=alone and quiet)
-    with contextlib.redirect_stdout(sys.stderr) if alone else contextlib.nullcontext():
+    screen = Console(file=sys.stderr if alone else sys.stdout, quiet=alone and quiet)
+    with contextlib.redirect_stdout(sys.stderr):  # what plugins print is no result
         ledger = judge_all(
             found,
             out,
