@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib.metadata import Distribution, EntryPoint, entry_points
+from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import pluggy
@@ -31,11 +32,24 @@ METRIC_NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
 COLUMNS = frozenset({"step", "loss", "total_flops", "validation_accuracy", "test_accuracy"})
 """Columns of a curve that are no metrics of an evaluation."""
 
-Kind = Literal["algorithm", "task", "metric", "tracker"]
-KINDS: tuple[Kind, ...] = ("algorithm", "task", "metric", "tracker")
+Kind = Literal["algorithm", "task", "metric", "tracker", "claim"]
+KINDS: tuple[Kind, ...] = ("algorithm", "task", "metric", "tracker", "claim")
 BASES: Mapping[Kind, type] = {"algorithm": Algorithm, "task": Task, "tracker": Tracker}
 Status = Literal["ok", "broken", "refused", "disabled"]
-Offered = type[Algorithm] | type[Task] | type[Tracker] | Metric
+
+
+@dataclass(frozen=True)
+class ClaimFile:
+    """The file of a claim, whose name is that of the claim; it is read when the claim is asked for."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        return self.path.stem
+
+
+Offered = type[Algorithm] | type[Task] | type[Tracker] | Metric | ClaimFile
 """What the hook of a kind returns, as the registry holds it."""
 
 
@@ -55,6 +69,7 @@ class PluginInfo:
     tasks: list[str] = field(default_factory=list)
     metrics: list[str] = field(default_factory=list)
     trackers: list[str] = field(default_factory=list)
+    claims: list[str] = field(default_factory=list)
 
     @property
     def origin(self) -> str:
@@ -78,6 +93,7 @@ class Registry:
     tasks: dict[str, tuple[type[Task], PluginInfo]] = field(default_factory=dict)
     metrics: dict[str, tuple[Metric, PluginInfo]] = field(default_factory=dict)
     trackers: dict[str, tuple[type[Tracker], PluginInfo]] = field(default_factory=dict)
+    claims: dict[str, tuple[ClaimFile, PluginInfo]] = field(default_factory=dict)
     lost: dict[str, PluginInfo] = field(default_factory=dict)
     """Names of plugins, and of what they offer, that cannot be used, with the plugin that says why."""
 
@@ -92,6 +108,10 @@ class Registry:
     def tracker(self, name: str) -> tuple[type[Tracker], PluginInfo]:
         """The tracker of that name; UsageError names the remedy otherwise."""
         return self._find("tracker", name, self.trackers)
+
+    def claim(self, name: str) -> tuple[ClaimFile, PluginInfo]:
+        """The claim of that name; UsageError names the remedy otherwise."""
+        return self._find("claim", name, self.claims)
 
     def _find(self, kind: str, name: str, table: Mapping[str, tuple[T, PluginInfo]]) -> tuple[T, PluginInfo]:
         if name in table:
@@ -165,7 +185,14 @@ def load(disable: frozenset[str] = frozenset()) -> Registry:
             del table[name]
     for info in registry.plugins:
         if info.status != "ok":
-            for name in (info.name, *info.algorithms, *info.tasks, *info.metrics, *info.trackers):
+            for name in (
+                info.name,
+                *info.algorithms,
+                *info.tasks,
+                *info.metrics,
+                *info.trackers,
+                *info.claims,
+            ):
                 registry.lost.setdefault(name, info)
     return registry
 
@@ -261,6 +288,8 @@ def _checked(thing: object, kind: Kind) -> Any:
     """
     if kind == "metric":
         return check_metric(thing)
+    if kind == "claim":
+        return check_claim(thing)
     check_class(thing, kind, f"xpo_{kind}s", BASES[kind])
     return thing
 
@@ -286,6 +315,17 @@ def check_metric(function: object) -> Metric:
     if found.name in METRICS:
         raise ValueError(f"the metric name {found.name!r} is that of one of the suite's own")
     return found
+
+
+def check_claim(path: object) -> ClaimFile:
+    """The file of a claim; TypeError or ValueError unless a plugin may offer it."""
+    if not isinstance(path, Path):
+        raise TypeError(f"xpo_claims() must return paths (pathlib.Path) of TOML files, got {path!r}")
+    if path.suffix != ".toml" or not NAME.fullmatch(path.stem) or not path.is_file():
+        raise ValueError(
+            f"the claim {path.name!r} must be a file NAME.toml, its name matching {NAME.pattern}"
+        )
+    return ClaimFile(path)
 
 
 def check_class(cls: object, kind: str, hook: str, base: type) -> None:

@@ -1,6 +1,18 @@
 """The command line: a module per command; importing them is what registers them."""
 
-from xpo_bench.cli import check, compare, data, export, look, merge, new_plugin, report, run
+from xpo_bench.cli import check, claims, compare, data, export, look, merge, new_plugin, report, run
 from xpo_bench.cli.base import main
 
-__all__ = ["check", "compare", "data", "export", "look", "main", "merge", "new_plugin", "report", "run"]
+__all__ = [
+    "check",
+    "claims",
+    "compare",
+    "data",
+    "export",
+    "look",
+    "main",
+    "merge",
+    "new_plugin",
+    "report",
+    "run",
+]

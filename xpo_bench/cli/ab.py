@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from xpo_bench.cli.base import print_json, say
+from xpo_bench.cli.base import print_json, say, terminated
 from xpo_bench.errors import Terminated, UsageError, unknown
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def run_ab(
         and (not md or Path(md).is_dir() or not Path(md).absolute().parent.is_dir())
     ):
         raise UsageError(f"--md {md}: cannot be written; name a file in a directory that exists")
-    signal.signal(signal.SIGTERM, _terminated)
+    signal.signal(signal.SIGTERM, terminated)
     try:
         from xpo_bench.compare.speed.installations import look, prepare
         from xpo_bench.compare.speed.pairs import NAMES, Protocol, Undecided
@@ -103,7 +103,3 @@ def _show(document: RatioDocument, as_json: bool, md: str | None) -> None:
         click.echo(markdown(speed_page(document)), nl=False)
     else:
         print_page(Console(), speed_page(document))
-
-
-def _terminated(*_: object) -> None:
-    raise Terminated

@@ -113,6 +113,11 @@ def _verdict(error: BaseException) -> tuple[int, str]:
     return 1, f"{type(error).__name__}: {error} (--debug before the command shows the traceback)"
 
 
+def terminated(*_: object) -> NoReturn:
+    """A handler of SIGTERM: what is finished is kept, as on Ctrl-C."""
+    raise Terminated
+
+
 def comma_names(_: click.Context, __: click.Parameter, value: str | None) -> tuple[str, ...] | None:
     """The names that an option was given, separated by commas."""
     return None if value is None else tuple(part.strip() for part in value.split(",") if part.strip())

@@ -11,9 +11,8 @@ from typing import Any
 
 import click
 
-from xpo_bench.cli.base import guarded, main, print_json, say
+from xpo_bench.cli.base import guarded, main, print_json, say, terminated
 from xpo_bench.cli.options import words
-from xpo_bench.errors import Terminated
 from xpo_bench.runner.importing import importing
 from xpo_bench.runner.words import Execution, Output, Request, Search
 
@@ -71,7 +70,7 @@ def run(
     given = {name: value for name, value in given.items() if value is not None}
     if settings:
         given["set"] = parse_set(settings)
-    signal.signal(signal.SIGTERM, _terminated)
+    signal.signal(signal.SIGTERM, terminated)
     with contextlib.redirect_stdout(sys.stderr):  # what plugins print is no result
         result = api.run(
             file=file, reporter=Reporter(quiet), disable=frozenset(disable), spread=True, **given
@@ -86,7 +85,3 @@ def run(
         if not quiet:
             say(f"records in {result.out} (`xpo-bench show {result.out}` prints the tables again)")
     return 0 if result.ok else 1
-
-
-def _terminated(*_: object) -> None:
-    raise Terminated

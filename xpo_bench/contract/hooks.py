@@ -28,6 +28,7 @@ and in the plugin's pyproject.toml:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import pluggy
@@ -59,6 +60,11 @@ def xpo_metrics() -> Iterable[Callable[..., object]]:  # type: ignore[empty-body
 @hookspec
 def xpo_trackers() -> Iterable[type[Tracker]]:  # type: ignore[empty-body]
     """Return the tracker classes that this plugin offers to `--track`."""
+
+
+@hookspec
+def xpo_claims() -> Iterable[Path]:  # type: ignore[empty-body]
+    """Return the TOML files of the claims that this plugin offers to `xpo-bench claims`, by their names."""
 
 
 @hookspec

@@ -35,6 +35,7 @@ def rows(what: str, disable: frozenset[str] = frozenset()) -> list[dict[str, Any
                 "tasks": p.tasks,
                 "metrics": p.metrics,
                 "trackers": p.trackers,
+                "claims": p.claims,
                 "status": p.status,
                 "error": p.error,
             }

@@ -29,7 +29,7 @@ def difference(a: SeedGroup, b: SeedGroup, metric: str, items: ItemReader) -> Pa
     seeds = sorted(own.keys() & other.keys())
     if not seeds:
         return None
-    runs: list[Hashable] = [(_run(own[s]), _run(other[s])) for s in seeds]
+    runs: list[Hashable] = [(run_identity(own[s]), run_identity(other[s])) for s in seeds]
     if metric in ITEMS:
         by_item = [_items(items(own[s].key), items(other[s].key), metric) for s in seeds]
         known = [found for found in by_item if found is not None]
@@ -67,7 +67,7 @@ def against_rule(g: SeedGroup, rule: Rule, items: ItemReader) -> PairedDifferenc
         kept = np.flatnonzero(np.isfinite(gain))
         clusters = [outcomes.cluster[i] for i in kept.tolist()]
         seeds.append(ItemDifferences(clusters, gain[kept], np.zeros(len(kept), dtype=np.int64)))
-    return over_items(seeds, [_run(r) for r, _ in found])
+    return over_items(seeds, [run_identity(r) for r, _ in found])
 
 
 def _value(record: Record, metric: str) -> float:
@@ -76,7 +76,7 @@ def _value(record: Record, metric: str) -> float:
     return value
 
 
-def _run(record: Record) -> Hashable:
+def run_identity(record: Record) -> Hashable:
     """What a run came to, apart from what a clock says: two that agree in it differ in nothing random."""
     return hash(tuple(sorted((n, v) for n, v in record.metrics.items() if n not in MEASURED)))
 

@@ -1,0 +1,1 @@
+"""The ledger of claims: what papers say, as files of data, run and judged by declared tests."""
