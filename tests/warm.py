@@ -41,27 +41,27 @@ def preload(least: bool, language: bool) -> None:
         from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM  # noqa: F401
 
 
-def begun(interpreter: bytes | str, words: Sequence[str], passed: Sequence[int]) -> int:
+def begun(path: bytes, args: Sequence[Any], passfds: Sequence[int]) -> int:
     """What multiprocessing begins its servers with: the fork server, as a fork, has everything imported.
 
     An interpreter of its own imports torch and transformers for seconds, once per command with worker
     processes; what it does after that is what the fork does.
     """
-    if "multiprocessing.forkserver" not in words[-1]:
-        return EXECUTED(interpreter, words, passed)
+    if "multiprocessing.forkserver" not in args[-1]:
+        return EXECUTED(path, args, passfds)
     pid: int = os.fork()
     if pid:
         return pid
     try:
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, signal.SIG_DFL)
+        for handled in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(handled, signal.SIG_DFL)
         # no file but those that an interpreter would be given; their numbers stay taken, since objects of
         # the command go on naming them
         none = os.open(os.devnull, os.O_RDWR)
-        for number in {int(name) for name in os.listdir("/dev/fd")} - {0, 1, 2, none, *passed}:
+        for number in {int(name) for name in os.listdir("/dev/fd")} - {0, 1, 2, none, *passfds}:
             os.dup2(none, number)
         gc.freeze()
-        exec(words[-1], {})
+        exec(args[-1], {})
     except SystemExit:
         os._exit(0)
     except BaseException:
