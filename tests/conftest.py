@@ -132,7 +132,7 @@ def warm_under(tmp_path: Path) -> Iterator[Callable[[dict[str, str]], Command]]:
     started: list[Warm] = []
 
     def under(env: dict[str, str]) -> Command:
-        started.append(Warm(env))
+        started.append(Warm(env, "least"))
         return started[-1].command(tmp_path, env)
 
     yield under

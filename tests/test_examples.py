@@ -53,7 +53,7 @@ def test_an_example_is_installed_tested_and_run(
     modules = {path.stem for path in (EXAMPLES / name / "tests").glob("test_*.py")}
     own = [c for c in tested.iter("testcase") if c.attrib["classname"].split(".")[-1] in modules]
     assert [case for case in own if not len(case)], "a test that has passed has nothing below it"
-    words = ["run", *COMMANDS[name], "--steps", "40", "--seeds", "1", "--out", str(tmp_path / "run")]
+    words = ["run", *COMMANDS[name], "--steps", "10", "--seeds", "1", "--out", str(tmp_path / "run")]
     shown = fresh.xpo(*words)
     assert "Not ok" not in shown
     assert COMMANDS[name][3].split(",")[0] in shown

@@ -13,6 +13,7 @@ from typing import Any
 
 import grimp
 import pytest
+from commands import Command
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("xpo_bench", "xpo_bench_plugins")
@@ -97,7 +98,7 @@ def test_a_plugin_that_imports_torch_is_listed(modules: Modules, tmp_path: Path)
     assert "torch" in modules(f"sys.path.insert(0, {str(tmp_path)!r}); {listed}")
 
 
-def test_reading_a_run_imports_no_torch(modules: Modules, tmp_path: Path) -> None:
+def test_reading_a_run_imports_no_torch(modules: Modules, warm: Command) -> None:
     for out, seeds in (("one", "2"), ("two", "7,8")):
         words = [
             "run",
@@ -112,7 +113,7 @@ def test_reading_a_run_imports_no_torch(modules: Modules, tmp_path: Path) -> Non
             "--out",
             out,
         ]
-        modules(COMMAND.format(commands=[words]))
+        assert warm(*words).code == 0
     loaded = modules(
         COMMAND.format(
             commands=[

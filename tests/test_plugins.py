@@ -467,7 +467,7 @@ def test_observers_see_every_evaluation_and_cannot_stop_a_run(
 # --------------------------------------------------------------------------- a package, built and installed
 
 
-def test_a_package_built_as_a_wheel_and_installed_beside_the_suite(xpo: Command, tmp_path: Path) -> None:
+def test_a_package_built_as_a_wheel_and_installed_beside_the_suite(warm: Command, tmp_path: Path) -> None:
     project, target = tmp_path / "their-package", tmp_path / "target"
     (project / "their_package").mkdir(parents=True)
     (project / "their_package" / "__init__.py").touch()
@@ -492,10 +492,10 @@ def test_a_package_built_as_a_wheel_and_installed_beside_the_suite(xpo: Command,
         str(target),
         str(wheel),
     )
-    listed = {p["name"]: p for p in xpo("list", "plugins", "--json", PYTHONPATH=str(target)).json}
+    listed = {p["name"]: p for p in warm("list", "plugins", "--json", PYTHONPATH=str(target)).json}
     assert (listed["my-dpo"]["distribution"], listed["my-dpo"]["version"]) == ("their-package", "3.1")
     assert listed["my-dpo"]["status"] == "ok"
-    done = xpo(
+    done = warm(
         "run", "--algos", "my-dpo", "--tasks", "deterministic", "--steps", "50", PYTHONPATH=str(target)
     )
     assert done.code == 0, done.err

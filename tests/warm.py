@@ -10,23 +10,28 @@ import json
 import os
 import pkgutil
 import select
+import signal
 import socket
 import sys
 import traceback
+from collections.abc import Sequence
+from multiprocessing import util
 from typing import Any
-
-import pandas  # noqa: F401
-import pyarrow.parquet  # noqa: F401
-import scipy.stats  # noqa: F401
-import torch  # noqa: F401
 
 import xpo_bench
 import xpo_bench_plugins
 from xpo_bench import cli
 
 
-def preload(language: bool) -> None:
+def preload(least: bool, language: bool) -> None:
     """Import what commands need; they register the plugins themselves."""
+    importlib.import_module("xpo_bench.runner.execute")  # with torch
+    if least:  # for a few commands: what only some need costs more than it saves
+        return
+    import pandas  # noqa: F401
+    import pyarrow.parquet  # noqa: F401
+    import scipy.stats  # noqa: F401
+
     # the suite's own modules are seven tenths of what a small command costs
     for package in (xpo_bench, xpo_bench_plugins):
         for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
@@ -36,7 +41,40 @@ def preload(language: bool) -> None:
         from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM  # noqa: F401
 
 
+def begun(path: bytes, args: Sequence[Any], passfds: Sequence[int]) -> int:
+    """What multiprocessing begins its servers with: the fork server, as a fork, has everything imported.
+
+    An interpreter of its own imports torch and transformers for seconds, once per command with worker
+    processes; what it does after that is what the fork does.
+    """
+    if "multiprocessing.forkserver" not in args[-1]:
+        return EXECUTED(path, args, passfds)
+    pid: int = os.fork()
+    if pid:
+        return pid
+    try:
+        for handled in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(handled, signal.SIG_DFL)
+        # no file but those that an interpreter would be given; their numbers stay taken, since objects of
+        # the command go on naming them
+        none = os.open(os.devnull, os.O_RDWR)
+        for number in {int(name) for name in os.listdir("/dev/fd")} - {0, 1, 2, none, *passfds}:
+            os.dup2(none, number)
+        gc.freeze()
+        exec(args[-1], {})
+    except SystemExit:
+        os._exit(0)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(1)
+
+
+EXECUTED = util.spawnv_passfds
+
+
 def child(request: dict[str, Any], files: list[int]) -> int:
+    util.spawnv_passfds = begun
     for number, file in enumerate(files):
         os.dup2(file, number)
     # another kind of file than this process has, a pipe perhaps
@@ -84,6 +122,6 @@ def serve(server: socket.socket) -> None:
 
 
 if __name__ == "__main__":  # not in the processes that a command begins, which import this file again
-    preload("language" in sys.argv[2:])
+    preload("least" in sys.argv[2:], "language" in sys.argv[2:])
     gc.freeze()  # no child walks through what its parent has made
     serve(socket.socket(fileno=int(sys.argv[1])))

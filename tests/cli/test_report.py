@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from commands import Warm
+from runs import SMALL
 
 Command = Callable[..., Any]
 RUN = (
@@ -46,8 +47,8 @@ def r(ran: Path, tmp_path: Path) -> Path:
 
 
 @pytest.mark.usefixtures("r")
-def test_a_run_has_a_report(xpo: Command, warm: Command, tmp_path: Path) -> None:
-    done = xpo("report", "r", "--html", "page.html", "--md", "page.md")
+def test_a_run_has_a_report(warm: Command, tmp_path: Path) -> None:
+    done = warm("report", "r", "--html", "page.html", "--md", "page.md")
     assert done.code == 0, done.err
     assert done.out == ""
     assert [line.split(" (")[0] for line in done.lines] == [
@@ -140,6 +141,7 @@ def test_what_cannot_be_is_one_line(warm: Command, tmp_path: Path, words: list[s
             "2",
             "--set",
             "dpo.train.lr=1e-3",
+            *SMALL,
         ],
         [
             "--algos",
@@ -158,6 +160,7 @@ def test_what_cannot_be_is_one_line(warm: Command, tmp_path: Path, words: list[s
             "cpu",
             "--set",
             "task.checkpointing=true",
+            *SMALL,
         ],
     ],
 )

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from runs import SMALL
 
 Command = Callable[..., Any]
 
@@ -140,7 +141,7 @@ def test_metrics_on_the_way_are_exact_too(warm: Command, four_actions: list[str]
 # --------------------------------------------------------------------------- output
 
 
-def test_the_same_command_again_only_prints_the_tables(xpo: Command, warm: Command, tmp_path: Path) -> None:
+def test_the_same_command_again_only_prints_the_tables(warm: Command, tmp_path: Path) -> None:
     words = [
         "run",
         "--algos",
@@ -152,7 +153,7 @@ def test_the_same_command_again_only_prints_the_tables(xpo: Command, warm: Comma
         "--seeds",
         "2",
     ]
-    first = xpo(*words)
+    first = warm(*words)
     assert first.code == 0, first.err
     (run,) = (tmp_path / "results" / "runs").iterdir()
     assert len(run.name) == 12
@@ -353,8 +354,8 @@ def test_lists(warm: Command) -> None:
         assert max(map(len, table.out.splitlines())) <= 80
 
 
-def test_doctor(xpo: Command, warm: Command, tmp_path: Path) -> None:
-    done = xpo("doctor", "--json")
+def test_doctor(warm: Command, tmp_path: Path) -> None:
+    done = warm("doctor", "--json")
     assert done.code == 0
     found = {entry["what"]: entry for entry in done.json}
     assert {"python", "packages", "processor", "plugins", "XPO_BENCH_DATA", "results/runs"} <= set(found)
@@ -372,7 +373,7 @@ def test_help_of_every_command(warm: Command) -> None:
     assert warm("--version").out.startswith("xpo-bench, version ")
 
 
-def test_one_model_by_two_processes(xpo: Command, warm: Command, tmp_path: Path) -> None:
+def test_one_model_by_two_processes(warm: Command, tmp_path: Path) -> None:
     jsonl(tmp_path / "d.jsonl", [("yes", "no"), ("sure", "never"), ("fine", "nah")])
     small = ["task.kl_prompts=1", "task.kl_samples=1", "task.max_new_tokens=2"]
     words = [
@@ -399,7 +400,7 @@ def test_one_model_by_two_processes(xpo: Command, warm: Command, tmp_path: Path)
         "r",
         *(word for s in small for word in ("--set", s)),
     ]
-    done = xpo(*words, "--json")
+    done = warm(*words, "--json")
     assert done.code == 0, done.err
     assert done.out.count("\n") == 1
     assert [(cell["status"], cell["seed"], cell["train"]["processes"]) for cell in done.json["cells"]] == [
@@ -428,7 +429,7 @@ def test_an_interrupted_run_keeps_what_is_finished_and_resumes(
         "--seeds",
         "1",
         "--set",
-        "task.steps=5,6000,6001",
+        "task.steps=5,3000,3001",
         "--out",
         "r",
     ]
@@ -478,6 +479,7 @@ def test_after_a_kill_only_the_cell_that_ran_is_computed_again(
         "100",
         "--out",
         "r",
+        *SMALL,
     ]
     command = [str(Path(sys.executable).parent / "xpo-bench"), *words]
     process = subprocess.Popen(

@@ -58,7 +58,7 @@ def test_odd_environments(warm_under: Any, env: dict[str, str]) -> None:
     assert command("list", "metrics").code == 0
 
 
-def test_a_locale_that_is_set_by_a_library_changes_no_number(tmp_path: Path, xpo: Any) -> None:
+def test_a_locale_that_is_set_by_a_library_changes_no_number(tmp_path: Path, warm: Any) -> None:
     """Decimal commas come by setlocale, which the C library's own parsers and printers follow."""
     import subprocess
 
@@ -75,7 +75,7 @@ def test_a_locale_that_is_set_by_a_library_changes_no_number(tmp_path: Path, xpo
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
     )
-    assert float(done.stdout) == kl(xpo(*RUN, "--json", "--out", "other").out)
+    assert float(done.stdout) == kl(warm(*RUN, "--json", "--out", "other").out)
 
 
 @pytest.mark.parametrize(

@@ -55,8 +55,8 @@ class Warm:
     """A process that has the heavy modules imported already and forks for every command.
 
     Args:
-        env: variables of the process. preload: `language` for what language models need. python: its
-            interpreter, whose environment has the suite.
+        env: variables of the process. preload: `language` for what language models need too, `least` for no
+            more than every run needs. python: its interpreter, whose environment has the suite.
     """
 
     def __init__(self, env: dict[str, str], *preload: str, python: Path = Path(sys.executable)) -> None:

@@ -66,9 +66,30 @@ def assert_close(outcome: Outcome, other: Outcome) -> None:
         assert row == pytest.approx(same, rel=1e-5, abs=1e-8)
 
 
-def assert_divergence_is_its_own(
-    together: Callable[[Sequence[Job]], list[Outcome]], by_itself: Callable[[Job], Outcome]
-) -> None:
+Together = Callable[[Sequence[Job]], list[Outcome]]
+ByItself = Callable[[Job], Outcome]
+OTHER_BUDGETS: list[dict[str, Any]] = [
+    {"optimizer": "sgd"},
+    {"batch_size": 8},
+    {"micro_batch": 1},
+    {"label_noise": 0.4},
+]
+
+
+def assert_each_is_itself(jobs: Sequence[Job], together: Together, by_itself: ByItself) -> None:
+    """Every run of several is the one that trains alone."""
+    for j, outcome in zip(jobs, together(jobs), strict=True):
+        assert_close(outcome, by_itself(j))
+
+
+def assert_company_changes_no_bit(name: str, together: Together) -> None:
+    """On full batches; the rows of a batch or a stage depend on the seed, and with them the padding."""
+    first, second, third = (job(name, seed, batch_size=8) for seed in SEEDS)
+    fast = Job(third.algorithm, "test", 7, 0.1, "adamw", third.dataset, third.budget)
+    assert numbers(together([first, second, third])[0]) == numbers(together([second, fast, first])[2])
+
+
+def assert_divergence_is_its_own(together: Together, by_itself: ByItself) -> None:
     """A run that diverges stands still, and the one beside it is the one that trains alone."""
     calm = job("dpo", 0)
     wild = Job(DPO(), "test", 1, 1e300, "sgd", calm.dataset, calm.budget)

@@ -7,11 +7,22 @@ import site
 import subprocess
 import sys
 import sysconfig
+import tempfile
 import venv
 from functools import cached_property
 from pathlib import Path
 
 from commands import Finished, Warm
+
+BUILD = """
+import importlib, os, sys, tomllib
+for project in sys.argv[2:]:
+    os.chdir(project)
+    with open("pyproject.toml", "rb") as file:
+        backend = importlib.import_module(tomllib.load(file)["build-system"]["build-backend"])
+    backend.build_wheel(sys.argv[1])
+"""
+"""What `python -m build --wheel --no-isolation` asks of the backends, of all in one interpreter."""
 
 
 class Fresh:
@@ -29,12 +40,9 @@ class Fresh:
 
     def install(self, *projects: Path) -> None:
         """Build the wheels of projects with what is installed, and install them together."""
-        wheels: list[str] = []
-        for project in projects:
-            dist = self.folder / f"dist-{project.name}"
-            words = ("--wheel", "--no-isolation", "--outdir", str(dist), str(project))
-            self._run(sys.executable, "-m", "build", *words)
-            wheels += map(str, dist.glob("*.whl"))
+        dist = Path(tempfile.mkdtemp(prefix="dist-", dir=self.folder))
+        self._run(sys.executable, "-c", BUILD, str(dist), *map(str, projects))
+        wheels = [str(path) for path in dist.glob("*.whl")]
         assert len(wheels) == len(projects)
         words = ("--quiet", "--no-index", "--no-deps", "--force-reinstall", "--no-compile")
         self._run(str(self.bin / "python"), "-m", "pip", "install", *words, *wheels)

@@ -202,12 +202,12 @@ def test_it_is_listed_with_its_origin_and_can_be_disabled(
 
 
 def test_worker_processes_measure_it_too(
-    tmp_path: Path, distribution: Callable[..., Path], xpo: Command, warm: Command
+    tmp_path: Path, distribution: Callable[..., Path], warm: Command
 ) -> None:
     site = str(distribution("their-metric", {"margins": SOURCE}))
     words = ("run", "--algos", "dpo,ipo", *WORDS, "--json")
     one = warm(*words, "--out", str(tmp_path / "one"), PYTHONPATH=site)
-    two = xpo(*words, "--out", str(tmp_path / "two"), "--workers", "2", PYTHONPATH=site)
+    two = warm(*words, "--out", str(tmp_path / "two"), "--workers", "2", PYTHONPATH=site)
     assert one.code == two.code == 0, two.err
     assert [numbers(c) for c in one.json["cells"]] == [numbers(c) for c in two.json["cells"]]
     assert all("worst_margin" in c["metrics"] for c in two.json["cells"])

@@ -184,7 +184,7 @@ def test_a_tracker_of_a_plugin_is_asked_for_by_name_and_cannot_stop_a_run(
     } == {"csv": "xpo-bench", "tensorboard": "xpo-bench", "wandb": "xpo-bench", "diary": "their-diary"}
 
 
-def test_workers_are_followed_too(xpo: Command, warm: Command, tmp_path: Path) -> None:
+def test_workers_are_followed_too(warm: Command, tmp_path: Path) -> None:
     words = (
         "run",
         "--algos",
@@ -200,7 +200,7 @@ def test_workers_are_followed_too(xpo: Command, warm: Command, tmp_path: Path) -
         "--quiet",
     )
     assert warm(*words, "--out", str(tmp_path / "one")).code == 0
-    assert xpo(*words, "--out", str(tmp_path / "two"), "--workers", "2").code == 0
+    assert warm(*words, "--out", str(tmp_path / "two"), "--workers", "2").code == 0
     one, two = (
         {f.name: points(f) for f in (tmp_path / name / "tracking" / "csv").iterdir()}
         for name in ("one", "two")

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import pytest
 from pydantic import TypeAdapter, ValidationError
+from runs import FEW_SAMPLES
 
 import xpo_bench
 from xpo_bench import Algorithm
@@ -25,7 +26,8 @@ class Raises(Algorithm):
 
 
 def records(tmp_path: Path) -> list[str]:
-    xpo_bench.run(["dpo", "kto", Raises], ["bandit", "overfit_pair"], seeds=1, steps=4, out=tmp_path / "r")
+    words: dict[str, Any] = {"seeds": 1, "steps": 4, "set": FEW_SAMPLES, "out": tmp_path / "r"}
+    xpo_bench.run(["dpo", "kto", Raises], ["bandit", "overfit_pair"], **words)
     xpo_bench.run("ipo", "one_pair", seeds=1, steps=400, lr=30.0, optimizer="sgd", out=tmp_path / "r")
     return [path.read_text("utf-8") for path in sorted((tmp_path / "r" / "cells").glob("*.json"))]
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from narrow import numbers, present
+from runs import FEW_SAMPLES
 
 import xpo_bench
 from xpo_bench.runner.record import Record
@@ -243,7 +244,7 @@ def test_kto_sides_with_the_majority_where_dpo_and_ipo_stop(tmp_path: Path) -> N
 
 
 def test_dpo_collapses_on_one_pair_of_a_language_model_and_ipo_holds(tmp_path: Path) -> None:
-    found = cells(tmp_path, algos="dpo,ipo", tasks="overfit_pair")
+    found = cells(tmp_path, algos="dpo,ipo", tasks="overfit_pair", set=FEW_SAMPLES)
     dpo, ipo = (numbers(cell["metrics"]) for cell in found)
     assert dpo["collapsed"] == 1
     assert dpo["collapse_step"] <= 50

@@ -4,12 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from copies import ALGORITHMS, SEEDS, SPEC, assert_close, assert_divergence_is_its_own, job, numbers
+from copies import (
+    ALGORITHMS,
+    OTHER_BUDGETS,
+    SEEDS,
+    SPEC,
+    assert_close,
+    assert_company_changes_no_bit,
+    assert_divergence_is_its_own,
+    assert_each_is_itself,
+    job,
+)
+from runs import FEW_SAMPLES
 
 from xpo_bench import Completion, plugins
 from xpo_bench.api import run
@@ -20,6 +32,7 @@ from xpo_bench.policy.language.passes import passes
 from xpo_bench.policy.language.probes import joining
 from xpo_bench.policy.language.probes.joining import joins_adapters
 from xpo_bench.policy.language.requests import Flat
+from xpo_bench.policy.language.weights import State
 from xpo_bench.runner.executors.groups import apart, groups
 from xpo_bench.runner.plan import make_plan
 from xpo_bench.runner.request import requests
@@ -46,16 +59,23 @@ def moved(model: CausalLM, count: int) -> list[dict[str, torch.Tensor]]:
     ]
 
 
-def together(jobs: Sequence[Job], shared: bool = True) -> list[Outcome]:
+@cache
+def loaded(_: str) -> tuple[CausalLM, State]:
+    """A model for one use, of many tests, and its adapters as they begin."""
     model = single()
-    start = model.snapshot()
+    return model, model.snapshot()
+
+
+def together(jobs: Sequence[Job], shared: bool = True) -> list[Outcome]:
+    model, start = loaded("together")
     scorer = SameForAll(ReferenceScorer(model, start, {})) if shared else None
     return GroupTrainer(Adapters(model, [start] * len(jobs)), jobs, scorer).run()
 
 
 def by_itself(j: Job) -> Outcome:
-    model = single()
-    (outcome,) = GroupTrainer(model, [j], ReferenceScorer(model, model.snapshot(), {})).run()
+    model, start = loaded("by itself")
+    model.restore(start)
+    (outcome,) = GroupTrainer(model, [j], ReferenceScorer(model, start, {})).run()
     return outcome
 
 
@@ -96,19 +116,14 @@ def test_algorithms_and_settings_share_a_forward_pass(monkeypatch: pytest.Monkey
         assert_close(outcome, by_itself(j))
 
 
-@pytest.mark.parametrize(
-    "words", [{"optimizer": "sgd"}, {"batch_size": 8}, {"micro_batch": 1}, {"label_noise": 0.4}]
-)
+@pytest.mark.parametrize("words", OTHER_BUDGETS)
 def test_other_budgets(words: dict[str, Any]) -> None:
     jobs = [job("dpo", seed, **words) for seed in SEEDS[:2]]
-    for j, outcome in zip(jobs, together(jobs, shared=False), strict=True):
-        assert_close(outcome, by_itself(j))
+    assert_each_is_itself(jobs, partial(together, shared=False), by_itself)
 
 
 def test_who_else_trains_changes_no_bit_where_rows_are_the_same() -> None:
-    first, second, third = (job("dpo", seed, batch_size=8) for seed in SEEDS)
-    fast = Job(third.algorithm, "test", 7, 0.1, "adamw", third.dataset, third.budget)
-    assert numbers(together([first, second, third])[0]) == numbers(together([second, fast, first])[2])
+    assert_company_changes_no_bit("dpo", together)
 
 
 def test_a_run_that_diverges_stands_still_and_costs_no_other() -> None:
@@ -242,8 +257,8 @@ def test_which_cells_go_together() -> None:
 def test_from_the_command(tmp_path: Path) -> None:
     words: dict[str, Any] = {"algos": ["dpo", "ipo"], "tasks": ["overfit_pair"], "seeds": 2, "steps": 3}
     words["lora"] = "r=2"
-    found = run(**words, set={"task.ensemble": 4}, out=tmp_path / "a")
-    alone = run(**words, out=tmp_path / "b")
+    found = run(**words, set={"task.ensemble": 4} | FEW_SAMPLES, out=tmp_path / "a")
+    alone = run(**words, set=FEW_SAMPLES, out=tmp_path / "b")
     assert found.ok
     assert [c["timing"]["vectorised_runs"] for c in found.cells] == [2] * 4
     for mine, theirs in zip(found.cells, alone.cells, strict=True):
@@ -254,7 +269,7 @@ def test_from_the_command(tmp_path: Path) -> None:
 def test_a_model_that_cannot_is_mapped_and_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(joining, "_agrees", lambda *_: False)
     words: dict[str, Any] = {"algos": ["dpo", "ipo"], "tasks": ["overfit_pair"], "seeds": [0], "steps": 2}
-    found = run(**words, lora="r=2", set={"task.ensemble": 4}, out=tmp_path / "a")
+    found = run(**words, lora="r=2", set={"task.ensemble": 4} | FEW_SAMPLES, out=tmp_path / "a")
     assert {c["task"]["model"]["adapters"] for c in found.cells} == {"apart (differs)"}
     assert found.ok
 
@@ -262,6 +277,7 @@ def test_a_model_that_cannot_is_mapped_and_says_why(tmp_path: Path, monkeypatch:
 def test_adapters_stand_on_the_model_of_their_seed(tmp_path: Path) -> None:
     """Cells of an algorithm that comes second find the random model of another seed loaded."""
     words: dict[str, Any] = {"tasks": ["overfit_pair"], "seeds": 2, "steps": 3, "lora": "r=2"}
+    words["set"] = FEW_SAMPLES
     both = run(algos=["dpo", "ipo"], **words, out=tmp_path / "both")
     one = run(algos=["ipo"], **words, out=tmp_path / "one")
     mine = {c["key"]: c["metrics"]["chosen_logp"] for c in both.cells}

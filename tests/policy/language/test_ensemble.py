@@ -8,7 +8,18 @@ from typing import Any
 
 import pytest
 import torch
-from copies import ALGORITHMS, SEEDS, SPEC, assert_close, assert_divergence_is_its_own, job, numbers
+from copies import (
+    ALGORITHMS,
+    OTHER_BUDGETS,
+    SEEDS,
+    SPEC,
+    assert_close,
+    assert_company_changes_no_bit,
+    assert_divergence_is_its_own,
+    assert_each_is_itself,
+    job,
+)
+from runs import FEW_SAMPLES
 
 from xpo_bench import Completion, plugins
 from xpo_bench.api import run
@@ -41,8 +52,14 @@ def alone() -> CausalLM:
     return policy
 
 
+@cache
+def base() -> CausalLM:
+    """The model that ensembles of many tests are copies of, each with weights of its own."""
+    return single()
+
+
 def together(jobs: Sequence[Job]) -> list[Outcome]:
-    return GroupTrainer(Ensemble(single(), [weights(j.seed) for j in jobs]), jobs, None).run()
+    return GroupTrainer(Ensemble(base(), [weights(j.seed) for j in jobs]), jobs, None).run()
 
 
 def by_itself(j: Job) -> Outcome:
@@ -66,25 +83,17 @@ def test_every_copy_is_the_model_that_trains_alone(name: str) -> None:
 
 @pytest.mark.parametrize("name", [name for name in ALGORITHMS if len(job(name, 0).algorithm.stages()) == 1])
 def test_who_else_trains_changes_no_bit(name: str) -> None:
-    """On full batches; the rows of a batch or a stage depend on the seed, and with them the padding."""
-    first, second, third = (job(name, seed, batch_size=8) for seed in SEEDS)
-    fast = Job(third.algorithm, "test", 7, 0.1, "adamw", third.dataset, third.budget)
-    assert numbers(together([first, second, third])[0]) == numbers(together([second, fast, first])[2])
+    assert_company_changes_no_bit(name, together)
 
 
-@pytest.mark.parametrize(
-    "words", [{"optimizer": "sgd"}, {"batch_size": 8}, {"micro_batch": 1}, {"label_noise": 0.4}]
-)
+@pytest.mark.parametrize("words", OTHER_BUDGETS)
 def test_other_budgets(words: dict[str, Any]) -> None:
-    jobs = [job("dpo", seed, **words) for seed in SEEDS[:2]]
-    for j, outcome in zip(jobs, together(jobs), strict=True):
-        assert_close(outcome, by_itself(j))
+    assert_each_is_itself([job("dpo", seed, **words) for seed in SEEDS[:2]], together, by_itself)
 
 
 def test_settings_of_one_algorithm_stand_side_by_side() -> None:
     jobs = [Job(DPO(beta=beta), "test", 0, lr, "adamw", j.dataset, j.budget) for beta, lr, j in _grid()]
-    for j, outcome in zip(jobs, together(jobs), strict=True):
-        assert_close(outcome, by_itself(j))
+    assert_each_is_itself(jobs, together, by_itself)
 
 
 def _grid() -> list[tuple[float, float, Job]]:
@@ -141,8 +150,8 @@ def test_which_cells_are_copies_of_one_model() -> None:
 
 def test_an_ensemble_of_cells_from_the_command(tmp_path: Any) -> None:
     words: dict[str, Any] = {"algos": ["dpo"], "tasks": ["overfit_pair"], "seeds": 2, "steps": 3}
-    found = run(**words, set={"task.ensemble": 2}, out=tmp_path / "a")
-    alone = run(**words, out=tmp_path / "b")
+    found = run(**words, set={"task.ensemble": 2} | FEW_SAMPLES, out=tmp_path / "a")
+    alone = run(**words, set=FEW_SAMPLES, out=tmp_path / "b")
     assert found.ok
     assert [c["timing"]["vectorised_runs"] for c in found.cells] == [2, 2]
     assert {c["key"] for c in found.cells}.isdisjoint(c["key"] for c in alone.cells)

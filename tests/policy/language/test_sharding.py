@@ -12,11 +12,13 @@ from small_models import build
 
 from xpo_bench.errors import UsageError
 from xpo_bench.policy.language.sharding import Sharding
+from xpo_bench.runner.executors.subprocesses import beginning
 
 
 def test_scores_gradients_and_samples_are_those_of_the_whole_model(tmp_path: Path) -> None:
-    torch.multiprocessing.spawn(  # type: ignore[attr-defined,no-untyped-call]
-        sharded.compare, (tmp_path, sharded.FAMILIES), nprocs=2
+    beginning(language=True)  # the fork server of the suite, which has torch and transformers imported
+    torch.multiprocessing.start_processes(  # type: ignore[attr-defined,no-untyped-call]
+        sharded.compare, (tmp_path, sharded.FAMILIES), nprocs=2, start_method="forkserver"
     )
 
 

@@ -195,7 +195,6 @@ ERRORS = {
 @pytest.mark.parametrize("where", ["table", "model"])
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_plugin_that_misbehaves_costs_its_neighbours_nothing(
-    xpo: Any,
     warm: Any,
     distribution: Callable[..., Path],
     rows: Path,
@@ -217,8 +216,7 @@ def test_a_plugin_that_misbehaves_costs_its_neighbours_nothing(
     odd = [*ERRORS, "nan", "talks", "shakes"]
     names = ",".join(["dpo", *odd, "ipo"])
     words += ["--out", "company", "--workers", workers, "--json"]
-    command = warm if workers == 1 else xpo  # more workers are started by a process as a user has it
-    found = command("run", "--algos", names, *words, **site)
+    found = warm("run", "--algos", names, *words, **site)
     assert found.code == 1
     company, expected = by_name(tmp_path / "company"), by_name(tmp_path / "alone")
     assert {cell["algorithm"]["name"]: cell["status"] for cell in found.json["cells"]} == {
@@ -236,12 +234,12 @@ def test_a_plugin_that_misbehaves_costs_its_neighbours_nothing(
 
 
 def test_a_process_that_dies_costs_its_own_cell(
-    xpo: Any, warm: Any, distribution: Callable[..., Path], tmp_path: Path
+    warm: Any, distribution: Callable[..., Path], tmp_path: Path
 ) -> None:
     env = {"PYTHONPATH": str(distribution("odd", {"odd": ODD})), "XPO_TEST_MARK": str(tmp_path / "mark")}
     words = ["--tasks", "one_pair", "--seeds", 2, "--steps", 4]
     assert warm("run", "--algos", "dpo", *words, "--out", "alone", **env).code == 0
-    found = xpo(
+    found = warm(
         "run",
         "--algos",
         "dpo,killed,leaves,unlucky",
@@ -269,15 +267,15 @@ def test_a_process_that_dies_costs_its_own_cell(
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_cell_that_does_not_end_is_ended(
-    xpo: Any, distribution: Callable[..., Path], tmp_path: Path, workers: int
+    warm: Any, distribution: Callable[..., Path], tmp_path: Path, workers: int
 ) -> None:
     env = {"PYTHONPATH": str(distribution("odd", {"odd": ODD}))}
-    words = ["--tasks", "one_pair", "--seeds", 1, "--steps", 4, "--cell-timeout", 8, "--workers", workers]
-    found = xpo("run", "--algos", "dpo,hangs", *words, "--out", "r", "--json", **env)
+    words = ["--tasks", "one_pair", "--seeds", 1, "--steps", 4, "--cell-timeout", 5, "--workers", workers]
+    found = warm("run", "--algos", "dpo,hangs", *words, "--out", "r", "--json", **env)
     assert found.code == 1, found.err
     status = {cell["algorithm"]["name"]: cell["status"] for cell in found.json["cells"]}
     assert status == {"dpo": "ok", "hangs": "timeout"}
-    assert "longer than 8 s (--cell-timeout)" in by_name(tmp_path / "r")["hangs"]["error"]["message"]
+    assert "longer than 5 s (--cell-timeout)" in by_name(tmp_path / "r")["hangs"]["error"]["message"]
 
 
 @pytest.fixture
@@ -364,7 +362,7 @@ def test_workers_that_are_killed_at_random_lose_nothing(warm: Any, rows: Path, t
         "--seeds",
         2,
         "--steps",
-        60,
+        30,
         *SMALL,
     ]
     assert warm(*words, "--out", "calm").code == 0

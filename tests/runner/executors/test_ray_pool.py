@@ -161,9 +161,7 @@ MODEL = (
 )
 
 
-def test_tasks_have_the_numbers_of_this_process(
-    xpo: Any, warm: Any, rows: Path, tmp_path: Path, address: str
-) -> None:
+def test_tasks_have_the_numbers_of_this_process(warm: Any, rows: Path, tmp_path: Path, address: str) -> None:
     """On tables, and on a language model that two processes train."""
     (tmp_path / "plan.toml").write_text(
         'seeds = 2\nsteps = 8\n[[runs]]\nalgos = "dpo,rso"\ntasks = "bandit"\n'
@@ -172,7 +170,7 @@ def test_tasks_have_the_numbers_of_this_process(
     )
     words = ["run", "plan.toml", "--device", "cpu"]
     assert warm(*words, "--out", "one").code == 0
-    found = xpo(*words, "--out", "ray", "--executor", "ray", "--address", address)
+    found = warm(*words, "--out", "ray", "--executor", "ray", "--address", address)
     assert found.code == 0, found.err
     one = content(tmp_path / "one")
     assert len(one) == 5
@@ -218,13 +216,13 @@ def test_a_worker_and_a_node_that_are_killed_in_mid_cell_lose_nothing(
 
 
 def test_a_worker_that_dies_or_hangs_costs_its_own_cell(
-    xpo: Any, warm: Any, distribution: Callable[..., Path], tmp_path: Path, address: str
+    warm: Any, distribution: Callable[..., Path], tmp_path: Path, address: str
 ) -> None:
     env = {"PYTHONPATH": str(distribution("odd", {"odd": ODD}))}
     words = ["--tasks", "one_pair", "--seeds", 1, "--steps", 4]
     assert warm("run", "--algos", "dpo", *words, "--out", "alone", **env).code == 0
-    words += ["--executor", "ray", "--address", address, "--cell-timeout", 15]
-    found = xpo("run", "--algos", "dpo,killed,hangs", *words, "--out", "company", "--json", **env)
+    words += ["--executor", "ray", "--address", address, "--cell-timeout", 12]
+    found = warm("run", "--algos", "dpo,killed,hangs", *words, "--out", "company", "--json", **env)
     assert found.code == 1, found.err
     company = {
         record["algorithm"]["name"]: record for record in found.json["cells"]
@@ -236,7 +234,7 @@ def test_a_worker_that_dies_or_hangs_costs_its_own_cell(
     }
     assert "was lost (WorkerCrashedError" in company["killed"]["error"]["message"]
     assert "2 times" in company["killed"]["error"]["message"]
-    assert "longer than 15 s (--cell-timeout)" in company["hangs"]["error"]["message"]
+    assert "longer than 12 s (--cell-timeout)" in company["hangs"]["error"]["message"]
     assert same(by_name(tmp_path / "company")["dpo"], by_name(tmp_path / "alone")["dpo"])
 
 
@@ -276,7 +274,7 @@ def test_ctrl_c_keeps_what_is_finished_and_ends_the_cluster_of_its_own(
     assert not psutil.wait_procs(family, 10)[1]
 
 
-def test_what_no_node_has_is_not_waited_for(xpo: Any, rows: Path, address: str) -> None:
+def test_what_no_node_has_is_not_waited_for(warm: Any, rows: Path, address: str) -> None:
     words = [
         "run",
         "--algos",
@@ -290,7 +288,7 @@ def test_what_no_node_has_is_not_waited_for(xpo: Any, rows: Path, address: str) 
         "--address",
         address,
     ]
-    found = xpo(*words, "--gpus-per-cell", 3, "--device", "cpu")
+    found = warm(*words, "--gpus-per-cell", 3, "--device", "cpu")
     assert found.code == 2
     assert found.lines == [
         "xpo-bench: --executor ray: a cell takes 3 CPUs of one node, and no node has that; "
@@ -351,11 +349,11 @@ def test_a_cluster_that_does_not_answer_is_told_in_one_line(warm: Any) -> None:
     assert "goes with --executor ray" in warm(*words, "--address", "auto").err
 
 
-def test_ray_that_is_not_installed_is_told_in_one_line(xpo: Any, tmp_path: Path) -> None:
+def test_ray_that_is_not_installed_is_told_in_one_line(warm: Any, tmp_path: Path) -> None:
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "ray.py").write_text("raise ImportError(\"No module named 'ray'\")", "utf-8")
     words = ["run", "--algos", "dpo", "--tasks", "one_pair", "--steps", 2, "--seeds", 1]
-    found = xpo(*words, "--executor", "ray", PYTHONPATH=str(tmp_path / "site"))
+    found = warm(*words, "--executor", "ray", PYTHONPATH=str(tmp_path / "site"))
     assert found.code == 2
     assert found.lines == [
         (
@@ -363,4 +361,4 @@ def test_ray_that_is_not_installed_is_told_in_one_line(xpo: Any, tmp_path: Path)
             "install 'xpo-bench[ray]'` brings it"
         )
     ]
-    assert xpo(*words, PYTHONPATH=str(tmp_path / "site")).code == 0
+    assert warm(*words, PYTHONPATH=str(tmp_path / "site")).code == 0
