@@ -81,7 +81,7 @@ def claims(
     from xpo_bench.claims import document, pages
 
     before = document.read(against) if against else None
-    with importing():
+    with importing(owner=True):
         importlib.import_module("xpo_bench.runner.run")  # what trains, and torch with it
         from rich.console import Console
 

@@ -10,16 +10,16 @@ import click
 from xpo_bench.cli.base import comma_names, guarded, main, print_json, tell_damaged
 from xpo_bench.errors import UsageError, unknown
 
-LISTS = ("algos", "tasks", "metrics", "trackers", "plugins")
+LISTS = ("algos", "tasks", "metrics", "trackers", "claims", "plugins")
 
 
 @main.command("list", epilog="\b\nExamples:\n  xpo-bench list algos\n  xpo-bench list plugins --json\n")
-@click.argument("what", metavar="algos|tasks|metrics|trackers|plugins")
+@click.argument("what", metavar="algos|tasks|metrics|trackers|claims|plugins")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 @click.option("--disable", multiple=True, metavar="NAME", help="Leave a plugin out.")
 @guarded
 def list_(what: str, as_json: bool, disable: tuple[str, ...]) -> int:
-    """List what is installed: algorithms, tasks, metrics, trackers or plugins, and where each comes from."""
+    """List what is installed: algorithms, tasks, metrics, trackers, claims or plugins, and where each comes from."""
     from xpo_bench.runner import listing
 
     if what not in LISTS:

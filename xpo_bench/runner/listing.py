@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def rows(what: str, disable: frozenset[str] = frozenset()) -> list[dict[str, Any]]:
-    """One dictionary per algorithm, task, metric, tracker or plugin."""
+    """One dictionary per algorithm, task, metric, tracker, claim or plugin."""
     if what == "metrics":
         from xpo_bench.metrics.registry import describe, row_of
 
@@ -46,9 +46,23 @@ def rows(what: str, disable: frozenset[str] = frozenset()) -> list[dict[str, Any
         return [
             {"name": name, "about": plugins.summary_line(cls), **_origin(info)} for name, (cls, info) in found
         ]
+    if what == "claims":
+        return [_claim(file, info) for _, (file, info) in sorted(registry.claims.items())]
     if what == "algos":
         return [_algorithm(cls, info) for _, (cls, info) in sorted(registry.algorithms.items())]
     return [_task(cls, info) for _, (cls, info) in sorted(registry.tasks.items())]
+
+
+def _claim(file: plugins.ClaimFile, info: plugins.PluginInfo) -> dict[str, object]:
+    """The head of a claim's file; the rest is read when it is run."""
+    import tomllib
+
+    try:
+        head = tomllib.loads(file.path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:  # of TOML, or no text
+        return {"name": file.name, "paper": None, "about": f"cannot be read: {error}", **_origin(info)}
+    about = " ".join(str(head.get("statement", "")).split())
+    return {"name": file.name, "paper": head.get("paper"), "about": about, **_origin(info)}
 
 
 def _algorithm(cls: type[Algorithm], info: plugins.PluginInfo) -> dict[str, object]:

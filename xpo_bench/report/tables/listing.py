@@ -36,6 +36,7 @@ LIST_COLUMNS: Mapping[str, Sequence[str]] = {
     "tasks": ("name", "model", "steps", "about", "cannot_see"),
     "metrics": ("name", "unit", "better", "definition"),
     "trackers": ("name", "about"),
+    "claims": ("name", "paper", "about"),
     "plugins": ("name", "distribution", "version", "hooks", "status"),
 }
 
