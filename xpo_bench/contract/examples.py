@@ -153,6 +153,9 @@ class World:
             is divided by the length.
         beta: the task's stated β of the objective E r − β·KL, reward/nat: the KL of its optimum is the budget
             that `attained` is read at.
+        preference: prompt -> {(a, b): true probability that a is preferred to b}, every two actions of every
+            prompt in one order or in both; empty unless a preference is stated that no reward need explain.
+            `xpo_bench.data.preferences` answers from it.
     """
 
     actions: Mapping[str, tuple[str, ...]]
@@ -162,6 +165,7 @@ class World:
     exhaustive: bool = False
     lengths: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     beta: float = 0.1
+    preference: Mapping[str, Mapping[tuple[str, str], float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,6 +14,7 @@ import numpy as np
 
 from xpo_bench.contract.examples import Pair, World
 from xpo_bench.data.draws import draw
+from xpo_bench.data.preferences import preference
 from xpo_bench.errors import DataError
 from xpo_bench.random_streams import stream
 
@@ -215,12 +216,6 @@ def _labels(world: World, prompt: str, a: str, b: str, who: Annotators, annotato
     p, labelled = preference(world, prompt, a, b), who.probability(world, prompt, a, b, annotator)
     source = None if annotator is None else f"annotator {annotator}"
     return labelled, Pair(prompt, a, b, p, source), Pair(prompt, b, a, 1 - p, source)
-
-
-def preference(world: World, prompt: str, a: str, b: str) -> float:
-    """The true probability σ(r(a) − r(b)) that `a` is preferred to `b`."""
-    reward = world.reward[prompt]
-    return float(1 / (1 + np.exp(reward[b] - reward[a])))
 
 
 def _deck(n: int, rng: np.random.Generator) -> list[tuple[int, int]]:
