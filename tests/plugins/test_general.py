@@ -105,7 +105,7 @@ def test_a_symmetric_cycle_cannot_tell_the_nash_policy_from_the_borda_winner(
 
 
 def test_it_is_judged_by_exploitability(tmp_path: Path) -> None:
-    result = xpo_bench.run(algos=["dpo", "ipo"], tasks=["general"], seeds=2, out=tmp_path)
+    result = xpo_bench.run(algos=["dpo", "ipo"], tasks=["general"], seeds=2, steps=200, out=tmp_path)
     (verdict,) = result.document()["verdicts"]
     assert verdict["metric"] == "exploitability"
     assert [row["said"] for row in verdict["rows"]] == ["best", "worse"]

@@ -43,6 +43,7 @@ class WorldEvaluation:
         seen: actions that occur in the run's training data, shape (R, P, A), or None when that is not known.
         preference: true probability that the first action is preferred to the second, ½ on the diagonal and
             on absent actions, shape (P, A, A), or None where the world states no general preference.
+        lengths: tokens of every action, shape (P, A), or None where each has one or they are not known.
     """
 
     logp: Array
@@ -52,6 +53,7 @@ class WorldEvaluation:
     prompt_weight: Array
     seen: Mask | None = None
     preference: Array | None = None
+    lengths: Array | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

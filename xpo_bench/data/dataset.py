@@ -232,6 +232,8 @@ def fingerprint(dataset: Dataset) -> str:
             add("exhaustive")
         for prompt, lengths in world.lengths.items():
             add("lengths", prompt, dict(lengths))
+        if world.tokens:
+            add("tokens")
         if world.beta != World.beta:
             add("beta", world.beta)
         for prompt, preference in world.preference.items():

@@ -23,6 +23,7 @@ __all__ = [
     "bradley_terry_world",
     "covered_actions",
     "nuisance",
+    "pairs_of_reference",
     "preference",
     "sample_pairs",
     "world_stream",
@@ -179,6 +180,25 @@ def sample_pairs(
         ab if u < labelled else ba
         for u, (labelled, ab, ba) in zip(drawn.uniform.tolist(), map(known.__getitem__, rows), strict=True)
     )
+
+
+def pairs_of_reference(world: World, pairs: int, rng: np.random.Generator) -> tuple[Pair, ...]:
+    """Labelled pairs of what the reference writes: two different actions drawn from it, prompts in turn.
+
+    Labelled by one draw of the true preference, which is the row's `p_chosen`. Actions that the reference
+    hardly knows are hardly compared.
+    """
+    prompts = list(world.actions)
+    reference = {x: np.array([world.reference[x][y] for y in world.actions[x]]) for x in prompts}
+    rows = []
+    for row in range(pairs):
+        x = prompts[row % len(prompts)]
+        texts = world.actions[x]
+        i, j = rng.choice(len(texts), 2, replace=False, p=reference[x] / reference[x].sum()).tolist()
+        a, b = texts[i], texts[j]
+        p = preference(world, x, a, b)
+        rows.append(Pair(x, a, b, p) if rng.random() < p else Pair(x, b, a, 1 - p))
+    return tuple(rows)
 
 
 Labels = tuple[float, Pair, Pair]

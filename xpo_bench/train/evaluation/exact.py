@@ -120,6 +120,8 @@ class Tables:
         self.prompt_weight = prompt_weights(policy, rows)
         self.seen = seen_actions(policy, rows)
         self.preference = preference_matrix(policy.layout.world, policy.layout.prompts)
+        lengths = policy.layout.lengths
+        self.lengths = None if lengths is None else lengths.astype(np.float64)
 
     def evaluation(self) -> WorldEvaluation:
         """The exact distributions of the policies as they stand."""
@@ -136,6 +138,7 @@ class Tables:
             prompt_weight=self.prompt_weight,
             seen=self.seen,
             preference=self.preference,
+            lengths=self.lengths,
         )
 
     def final_policy(self, run: int) -> FinalPolicy | None:
