@@ -37,7 +37,8 @@ def nash(matrix: np.ndarray) -> np.ndarray:
         bounds=[(0, None)] * n + [(None, None)],
     )
     assert found.success
-    return np.asarray(found.x[:n])
+    solution: np.ndarray = np.array(found.x)
+    return solution[:n]
 
 
 def random_game(rng: np.random.Generator, actions: int) -> np.ndarray:
@@ -47,9 +48,7 @@ def random_game(rng: np.random.Generator, actions: int) -> np.ndarray:
 
 def measured(pairs: Pairs, world: Any, matrix: Any) -> dict[str, np.ndarray]:
     runs, stated = len(world.logp), np.asarray(matrix, float)
-    ev = pairs(
-        np.full((runs, 1), -1.0), np.full((runs, 1), -1.0), world=replace(world, preference=stated)
-    )
+    ev = pairs(np.full((runs, 1), -1.0), np.full((runs, 1), -1.0), world=replace(world, preference=stated))
     return evaluate_point(ev)
 
 
@@ -61,7 +60,7 @@ def test_the_nash_policy_of_the_asymmetric_cycle_cannot_be_exploited(pairs: Pair
     got = measured(pairs, world([policy, uniform, [1, 0, 0]], uniform, None), CYCLE[None])
     # against the uniform policy a wins (.5 + .9 + .3)/3; against a alone c wins .7
     np.testing.assert_allclose(got["exploitability"], [0, 1.7 / 3 - 0.5, 0.2], atol=1e-15)
-    np.testing.assert_allclose(got["borda"], [policy @ (0.6, 0.45, 0.45), 0.5, 0.6], atol=1e-15)
+    np.testing.assert_allclose(got["borda"], [float(policy @ (0.6, 0.45, 0.45)), 0.5, 0.6], atol=1e-15)
 
 
 def test_exploitability_is_zero_at_the_solution_of_a_linear_program_and_above_it_elsewhere(
@@ -127,9 +126,7 @@ def test_without_one_the_reward_decides() -> None:
         ({"y": STATED["x"]}, "prompt 'x' has no preference while others have"),
     ],
 )
-def test_half_a_preference_is_refused(
-    stated: dict[str, dict[tuple[str, str], float]], message: str
-) -> None:
+def test_half_a_preference_is_refused(stated: dict[str, dict[tuple[str, str], float]], message: str) -> None:
     with pytest.raises(DataError, match=message):
         preference_matrix(World(actions={"x": ("a", "b", "c")}, preference=stated), ["x"])
     with pytest.raises(DataError, match="neither a preference nor a reward"):

@@ -64,8 +64,8 @@ def bradley_terry() -> np.ndarray:
         p = np.array([0.9, 0.8, 0.7])
         return float(-(p * log_expit(margins) + (1 - p) * log_expit(-margins)).sum() + 1e-9 * (r @ r))
 
-    found = np.asarray(minimize(loss, np.zeros(3), tol=1e-14).x)
-    return found - found.mean()
+    found: np.ndarray = np.array(minimize(loss, np.zeros(3), tol=1e-14).x)
+    return np.asarray(found - found.mean())
 
 
 def test_dpo_and_ipo_end_at_the_borda_winner_and_can_be_exploited(tmp_path: Path) -> None:

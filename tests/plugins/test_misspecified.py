@@ -84,7 +84,7 @@ def test_the_rows_are_the_population() -> None:
     won = Counter((as_a(Pair, e).chosen, as_a(Pair, e).rejected) for e in dataset.train)
     for a, b, rows in (("y1", "y2", 100), ("y1", "y3", 1000), ("y2", "y3", 100)):
         assert won[a, b] + won[b, a] == rows
-        margin = REWARD["y1 y2 y3".split().index(a)] - REWARD["y1 y2 y3".split().index(b)]
+        margin = REWARD[["y1", "y2", "y3"].index(a)] - REWARD[["y1", "y2", "y3"].index(b)]
         assert won[a, b] / rows == pytest.approx(expit(margin), abs=0.5 / rows)
     assert present(dataset.world).beta == 1
 
@@ -100,7 +100,9 @@ def test_population_dpo_earns_less_than_its_reference_and_rlhf_in_the_class_more
     assert found["gold_reward"] == pytest.approx(1.479, abs=1e-2)
     # a sampled policy gradient on a reward fitted to the same pairs goes there too, up to its noise
     words = {"ppo.beta": 1.0, "ppo.reward_weight_decay": 0.0, "ppo.samples": 32, "ppo.train.lr": 0.003}
-    assert earned(tmp_path / "ppo", "ppo", set=words, steps=500)["gold_reward"] == pytest.approx(1.479, abs=0.1)
+    assert earned(tmp_path / "ppo", "ppo", set=words, steps=500)["gold_reward"] == pytest.approx(
+        1.479, abs=0.1
+    )
 
 
 def test_even_pairs_and_a_table_are_what_helps(tmp_path: Path) -> None:

@@ -185,8 +185,8 @@ def sample_pairs(
 def pairs_of_reference(world: World, pairs: int, rng: np.random.Generator) -> tuple[Pair, ...]:
     """Labelled pairs of what the reference writes: two different actions drawn from it, prompts in turn.
 
-    Labelled by one draw of the true preference, which is the row's `p_chosen`. Actions that the reference
-    hardly knows are hardly compared.
+    Labelled by one draw of the true preference, which is the row's `p_chosen`; a fair coin has none, since
+    training leaves out rows that say ½. Actions that the reference hardly knows are hardly compared.
     """
     prompts = list(world.actions)
     reference = {x: np.array([world.reference[x][y] for y in world.actions[x]]) for x in prompts}
@@ -197,7 +197,8 @@ def pairs_of_reference(world: World, pairs: int, rng: np.random.Generator) -> tu
         i, j = rng.choice(len(texts), 2, replace=False, p=reference[x] / reference[x].sum()).tolist()
         a, b = texts[i], texts[j]
         p = preference(world, x, a, b)
-        rows.append(Pair(x, a, b, p) if rng.random() < p else Pair(x, b, a, 1 - p))
+        chosen, rejected, q = (a, b, p) if rng.random() < p else (b, a, 1 - p)
+        rows.append(Pair(x, chosen, rejected, None if q == 0.5 else q))
     return tuple(rows)
 
 

@@ -8,7 +8,8 @@ from xpo_bench.contract.metric import Array, Evaluation, WorldEvaluation, metric
 from xpo_bench.metrics.frontier import ROUNDING, deficits_of, frontier_deficit, frontier_reward, log_total
 from xpo_bench.metrics.kl import divergence, weighted, world_kl
 
-__all__ = ["expected_length",
+__all__ = [
+    "expected_length",
     "frontier_gap",
     "frontier_reward",
     "gold_reward",

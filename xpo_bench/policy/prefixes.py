@@ -6,7 +6,7 @@ leaves of a tree, the probability of a prefix is the sum over the leaves below i
     log π(token | prefix) = log π(prefix, token) − log π(prefix)
 
 is the next-token distribution of an autoregressive policy, exactly. The conditionals of a completion add up
-to its log-probability.
+to its log-probability. A policy whose parameters are the logits of these has nothing shared between prefixes.
 """
 
 from __future__ import annotations
@@ -90,6 +90,25 @@ class Prefixes:
     def conditionals(self, masses: Tensor) -> Tensor:
         """log π(last token | the prefix before it) of every prefix, 0 of an empty one, shape (R, M)."""
         return masses - masses[:, self.parent]
+
+    def normalised(self, values: Tensor) -> Tensor:
+        """Conditionals from logits of every node among its siblings, 0 of an empty prefix, (R, M)."""
+        child = self.parent != torch.arange(len(self.parent), device=self.parent.device)
+        at = self.parent[child].expand(len(values), -1)
+        logits = values[:, child]
+        top = torch.full_like(values.detach(), -torch.inf).scatter_reduce(1, at, logits.detach(), "amax")
+        total = torch.zeros_like(top).scatter_add(1, at, (logits - top.gather(1, at)).exp())
+        # a leaf has no children: its 0 would have an infinite gradient, which nobody asks for
+        log_total = top + total.where(total > 0, 1.0).log()
+        out = torch.zeros_like(values)
+        out[:, child] = logits - log_total.gather(1, at)
+        return out
+
+    def leaves(self, conditional: Tensor) -> Tensor:
+        """log π of all completions, sums of conditionals on their paths, −inf of absent ones, (R, P·A)."""
+        on = self.path >= 0
+        terms = conditional[:, self.path.clamp(min=0)].masked_fill(~on, 0.0)
+        return terms.sum(-1).masked_fill(~on[:, 0], -torch.inf)
 
     def kl(self, there: Tensor, here: Tensor) -> Tensor:
         """KL(π′ ‖ π) of the next token after every prefix, nats, shape (R, M); from masses of both.

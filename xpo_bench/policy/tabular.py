@@ -84,6 +84,7 @@ class TabularPolicy:
     """`runs` softmax tables that start at the reference distribution.
 
     The logits of a table start at log π_ref, so log-softmax returns them, and the policy is π_ref exactly.
+    Where completions are tokens (`World.tokens`) there is a logit for every token after its prefix instead.
     """
 
     enumerable = True
@@ -117,13 +118,25 @@ class TabularPolicy:
 
     def _start(self) -> Tensor:
         """The trained tensor at the reference distribution, shape (runs, ...)."""
+        if self._prefixes is not None:
+            return self._conditionals(self.log_reference[None]).repeat(self.runs, 1).requires_grad_(True)
         return self.log_reference.expand(self.runs, -1, -1).clone().requires_grad_(True)
 
     def _logits(self, parameter: Tensor | None = None) -> Tensor:
         """Logits of all actions, shape (runs, P, A), −inf on absent ones; of another parameter where one is
         given.
         """
-        return self.parameter if parameter is None else parameter
+        values = self.parameter if parameter is None else parameter
+        if self._prefixes is None:
+            return values
+        # a logit for every token after its prefix: a token's gradient moves what stands at its own place
+        flat = self._prefixes.leaves(self._prefixes.normalised(values))
+        return flat.reshape(len(flat), *self.log_reference.shape)
+
+    def _conditionals(self, log_probs: Tensor) -> Tensor:
+        """log π of every token after its prefix, shape (runs, M), from tables (runs, P, A)."""
+        assert self._prefixes is not None
+        return self._prefixes.conditionals(self._prefixes.masses(log_probs.flatten(1)))
 
     # ---------------------------------------------------------------- completions
 
@@ -216,7 +229,7 @@ class TabularPolicy:
         """All stacked completions at the current tables; shape (runs, E, T)."""
         flat = self.log_probs()[runs].flatten(1)
         if self._prefixes is not None:
-            return self._prefixes.scores(self._prefixes.conditionals(self._prefixes.masses(flat)), stacked)
+            return self._prefixes.scores(self._conditionals(flat), stacked)
         return self._scores(flat.gather(1, stacked), stacked)
 
     def score_sets(self, sets: Sequence[Tensor]) -> list[Scores]:
@@ -298,7 +311,8 @@ class TabularPolicy:
         for completion, value in tilt.items():
             table[self.layout.position[completion.prompt, completion.text]] += value
         with torch.no_grad():
-            self.parameter[run] = torch.log_softmax(table.reshape(self.log_reference.shape), -1)
+            tilted = torch.log_softmax(table.reshape(self.log_reference.shape), -1)
+            self.parameter[run] = tilted if self._prefixes is None else self._conditionals(tilted[None])[0]
 
     def _row(self, prompt: str) -> int:
         return self.layout.position[prompt, self.layout.world.actions[prompt][0]] // self.layout.width

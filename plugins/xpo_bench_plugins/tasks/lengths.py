@@ -1,9 +1,9 @@
-"""lengths: completions of 1 to 8 tokens with probabilities of their own, and labels that favour the longer one.
+"""lengths: completions of 1 to 8 tokens, each with its own probability, and labels that favour longer ones.
 
 A completion goes on for as long as it likes and ends with a yes or a no: "yes", "no", "go yes", "go no", ...,
-up to seven times "go". Four prompts have these sixteen completions each, and every token has the probability
-that it has after those before it (`World.tokens`): a loss that acts on some tokens, on a mean, on the tail,
-on what two completions share, moves other things than one that acts on sums. Under the reference a completion
+up to seven times "go". Four prompts have these sixteen completions each. The tabular policy has a logit for
+every token after those before it (`World.tokens`), so that a loss of some tokens, of a mean, of the tail or
+of what two completions share moves other things than one of sums. Under the reference a completion
 goes on with .7 and says yes with a probability of the prompt's own; the reward is 2 for yes, plus a normal
 number of deviation .5 for each completion, and knows nothing of length. Training labels follow
 
@@ -12,9 +12,10 @@ number of deviation .5 for each completion, and knows nothing of length. Trainin
 with ℓ the number of tokens, standardised over the completions. Held-out pairs are labelled by the reward
 alone; KL, expected reward, expected length and the reward–KL frontier are exact.
 
-What to expect: what fits the labels grows longer: `expected_length` is 3.14 under the reference and
-rises with `length_bias`, and the reward that is paid for it is `frontier_gap`. Losses of sums learn the bias
-as if it were reward; means per token (`simpo`, `orpo`, `ipo`) weigh a short completion's tokens more.
+What to expect: what fits the labels grows longer: `expected_length`, 3.14 under the reference, ends near 7
+for losses of sums, which learn the bias as if it were reward, and half of what they attain without it is
+lost. A mean per token (`simpo`) moves long completions less, and keeps more reward. Without a bias the same
+losses end at 1.5 to 3 tokens.
 
 It stands beside `length_bias`, whose completions spread one log-probability evenly over their tokens: there
 sums and means differ, here also the place in a completion where a loss acts.

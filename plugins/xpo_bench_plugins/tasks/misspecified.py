@@ -1,4 +1,4 @@
-"""misspecified: a policy of one parameter, which no data can make right, and DPO that falls below its reference.
+"""misspecified: a policy of one parameter that no data can make right: DPO falls below its reference.
 
 One prompt and three actions with rewards (1, 2, 0) and a uniform reference; the policy is linear in one
 feature, φ = (1, −2, 0), so that it can favour the first action or the second, and never puts them in the
@@ -9,7 +9,7 @@ are the population, in whole rows, the same for every seed. The task's β is 1.
 What to expect, at β = 1: the fitted pairs are mostly 1 ≻ 3, which a larger parameter explains, so DPO ends at
 θ = .150 and earns .911, less than the reference's 1.000; the best policy of the class for the same objective
 E r − β·KL is at θ = −.603 and earns 1.479, which `ppo` finds, whose reward is fitted to the pairs apart from
-the policy. More rows do not help, other weights do: at `weight` 1 DPO earns 1.098. On `--model tabular` the
+the policy. More rows do not help, other weights do: at `weight` 1 DPO earns 1.296. On `--model tabular` the
 order can be expressed, and both end at π ∝ exp(r), which earns 1.575. The frontier is that of all policies:
 what the class cannot reach counts as a gap.
 
@@ -31,7 +31,7 @@ from xpo_bench.contract.task import ONE_TOKEN
 REWARD = {"y1": 1.0, "y2": 2.0, "y3": 0.0}
 FEATURE = {"y1": (1.0,), "y2": (-2.0,), "y3": (0.0,)}
 ROWS = 1000
-"""Rows of a pair of weight 1: probabilities are right to half a row in these, or in fewer at a small weight."""
+"""Rows of a pair of weight 1: probabilities are right to half a row, in these or in the fewer of others."""
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,10 @@ of what they play.
 What to expect: DPO believes them and moves there, the farther the smaller β; the reference alone earns .675.
 A regulariser that feels the probability ratio itself and not its logarithm alone, as χPO's z + ln z, pays for
 mass on what the reference hardly knows. Compare algorithms at one β and at the best β of each: what is lost
-at a small one may be had again at a large one. `attained` reads the best of the path and hides the fall;
-`gold_reward` is read at the end.
+at a small one may be had again at a large one. Over 20 seeds DPO earns .53 at β = .1 and at best .69, at
+β = 3, where it hardly moves; DPO with χPO's link, clipped at twice the range of rewards, earns .76 at β = .1,
+its best. `attained` reads the best of the path and hides the fall; `gold_reward` is read at the end. Pairs of
+two actions that earn the same are coins, without a `p_chosen`, and are trained on as any other.
 
 Source: this suite; after Huang et al. (2024), arXiv 2407.13399 (over-optimisation and single-policy
 coverage).
@@ -42,7 +44,9 @@ class RareArms(Task):
     cannot_see: ClassVar[str] = f"{ONE_TOKEN}; other coverage than the reference's: pairs are drawn from it"
     budget: ClassVar[Budget] = Budget(steps=1000, lr=0.05)
 
-    actions: Annotated[int, Interval(ge=3, le=1000), Doc("actions of the one prompt, two of them common")] = 20
+    actions: Annotated[int, Interval(ge=3, le=1000), Doc("actions of the one prompt, two of them common")] = (
+        20
+    )
     rare: Annotated[
         float, Interval(gt=0, lt=1), Doc("probability that the reference gives to all rare actions together")
     ] = 0.3

@@ -90,9 +90,7 @@ def linear_world(name: str, version: str, prompts: int, actions: int) -> World:
         reward[f"x{i}"] = dict(zip(texts, (found * weights).sum(-1).tolist(), strict=True))
         reference[f"x{i}"] = dict(zip(texts, (taste / taste.sum()).tolist(), strict=True))
         features[f"x{i}"] = dict(zip(texts, map(tuple, found.tolist()), strict=True))
-    return World(
-        actions=dict.fromkeys(reward, texts), reference=reference, reward=reward, features=features
-    )
+    return World(actions=dict.fromkeys(reward, texts), reference=reference, reward=reward, features=features)
 
 
 @hookimpl
