@@ -27,22 +27,34 @@ from xpo_bench_plugins.tasks import (
     cycle,
     deterministic,
     displacement,
+    general,
     hh,
+    hump,
+    imbalance,
     length_bias,
+    lengths,
+    misspecified,
     noisy,
     oasst,
     overfit_pair,
     pandalm,
+    rare_arms,
     tofu,
     travel,
     tulu,
     tulu_unpaired,
     ukp,
     ultrafeedback,
+    unseen,
 )
 
 TEXT = (hh, oasst, pandalm, tofu, tulu, tulu_unpaired, ukp, ultrafeedback)
-MODULES = (bandit, length_bias, noisy, deterministic, cycle, overfit_pair, displacement, travel, *TEXT)
+WORLDS = (general, hump, imbalance, lengths, misspecified, rare_arms, unseen)
+MODULES = (
+    *(bandit, length_bias, noisy, deterministic, cycle, overfit_pair, displacement, travel),
+    *WORLDS,
+    *TEXT,
+)
 TABULAR = ModelSpec()
 TINY = ModelSpec(name="tiny")
 OFFLINE = [m.xpo_tasks()[0] for m in MODULES if m not in TEXT]
@@ -87,7 +99,7 @@ def test_data_repeats_and_rows_add_up(task: type[Task]) -> None:
     dataset = task().data(1, task.model)
     assert dataset == task().data(1, task.model)
     assert dataset.rows == len(dataset.train) + len(dataset.heldout)
-    assert dataset.kind == "pairs"
+    assert dataset.kind == ("singles" if task is imbalance.Imbalance else "pairs")
     for e in (*pairs(dataset), *pairs(dataset, "heldout")):
         assert e.chosen != e.rejected
         assert e.p_chosen != 0.5, "1/2 would leave the row out of training"
@@ -124,6 +136,7 @@ def test_listing_tasks_is_light() -> None:
         "from xpo_bench_plugins.tasks import bandit, noisy, deterministic, displacement, "
         "cycle, overfit_pair, travel, ukp\n"
         "from xpo_bench_plugins.tasks import hh, oasst, pandalm, tofu, tulu, tulu_unpaired, ultrafeedback\n"
+        "from xpo_bench_plugins.tasks import general, hump, imbalance, lengths, misspecified, unseen\n"
         "heavy = {'torch', 'transformers', 'datasets', 'statsmodels', 'pandas', 'pyarrow', 'matplotlib'}\n"
         "print(sorted(heavy & set(sys.modules)))"
     )

@@ -31,6 +31,8 @@ JUDGED = (
     "collapsed",
     "displaced_fraction",
     "unseen_mass",
+    "exploitability",
+    "borda",
     "gold_reward",
     "gold_gain",
     "regret",

@@ -151,8 +151,14 @@ class World:
         lengths: prompt -> {completion: tokens, at least 1}; missing ones have 1. A tabular policy spreads the
             log-probability of a completion evenly over its tokens, so that its sum is what it is and its mean
             is divided by the length.
+        tokens: completions are tokens between spaces, and none is the beginning of another of its prompt. A
+            tabular policy then gives each token the probability that it has after those before it, and
+            `lengths` are counted.
         beta: the task's stated β of the objective E r − β·KL, reward/nat: the KL of its optimum is the budget
             that `attained` is read at.
+        preference: prompt -> {(a, b): true probability that a is preferred to b}, every two actions of every
+            prompt in one order or in both; empty unless a preference is stated that no reward need explain.
+            `xpo_bench.data.preferences` answers from it.
     """
 
     actions: Mapping[str, tuple[str, ...]]
@@ -161,7 +167,9 @@ class World:
     features: Mapping[str, Mapping[str, tuple[float, ...]]] = field(default_factory=dict)
     exhaustive: bool = False
     lengths: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    tokens: bool = False
     beta: float = 0.1
+    preference: Mapping[str, Mapping[tuple[str, str], float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -41,6 +41,9 @@ class WorldEvaluation:
         prompt_weight: weights of the prompts, each row summing to 1, shape (R, P): uniform over the
             prompts that occur in the run's training data.
         seen: actions that occur in the run's training data, shape (R, P, A), or None when that is not known.
+        preference: true probability that the first action is preferred to the second, ½ on the diagonal and
+            on absent actions, shape (P, A, A), or None where the world states no general preference.
+        lengths: tokens of every action, shape (P, A), or None where each has one or they are not known.
     """
 
     logp: Array
@@ -49,6 +52,8 @@ class WorldEvaluation:
     reward: Array | None
     prompt_weight: Array
     seen: Mask | None = None
+    preference: Array | None = None
+    lengths: Array | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

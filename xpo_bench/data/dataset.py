@@ -232,8 +232,12 @@ def fingerprint(dataset: Dataset) -> str:
             add("exhaustive")
         for prompt, lengths in world.lengths.items():
             add("lengths", prompt, dict(lengths))
+        if world.tokens:
+            add("tokens")
         if world.beta != World.beta:
             add("beta", world.beta)
+        for prompt, preference in world.preference.items():
+            add("preference", prompt, [[*both, p] for both, p in preference.items()])
         for prompt, features in world.features.items():
             add("features", prompt, {text: list(values) for text, values in features.items()})
     for item in dataset.corpus:

@@ -14,6 +14,7 @@ import numpy as np
 
 from xpo_bench.contract.examples import Pair, World
 from xpo_bench.data.draws import draw
+from xpo_bench.data.preferences import preference
 from xpo_bench.errors import DataError
 from xpo_bench.random_streams import stream
 
@@ -22,6 +23,7 @@ __all__ = [
     "bradley_terry_world",
     "covered_actions",
     "nuisance",
+    "pairs_of_reference",
     "preference",
     "sample_pairs",
     "world_stream",
@@ -180,6 +182,26 @@ def sample_pairs(
     )
 
 
+def pairs_of_reference(world: World, pairs: int, rng: np.random.Generator) -> tuple[Pair, ...]:
+    """Labelled pairs of what the reference writes: two different actions drawn from it, prompts in turn.
+
+    Labelled by one draw of the true preference, which is the row's `p_chosen`; a fair coin has none, since
+    training leaves out rows that say ½. Actions that the reference hardly knows are hardly compared.
+    """
+    prompts = list(world.actions)
+    reference = {x: np.array([world.reference[x][y] for y in world.actions[x]]) for x in prompts}
+    rows = []
+    for row in range(pairs):
+        x = prompts[row % len(prompts)]
+        texts = world.actions[x]
+        i, j = rng.choice(len(texts), 2, replace=False, p=reference[x] / reference[x].sum()).tolist()
+        a, b = texts[i], texts[j]
+        p = preference(world, x, a, b)
+        chosen, rejected, q = (a, b, p) if rng.random() < p else (b, a, 1 - p)
+        rows.append(Pair(x, chosen, rejected, None if q == 0.5 else q))
+    return tuple(rows)
+
+
 Labels = tuple[float, Pair, Pair]
 """How probable it is that the first action is labelled as preferred, the pair that says so, and the other."""
 REMEMBERED = 1 << 15
@@ -215,12 +237,6 @@ def _labels(world: World, prompt: str, a: str, b: str, who: Annotators, annotato
     p, labelled = preference(world, prompt, a, b), who.probability(world, prompt, a, b, annotator)
     source = None if annotator is None else f"annotator {annotator}"
     return labelled, Pair(prompt, a, b, p, source), Pair(prompt, b, a, 1 - p, source)
-
-
-def preference(world: World, prompt: str, a: str, b: str) -> float:
-    """The true probability σ(r(a) − r(b)) that `a` is preferred to `b`."""
-    reward = world.reward[prompt]
-    return float(1 / (1 + np.exp(reward[b] - reward[a])))
 
 
 def _deck(n: int, rng: np.random.Generator) -> list[tuple[int, int]]:

@@ -8,6 +8,7 @@ from xpo_bench.metrics import (
     calibration,
     collapse,
     displacement,
+    general,
     gold,
     kl,
     registry,
@@ -23,6 +24,7 @@ __all__ = [
     "calibration",
     "collapse",
     "displacement",
+    "general",
     "gold",
     "kl",
     "regret",
@@ -42,6 +44,7 @@ registry.take(
         gold,
         kl,
         regret,
+        general,
         throughput,
         unlearning,
     ]

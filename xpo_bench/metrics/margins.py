@@ -55,6 +55,8 @@ MARGINS: Mapping[str, Margin] = {
             "collapsed",
             "displaced_fraction",
             "unseen_mass",
+            "exploitability",
+            "borda",
         ),
         FRACTION,
     ),

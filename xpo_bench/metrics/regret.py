@@ -8,7 +8,15 @@ from xpo_bench.contract.metric import Array, Evaluation, WorldEvaluation, metric
 from xpo_bench.metrics.frontier import ROUNDING, deficits_of, frontier_deficit, frontier_reward, log_total
 from xpo_bench.metrics.kl import divergence, weighted, world_kl
 
-__all__ = ["frontier_gap", "frontier_reward", "gold_reward", "optimum_kl", "regret", "unseen_mass"]
+__all__ = [
+    "expected_length",
+    "frontier_gap",
+    "frontier_reward",
+    "gold_reward",
+    "optimum_kl",
+    "regret",
+    "unseen_mass",
+]
 
 
 @metric("reward", better="higher")
@@ -78,6 +86,18 @@ def unseen_mass(ev: Evaluation) -> Array | None:
     used = unseen & (world.prompt_weight > 0)[..., None]
     p = np.where(unseen, np.exp(np.where(unseen, world.logp, 0.0)), 0.0)
     return np.where(used.any((-2, -1)), weighted(world, p.sum(-1)), np.nan)
+
+
+@metric("tokens")
+def expected_length(ev: Evaluation) -> Array | None:
+    """Mean length of the policy's completions, E_π |y|, averaged over the prompts of the training data.
+
+    Exact, on tabular worlds that state lengths; on text `sample_length` is its estimate.
+    Source: the usual definition.
+    """
+    if ev.world is None or ev.world.lengths is None:
+        return None
+    return _expected(ev.world, ev.world.lengths)
 
 
 def optimum_kl(world: WorldEvaluation, kl_strength: Array) -> Array:

@@ -19,6 +19,7 @@ from xpo_bench.contract.scoring import Scores
 from xpo_bench.errors import DataError
 from xpo_bench.policy.kl import forward_kl
 from xpo_bench.policy.language.fit import Fitted
+from xpo_bench.policy.prefixes import Prefixes
 
 ALL = slice(None)
 
@@ -31,6 +32,7 @@ class TableLayout:
         mask: (P, A) true where an action exists. log_reference: (P, A) log π_ref in nats, −inf elsewhere.
         reward: (P, A) true reward (0 on absent actions), or None when the world knows none.
         lengths: (P, A) tokens of every completion, or None where each has one.
+        prefixes: the trees of tokens, or None where the world does not say that completions are such.
     """
 
     def __init__(self, world: World) -> None:
@@ -61,6 +63,9 @@ class TableLayout:
                 self.reward[row, :n] = [world.reward.get(prompt, {}).get(a, 0.0) for a in actions]
             if self.lengths is not None:
                 self.lengths[row, :n] = [world.lengths.get(prompt, {}).get(a, 1) for a in actions]
+        self.prefixes = Prefixes(self.prompts, self.actions, self.width) if world.tokens else None
+        if self.prefixes is not None:
+            self.lengths = self.prefixes.lengths
 
     def encode(self, completions: Sequence[Completion]) -> npt.NDArray[np.int64]:
         """Flat table positions of completions, shape (E,); DataError for one that the world lacks."""
@@ -80,6 +85,7 @@ class TabularPolicy:
     """`runs` softmax tables that start at the reference distribution.
 
     The logits of a table start at log π_ref, so log-softmax returns them, and the policy is π_ref exactly.
+    Where completions are tokens (`World.tokens`) there is a logit for every token after its prefix instead.
     """
 
     enumerable = True
@@ -105,19 +111,33 @@ class TabularPolicy:
         )
         lengths = self.layout.lengths
         self._lengths = None if lengths is None else torch.from_numpy(lengths).to(self.device).flatten()
+        trees = self.layout.prefixes
+        self._prefixes = None if trees is None else trees.to(self.device)
         self._flat: Tensor | None = None  # log π of all actions at `begin`, shape (runs, P·A)
         self._index = (torch.empty(0), torch.empty(0))
         self.parameter = self._start()
 
     def _start(self) -> Tensor:
         """The trained tensor at the reference distribution, shape (runs, ...)."""
+        if self._prefixes is not None:
+            return self._conditionals(self.log_reference[None]).repeat(self.runs, 1).requires_grad_(True)
         return self.log_reference.expand(self.runs, -1, -1).clone().requires_grad_(True)
 
     def _logits(self, parameter: Tensor | None = None) -> Tensor:
         """Logits of all actions, shape (runs, P, A), −inf on absent ones; of another parameter where one is
         given.
         """
-        return self.parameter if parameter is None else parameter
+        values = self.parameter if parameter is None else parameter
+        if self._prefixes is None:
+            return values
+        # a logit for every token after its prefix: a token's gradient moves what stands at its own place
+        flat = self._prefixes.leaves(self._prefixes.normalised(values))
+        return flat.reshape(len(flat), *self.log_reference.shape)
+
+    def _conditionals(self, log_probs: Tensor) -> Tensor:
+        """log π of every token after its prefix, shape (runs, M), from tables (runs, P, A)."""
+        assert self._prefixes is not None
+        return self._prefixes.conditionals(self._prefixes.masses(log_probs.flatten(1)))
 
     # ---------------------------------------------------------------- completions
 
@@ -159,6 +179,8 @@ class TabularPolicy:
         flat = self._flat[runs] if runs != ALL else self._flat
         if not grad:
             flat = flat.detach()
+        if self._prefixes is not None:
+            return self._token_scores(requests, flat, None if against is None else against[runs])
         kl = None if against is None else self._kl_from(against[runs], flat)
         out = {}
         for group, (stacked, index) in requests.items():
@@ -167,6 +189,24 @@ class TabularPolicy:
                 flat.gather(1, at), at, None if kl is None else kl.gather(1, at // self.layout.width)
             )
         return out
+
+    def _token_scores(
+        self, requests: Mapping[str, tuple[Tensor, Tensor | None]], flat: Tensor, against: Tensor | None
+    ) -> dict[str, Scores]:
+        """Scores of requests where every token has the probability that its prefix leaves it."""
+        assert self._prefixes is not None
+        trees, here = self._prefixes, self._prefixes.masses(flat)
+        conditional = trees.conditionals(here)
+        kl = None
+        if against is not None:
+            with torch.no_grad():
+                there = trees.masses(torch.log_softmax(self._logits(against), -1).flatten(1))
+            kl = trees.kl(there, here)
+        picked = {
+            group: stacked if index is None else stacked.gather(1, self._present(index))
+            for group, (stacked, index) in requests.items()
+        }
+        return {group: trees.scores(conditional, at, kl) for group, at in picked.items()}
 
     def _present(self, index: Tensor) -> Tensor:
         """An index whose absent rows show the first one; the groups of a step ask with one index."""
@@ -188,7 +228,10 @@ class TabularPolicy:
 
     def score_all(self, stacked: Tensor, rows: Tensor | None = None, *, runs: slice = ALL) -> Scores:
         """All stacked completions at the current tables; shape (runs, E, T)."""
-        return self._scores(self.log_probs()[runs].flatten(1).gather(1, stacked), stacked)
+        flat = self.log_probs()[runs].flatten(1)
+        if self._prefixes is not None:
+            return self._prefixes.scores(self._conditionals(flat), stacked)
+        return self._scores(flat.gather(1, stacked), stacked)
 
     def score_sets(self, sets: Sequence[Tensor]) -> list[Scores]:
         """All completions of several sets at the current tables; shapes (runs, E, T)."""
@@ -269,7 +312,8 @@ class TabularPolicy:
         for completion, value in tilt.items():
             table[self.layout.position[completion.prompt, completion.text]] += value
         with torch.no_grad():
-            self.parameter[run] = torch.log_softmax(table.reshape(self.log_reference.shape), -1)
+            tilted = torch.log_softmax(table.reshape(self.log_reference.shape), -1)
+            self.parameter[run] = tilted if self._prefixes is None else self._conditionals(tilted[None])[0]
 
     def _row(self, prompt: str) -> int:
         return self.layout.position[prompt, self.layout.world.actions[prompt][0]] // self.layout.width

@@ -85,7 +85,7 @@ def cell_record(
 def _cannot_see(setup: TaskSetup, dataset: Dataset) -> str:
     told = setup.task.blind_to(setup.model)
     # what is said of a tabular policy where a task says nothing does not hold in a world with lengths
-    lengths = dataset.world is not None and bool(dataset.world.lengths)
+    lengths = dataset.world is not None and bool(dataset.world.lengths or dataset.world.tokens)
     return "" if lengths and not setup.task.cannot_see else told
 
 

@@ -21,6 +21,8 @@ WORLD = (
     "frontier_gap",
     "kl",
     "regret",
+    "exploitability",
+    "borda",
     "collapsed",
     "collapse_step",
     "rejected_drift",

@@ -46,6 +46,7 @@ KNOWN = (
     Headline(WIN_RATE[BUDGET], "gold reward", "win rate against the initial policy"),
     Headline(f"heldout_{ACCURACY[BUDGET]}", "held-out pairs", "held-out accuracy"),
     Headline("heldout_reward_accuracy", "held-out pairs", "held-out accuracy at the end"),
+    Headline("exploitability", "general preference", "won beyond ½ by the best response"),
 )
 """By what a task is judged, the first that all of its algorithms have."""
 STOPS = Headline(None, "training pairs", "does it stop?")

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from xpo_bench.contract.examples import Completion, Dataset, Example, Pair, World
 from xpo_bench.contract.metric import Array, Mask, WorldEvaluation
+from xpo_bench.data.preferences import preference_matrix
 from xpo_bench.errors import DataError
 from xpo_bench.policy.base import Enumeration, Scoring
 
@@ -65,6 +66,7 @@ class Enumerated:
                 self.reward[p, : self.sizes[p]] = [
                     world.reward[prompt][text] for text in world.actions[prompt]
                 ]
+        self.preference = preference_matrix(world, self.prompts)
         self.reference = self._logp()
         for prompt, total in zip(self.prompts, np.exp(self.reference).sum(-1), strict=True):
             if abs(total - 1) > WHOLE:
@@ -92,6 +94,7 @@ class Enumerated:
             mask=self.mask,
             reward=self.reward,
             prompt_weight=np.full((1, len(self.prompts)), 1 / len(self.prompts)),
+            preference=self.preference,
         )
 
     def final_policy(self, run: int) -> FinalPolicy | None:
@@ -116,6 +119,9 @@ class Tables:
         self.policy = policy
         self.prompt_weight = prompt_weights(policy, rows)
         self.seen = seen_actions(policy, rows)
+        self.preference = preference_matrix(policy.layout.world, policy.layout.prompts)
+        lengths = policy.layout.lengths
+        self.lengths = None if lengths is None else lengths.astype(np.float64)
 
     def evaluation(self) -> WorldEvaluation:
         """The exact distributions of the policies as they stand."""
@@ -131,6 +137,8 @@ class Tables:
             reward=layout.reward,
             prompt_weight=self.prompt_weight,
             seen=self.seen,
+            preference=self.preference,
+            lengths=self.lengths,
         )
 
     def final_policy(self, run: int) -> FinalPolicy | None:
