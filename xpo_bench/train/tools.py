@@ -14,8 +14,8 @@ from xpo_bench.contract.examples import Completion, Dataset, Example, Pair, Worl
 from xpo_bench.contract.settings import Budget
 from xpo_bench.errors import CapacityError, DataError
 from xpo_bench.policy.base import Enumeration, Features, Generation, Policy, Snapshot
-from xpo_bench.train.evaluation.exact import longest
 from xpo_bench.train import truth
+from xpo_bench.train.evaluation.exact import longest
 from xpo_bench.train.reference import standing_at
 
 Fitted = TypeVar("Fitted")

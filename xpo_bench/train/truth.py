@@ -51,9 +51,7 @@ def true_preference(dataset: Dataset) -> Ranker:
     if dataset.gold is None and (world is None or not world.reward):
         raise CapacityError("the task states no true preference; ask for the fitted one")
     reward = true_reward(dataset)
-    return lambda first, second: [
-        a - b for a, b in zip(reward(first), reward(second), strict=True)
-    ]
+    return lambda first, second: [a - b for a, b in zip(reward(first), reward(second), strict=True)]
 
 
 def _log_odds(stated: dict[tuple[str, str], float], a: Completion, b: Completion) -> float:

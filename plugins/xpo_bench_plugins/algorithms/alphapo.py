@@ -28,12 +28,10 @@ from annotated_types import Ge, Gt
 from typing_extensions import Doc
 
 from xpo_bench import Algorithm, Group, Step, hookimpl, logsigmoid
+from xpo_bench_plugins.numerics import bounded_expm1
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-LARGEST = 40.0
-"""The exponent −α log p from which the reward continues as a straight line; exp(40) = 2.4e17."""
 
 
 @dataclass(frozen=True)
@@ -68,10 +66,7 @@ class AlphaPO(Algorithm):
         straight = alpha == 0
         # where() would let 0/0 into the gradient: the branch that is not taken has to be finite, too
         alpha = torch.where(straight, 1.0, alpha)
-        exponent = -alpha * average
-        low = exponent.clamp(max=LARGEST)
-        power = low.expm1() + low.exp().detach() * (exponent - low)
-        return torch.where(straight, average, -power / alpha)
+        return torch.where(straight, average, -bounded_expm1(-alpha * average) / alpha)
 
 
 @hookimpl
