@@ -58,7 +58,7 @@ def rlhf(beta: float) -> Tensor:
 
 
 def ppo(beta: float) -> Tensor:
-    """Where its expected gradient, which is RLOO's, vanishes: ∇ = Σ π(a) (R(a) − Σ π R) ∇log π(a), R = r − β lr."""
+    """Where its expected gradient vanishes, as RLOO's: ∇ = Σ π(a) (R(a) − Σ π R) ∇log π(a), R = r − β lr."""
     reward = torch.tensor(REWARD, dtype=torch.float64)
     logits = log(REFERENCE).clone()
     for _ in range(4000):
