@@ -29,7 +29,7 @@ def flat(groups: Sequence[Sequence[Completion]]) -> list[Completion]:
 def log_ratios(tools: Tools, drawn: Sequence[Completion], prompts: int) -> np.ndarray:
     """log π(y|x) − log π_ref(y|x) of samples, π_ref the initial policy, nats."""
     now, then = np.array(tools.logps(drawn)), np.array(tools.logps(drawn, reference=True))
-    return (now - then).reshape(prompts, -1)
+    return np.asarray((now - then).reshape(prompts, -1))
 
 
 def reward_of(kind: Judge, tools: Tools, weight_decay: float) -> RewardModel:

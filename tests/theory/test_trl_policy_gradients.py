@@ -1,4 +1,4 @@
-"""Losses and gradients of RLOO and GRPO against those of TRL's trainers, on the same scores and advantages."""
+"""Losses and gradients of RLOO and GRPO against those of TRL's trainers, on the same scores."""
 
 from __future__ import annotations
 
