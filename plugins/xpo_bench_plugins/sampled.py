@@ -5,15 +5,18 @@ Arrays of samples have a row per prompt and a column per sample, shape `(prompts
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import numpy as np
 
 from xpo_bench import Completion, Tools
-from xpo_bench.contract.algorithm import Ranker, RewardModel
 
 Judge = Literal["fitted", "true"]
+Reward = Callable[[Sequence[Completion]], list[float]]
+"""Completions -> the reward of each."""
+Preference = Callable[[Sequence[Completion], Sequence[Completion]], list[float]]
+"""First and second completions -> the log-odds that each first one is preferred to its second."""
 
 
 def prompts_of(examples: Sequence[Any]) -> list[str]:
@@ -32,7 +35,7 @@ def log_ratios(tools: Tools, drawn: Sequence[Completion], prompts: int) -> np.nd
     return np.asarray((now - then).reshape(prompts, -1))
 
 
-def reward_of(kind: Judge, tools: Tools, weight_decay: float) -> RewardModel:
+def reward_of(kind: Judge, tools: Tools, weight_decay: float) -> Reward:
     """The Bradley–Terry reward fitted to all training rows, or the reward that the task states."""
     if kind == "true":
         return tools.true_reward()
@@ -40,7 +43,7 @@ def reward_of(kind: Judge, tools: Tools, weight_decay: float) -> RewardModel:
     return tools.fit_reward(everything, weight_decay)
 
 
-def preference_of(kind: Judge, tools: Tools, weight_decay: float) -> Ranker:
+def preference_of(kind: Judge, tools: Tools, weight_decay: float) -> Preference:
     """The preference fitted to all training rows, or the one that the task states.
 
     Fitted is a log-odds per pair of completions, without transitivity, where a policy is enumerable, so that
@@ -59,7 +62,7 @@ def preference_of(kind: Judge, tools: Tools, weight_decay: float) -> Ranker:
     return tools.fit_ranker(everything, weight_decay)
 
 
-def _differences(reward: RewardModel) -> Ranker:
+def _differences(reward: Reward) -> Preference:
     """The log-odds of Bradley and Terry; each completion's reward is asked for once."""
 
     def log_odds(first: Sequence[Completion], second: Sequence[Completion]) -> list[float]:
@@ -70,7 +73,7 @@ def _differences(reward: RewardModel) -> Ranker:
     return log_odds
 
 
-def win_rates(groups: Sequence[Sequence[Completion]], preference: Ranker) -> np.ndarray:
+def win_rates(groups: Sequence[Sequence[Completion]], preference: Preference) -> np.ndarray:
     """P(first sample ≻ second sample) of every two samples of a prompt, shape (prompts, samples, samples)."""
     known = [list(dict.fromkeys(group)) for group in groups]
     first = [a for distinct in known for a in distinct for _ in distinct]

@@ -106,7 +106,7 @@ def forward_kl_optimum(beta: float) -> np.ndarray:
     for _ in range(200):
         middle = (low + high) / 2
         low, high = (middle, high) if (beta * reference / (middle - reward)).sum() > 1 else (low, middle)
-    return beta * reference / (high - reward)
+    return np.asarray(beta * reference / (high - reward))
 
 
 def test_grpo_without_the_deviation_ends_at_the_optimum_of_the_other_kl(tmp_path: Path) -> None:

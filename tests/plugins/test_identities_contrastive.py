@@ -232,7 +232,7 @@ def tpo_step(algorithm: TPO, pairs: list[Pair]) -> Step:
 def test_tpo_with_one_pair_per_prompt_is_cpo() -> None:
     pairs = [Pair("x", "a", "b"), Pair("y", "c", "a")]
     for gold in ("best", "chosen"):
-        algorithm: Any = TPO(beta=0.3, gold_weight=0.6, gold=gold)  # type: ignore[arg-type]
+        algorithm: Any = TPO(beta=0.3, gold_weight=0.6, gold=gold)
         step = tpo_step(algorithm, pairs)
         torch.testing.assert_close(algorithm.loss(step), CPO(0.3, 0.6).loss(step))
 

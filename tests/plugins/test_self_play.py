@@ -143,7 +143,7 @@ class Cycle(Task):
 
     def data(self, seed: int, model: ModelSpec) -> Dataset:
         rows: list[Pair] = []
-        for (a, b), won in zip(("ab", "bc", "ca"), self.wins, strict=True):
+        for (a, b), won in zip((("a", "b"), ("b", "c"), ("c", "a")), self.wins, strict=True):
             rows += [Pair("x", a, b)] * won + [Pair("x", b, a)] * (10 - won)
         return Dataset(train=tuple(rows), rows=len(rows), world=World(actions={"x": tuple(TEXTS)}))
 
