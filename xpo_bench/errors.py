@@ -28,8 +28,10 @@ class Terminated(KeyboardInterrupt):
     """The process was asked to end (SIGTERM): like Ctrl-C, but with exit status 143."""
 
 
-class CapacityError(Exception):
-    """An algorithm uses an ability that the policy lacks and that its plugin does not declare."""
+class CapacityError(LookupError):
+    """An algorithm uses an ability that the policy lacks and that its plugin does not declare, or asks for a
+    truth that the task does not state.
+    """
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> str:

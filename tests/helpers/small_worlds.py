@@ -166,6 +166,13 @@ class TableTools:
     ) -> Callable[[Sequence[Completion], Sequence[Completion]], list[float]]:
         return fit_ranker(pairs, weight_decay)
 
+    def true_reward(self) -> Callable[[Sequence[Completion]], list[float]]:
+        return lambda completions: [REWARD[self.texts.index(c.text)] for c in completions]
+
+    def true_preference(self) -> Callable[[Sequence[Completion], Sequence[Completion]], list[float]]:
+        reward = self.true_reward()
+        return lambda first, second: [a - b for a, b in zip(reward(first), reward(second), strict=True)]
+
     def actions(self, prompt: str) -> list[Completion]:
         return [Completion(prompt, text) for text in self.texts]
 

@@ -45,10 +45,50 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "rlhf": {"beta": 0.1, "reward_weight_decay": 0.01},
     "ppo": {"beta": 0.1, "reward_weight_decay": 0.01, "samples": 4, "clip": 0.2, "epochs": 1},
     "online_dpo": {"beta": 0.1, "labels": "larger", "pairs": 1, "reward_weight_decay": 0.01, "epochs": 1},
+    "exo": {"beta": 0.1, "label_smoothing": 0.001},
+    "nca": {"beta": 0.1},
+    "bco": {"beta": 0.1, "momentum": 0.9, "matching": "none"},
+    "alphapo": {"beta": 2.0, "gamma": 1.0, "alpha": 0.25},
+    "tpo": {"beta": 0.1, "gold_weight": 1.0, "gamma": 0.0, "normalize": "none", "gold": "best"},
+    "rloo": {"beta": 0.1, "reward": "fitted", "reward_weight_decay": 0.01, "samples": 4},
+    "grpo": {
+        "beta": 0.04,
+        "reward": "fitted",
+        "reward_weight_decay": 0.01,
+        "samples": 8,
+        "clip": 0.2,
+        "epochs": 1,
+        "scale": "std",
+        "lengths": "mean",
+    },
+    "nash_md": {
+        "tau": 0.1,
+        "mixture": 0.125,
+        "preference": "fitted",
+        "reward_weight_decay": 0.01,
+        "samples": 8,
+    },
+    "ipo_md": {
+        "tau": 0.1,
+        "mixture": 0.125,
+        "preference": "fitted",
+        "reward_weight_decay": 0.01,
+        "samples": 8,
+        "epochs": 1,
+    },
+    "sppo": {
+        "eta": 10.0,
+        "iterations": 3,
+        "preference": "fitted",
+        "reward_weight_decay": 0.01,
+        "samples": 8,
+    },
     "bon": {"candidates": 16, "kept": 64, "reward_weight_decay": 0.01},
 }
-KL_STRENGTH = {"dpo", "robust", "rlhf", "ppo"}
-REFERENCE_FREE = {"cpo", "simpo", "orpo", "slic", "sft", "ppo", "bon"}
+KL_STRENGTH = {"dpo", "robust", "rlhf", "ppo", "rloo"}
+REFERENCE_FREE = {"cpo", "simpo", "orpo", "slic", "sft", "ppo", "bon", "alphapo", "tpo", "rloo", "nash_md"}
+SIGNED = {("alphapo", "alpha")}
+"""Numbers that may be below 0."""
 
 
 def adapter(cls: type[Algorithm]) -> TypeAdapter[Any]:
@@ -75,7 +115,7 @@ def test_unknown_and_meaningless_values_are_refused(name: str) -> None:
     for key, value in DEFAULTS[name].items():
         wrong: list[Any] = ["nonsense"]
         if isinstance(value, float):
-            wrong += [-1.0, math.nan, math.inf]
+            wrong += [math.nan, math.inf] + ([] if (name, key) in SIGNED else [-1.0])
         elif isinstance(value, int) and not isinstance(value, bool):
             wrong += [-1, 1.5]
         for bad in wrong:
@@ -109,7 +149,7 @@ def test_declarations(name: str) -> None:
     assert (cls.kl_strength == "beta") == (name in KL_STRENGTH)
     assert (name in REFERENCE_FREE) == (not any(group.reference for group in cls.groups.values()))
     assert cls.batch_coupled == (name == "kto")
-    assert (cls.accepts is Pair) == (name not in {"kto", "npo"})
+    assert (cls.accepts is Pair) == (name not in {"kto", "npo", "bco"})
 
 
 @pytest.mark.parametrize("name", sorted(DEFAULTS))

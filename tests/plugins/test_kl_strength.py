@@ -16,6 +16,7 @@ from xpo_bench_plugins.algorithms.cdpo import CDPO
 from xpo_bench_plugins.algorithms.dpo import DPO
 from xpo_bench_plugins.algorithms.ppo import PPO
 from xpo_bench_plugins.algorithms.rlhf import RLHF
+from xpo_bench_plugins.algorithms.rloo import RLOO
 from xpo_bench_plugins.algorithms.robust import RobustDPO
 from xpo_bench_plugins.algorithms.rso import RSO
 
@@ -57,7 +58,7 @@ def rlhf(beta: float) -> Tensor:
 
 
 def ppo(beta: float) -> Tensor:
-    """Where its expected gradient vanishes: ∇ = Σ π(a) (R(a) − Σ π R) ∇log π(a), R = r − β lr."""
+    """Where its expected gradient vanishes, as RLOO's: ∇ = Σ π(a) (R(a) − Σ π R) ∇log π(a), R = r − β lr."""
     reward = torch.tensor(REWARD, dtype=torch.float64)
     logits = log(REFERENCE).clone()
     for _ in range(4000):
@@ -67,7 +68,13 @@ def ppo(beta: float) -> Tensor:
     return logits.softmax(-1)
 
 
-DECLARED: dict[str, Callable[[float], Tensor]] = {"dpo": dpo, "robust": robust, "rlhf": rlhf, "ppo": ppo}
+DECLARED: dict[str, Callable[[float], Tensor]] = {
+    "dpo": dpo,
+    "robust": robust,
+    "rlhf": rlhf,
+    "ppo": ppo,
+    "rloo": ppo,
+}
 
 
 def test_these_are_all_that_declare_one() -> None:
@@ -85,12 +92,13 @@ def test_the_optimum_of_who_declares_it(
     assert DECLARED[name](beta).tolist() == pytest.approx(optimum, abs=2e-6)
 
 
-def test_the_returns_of_ppo_are_those_of_that_gradient() -> None:
+@pytest.mark.parametrize("kind", [PPO, RLOO])
+def test_the_returns_are_those_of_that_gradient(kind: type[PPO] | type[RLOO]) -> None:
     """At π* all returns of a prompt are equal, so that every advantage is 0."""
     tools, beta = TableTools(), 0.5
     known_reward(tools)
     tools.current = np.log(np.array(OPTIMA[1][1]) / sum(OPTIMA[1][1]))
-    rows = PPO(beta=beta, samples=8).shape_data([Pair("x", "a", "b")], tools)
+    rows = kind(beta=beta, samples=8).shape_data([Pair("x", "a", "b")], tools)
     assert max(abs(row.values["advantage"]) for row in rows) < 1e-5  # type: ignore[union-attr]
 
 

@@ -72,6 +72,14 @@ class Tools(Protocol):
         """The pairwise ranker fitted to `pairs`: like `fit_reward`, without transitivity."""
         ...
 
+    def true_reward(self) -> RewardModel:
+        """The task's own reward, where the task states one; an error that names the task's lack otherwise."""
+        ...
+
+    def true_preference(self) -> Ranker:
+        """The task's own preference, or that of Bradley and Terry by its true reward; an error otherwise."""
+        ...
+
     def actions(self, prompt: str) -> Sequence[Completion]:
         """All completions of a prompt on an enumerable world; LookupError otherwise."""
         ...

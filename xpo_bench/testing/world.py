@@ -132,6 +132,13 @@ class KitTools:
     def fit_ranker(self, pairs: Sequence[Pair], weight_decay: float) -> Ranker:
         return fit_ranker(pairs, float(weight_decay))
 
+    def true_reward(self) -> RewardModel:
+        return lambda completions: [WORLD.reward[c.prompt][c.text] for c in completions]
+
+    def true_preference(self) -> Ranker:
+        reward = self.true_reward()
+        return lambda first, second: [a - b for a, b in zip(reward(first), reward(second), strict=True)]
+
     def actions(self, prompt: str) -> list[Completion]:
         return [Completion(prompt, text) for text in WORLD.actions[prompt]]
 

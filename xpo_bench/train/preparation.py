@@ -75,6 +75,7 @@ class Preparation:
             heldout=self.rows.unseen(job),
             truncate=self.truncate,
             listed=None if self.policy.enumerable else exhaustive(job.dataset),
+            dataset=job.dataset,
         )
 
     def _block(self, runs: slice, pools: Sequence[list[Example]]) -> RunBlock:

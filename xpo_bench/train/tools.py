@@ -10,10 +10,11 @@ from typing import TypeVar, cast
 import numpy as np
 
 from xpo_bench.contract.algorithm import Ranker, RewardModel
-from xpo_bench.contract.examples import Completion, Example, Pair, World
+from xpo_bench.contract.examples import Completion, Dataset, Example, Pair, World
 from xpo_bench.contract.settings import Budget
 from xpo_bench.errors import CapacityError, DataError
 from xpo_bench.policy.base import Enumeration, Features, Generation, Policy, Snapshot
+from xpo_bench.train import truth
 from xpo_bench.train.evaluation.exact import longest
 from xpo_bench.train.reference import standing_at
 
@@ -33,10 +34,12 @@ class CellTools:
         heldout: Sequence[Example] = (),
         truncate: str = "prompt",
         listed: World | None = None,
+        dataset: Dataset | None = None,
     ) -> None:
         self.policy, self.run, self.initial, self.rng = policy, run, initial, rng
         self.budget, self.heldout, self.truncate = budget, heldout, truncate
         self.listed = listed
+        self.dataset = dataset or Dataset(train=())
         self.rows = budget.steps * budget.batch_size
         self.examples: Sequence[Example] = ()
         self.noted: dict[str, float] = {}
@@ -113,6 +116,24 @@ class CellTools:
         if key not in self._fits:  # the cache keeps `pairs` alive, so its id stays its own
             self._fits[key] = (pairs, fit(pairs, float(weight_decay)))
         return cast(Fitted, self._fits[key][1])  # of this kind, since the key names it
+
+    # ---------------------------------------------------------------- the truth
+
+    def true_reward(self) -> RewardModel:
+        """The reward that the task states.
+
+        Raises:
+            CapacityError: it states none.
+        """
+        return truth.true_reward(self.dataset)
+
+    def true_preference(self) -> Ranker:
+        """The preference that the task states, or that of its true reward.
+
+        Raises:
+            CapacityError: it states neither.
+        """
+        return truth.true_preference(self.dataset)
 
     # ---------------------------------------------------------------- the rest
 
