@@ -123,6 +123,10 @@ class Algorithm:
     """
     source: ClassVar[str] = ""
     """The paper and the equation."""
+    paper: ClassVar[str] = ""
+    """The paper's identifier, such as `arXiv:2305.18290`, or its address: names alone are ambiguous, since two
+    losses are called SDPO, three RPO and two HyPO.
+    """
 
     # unknown fields and non-finite numbers are refused when pydantic builds a config
     __pydantic_config__: ClassVar[object] = {"extra": "forbid", "allow_inf_nan": False}
