@@ -45,10 +45,19 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "rlhf": {"beta": 0.1, "reward_weight_decay": 0.01},
     "ppo": {"beta": 0.1, "reward_weight_decay": 0.01, "samples": 4, "clip": 0.2, "epochs": 1},
     "online_dpo": {"beta": 0.1, "labels": "larger", "pairs": 1, "reward_weight_decay": 0.01, "epochs": 1},
+    "dpo_norm": {"beta": 5.0},
+    "rpo": {"beta": 0.1, "nll_weight": 1.0, "nll": "mean"},
+    "apo_zero": {"beta": 0.1},
+    "apo_down": {"beta": 0.1},
+    "simper": {},
+    "wpo": {"beta": 0.1},
+    "chi_po": {"beta": 0.1, "clip": 10.0},
+    "r_dpo": {"beta": 0.1, "length_penalty": 0.01},
+    "ld_dpo": {"beta": 0.1, "tail_weight": 0.5},
     "bon": {"candidates": 16, "kept": 64, "reward_weight_decay": 0.01},
 }
-KL_STRENGTH = {"dpo", "robust", "rlhf", "ppo"}
-REFERENCE_FREE = {"cpo", "simpo", "orpo", "slic", "sft", "ppo", "bon"}
+KL_STRENGTH = {"dpo", "robust", "rlhf", "ppo", "wpo"}
+REFERENCE_FREE = {"cpo", "simpo", "orpo", "slic", "sft", "ppo", "bon", "simper"}
 
 
 def adapter(cls: type[Algorithm]) -> TypeAdapter[Any]:
@@ -106,6 +115,7 @@ def test_words_that_are_also_methods(name: str, config: dict[str, Any]) -> None:
 def test_declarations(name: str) -> None:
     cls = BUILT_IN[name]
     assert cls.name == name
+    assert cls.paper.startswith(("arXiv:", "https://"))
     assert (cls.kl_strength == "beta") == (name in KL_STRENGTH)
     assert (name in REFERENCE_FREE) == (not any(group.reference for group in cls.groups.values()))
     assert cls.batch_coupled == (name == "kto")

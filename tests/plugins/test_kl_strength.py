@@ -7,7 +7,17 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-from small_worlds import OPTIMA, REFERENCE, REWARD, TableTools, bradley_terry, log, minimise, population_loss
+from small_worlds import (
+    OPTIMA,
+    REFERENCE,
+    REWARD,
+    TableTools,
+    bradley_terry,
+    descend,
+    log,
+    minimise,
+    population_loss,
+)
 from torch import Tensor
 
 from xpo_bench import Algorithm, Pair
@@ -18,6 +28,7 @@ from xpo_bench_plugins.algorithms.ppo import PPO
 from xpo_bench_plugins.algorithms.rlhf import RLHF
 from xpo_bench_plugins.algorithms.robust import RobustDPO
 from xpo_bench_plugins.algorithms.rso import RSO
+from xpo_bench_plugins.algorithms.wpo import WPO
 
 FLIPPED = 0.2
 ONES = torch.ones(4, 4, dtype=torch.float64)
@@ -40,6 +51,18 @@ def dpo(beta: float) -> Tensor:
 def robust(beta: float) -> Tensor:
     """Its labels are flipped with the probability that it is told."""
     return fitted(RobustDPO(beta, FLIPPED), flipped(bradley_terry(REWARD)))
+
+
+def wpo(beta: float) -> Tensor:
+    """Where the expected gradient of the weighted loss vanishes; the weights follow the policy."""
+    weight = torch.outer(log(REFERENCE).exp(), torch.ones(4)).double()  # pairs at unequal rates
+    path = descend(
+        lambda p: population_loss(WPO(beta), p, log(REFERENCE), bradley_terry(REWARD), weight + weight.T),
+        log(REFERENCE),
+        lr=8.0,
+        steps=3000,
+    )
+    return path[-1].exp()
 
 
 def known_reward(tools: TableTools) -> None:
@@ -67,7 +90,7 @@ def ppo(beta: float) -> Tensor:
     return logits.softmax(-1)
 
 
-DECLARED: dict[str, Callable[[float], Tensor]] = {"dpo": dpo, "robust": robust, "rlhf": rlhf, "ppo": ppo}
+DECLARED: dict[str, Callable[[float], Tensor]] = {"dpo": dpo, "robust": robust, "rlhf": rlhf, "ppo": ppo, "wpo": wpo}
 
 
 def test_these_are_all_that_declare_one() -> None:
