@@ -22,6 +22,7 @@ ABILITIES = {
     "enumerable": "a policy whose distribution is exact (tabular)",
     "generate": "a policy that generates",
     "reward": "a policy on which a reward can be fitted",
+    "tangent": "a policy whose gradient is known for all completions (tabular, linear)",
 }
 WORLD, SEEDS = "deterministic", 3
 PANELS = {"rejected_prob": "π(rejected), mean over pairs", "kl": "KL from the reference, nats"}

@@ -54,9 +54,11 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "chi_po": {"beta": 0.1, "clip": 10.0},
     "r_dpo": {"beta": 0.1, "length_penalty": 0.01},
     "ld_dpo": {"beta": 0.1, "tail_weight": 0.5},
+    "sampo": {"beta": 0.1},
+    "aux_dpo": {"beta": 0.1, "reward_weight_decay": 0.01, "refit": 0},
     "bon": {"candidates": 16, "kept": 64, "reward_weight_decay": 0.01},
 }
-KL_STRENGTH = {"dpo", "robust", "rlhf", "ppo", "wpo"}
+KL_STRENGTH = {"dpo", "robust", "rlhf", "ppo", "wpo", "aux_dpo"}
 REFERENCE_FREE = {"cpo", "simpo", "orpo", "slic", "sft", "ppo", "bon", "simper"}
 
 

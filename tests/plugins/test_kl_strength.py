@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,12 +18,14 @@ from small_worlds import (
     descend,
     log,
     minimise,
+    pair_step,
     population_loss,
 )
 from torch import Tensor
 
 from xpo_bench import Algorithm, Pair
 from xpo_bench.plugins import load
+from xpo_bench_plugins.algorithms.aux_dpo import AuxDPO
 from xpo_bench_plugins.algorithms.cdpo import CDPO
 from xpo_bench_plugins.algorithms.dpo import DPO
 from xpo_bench_plugins.algorithms.ppo import PPO
@@ -59,10 +63,27 @@ def wpo(beta: float) -> Tensor:
     path = descend(
         lambda p: population_loss(WPO(beta), p, log(REFERENCE), bradley_terry(REWARD), weight + weight.T),
         log(REFERENCE),
-        lr=8.0,
-        steps=3000,
+        lr=60.0,
+        steps=300,
     )
     return path[-1].exp()
+
+
+def aux_dpo(beta: float) -> Tensor:
+    """On a table its offsets are 0."""
+    tools = TableTools()
+    tools.examples = [Pair("x", a, b) for a, b in itertools.permutations(tools.texts, 2)]
+    algorithm = AuxDPO(beta)
+    offsets = algorithm.columns(algorithm.shape_data(tools.examples, tools))["offset"]
+    won, lost = map(list, zip(*itertools.permutations(range(4), 2), strict=True))
+    preference = bradley_terry(REWARD)
+
+    def loss(logp: Tensor) -> Tensor:
+        step = pair_step(algorithm, logp, log(REFERENCE), won, lost)
+        step = replace(step, columns={"offset": torch.tensor(offsets, dtype=torch.float64)})
+        return (preference[won, lost] * algorithm.loss(step)).sum()
+
+    return minimise(loss, log(REFERENCE)).exp()
 
 
 def known_reward(tools: TableTools) -> None:
@@ -90,7 +111,14 @@ def ppo(beta: float) -> Tensor:
     return logits.softmax(-1)
 
 
-DECLARED: dict[str, Callable[[float], Tensor]] = {"dpo": dpo, "robust": robust, "rlhf": rlhf, "ppo": ppo, "wpo": wpo}
+DECLARED: dict[str, Callable[[float], Tensor]] = {
+    "dpo": dpo,
+    "robust": robust,
+    "rlhf": rlhf,
+    "ppo": ppo,
+    "wpo": wpo,
+    "aux_dpo": aux_dpo,
+}
 
 
 def test_these_are_all_that_declare_one() -> None:

@@ -56,7 +56,9 @@ class LDDPO(Algorithm):
 
     def _logit(self, step: Step) -> Tensor:
         common = step.policy["chosen"].length.minimum(step.policy["rejected"].length)
-        return self.beta * (self._log_ratio(step, "chosen", common) - self._log_ratio(step, "rejected", common))
+        return self.beta * (
+            self._log_ratio(step, "chosen", common) - self._log_ratio(step, "rejected", common)
+        )
 
     def _log_ratio(self, step: Step, group: str, common: Tensor) -> Tensor:
         """Log-ratio of a group whose tokens behind the first `common` count α times, shape (..., N)."""
