@@ -22,6 +22,7 @@ ABILITIES = {
     "enumerable": "a policy whose distribution is exact (tabular)",
     "generate": "a policy that generates",
     "reward": "a policy on which a reward can be fitted",
+    "tangent": "a policy whose gradient is known for all completions (tabular, linear)",
 }
 WORLD, SEEDS = "deterministic", 3
 PANELS = {"rejected_prob": "π(rejected), mean over pairs", "kl": "KL from the reference, nats"}
@@ -47,8 +48,12 @@ def algorithms() -> list[type[Algorithm]]:
 
 def overview(known: Sequence[type[Algorithm]]) -> str:
     """The table of all algorithms."""
-    rows = [f"| [{cls.name}]({cls.name}.md) | {plugins.summary_line(cls)} | {cls.source} |" for cls in known]
-    return "\n".join(["# Algorithms", "", "| name | what | source |", "|---|---|---|", *rows, ""])
+    rows = [
+        f"| [{cls.name}]({cls.name}.md) | {plugins.summary_line(cls)} | {cls.source} | {_link(cls.paper)} |"
+        for cls in known
+    ]
+    head = ["| name | what | source | paper |", "|---|---|---|---|"]
+    return "\n".join(["# Algorithms", "", *head, *rows, ""])
 
 
 def page(cls: type[Algorithm], seeds: int = SEEDS) -> str:
@@ -162,7 +167,14 @@ def _declared(algorithm: Algorithm) -> list[str]:
         if implied
         else "implies no probability that chosen is preferred, so that no `calibration_error` is reported"
     )
-    return [*out, f"source: {algorithm.source}"]
+    out.append(f"source: {algorithm.source}")
+    return [*out, f"paper: {_link(algorithm.paper)}"] if algorithm.paper else out
+
+
+def _link(paper: str) -> str:
+    """The identifier of a paper as a link to it."""
+    kind, _, number = paper.partition(":")
+    return f"[{paper}](https://arxiv.org/abs/{number})" if kind == "arXiv" else f"<{paper}>"
 
 
 def _about(group: Group) -> str:

@@ -307,6 +307,8 @@ def test_every_algorithm_has_a_page_of_all_that_it_declares(builder: ModuleType)
         if row["name"] in pages:
             page = pages[row["name"]]
             assert row["source"] in page
+            assert row["paper"]
+            assert row["paper"] in page
             assert row["about"] in page
             assert all(f"| `{name}` | {value!r} |" in page for name, value in row["fields"].items())
             assert all(sentence in page for sentence in row["docs"].values())

@@ -332,7 +332,7 @@ def test_only_the_first_rows_under_every_word(warm: Command, tmp_path: Path) -> 
 def test_lists(warm: Command) -> None:
     want = {
         "algos": (
-            {"name", "about", "fields", "source", "plugin", "distribution", "version"},
+            {"name", "about", "fields", "source", "paper", "plugin", "distribution", "version"},
             {"dpo", "ipo", "kto", "ppo"},
         ),
         "tasks": (

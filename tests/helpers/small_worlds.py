@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from xpo_bench import Algorithm, Completion, Pair, Scores, Single, Step
+from xpo_bench.contract.algorithm import RewardModel
 from xpo_bench.policy.reward_model import fit_ranker, fit_table
 
 REFERENCE = (0.4, 0.3, 0.2, 0.1)
@@ -172,6 +173,9 @@ class TableTools:
     def true_preference(self) -> Callable[[Sequence[Completion], Sequence[Completion]], list[float]]:
         reward = self.true_reward()
         return lambda first, second: [a - b for a, b in zip(reward(first), reward(second), strict=True)]
+
+    def fit_tangent(self, reward: RewardModel, prompts: Sequence[str]) -> RewardModel:
+        return reward  # a table expresses every reward
 
     def actions(self, prompt: str) -> list[Completion]:
         return [Completion(prompt, text) for text in self.texts]

@@ -83,10 +83,23 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "reward_weight_decay": 0.01,
         "samples": 8,
     },
+    "dpo_norm": {"beta": 5.0},
+    "rpo": {"beta": 0.1, "nll_weight": 1.0, "nll": "mean"},
+    "apo_zero": {"beta": 0.1},
+    "apo_down": {"beta": 0.1},
+    "simper": {},
+    "wpo": {"beta": 0.1},
+    "chi_po": {"beta": 0.1, "clip": 10.0},
+    "r_dpo": {"beta": 0.1, "length_penalty": 0.01},
+    "ld_dpo": {"beta": 0.1, "tail_weight": 0.5},
+    "sampo": {"beta": 0.1},
+    "aux_dpo": {"beta": 0.1, "reward_weight_decay": 0.01, "refit": 0},
     "bon": {"candidates": 16, "kept": 64, "reward_weight_decay": 0.01},
 }
-KL_STRENGTH = {"dpo", "robust", "rlhf", "ppo", "rloo"}
-REFERENCE_FREE = {"cpo", "simpo", "orpo", "slic", "sft", "ppo", "bon", "alphapo", "tpo", "rloo", "nash_md"}
+KL_STRENGTH = {"dpo", "robust", "rlhf", "ppo", "rloo", "wpo", "aux_dpo"}
+REFERENCE_FREE = {
+    "cpo", "simpo", "orpo", "slic", "sft", "ppo", "bon", "simper", "alphapo", "tpo", "rloo", "nash_md",
+}
 SIGNED = {("alphapo", "alpha")}
 """Numbers that may be below 0."""
 
@@ -146,6 +159,7 @@ def test_words_that_are_also_methods(name: str, config: dict[str, Any]) -> None:
 def test_declarations(name: str) -> None:
     cls = BUILT_IN[name]
     assert cls.name == name
+    assert cls.paper.startswith(("arXiv:", "https://"))
     assert (cls.kl_strength == "beta") == (name in KL_STRENGTH)
     assert (name in REFERENCE_FREE) == (not any(group.reference for group in cls.groups.values()))
     assert cls.batch_coupled == (name == "kto")

@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from small_worlds import OPTIMA, REFERENCE, REWARD, TableTools, bradley_terry, log, minimise, population_loss
+from small_worlds import (
+    OPTIMA,
+    REFERENCE,
+    REWARD,
+    TableTools,
+    bradley_terry,
+    descend,
+    log,
+    minimise,
+    pair_step,
+    population_loss,
+)
 from torch import Tensor
 
 from xpo_bench import Algorithm, Pair
 from xpo_bench.plugins import load
+from xpo_bench_plugins.algorithms.aux_dpo import AuxDPO
 from xpo_bench_plugins.algorithms.cdpo import CDPO
 from xpo_bench_plugins.algorithms.dpo import DPO
 from xpo_bench_plugins.algorithms.ppo import PPO
@@ -19,6 +33,7 @@ from xpo_bench_plugins.algorithms.rlhf import RLHF
 from xpo_bench_plugins.algorithms.rloo import RLOO
 from xpo_bench_plugins.algorithms.robust import RobustDPO
 from xpo_bench_plugins.algorithms.rso import RSO
+from xpo_bench_plugins.algorithms.wpo import WPO
 
 FLIPPED = 0.2
 ONES = torch.ones(4, 4, dtype=torch.float64)
@@ -41,6 +56,35 @@ def dpo(beta: float) -> Tensor:
 def robust(beta: float) -> Tensor:
     """Its labels are flipped with the probability that it is told."""
     return fitted(RobustDPO(beta, FLIPPED), flipped(bradley_terry(REWARD)))
+
+
+def wpo(beta: float) -> Tensor:
+    """Where the expected gradient of the weighted loss vanishes; the weights follow the policy."""
+    weight = torch.outer(log(REFERENCE).exp(), torch.ones(4)).double()  # pairs at unequal rates
+    path = descend(
+        lambda p: population_loss(WPO(beta), p, log(REFERENCE), bradley_terry(REWARD), weight + weight.T),
+        log(REFERENCE),
+        lr=60.0,
+        steps=300,
+    )
+    return path[-1].exp()
+
+
+def aux_dpo(beta: float) -> Tensor:
+    """On a table its offsets are 0."""
+    tools = TableTools()
+    tools.examples = [Pair("x", a, b) for a, b in itertools.permutations(tools.texts, 2)]
+    algorithm = AuxDPO(beta)
+    offsets = algorithm.columns(algorithm.shape_data(tools.examples, tools))["offset"]
+    won, lost = map(list, zip(*itertools.permutations(range(4), 2), strict=True))
+    preference = bradley_terry(REWARD)
+
+    def loss(logp: Tensor) -> Tensor:
+        step = pair_step(algorithm, logp, log(REFERENCE), won, lost)
+        step = replace(step, columns={"offset": torch.tensor(offsets, dtype=torch.float64)})
+        return (preference[won, lost] * algorithm.loss(step)).sum()
+
+    return minimise(loss, log(REFERENCE)).exp()
 
 
 def known_reward(tools: TableTools) -> None:
@@ -74,6 +118,8 @@ DECLARED: dict[str, Callable[[float], Tensor]] = {
     "rlhf": rlhf,
     "ppo": ppo,
     "rloo": ppo,
+    "wpo": wpo,
+    "aux_dpo": aux_dpo,
 }
 
 

@@ -20,10 +20,16 @@ from xpo_bench.train.job import Job
 from xpo_bench.train.optim import ModuleOptimizer
 from xpo_bench.train.reference_scores import ReferenceScorer
 from xpo_bench.train.trainer import GroupTrainer
+from xpo_bench_plugins.algorithms.apo_down import APODown
+from xpo_bench_plugins.algorithms.apo_zero import APOZero
 from xpo_bench_plugins.algorithms.dpo import DPO
+from xpo_bench_plugins.algorithms.dpo_norm import DPONorm
 from xpo_bench_plugins.algorithms.ipo import IPO
 from xpo_bench_plugins.algorithms.kto import KTO
+from xpo_bench_plugins.algorithms.ld_dpo import LDDPO
 from xpo_bench_plugins.algorithms.robust import RobustDPO
+from xpo_bench_plugins.algorithms.rpo import RPO
+from xpo_bench_plugins.algorithms.wpo import WPO
 
 SPEC = ModelSpec(
     name="tiny",
@@ -182,6 +188,10 @@ def assert_equal(one: tuple[float, Gradient], other: tuple[float, Gradient]) -> 
             RobustDPO(beta=0.5, label_smoothing=0.2),
             {"loss_type": ["robust"], "beta": 0.5, "label_smoothing": 0.2},
         ),
+        (DPONorm(beta=2.0), {"loss_type": ["sigmoid_norm"], "beta": 2.0}),
+        (APOZero(beta=0.5), {"loss_type": ["apo_zero"], "beta": 0.5}),
+        (APODown(beta=0.5), {"loss_type": ["apo_down"], "beta": 0.5}),
+        (LDDPO(beta=0.5, tail_weight=0.3), {"loss_type": ["sigmoid"], "beta": 0.5, "ld_alpha": 0.3}),
     ],
     ids=lambda value: getattr(value, "name", ""),
 )
@@ -263,3 +273,42 @@ def test_ipo_of_summed_log_ratios_is_neither(
     loss, _, _ = theirs(policy, "DPO", PAIRS, tmp_path, loss_type=["ipo"], beta=0.3)
     summed, _ = ours(policy, IPO(tau=0.3, normalize="none"), PAIRS, monkeypatch)
     assert abs(summed - loss) > 0.1
+
+
+def test_rpo_of_trl_pools_the_tokens_of_a_batch(
+    policy: CausalLM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its likelihood is a mean over all chosen tokens, so that long completions weigh more than short ones.
+
+    The paper takes the mean per completion (Pang et al. 2024); the two agree where lengths do.
+    """
+    config = {"loss_type": ["sigmoid", "sft"], "loss_weights": [1.0, 0.7], "beta": 0.5}
+    algorithm = RPO(beta=0.5, nll_weight=0.7)
+    alike = tuple(Pair(p.prompt, f"{5 + i} 8 23", p.rejected) for i, p in enumerate(PAIRS))
+    loss, gradient, _ = theirs(policy, "DPO", alike, tmp_path / "alike", **config)
+    assert_equal(ours(policy, algorithm, alike, monkeypatch), (loss, gradient))
+    pooled, _, _ = theirs(policy, "DPO", PAIRS, tmp_path / "mixed", **config)
+    assert abs(ours(policy, algorithm, PAIRS, monkeypatch)[0] - pooled) > 10 * TOLERANCE
+    each = [ours(policy, algorithm, [pair], monkeypatch)[0] for pair in PAIRS]
+    dpo = [ours(policy, DPO(beta=0.5), [pair], monkeypatch)[0] for pair in PAIRS]
+    lengths = [len(pair.chosen.split()) for pair in PAIRS]
+    summed = sum(n * (whole - part) for n, whole, part in zip(lengths, each, dpo, strict=True))
+    assert sum(dpo) / len(PAIRS) + summed / sum(lengths) == pytest.approx(pooled, abs=TOLERANCE)
+
+
+def test_wpo_of_trl_divides_probabilities_by_those_of_a_sample(
+    policy: CausalLM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has the paper's aligned weight, ours over Π_t (Σ_v π(v)²)^(1/|y|): of one pair, a factor."""
+    for number, pair in enumerate(PAIRS):
+        folder = tmp_path / str(number)
+        loss, gradient, batch = theirs(policy, "DPO", [pair], folder, beta=0.5, use_weighting=True)
+        own, slopes = ours(policy, WPO(beta=0.5), [pair], monkeypatch)
+        with torch.no_grad():
+            logits = policy.model(batch["input_ids"], attention_mask=batch["attention_mask"]).logits[:, :-1]
+        repeats = (2 * logits.log_softmax(-1)).logsumexp(-1)  # ln Σ_v π(v)²
+        mask = batch["completion_mask"][:, 1:]
+        factor = float((-(repeats * mask).sum(-1) / mask.sum(-1)).sum().exp())
+        assert factor > 1
+        assert loss == pytest.approx(factor * own, rel=TOLERANCE)
+        assert_equal((factor * own, {name: factor * g for name, g in slopes.items()}), (loss, gradient))

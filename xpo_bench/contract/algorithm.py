@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
-SPEC = 2
+SPEC = 3
 """Version of the contract between the suite and algorithms; plugins made for it or for any earlier one, from
 1 on, are taken. docs/plugins.md lists what each version added."""
 
@@ -80,6 +80,16 @@ class Tools(Protocol):
         """The task's own preference, or that of Bradley and Terry by its true reward; an error otherwise."""
         ...
 
+    def fit_tangent(self, reward: RewardModel, prompts: Sequence[str]) -> RewardModel:
+        """The part of a reward that the policy's parameters θ express to first order (spec 3).
+
+        It is v·∇_θ log π(y|x) of least squares, up to a constant per prompt, over all completions of
+        `prompts`, each weighted by its probability under the CURRENT policy; a prompt counts as often as it
+        is named. What is left over is uncorrelated with ∇_θ log π: no policy gradient sees it. A table
+        expresses every reward.
+        """
+        ...
+
     def actions(self, prompt: str) -> Sequence[Completion]:
         """All completions of a prompt on an enumerable world; LookupError otherwise."""
         ...
@@ -124,13 +134,19 @@ class Algorithm:
     kl_strength: ClassVar[str | None] = None
     """The field that IS the β of max E r − β·KL, where one is: `regret` is reported only then."""
     requires: ClassVar[frozenset[str]] = frozenset()
-    """Abilities of the policy that are needed: any of `"enumerable"`, `"generate"`, `"reward"`."""
+    """Abilities of the policy that are needed: any of `"enumerable"`, `"generate"`, `"reward"`, and
+    `"tangent"` (spec 3: `Tools.fit_tangent`).
+    """
     search_space: ClassVar[Mapping[str, tuple[float, float]]] = {}
     """Published range of each tuned field, for `--protocol tuned`; the learning rate is searched without
     being named.
     """
     source: ClassVar[str] = ""
     """The paper and the equation."""
+    paper: ClassVar[str] = ""
+    """The paper's identifier, such as `arXiv:2305.18290`, or its address: names alone are ambiguous, since
+    two losses are called SDPO, three RPO and two HyPO.
+    """
 
     # unknown fields and non-finite numbers are refused when pydantic builds a config
     __pydantic_config__: ClassVar[object] = {"extra": "forbid", "allow_inf_nan": False}

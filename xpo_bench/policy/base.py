@@ -2,7 +2,7 @@
 
 Every policy is a `Policy`: it scores completions and gives and takes its parameters. Beyond that
 
-    tabular, linear   Generation, Enumeration, ClosedForm
+    tabular, linear   Generation, Enumeration, ClosedForm, Tangent
     causal_lm         Generation, Gradients, Metered, Features, Members, and Sampling
     ensemble          Members
     adapters          Members and Joint
@@ -179,6 +179,28 @@ class ClosedForm(Protocol):
 
     def tilt(self, run: int, tilt: Mapping[Completion, float]) -> None:
         """Set one run to π ∝ π_ref·exp(tilt); completions that are not named keep tilt 0."""
+        ...
+
+
+@runtime_checkable
+class Tangent(Protocol):
+    """Knows ∇_θ log π of all completions of a prompt."""
+
+    def actions(self, prompt: str) -> Sequence[Completion]:
+        """All completions of a prompt."""
+        ...
+
+    def tangent(
+        self, run: int, values: Mapping[str, Sequence[float]], counts: Mapping[str, int]
+    ) -> dict[str, Sequence[float]]:
+        """What of a function of completions v·∇_θ log π expresses at one run's policy, by least squares.
+
+        Args:
+            values: prompt -> the function at its actions, in their order. counts: prompt -> its weight.
+
+        Returns:
+            prompt -> the fitted function at its actions, up to a constant per prompt.
+        """
         ...
 
 

@@ -12,7 +12,9 @@ express every preference of the full features.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -34,7 +36,7 @@ class LinearPolicy(TabularPolicy):
 
     generalises = True
     name = "linear"
-    abilities = frozenset({"generate", "reward"})
+    abilities = frozenset({"generate", "reward", "tangent"})
 
     def __init__(
         self, world: World, runs: int, dtype: str = "float64", device: str = "cpu", rank: int = 0
@@ -102,6 +104,31 @@ class LinearPolicy(TabularPolicy):
         # a product and a sum instead of a matrix product, whose rounding depends on the number of runs
         scores = (weights[:, None, None, :] * self.features).sum(-1)
         return self.log_reference + scores
+
+    def tangent(
+        self, run: int, values: Mapping[str, Sequence[float]], counts: Mapping[str, int]
+    ) -> dict[str, Sequence[float]]:
+        """The regression of a function on the features, centred within prompts and weighted by π.
+
+        With ∇_θ log π(y|x) = φ(x, y) − E_π φ, its coefficients are F⁻¹·E_π[f·∇_θ log π], F the Fisher matrix:
+        the natural gradient of E_π f (Kakade 2001).
+        """
+        rows = [self._row(prompt) for prompt in values]
+        p = self.log_probs()[run, rows].exp().double().cpu().numpy()  # 0 on absent actions
+        features = self.features[rows].double().cpu().numpy()
+        target = np.zeros(p.shape)
+        for row, given in zip(target, values.values(), strict=True):
+            row[: len(given)] = given
+        weight = np.sqrt(p * np.array([[counts[prompt]] for prompt in values]))
+        centred = features - (p[..., None] * features).sum(1, keepdims=True)
+        target -= (p * target).sum(1, keepdims=True)
+        design = (weight[..., None] * centred).reshape(-1, features.shape[-1])
+        # lstsq: features may be collinear, or constant within every prompt
+        coefficients = np.linalg.lstsq(design, (weight * target).ravel(), rcond=None)[0]
+        fitted = (features @ coefficients).tolist()
+        return {
+            prompt: row[: len(given)] for row, (prompt, given) in zip(fitted, values.items(), strict=True)
+        }
 
     def describe(self) -> dict[str, object]:
         """Facts for the record."""

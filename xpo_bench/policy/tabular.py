@@ -93,7 +93,7 @@ class TabularPolicy:
     generalises = False
     """Whether training rows change the policy at prompts that occur in none of them."""
     name = "tabular"
-    abilities = frozenset({"enumerable", "generate", "reward"})
+    abilities = frozenset({"enumerable", "generate", "reward", "tangent"})
 
     def __init__(self, world: World, runs: int, dtype: str = "float64", device: str = "cpu") -> None:
         self.layout = TableLayout(world)
@@ -314,6 +314,12 @@ class TabularPolicy:
         with torch.no_grad():
             tilted = torch.log_softmax(table.reshape(self.log_reference.shape), -1)
             self.parameter[run] = tilted if self._prefixes is None else self._conditionals(tilted[None])[0]
+
+    def tangent(
+        self, run: int, values: Mapping[str, Sequence[float]], counts: Mapping[str, int]
+    ) -> dict[str, Sequence[float]]:
+        """The function itself: a table has a parameter for each of its values."""
+        return dict(values)
 
     def _row(self, prompt: str) -> int:
         return self.layout.position[prompt, self.layout.world.actions[prompt][0]] // self.layout.width

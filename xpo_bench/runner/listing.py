@@ -81,6 +81,7 @@ def _algorithm(cls: type[Algorithm], info: plugins.PluginInfo) -> dict[str, obje
         "docs": docs(cls),
         "requires": sorted(cls.requires),
         "source": cls.source,
+        "paper": cls.paper,
         **_origin(info),
     }
 

@@ -17,9 +17,10 @@ from xpo_bench.runner.settings import TrainOverrides, dump, grid, validate
 from xpo_bench.runner.task_setup import TaskSetup, task_setups
 from xpo_bench.runner.words import Request, Settings
 
-TABLE_ABILITIES = frozenset({"enumerable", "generate", "reward"})
+TABLE_ABILITIES = frozenset({"enumerable", "generate", "reward", "tangent"})
+LINEAR_ABILITIES = frozenset({"generate", "reward", "tangent"})
 ABILITIES = frozenset({"generate", "reward"})
-"""What the tabular policy and all others offer to algorithms."""
+"""What the tabular policy, the linear one and all others offer to algorithms."""
 
 
 @dataclass(frozen=True)
@@ -220,7 +221,8 @@ def _train(setup: TaskSetup, algorithm: str, own: TrainOverrides) -> tuple[float
 
 def misfit(cls: type[Algorithm], setup: TaskSetup, dataset: Dataset) -> str | None:
     """Why an algorithm cannot run on a task, or None when it can."""
-    lacking = sorted(cls.requires - (TABLE_ABILITIES if setup.model.name == "tabular" else ABILITIES))
+    exact = {"tabular": TABLE_ABILITIES, "linear": LINEAR_ABILITIES}
+    lacking = sorted(cls.requires - exact.get(setup.model.name, ABILITIES))
     if lacking:
         return f"needs a policy that offers {', '.join(lacking)} (the tabular policy does)"
     if cls.accepts is Pair and dataset.kind != "pairs":

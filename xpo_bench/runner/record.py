@@ -49,6 +49,8 @@ class AlgorithmOf(TypedDict):
     """Digest of the file of its class, and of those of the plugin's classes that it extends."""
     regulariser: Annotated[tuple[str, Literal[-1, 1]] | None, Field(strict=False)]
     """The field that is meant to hold the policy near the reference, and the direction in which it does."""
+    paper: NotRequired[str]
+    """Identifier of its paper, such as arXiv:2305.18290, where it names one."""
     z0: NotRequired[Literal["exact", "mismatched", "none"]]
     """KTO's reference point: the exact KL of a tabular policy, or scores of mismatched rows; "none" where all
     rows that are trained on share one prompt: then none has a mismatched partner and z0 is 0 throughout."""

@@ -101,6 +101,8 @@ def _algorithm(cell: Cell, notes: Mapping[str, Any]) -> AlgorithmOf:
     }
     if "z0" in notes:
         algorithm["z0"] = notes["z0"]
+    if cell.algorithm.paper:
+        algorithm["paper"] = cell.algorithm.paper
     return algorithm
 
 

@@ -25,7 +25,7 @@ from xpo_bench.testing.variations import variations
 from xpo_bench.testing.verdicts import CheckFailed, NotApplicable, require
 from xpo_bench.testing.world import Drifted
 
-ABILITIES = frozenset({"enumerable", "generate", "reward"})
+ABILITIES = frozenset({"enumerable", "generate", "reward", "tangent"})
 UNITS = ("nats", "dimensionless", "probability", "fraction", "share", "ratio", "tokens", "steps", "reward")
 """Words, one of which stands in the sentence of a field that is a float."""
 IMPORT_BOUND_S = 1.0
@@ -74,6 +74,8 @@ def declaration(algorithm: Algorithm) -> None:
 
 def _needed_spec(cls: type[Algorithm]) -> tuple[int, str]:
     """The first version of the contract that has all that the class uses, and what that is."""
+    if "tangent" in cls.requires:
+        return 3, "Tools.fit_tangent"
     if cls.state is not Algorithm.state or cls.next_state is not Algorithm.next_state:
         return 2, "state()"
     if any(group.token_kl for group in cls.groups.values()):

@@ -75,7 +75,14 @@ def is_read(algorithm: Algorithm) -> None:
 
 
 def _reads(algorithm: Algorithm, step: Step, name: str) -> bool:
-    other = replace(step, state={**step.state, name: step.state[name] + 0.5})
+    # half a unit, and a whole one for a counter of steps
+    return any(
+        _differs(algorithm, step, name, replace(step, state={**step.state, name: step.state[name] + more}))
+        for more in (0.5, 1.0)
+    )
+
+
+def _differs(algorithm: Algorithm, step: Step, name: str, other: Step) -> bool:
     if not torch.equal(algorithm.loss(other), algorithm.loss(step)):
         return True
     before, after = _next(algorithm, step), _next(algorithm, other)

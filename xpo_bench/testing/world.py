@@ -139,6 +139,21 @@ class KitTools:
         reward = self.true_reward()
         return lambda first, second: [a - b for a, b in zip(reward(first), reward(second), strict=True)]
 
+    def fit_tangent(self, reward: RewardModel, prompts: Sequence[str]) -> RewardModel:
+        """The regression on the length, as if the policies' one parameter were a tilt towards long texts."""
+        actions = [action for prompt in prompts for action in self.actions(prompt)]
+        logps = np.reshape(self.logps(actions), (len(prompts), -1))
+        p = np.exp(logps - logps.max(1, keepdims=True))
+        p /= p.sum(1, keepdims=True)
+
+        def centred(values: Sequence[float]) -> np.ndarray:
+            table = np.reshape(values, p.shape)
+            return np.asarray(table - (p * table).sum(1, keepdims=True))
+
+        lengths = centred([length(action) for action in actions])
+        slope = float((p * lengths * centred(reward(actions))).sum() / (p * lengths**2).sum())
+        return lambda completions: [slope * length(c) for c in completions]
+
     def actions(self, prompt: str) -> list[Completion]:
         return [Completion(prompt, text) for text in WORLD.actions[prompt]]
 

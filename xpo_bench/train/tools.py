@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from functools import cached_property
@@ -13,7 +14,7 @@ from xpo_bench.contract.algorithm import Ranker, RewardModel
 from xpo_bench.contract.examples import Completion, Dataset, Example, Pair, World
 from xpo_bench.contract.settings import Budget
 from xpo_bench.errors import CapacityError, DataError
-from xpo_bench.policy.base import Enumeration, Features, Generation, Policy, Snapshot
+from xpo_bench.policy.base import Enumeration, Features, Generation, Policy, Snapshot, Tangent
 from xpo_bench.train import truth
 from xpo_bench.train.evaluation.exact import longest
 from xpo_bench.train.reference import standing_at
@@ -104,6 +105,21 @@ class CellTools:
         self._need("enumerable")
         self._need("reward")
         return self._fitted(fit_ranker, "ranker", pairs, weight_decay)
+
+    def fit_tangent(self, reward: RewardModel, prompts: Sequence[str]) -> RewardModel:
+        """The part of a reward that the policy's parameters express to first order at the current policy."""
+        policy = self._need("tangent")
+        assert isinstance(policy, Tangent)
+        counts = Counter(prompts)
+        actions = {prompt: policy.actions(prompt) for prompt in counts}
+        values = {prompt: reward(of_prompt) for prompt, of_prompt in actions.items()}
+        found = policy.tangent(self.run, values, counts)
+        fitted = {
+            completion: value
+            for prompt, of_prompt in actions.items()
+            for completion, value in zip(of_prompt, found[prompt], strict=True)
+        }
+        return lambda completions: [fitted[c] for c in completions]
 
     def _fitted(
         self,

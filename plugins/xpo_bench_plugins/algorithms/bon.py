@@ -46,6 +46,7 @@ class BestOfN(Algorithm):
     regulariser: ClassVar[tuple[str, int] | None] = ("candidates", -1)
     search_space: ClassVar[Mapping[str, tuple[float, float]]] = {"candidates": (4, 64)}
     source: ClassVar[str] = "Stiennon et al. 2020; Nakano et al. 2021; Beirami et al. 2024"
+    paper: ClassVar[str] = "arXiv:2009.01325"
 
     candidates: Annotated[int, Ge(1), Doc("samples per winner")] = 16
     kept: Annotated[int, Ge(1), Doc("winners per prompt, at most")] = 64

@@ -37,6 +37,7 @@ class CDPO(Algorithm):
         "beta": (0.01, 0.5)
     }  # DPO's: the same constant
     source: ClassVar[str] = "Mitchell 2023, note on DPO with noisy preferences"
+    paper: ClassVar[str] = "https://ericmitchell.ai/cdpo.pdf"
 
     beta: Annotated[float, Gt(0), Doc("scale of the log-ratios, 1/nats")] = 0.1
     label_smoothing: Annotated[float, Ge(0), Lt(0.5), Doc("assumed probability that a label is flipped")] = (

@@ -35,6 +35,7 @@ class CPO(Algorithm):
         "nll_weight": (1.0, 1.0),
     }
     source: ClassVar[str] = "Xu et al. 2024"
+    paper: ClassVar[str] = "arXiv:2401.08417"
 
     beta: Annotated[float, Gt(0), Doc("scale of the log-probability margin, 1/nats")] = 0.1
     nll_weight: Annotated[

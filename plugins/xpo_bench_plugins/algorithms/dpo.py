@@ -33,6 +33,7 @@ class DPO(Algorithm):
     kl_strength: ClassVar[str | None] = "beta"
     search_space: ClassVar[Mapping[str, tuple[float, float]]] = {"beta": (0.01, 0.5)}
     source: ClassVar[str] = "Rafailov et al. 2023, eq. 7"
+    paper: ClassVar[str] = "arXiv:2305.18290"
 
     beta: Annotated[float, Gt(0), Doc("KL strength, 1/nats")] = 0.1
 

@@ -36,6 +36,7 @@ class DPOP(Algorithm):
         "penalty_weight": (5.0, 500.0),
     }
     source: ClassVar[str] = "Pal et al. 2024"
+    paper: ClassVar[str] = "arXiv:2402.13228"
 
     beta: Annotated[float, Gt(0), Doc("scale of the log-ratios, 1/nats")] = 0.3
     penalty_weight: Annotated[

@@ -35,6 +35,7 @@ class IPO(Algorithm):
     regulariser: ClassVar[tuple[str, int] | None] = ("tau", +1)
     search_space: ClassVar[Mapping[str, tuple[float, float]]] = {"tau": (0.01, 1.0)}
     source: ClassVar[str] = "Azar et al. 2023, eq. 17"
+    paper: ClassVar[str] = "arXiv:2310.12036"
 
     tau: Annotated[float, Gt(0), Doc("regularisation towards the reference, 1/nats")] = 0.1
     normalize: Annotated[Literal["tokens", "none"], Doc("log-ratios per token, or summed over tokens")] = (

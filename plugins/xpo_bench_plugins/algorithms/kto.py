@@ -45,6 +45,7 @@ class KTO(Algorithm):
     regulariser: ClassVar[tuple[str, int] | None] = ("beta", +1)
     search_space: ClassVar[Mapping[str, tuple[float, float]]] = {"beta": (0.01, 0.5)}
     source: ClassVar[str] = "Ethayarajh et al. 2024, eq. 8"
+    paper: ClassVar[str] = "arXiv:2402.01306"
 
     beta: Annotated[float, Gt(0), Doc("scale of the log-ratio, 1/nats")] = 0.1
     desirable_weight: Annotated[float, Ge(0), Doc("weight of desirable examples, dimensionless")] = 1.0

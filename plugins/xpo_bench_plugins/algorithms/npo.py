@@ -39,6 +39,7 @@ class NPO(Algorithm):
     groups: ClassVar[Mapping[str, Group]] = {"completion": Group(reference=True)}
     regulariser: ClassVar[tuple[str, int] | None] = ("beta", +1)
     source: ClassVar[str] = "Zhang et al. 2024, eq. 3"
+    paper: ClassVar[str] = "arXiv:2404.05868"
 
     beta: Annotated[float, Gt(0), Doc("inverse temperature, 1/nats")] = 0.1
     retain_weight: Annotated[

@@ -47,6 +47,7 @@ class OnlineDPO(Algorithm):
     regulariser: ClassVar[tuple[str, int] | None] = ("beta", +1)
     search_space: ClassVar[Mapping[str, tuple[float, float]]] = {"beta": (0.01, 0.5)}
     source: ClassVar[str] = "Guo et al. 2024, Alg. 1"
+    paper: ClassVar[str] = "arXiv:2402.04792"
 
     beta: Annotated[float, Gt(0), Doc("scale of the log-ratios in the loss, 1/nats")] = 0.1
     labels: Annotated[

@@ -36,6 +36,7 @@ class ORPO(Algorithm):
     groups: ClassVar[Mapping[str, Group]] = {"chosen": Group(), "rejected": Group()}
     search_space: ClassVar[Mapping[str, tuple[float, float]]] = {"odds_weight": (0.05, 2.0)}
     source: ClassVar[str] = "Hong et al. 2024"
+    paper: ClassVar[str] = "arXiv:2403.07691"
 
     odds_weight: Annotated[float, Ge(0), Doc("weight of the odds-ratio term, dimensionless")] = 0.1
 

@@ -47,6 +47,7 @@ class PPO(Algorithm):
         "beta": (0.01, 0.5)
     }  # DPO's: the same constant
     source: ClassVar[str] = "Schulman et al. 2017, eq. 7; Ahmadian et al. 2024"
+    paper: ClassVar[str] = "arXiv:1707.06347"
 
     beta: Annotated[float, Gt(0), Doc("KL strength, 1/nats")] = 0.1
     reward_weight_decay: Annotated[

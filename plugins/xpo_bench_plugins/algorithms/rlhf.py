@@ -40,6 +40,7 @@ class RLHF(Algorithm):
         "beta": (0.01, 0.5)
     }  # DPO's: the same constant
     source: ClassVar[str] = "Ouyang et al. 2022; Rafailov et al. 2023, eq. 4"
+    paper: ClassVar[str] = "arXiv:2203.02155"
 
     beta: Annotated[float, Gt(0), Doc("KL strength, 1/nats")] = 0.1
     reward_weight_decay: Annotated[

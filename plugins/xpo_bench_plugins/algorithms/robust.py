@@ -39,6 +39,7 @@ class RobustDPO(Algorithm):
         "beta": (0.01, 0.5)
     }  # DPO's: the same constant
     source: ClassVar[str] = "Chowdhury et al. 2024"
+    paper: ClassVar[str] = "arXiv:2403.00409"
 
     beta: Annotated[float, Gt(0), Doc("KL strength, 1/nats")] = 0.1
     label_smoothing: Annotated[float, Ge(0), Lt(0.5), Doc("probability that a label is flipped")] = 0.1

@@ -59,6 +59,7 @@ class RSO(Algorithm):
     requires: ClassVar[frozenset[str]] = frozenset({"generate", "reward"})
     regulariser: ClassVar[tuple[str, int] | None] = ("beta", +1)
     source: ClassVar[str] = "Liu et al. 2023, Alg. 1, eq. 8 and 10"
+    paper: ClassVar[str] = "arXiv:2309.06657"
 
     beta: Annotated[float, Gt(0), Doc("KL strength of the sampled policy, 1/nats")] = 0.5
     gamma: Annotated[float, Gt(0), Doc("scale of the log-ratios in the loss, 1/nats")] = 0.05

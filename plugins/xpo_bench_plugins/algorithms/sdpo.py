@@ -43,6 +43,7 @@ class SDPO(Algorithm):
         "beta": (0.01, 0.5)
     }  # DPO's: the same constant
     source: ClassVar[str] = "Kim et al. 2024, §3.2"
+    paper: ClassVar[str] = "arXiv:2403.19270"
 
     beta: Annotated[float, Gt(0), Doc("KL strength of one stage, 1/nats")] = 0.1
     # a field of the name `stages` would hide the method

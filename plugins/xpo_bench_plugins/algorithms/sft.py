@@ -25,6 +25,7 @@ class SFT(Algorithm):
     name: ClassVar[str] = "sft"
     groups: ClassVar[Mapping[str, Group]] = {"chosen": Group()}
     source: ClassVar[str] = "Ouyang et al. 2022"
+    paper: ClassVar[str] = "arXiv:2203.02155"
 
     def loss(self, step: Step) -> Tensor:
         return -step.policy["chosen"].mean

@@ -34,6 +34,7 @@ class SimPO(Algorithm):
     # γ/β is published as 0 to 1; at the largest β that lets γ reach 10
     search_space: ClassVar[Mapping[str, tuple[float, float]]] = {"beta": (2.0, 10.0), "gamma": (0.0, 10.0)}
     source: ClassVar[str] = "Meng et al. 2024"
+    paper: ClassVar[str] = "arXiv:2405.14734"
 
     beta: Annotated[float, Gt(0), Doc("scale of the per-token log-probability difference, 1/nats")] = 2.0
     gamma: Annotated[float, Ge(0), Doc("target margin on the scaled difference, dimensionless")] = 1.0

@@ -33,6 +33,7 @@ class SLiC(Algorithm):
     groups: ClassVar[Mapping[str, Group]] = {"chosen": Group(), "rejected": Group()}
     regulariser: ClassVar[tuple[str, int] | None] = ("nll_weight", +1)
     source: ClassVar[str] = "Zhao et al. 2023"
+    paper: ClassVar[str] = "arXiv:2305.10425"
 
     margin: Annotated[float, Ge(0), Doc("margin of the summed log-probabilities, nats")] = 1.0
     nll_weight: Annotated[
