@@ -98,7 +98,18 @@ DEFAULTS: dict[str, dict[str, Any]] = {
 }
 KL_STRENGTH = {"dpo", "robust", "rlhf", "ppo", "rloo", "wpo", "aux_dpo"}
 REFERENCE_FREE = {
-    "cpo", "simpo", "orpo", "slic", "sft", "ppo", "bon", "simper", "alphapo", "tpo", "rloo", "nash_md",
+    "cpo",
+    "simpo",
+    "orpo",
+    "slic",
+    "sft",
+    "ppo",
+    "bon",
+    "simper",
+    "alphapo",
+    "tpo",
+    "rloo",
+    "nash_md",
 }
 SIGNED = {("alphapo", "alpha")}
 """Numbers that may be below 0."""

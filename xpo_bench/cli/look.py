@@ -19,7 +19,9 @@ LISTS = ("algos", "tasks", "metrics", "trackers", "claims", "plugins")
 @click.option("--disable", multiple=True, metavar="NAME", help="Leave a plugin out.")
 @guarded
 def list_(what: str, as_json: bool, disable: tuple[str, ...]) -> int:
-    """List what is installed: algorithms, tasks, metrics, trackers, claims or plugins, and where each comes from."""
+    """List what is installed: algorithms, tasks, metrics, trackers, claims or plugins, and where each is
+    from.
+    """
     from xpo_bench.runner import listing
 
     if what not in LISTS:

@@ -6,8 +6,9 @@ import math
 from collections.abc import Sequence
 
 from xpo_bench.contract.algorithm import Ranker, RewardModel
-from xpo_bench.contract.examples import Completion, Dataset
-from xpo_bench.errors import CapacityError
+from xpo_bench.contract.examples import Completion, Dataset, World
+from xpo_bench.data.preferences import preference
+from xpo_bench.errors import CapacityError, DataError
 
 CERTAIN = 1e-12
 """Log-odds of a stated preference are taken at probabilities this far from 0 and 1 at most."""
@@ -42,25 +43,18 @@ def true_preference(dataset: Dataset) -> Ranker:
         CapacityError: it states neither.
     """
     world = dataset.world
-    stated = getattr(world, "preference", None)
-    if stated:
-        return lambda first, second: [
-            0.0 if a.text == b.text else _log_odds(stated.get(a.prompt, {}), a, b)
-            for a, b in zip(first, second, strict=True)
-        ]
+    if world is not None and world.preference:
+        return lambda first, second: [_log_odds(world, a, b) for a, b in zip(first, second, strict=True)]
     if dataset.gold is None and (world is None or not world.reward):
         raise CapacityError("the task states no true preference; ask for the fitted one")
     reward = true_reward(dataset)
     return lambda first, second: [a - b for a, b in zip(reward(first), reward(second), strict=True)]
 
 
-def _log_odds(stated: dict[tuple[str, str], float], a: Completion, b: Completion) -> float:
-    """Log-odds that a is preferred to b, from the probability of either order."""
-    if (a.text, b.text) in stated:
-        p = stated[a.text, b.text]
-    elif (b.text, a.text) in stated:
-        p = 1 - stated[b.text, a.text]
-    else:
-        raise CapacityError(f"the task states no true preference of {a.text!r} and {b.text!r}")
+def _log_odds(world: World, a: Completion, b: Completion) -> float:
+    try:
+        p = preference(world, a.prompt, a.text, b.text)
+    except (DataError, KeyError):
+        raise CapacityError(f"the task states no true preference of {a.text!r} and {b.text!r}") from None
     p = min(max(p, CERTAIN), 1 - CERTAIN)
     return math.log(p / (1 - p))
