@@ -127,7 +127,12 @@ def test_the_best_is_chosen_by_other_seeds_than_judge_it(tmp_path: Path) -> None
 
 
 def test_a_place_on_the_path(tmp_path: Path) -> None:
-    points: list[dict[str, float | None]] = [{"step": 0, "m": 0.0}, {"step": 1, "m": 3.0}, {"step": 2, "m": None}, {"step": 3, "m": 1.0}]
+    points: list[dict[str, float | None]] = [
+        {"step": 0, "m": 0.0},
+        {"step": 1, "m": 3.0},
+        {"step": 2, "m": None},
+        {"step": 3, "m": 1.0},
+    ]
     cells = replace(ran({"a": [1.0, 1.0]}), curves=lambda key: points)
     text = one("higher").replace('a = { algo = "a" }', 'a = { algo = "a", at = "max" }').replace('"b"', '"a"')
     found = judged(claim(tmp_path, text), cells)

@@ -88,7 +88,8 @@ def found(test: TestedEntry) -> str:
     if word == "equivalent":
         return f"equivalent within {number(test['margin'])}"
     if word != "cannot tell":
-        return word if test["said"] == "supports" else f"{word}, not {test['expected']}"
+        as_said = test["said"] == "supports" or test["expected"].startswith("not ")
+        return word if as_said else f"{word}, not {test['expected']}"
     more = [(test["seeds_needed"], "seed"), (test["items_needed"], "item")]
     return f"cannot tell{next((f'; about {counted(n, what)} would decide' for n, what in more if n), '')}"
 

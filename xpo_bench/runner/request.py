@@ -224,6 +224,12 @@ def _label(value: object) -> str:
     return value
 
 
+def _versions(value: object) -> dict[str, str]:
+    if not isinstance(value, Mapping) or not all(isinstance(v, str) for v in value.values()):
+        raise UsageError(f'versions = {value!r}: expected a table of texts, such as {{ bandit = "1" }}')
+    return {str(task): version for task, version in value.items()}
+
+
 def _processes(value: object) -> int:
     if type(value) is not int or value < 1:
         raise UsageError(f"--gpus-per-cell {value}: expected a whole number of processes, 1 or more")
@@ -243,6 +249,7 @@ READERS: Mapping[str, Callable[[Any], Any]] = {
     "seeds": parse_seeds,
     "gpus_per_cell": _processes,
     "experiment": _label,
+    "versions": _versions,
 }
 """What a word becomes that is no plain value; budgets are validated with the task's own."""
 FIELDS = {"set": "settings"}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -165,6 +165,7 @@ def task_setups(request: Request, registry: Registry) -> list[TaskSetup]:
     named = _named(request, registry)
     if not named:
         raise UsageError("no task: name one with --tasks, --suite or --data")
+    _check_versions(named, request)
     settings = grid(request.settings.get("task", {}))
     return [_setup(request, _cut(task, request), setting, registry) for task in named for setting in settings]
 
@@ -192,6 +193,17 @@ def _named(request: Request, registry: Registry) -> list[Named]:
             cls, info = registry.task(str(task))
             out.append(Named(cls, info, cls.name, {}))
     return out
+
+
+def _check_versions(named: Sequence[Named], request: Request) -> None:
+    """Refuse a task whose world is not the one that a frozen suite is about."""
+    for task in named:
+        wanted = request.versions.get(task.name, task.cls.version)
+        if wanted != task.cls.version:
+            raise UsageError(
+                f"task {task.name}: wanted in version {wanted}, installed is version {task.cls.version}, whose "
+                "numbers do not compare; install a release that has it"
+            )
 
 
 def _cut(task: Named, request: Request) -> Named:

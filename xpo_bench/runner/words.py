@@ -52,7 +52,10 @@ class Request:
     suite: Annotated[
         str | None,
         Word(default="quick"),
-        Doc("a built-in set of tasks: quick, exact or full; or article, six experiments with figures"),
+        Doc(
+            "a built-in set of tasks: quick, exact or full; exact-1.0, which stays as it is; or article, six "
+            "experiments with figures"
+        ),
     ] = None
     data: Annotated[
         str | None,
@@ -157,6 +160,11 @@ class Request:
         ),
     ] = 1
     experiment: Annotated[str | None, Word(option=False), Doc("a label of all cells")] = None
+    versions: Annotated[
+        Mapping[str, str],
+        Word(option=False),
+        Doc("versions that tasks must have: a frozen suite refuses another world"),
+    ] = field(default_factory=dict)
     suite_label: Annotated[
         bool, Word(option=False, file=False), Doc("the label is the suite's own, not one that a user wrote")
     ] = False
