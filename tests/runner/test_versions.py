@@ -16,7 +16,7 @@ def test_another_version_of_a_world_is_refused() -> None:
     plain = make_plan(requests(words), registry)
     same = make_plan(requests(words | {"versions": {"one_pair": "1"}}), registry)
     assert [cell.key for cell in same.cells] == [cell.key for cell in plain.cells]
-    with pytest.raises(UsageError, match=r"task one_pair: wanted in version 0, installed is version 1"):
+    with pytest.raises(UsageError, match=r"task one_pair: wanted in version 0, installed is 1"):
         make_plan(requests(words | {"versions": {"one_pair": "0"}}), registry)
     with pytest.raises(UsageError, match="expected a table of texts"):
         requests(words | {"versions": {"one_pair": 1}})

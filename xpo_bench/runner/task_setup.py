@@ -201,7 +201,7 @@ def _check_versions(named: Sequence[Named], request: Request) -> None:
         wanted = request.versions.get(task.name, task.cls.version)
         if wanted != task.cls.version:
             raise UsageError(
-                f"task {task.name}: wanted in version {wanted}, installed is version {task.cls.version}, whose "
+                f"task {task.name}: wanted in version {wanted}, installed is {task.cls.version}, whose "
                 "numbers do not compare; install a release that has it"
             )
 
