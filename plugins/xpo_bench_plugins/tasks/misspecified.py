@@ -13,7 +13,7 @@ the policy. More rows do not help, other weights do: at `weight` 1 DPO earns 1.2
 order can be expressed, and both end at π ∝ exp(r), which earns 1.575. The frontier is that of all policies:
 what the class cannot reach counts as a gap.
 
-Source: Song et al. (2025), arXiv 2510.20413 (DPO as a misspecified estimator).
+Source: Gopalan et al. (2025), arXiv 2510.20413 (DPO as a misspecified estimator).
 """
 
 from __future__ import annotations
