@@ -146,17 +146,27 @@ HYPERPARAMETERS = [
     for field, value in settings_of(cls)
 ]
 NEEDS: Mapping[str, dict[str, Any]] = {
-    "ppo.clip": {"ppo.epochs": 4, "ppo.train.lr": 0.5},  # a first step on a batch has ratio 1 everywhere
+    # a first step on a batch has ratio 1 everywhere
+    "ppo.clip": {"ppo.epochs": 4, "ppo.train.lr": 0.5},
+    "grpo.clip": {"grpo.epochs": 4, "grpo.train.lr": 0.5},
 }
 FAR: Mapping[str, Any] = {
     "bon.kept": 1,
     "bon.reward_weight_decay": 100.0,  # which reward is largest changes late
+    "bco.momentum": 0.5,
     "chi_po.clip": 1e-3,
     "online_dpo.reward_weight_decay": 100.0,
     "rso.top_k": 2,
 }
 """Values that are far enough from the default to be seen in a short run."""
-UNEQUAL = {"ipo.normalize", "ld_dpo.tail_weight", "r_dpo.length_penalty", "rpo.nll"}
+UNEQUAL = {
+    "grpo.lengths",
+    "ipo.normalize",
+    "ld_dpo.tail_weight",
+    "r_dpo.length_penalty",
+    "rpo.nll",
+    "tpo.normalize",
+}
 """Hyperparameters that matter where completions differ in length: one-token tables cannot see them."""
 FEW_PARAMETERS = {"aux_dpo.refit", "aux_dpo.reward_weight_decay"}
 """Those that matter where the policy cannot express every reward: a table can."""
@@ -171,6 +181,8 @@ def test_a_hyperparameter_changes_the_numbers(
     value = FAR.get(setting, value)
     if setting in UNEQUAL:
         words = {"data": str(data), **TINY}
+    if setting == "bco.matching":  # a pair is one of each label
+        words["tasks"] = "imbalance"
     if setting in FEW_PARAMETERS:
         words = {"tasks": "travel", "model": "linear", "seeds": [0], "steps": 8}
     fixed = NEEDS.get(setting, {}) | (SAMPLES if "data" in words else {})
@@ -236,9 +248,9 @@ def test_an_option_of_a_task_changes_its_data(name: str, field: str, value: Any)
     default = adapter(cls).validate_python({})
     needs: dict[str, Any] = {"annotators": 3} if field == "disagreement" else {}
     needs |= {"disagreement": 1.0} if field == "annotators" else {}
-    value = {"coverage": 0.5, "preference": 0.7, "length": 2}.get(
-        field, value
-    )  # 1.7 times the default is too much
+    # 1.7 times the default is too much
+    near = {"coverage": 0.75, "preference": 0.7, "length": 2, "ratio": 3, "ab": 0.6, "bc": 0.6, "ca": 0.6}
+    value = near.get(field, value)
     once, again, changed = (
         fingerprint(adapter(cls).validate_python(dump(default) | needs | extra).data(0, cls.model))
         for extra in ({}, {}, {field: value})

@@ -268,3 +268,16 @@ def test_words_that_exclude_each_other() -> None:
         requests({"data": "d.jsonl", "tasks": "bandit", "algos": "dpo"})
     with pytest.raises(UsageError, match="--algos is missing"):
         requests({"tasks": "bandit"})
+
+
+def test_what_does_not_fit_a_task_of_a_suite_is_left_out_there() -> None:
+    registry = plugins.load(frozenset())
+    plan = make_plan(requests({"algos": "dpo", "suite": "exact", "seeds": 1}), registry)
+    assert {s["task"] for s in plan.skipped} == {"imbalance"}
+    assert {cell.setup.name for cell in plan.cells} > {"bandit", "travel"}
+    with pytest.raises(UsageError, match="dpo does not fit task imbalance"):
+        make_plan(requests({"algos": "dpo", "tasks": "imbalance", "seeds": 1}), registry)
+    with pytest.raises(UsageError, match="kto fits no task of the suite"):
+        make_plan(
+            requests({"algos": "kto", "suite": "quick", "tasks": None, "seeds": 1, "lora": "r=2"}), registry
+        )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from xpo_bench.contract.algorithm import Algorithm
@@ -89,7 +89,8 @@ def make_plan(
         progress: gets each task whose data has been read, and a line on how, where that is not plain.
 
     Raises:
-        UsageError: an unknown name or setting, bad data, or an algorithm named explicitly that does not fit.
+        UsageError: an unknown name or setting, bad data, or an algorithm named explicitly that does not fit
+            a task that was named, too, or no task of a suite.
     """
     plan = Plan()
     cells: dict[str, Cell] = {}  # in order; a cell that several requests ask for stands once
@@ -98,14 +99,27 @@ def make_plan(
         _check_targets(request.settings, algorithms, registry)
         setups, unreachable = _reachable(task_setups(request, registry), request.seeds[0])
         plan.unreachable += unreachable
+        lost = dict.fromkeys(c.cls.name for c in algorithms if c.explicit)
         for setup in setups:
             progress(setup.name, setup.about(request.seeds[0]))
-            fitting, skipped = _fitting(algorithms, setup, request.seeds[0])
+            fitting, skipped = _fitting(algorithms, setup, request)
             plan.skipped += skipped
+            for chosen in fitting:
+                lost.pop(chosen.cls.name, None)
             for cell in _cells(request, setup, fitting):
                 cells.setdefault(cell.key, cell)
+        _refuse_lost(lost, setups, plan.skipped)
     plan.cells = list(cells.values())
     return plan
+
+
+def _refuse_lost(lost: Collection[str], setups: Sequence[TaskSetup], skipped: Sequence[Skipped]) -> None:
+    """Refuse algorithms that were named and fit no task at all."""
+    for name in lost if setups else ():
+        first = next(s for s in skipped if s["algorithm"] == name)
+        raise UsageError(
+            f"{name} fits no task of the suite: not {first['task']}, for example: {first['reason']}"
+        )
 
 
 @dataclass(frozen=True)
@@ -179,14 +193,16 @@ def _reachable(setups: Sequence[TaskSetup], seed: int) -> tuple[list[TaskSetup],
     return reachable, unreachable
 
 
-def _fitting(algorithms: Sequence[Chosen], setup: TaskSetup, seed: int) -> tuple[list[Chosen], list[Skipped]]:
-    """The algorithms that can run on a task, and why the others of `all` cannot."""
+def _fitting(
+    algorithms: Sequence[Chosen], setup: TaskSetup, request: Request
+) -> tuple[list[Chosen], list[Skipped]]:
+    """The algorithms that can run on a task, and why others of `all`, or of a suite, cannot."""
     fitting, skipped = [], []
     for chosen in algorithms:
-        reason = misfit(chosen.cls, setup, setup.dataset(seed))
+        reason = misfit(chosen.cls, setup, setup.dataset(request.seeds[0]))
         if reason is None:
             fitting.append(chosen)
-        elif chosen.explicit:
+        elif chosen.explicit and request.suite is None:
             raise UsageError(f"{chosen.cls.name} does not fit task {setup.name}: {reason}")
         else:
             skipped.append(Skipped(algorithm=chosen.cls.name, task=setup.name, reason=reason))
