@@ -277,7 +277,6 @@ def test_what_does_not_fit_a_task_of_a_suite_is_left_out_there() -> None:
     assert {cell.setup.name for cell in plan.cells} > {"bandit", "travel"}
     with pytest.raises(UsageError, match="dpo does not fit task imbalance"):
         make_plan(requests({"algos": "dpo", "tasks": "imbalance", "seeds": 1}), registry)
-    with pytest.raises(UsageError, match="kto fits no task of the suite"):
-        make_plan(
-            requests({"algos": "kto", "suite": "quick", "tasks": None, "seeds": 1, "lora": "r=2"}), registry
-        )
+    nowhere = {"algos": "dpo,rlhf", "suite": "quick", "seeds": 1, "model": "tiny"}
+    with pytest.raises(UsageError, match="rlhf fits no task of the suite: not bandit, for example"):
+        make_plan(requests(nowhere), registry)
