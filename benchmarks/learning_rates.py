@@ -25,6 +25,8 @@ validation rows: those of all seeds where seeds draw their own data, those of on
 (`travel`, `ukp`). A rate at which some seed diverged or failed never wins; an algorithm without any other
 rate keeps the task's default.
 
+`--algos` measures some algorithms and leaves what the file says of the others.
+
 Left out: algorithms in closed form (`rlhf`), which take no steps, and on language models those that sample or
 fit a reward (`bon`, `online_dpo`, `ppo`, `rso`), which would take longer than all others together and keep
 the task's default. `deterministic` and `cycle` have three rows and `overfit_pair` has one, so no validation
@@ -237,11 +239,19 @@ class Measured:
         }
 
 
-def measure(cls: type[Task], out: Path, *, model: str | None, steps: int, pairs: int) -> Measured:
+def measure(
+    cls: type[Task],
+    out: Path,
+    *,
+    model: str | None,
+    steps: int,
+    pairs: int,
+    only: frozenset[str] = frozenset(),
+) -> Measured:
     """Run every fitting algorithm on the whole grid.
 
     Args:
-        cls: the task. out: run directory; cells already there are not computed again.
+        cls: the task. only: names of the algorithms; all by default. out: run directory; cells already there are not computed again.
         model: instead of the task's own language model. steps, pairs: budget and validation rows on a
             language model.
 
@@ -252,6 +262,8 @@ def measure(cls: type[Task], out: Path, *, model: str | None, steps: int, pairs:
     grid, seeds = (TABLE_GRID, TABLE_SEEDS) if table else (LM_GRID, LM_SEEDS)
     left_out, names = {}, []
     for name, (algorithm, _) in plugins.load(frozenset()).algorithms.items():
+        if only and name not in only:
+            continue
         if all(stage.solve for stage in algorithm().stages()):
             left_out[name] = "closed form, no steps"
         elif algorithm.requires and not table:
@@ -335,7 +347,11 @@ def write(path: Path, measured: Sequence[Measured]) -> None:
         json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"schema": 1, "tasks": {}}
     )
     for m in measured:
-        document["tasks"].setdefault(m.task.name, {})[m.model] = m.document()
+        models, found = document["tasks"].setdefault(m.task.name, {}), m.document()
+        before = models.get(m.model, {"algorithms": {}, "left_out": {}})
+        for part in ("algorithms", "left_out"):
+            found[part] = before[part] | found[part]
+        models[m.model] = found
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(
         json.dumps(document, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n",
@@ -349,6 +365,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         prog="benchmarks.learning_rates", description="Choose learning rates on validation rows."
     )
     parser.add_argument("--tasks", default="bandit,noisy,travel", help="task names, separated by commas")
+    parser.add_argument("--algos", default="", help="algorithms, separated by commas; all by default")
     parser.add_argument("--model", help="hub id or path, instead of the own language model of a task")
     parser.add_argument(
         "--steps", type=int, default=60, help="steps on a language model (tables: the task's own)"
@@ -367,7 +384,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
             for name in dict.fromkeys(asked.tasks.split(",")):
                 cls, _ = registry.task(name.strip())
                 measured = measure(
-                    cls, asked.out or Path(scratch), model=asked.model, steps=asked.steps, pairs=asked.pairs
+                    cls,
+                    asked.out or Path(scratch),
+                    model=asked.model,
+                    steps=asked.steps,
+                    pairs=asked.pairs,
+                    only=frozenset(filter(None, asked.algos.split(","))),
                 )
                 show(console, measured)
                 console.print(f"learning_rates = {measured.chosen()}", soft_wrap=True)

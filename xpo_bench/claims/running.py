@@ -15,9 +15,11 @@ from xpo_bench.errors import UsageError
 from xpo_bench.report.curves import curve_reader
 from xpo_bench.report.items import item_reader, no_items
 from xpo_bench.report.records import records_of
+from xpo_bench.runner import keys
 from xpo_bench.runner.progress import Reporter
 from xpo_bench.runner.request import names_of, parse_seeds
 from xpo_bench.runner.store import write_atomic
+from xpo_bench.version import __version__
 
 KINDS = ("algos", "tasks")
 
@@ -59,7 +61,7 @@ def _run(
     if result.unreachable:
         first = result.unreachable[0]
         raise UsageError(f"claim {claim.id}: task {first['task']}: {first['reason']}")
-    keys = {
+    found = {
         role: frozenset(key for entry in result.tuning for key in entry["keys"].get(role, []))
         for role in ("tuned", "default")
     }
@@ -68,8 +70,8 @@ def _run(
         curve_reader(result.out),
         item_reader(result.out),
         # an algorithm with nothing to search is at its default
-        keys["tuned"] | _without_choice(result),
-        keys["default"],
+        found["tuned"] | _without_choice(result),
+        found["default"],
     )
 
 
@@ -97,7 +99,8 @@ def _measured(claim: Claim, block: Block, out: Path, reporter: Reporter, fresh: 
     seeds = parse_seeds(block.words.get("seeds", 3))
     records = []
     for place, seed in enumerate(seeds, 1):
-        path = folder / f"{block.name or 'measured'}-{seed}.json"
+        # of another source, or of another version of the suite, it would be another measurement
+        path = folder / f"{keys.digest([keys.source(function), __version__, block.measure, seed], 12)}.json"
         if fresh or not path.is_file():
             reporter.note(f"{claim.id}: {block.measure}, seed {seed} ({place} of {len(seeds)})")
             folder.mkdir(parents=True, exist_ok=True)
