@@ -27,7 +27,8 @@ rate keeps the task's default.
 
 `--algos` measures some algorithms and leaves what the file says of the others.
 
-Left out: algorithms in closed form (`rlhf`), which take no steps, and on language models those that sample or
+Left out: algorithms in closed form (`rlhf`), which take no steps, those of self-play and group-relative ones on
+`noisy` and `travel` (`grpo`, `ipo_md`, `nash_md`, `rloo`, `sppo`), and on language models those that sample or
 fit a reward (`bon`, `online_dpo`, `ppo`, `rso`), which would take longer than all others together and keep
 the task's default. `deterministic` and `cycle` have three rows and `overfit_pair` has one, so no validation
 is possible there: they keep one rate for all algorithms. `gold_text` knows a reward, but its samples are left
