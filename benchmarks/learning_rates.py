@@ -27,10 +27,9 @@ rate keeps the task's default.
 
 `--algos` measures some algorithms and leaves what the file says of the others.
 
-Left out: algorithms in closed form (`rlhf`), which take no steps, those of self-play and group-relative ones on
-`noisy` and `travel` (`grpo`, `ipo_md`, `nash_md`, `rloo`, `sppo`), and on language models those that sample or
-fit a reward (`bon`, `online_dpo`, `ppo`, `rso`), which would take longer than all others together and keep
-the task's default. `deterministic` and `cycle` have three rows and `overfit_pair` has one, so no validation
+Left out: algorithms in closed form (`rlhf`), which take no steps, and what would take longer than all others
+together and keeps the task's default: on `noisy` and `travel` `grpo`, `ipo_md`, `nash_md`, `rloo` and `sppo`,
+on language models all that sample or fit a reward, and all that came after the measurement there. `deterministic` and `cycle` have three rows and `overfit_pair` has one, so no validation
 is possible there: they keep one rate for all algorithms. `gold_text` knows a reward, but its samples are left
 out here: they are not part of the rule.
 
@@ -252,7 +251,8 @@ def measure(
     """Run every fitting algorithm on the whole grid.
 
     Args:
-        cls: the task. only: names of the algorithms; all by default. out: run directory; cells already there are not computed again.
+        cls: the task. only: names of the algorithms; all by default.
+        out: run directory; cells already there are not computed again.
         model: instead of the task's own language model. steps, pairs: budget and validation rows on a
             language model.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from xpo_bench.contract.algorithm import Algorithm
@@ -93,33 +93,35 @@ def make_plan(
             a task that was named, too, or no task of a suite.
     """
     plan = Plan()
+    lost: dict[str, None] = {}  # named, in order
+    fitted: set[str] = set()
     cells: dict[str, Cell] = {}  # in order; a cell that several requests ask for stands once
     for request in asked:
         algorithms = _algorithms(request, registry)
         _check_targets(request.settings, algorithms, registry)
         setups, unreachable = _reachable(task_setups(request, registry), request.seeds[0])
         plan.unreachable += unreachable
-        lost = dict.fromkeys(c.cls.name for c in algorithms if c.explicit)
+        lost |= dict.fromkeys(c.cls.name for c in algorithms if c.explicit and request.suite)
         for setup in setups:
             progress(setup.name, setup.about(request.seeds[0]))
             fitting, skipped = _fitting(algorithms, setup, request)
             plan.skipped += skipped
-            for chosen in fitting:
-                lost.pop(chosen.cls.name, None)
+            fitted |= {chosen.cls.name for chosen in fitting}
             for cell in _cells(request, setup, fitting):
                 cells.setdefault(cell.key, cell)
-        _refuse_lost(lost, setups, plan.skipped)
+    _refuse_lost([name for name in lost if name not in fitted], plan.skipped)
     plan.cells = list(cells.values())
     return plan
 
 
-def _refuse_lost(lost: Collection[str], setups: Sequence[TaskSetup], skipped: Sequence[Skipped]) -> None:
-    """Refuse algorithms that were named and fit no task at all."""
-    for name in lost if setups else ():
-        first = next(s for s in skipped if s["algorithm"] == name)
-        raise UsageError(
-            f"{name} fits no task of the suite: not {first['task']}, for example: {first['reason']}"
-        )
+def _refuse_lost(names: Sequence[str], skipped: Sequence[Skipped]) -> None:
+    """Refuse algorithms that were named, and fit no task of the suite."""
+    for entry in skipped:  # without any the data of no task could be had, which is told elsewhere
+        if entry["algorithm"] in names:
+            raise UsageError(
+                f"{entry['algorithm']} fits no task of the suite: not {entry['task']}, for example: "
+                f"{entry['reason']}"
+            )
 
 
 @dataclass(frozen=True)
