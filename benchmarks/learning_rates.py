@@ -29,7 +29,8 @@ rate keeps the task's default.
 
 Left out: algorithms in closed form (`rlhf`), which take no steps, and what would take longer than all others
 together and keeps the task's default: on `noisy` and `travel` `grpo`, `ipo_md`, `nash_md`, `rloo` and `sppo`,
-on language models all that sample or fit a reward, and all that came after the measurement there. `deterministic` and `cycle` have three rows and `overfit_pair` has one, so no validation
+on language models all that sample or fit a reward, and all that came after the measurement there.
+`deterministic` and `cycle` have three rows and `overfit_pair` has one, so no validation
 is possible there: they keep one rate for all algorithms. `gold_text` knows a reward, but its samples are left
 out here: they are not part of the rule.
 

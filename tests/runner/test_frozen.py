@@ -15,8 +15,8 @@ from xpo_bench.runner.run import make_plan
 
 BASELINE = Path(__file__).parents[2] / "results" / "baselines" / "exact-1.0.json"
 TASKS = (
-    "bandit noisy length_bias general misspecified rare_arms unseen lengths imbalance hump deterministic cycle "
-    "travel"
+    "bandit noisy length_bias general misspecified rare_arms unseen lengths imbalance hump deterministic "
+    "cycle travel"
 )
 LOSSES = ["cdpo", "chi_po", "dpo", "exo", "ipo", "kto", "ld_dpo", "orpo", "rlhf", "robust", "sdpo", "simpo"]
 COMPARED = ("kl", "gold_reward", "exploitability", "chosen_logp", "rejected_logp", "heldout_reward_accuracy")
@@ -48,7 +48,5 @@ def test_its_numbers_do_not_move(found: dict[tuple[str, str], Any]) -> None:
     assert len(found) > 100
     for place, metrics in found.items():
         for name in COMPARED:
-            assert metrics.get(name) == pytest.approx(known[place].get(name), rel=1e-5, abs=1e-7), (
-                place,
-                name,
-            )
+            expected = pytest.approx(known[place].get(name), rel=1e-5, abs=1e-7)
+            assert metrics.get(name) == expected, (place, name)
