@@ -33,7 +33,7 @@ def sources() -> dict[str, str]:
     found = [
         *DOCS.glob("*.md"),
         *DOCS.glob("*.json"),
-        *(ROOT / name for name in ("README.md", "CHANGELOG.md", "LICENSE")),
+        *(ROOT / name for name in ("README.md", "CHANGELOG.md", "CITATION.cff", "LICENSE")),
         *(ROOT / "examples").glob("*/README.md"),
         *results,
     ]
