@@ -1,0 +1,46 @@
+"""What the last ledger of claims says of an algorithm, for its page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from xpo_bench.claims.document import ClaimEntry, Ledger, read, told
+from xpo_bench.claims.pages import effect
+from xpo_bench.report.format import ABSENT
+from xpo_bench.report.render.markdown import escape
+
+LEDGER = Path(__file__).parents[1] / "results" / "claims.json"
+"""What `xpo-bench claims --json` printed when it was last run as a whole."""
+PAGE = "results/claims.md"
+"""Where the site has it."""
+
+
+def last_ledger() -> Ledger | None:
+    """The ledger that is committed, None where none is."""
+    return read(LEDGER) if LEDGER.is_file() else None
+
+
+def claims_section(ledger: Ledger | None, algorithm: str) -> list[str]:
+    """The blocks of the section on the claims that name an algorithm; none where there are none."""
+    found = [claim for claim in ledger["claims"] if algorithm in claim["algorithms"]] if ledger else []
+    if ledger is None or not found:
+        return []
+    head = ["| claim | what it says | verdict | first effect |", "|---|---|---|---|"]
+    return [
+        "## What is claimed of it",
+        "\n".join([*head, *map(_row, found)]),
+        f"From [the ledger](../{PAGE}) of {ledger['created'][:10]}, xpo-bench {escape(ledger['version'])}. "
+        "[What a verdict means, and what it does not](../claims.md).",
+    ]
+
+
+def _row(claim: ClaimEntry) -> str:
+    link = f"[{escape(claim['id'])}](../{PAGE}#{claim['id'].lower()})"
+    return f"| {link} | {escape(claim['statement'])} | {escape(told(claim))} | {escape(_effect(claim))} |"
+
+
+def _effect(claim: ClaimEntry) -> str:
+    """`-0.903±0.01 kl`: of the first test."""
+    first = claim["tests"][0]
+    found = effect(first["difference"])
+    return found if found == ABSENT else f"{found} {first['measure']}"
