@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from xpo_bench.claims.document import ClaimEntry, Ledger, read, told
-from xpo_bench.claims.pages import effect
-from xpo_bench.report.format import ABSENT
+from xpo_bench.claims.pages import sentence
 from xpo_bench.report.render.markdown import escape
 
 LEDGER = Path(__file__).parents[1] / "results" / "claims.json"
@@ -25,22 +24,16 @@ def claims_section(ledger: Ledger | None, algorithm: str) -> list[str]:
     found = [claim for claim in ledger["claims"] if algorithm in claim["algorithms"]] if ledger else []
     if ledger is None or not found:
         return []
-    head = ["| claim | what it says | verdict | first effect |", "|---|---|---|---|"]
     return [
         "## What is claimed of it",
-        "\n".join([*head, *map(_row, found)]),
+        "\n".join(map(_line, found)),
         f"From [the ledger](../{PAGE}) of {ledger['created'][:10]}, xpo-bench {escape(ledger['version'])}. "
         "[What a verdict means, and what it does not](../claims.md).",
     ]
 
 
-def _row(claim: ClaimEntry) -> str:
+def _line(claim: ClaimEntry) -> str:
+    """The claim, its verdict, and the effect of its first test."""
     link = f"[{escape(claim['id'])}](../{PAGE}#{claim['id'].lower()})"
-    return f"| {link} | {escape(claim['statement'])} | {escape(told(claim))} | {escape(_effect(claim))} |"
-
-
-def _effect(claim: ClaimEntry) -> str:
-    """`-0.903±0.01 kl`: of the first test."""
-    first = claim["tests"][0]
-    found = effect(first["difference"])
-    return found if found == ABSENT else f"{found} {first['measure']}"
+    first = escape(sentence(claim["tests"][0]))
+    return f"- {link}: **{escape(told(claim))}**. {escape(claim['statement'])} First test: {first}."
