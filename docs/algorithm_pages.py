@@ -11,9 +11,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
+from claimed import claims_section
 
 import xpo_bench
 from xpo_bench import Algorithm, Group, Single, plugins
+from xpo_bench.claims.document import Ledger
 from xpo_bench.runner.settings import docs as field_docs
 from xpo_bench.runner.settings import dump
 
@@ -28,14 +30,18 @@ WORLD, SEEDS = "deterministic", 3
 PANELS = {"rejected_prob": "π(rejected), mean over pairs", "kl": "KL from the reference, nats"}
 
 
-def write(folder: Path, seeds: int = SEEDS) -> list[str]:
-    """Write the overview, and a page and a figure per built-in algorithm; returns their names."""
+def write(folder: Path, seeds: int = SEEDS, ledger: Ledger | None = None) -> list[str]:
+    """Write the overview, and a page and a figure per built-in algorithm; returns their names.
+
+    Args:
+        ledger: of claims, which the pages list.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     known = algorithms()
     drawn = portraits([cls.name for cls in known], seeds)
     (folder / "index.md").write_text(overview(known), "utf-8")
     for cls in known:
-        (folder / f"{cls.name}.md").write_text(page(cls, seeds), "utf-8")
+        (folder / f"{cls.name}.md").write_text(page(cls, seeds, ledger), "utf-8")
         (folder / f"{cls.name}.svg").write_bytes(drawn[cls.name])
     return [cls.name for cls in known]
 
@@ -56,8 +62,10 @@ def overview(known: Sequence[type[Algorithm]]) -> str:
     return "\n".join(["# Algorithms", "", *head, *rows, ""])
 
 
-def page(cls: type[Algorithm], seeds: int = SEEDS) -> str:
-    """One algorithm: its module's docstring, its fields and declarations, and mistakes made with it."""
+def page(cls: type[Algorithm], seeds: int = SEEDS, ledger: Ledger | None = None) -> str:
+    """One algorithm: its module's docstring, its fields and declarations, what is claimed of it, and mistakes
+    made with it.
+    """
     module = inspect.getdoc(sys.modules[cls.__module__]) or ""
     about, _, rest = module.partition("\n\n")
     algorithm = cls()
@@ -81,6 +89,7 @@ def page(cls: type[Algorithm], seeds: int = SEEDS) -> str:
         "hyperparameters of every algorithm. [The article's experiments](../article.md) discuss the curves.",
     ]
     parts += ["## What it declares", "\n".join(f"- {line}" for line in _declared(algorithm))]
+    parts += claims_section(ledger, cls.name)
     if mistakes := [line for line in _mistakes() if f"`{cls.name}`" in line.split("|")[1]]:
         head = ["| algorithms | mistake | consequence | caught by |", "|---|---|---|---|"]
         parts += ["## Mistakes found elsewhere", "\n".join([*head, *mistakes])]

@@ -4,7 +4,8 @@
     mkdocs build --strict -f site/mkdocs.yml        # or: zensical build -f site/mkdocs.yml
 
 Every algorithm gets a page from its class, with the curves of a run that is made for it. Links between files
-of the repository become links between pages; a link to a file outside the site is an error.
+of the repository become links between pages; a link to a file outside the site is an error. The last ledger
+of claims, results/claims.json, becomes a page, and a section on the page of every algorithm that it names.
 """
 
 from __future__ import annotations
@@ -18,12 +19,18 @@ from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath
 
 import algorithm_pages
+import claimed
+
+from xpo_bench.claims.pages import markdown
+from xpo_bench.errors import UsageError
 
 DOCS = Path(__file__).resolve().parent
 ROOT = DOCS.parent
 RENAMED = {"README.md": "index.md", "LICENSE": "LICENSE.md"}
 ALGORITHMS = "  - Algorithms: algorithms/index.md\n"
 """The line of mkdocs.yml below which the pages of the algorithms go."""
+CLAIMS = "      - claims.md\n"
+"""The line below which the page of the ledger goes."""
 _LINK = re.compile(r"(?<=\]\()([^)\s#]+)(#[^)\s]*)?(?=\))")
 
 
@@ -33,12 +40,14 @@ def sources() -> dict[str, str]:
     found = [
         *DOCS.glob("*.md"),
         *DOCS.glob("*.json"),
-        *(ROOT / name for name in ("README.md", "CHANGELOG.md", "LICENSE")),
+        *(ROOT / name for name in ("README.md", "CHANGELOG.md", "CITATION.cff", "LICENSE")),
         *(ROOT / "examples").glob("*/README.md"),
         *results,
     ]
     names = sorted(path.relative_to(ROOT).as_posix() for path in found)
-    return {name: RENAMED.get(name, name.removeprefix("docs/")) for name in names}
+    places = {name: RENAMED.get(name, name.removeprefix("docs/")) for name in names}
+    # made of its JSON, so that the page and what algorithms' pages say are of one ledger
+    return places | ({claimed.PAGE: claimed.PAGE} if claimed.LEDGER.is_file() else {})
 
 
 def write_site(folder: Path, seeds: int = algorithm_pages.SEEDS) -> None:
@@ -49,18 +58,21 @@ def write_site(folder: Path, seeds: int = algorithm_pages.SEEDS) -> None:
 
     Raises:
         ValueError: a page links to a file that is not on the site, or the folder holds something else.
+        UsageError: the ledger of claims is none.
     """
     _empty(folder)
-    places, pages = sources(), folder / "pages"
+    places, pages, ledger = sources(), folder / "pages", claimed.last_ledger()
     for name, place in places.items():
         target = pages / place
         target.parent.mkdir(parents=True, exist_ok=True)
-        if target.suffix == ".md":
+        if ledger and place == claimed.PAGE:
+            target.write_text(markdown(ledger), "utf-8")
+        elif target.suffix == ".md":
             target.write_text(relinked((ROOT / name).read_text("utf-8"), name, places), "utf-8")
         else:
             shutil.copyfile(ROOT / name, target)
-    algorithms = algorithm_pages.write(pages / "algorithms", seeds)
-    (folder / "mkdocs.yml").write_text(configuration(algorithms), "utf-8")
+    algorithms = algorithm_pages.write(pages / "algorithms", seeds, ledger)
+    (folder / "mkdocs.yml").write_text(configuration(algorithms, ledger is not None), "utf-8")
 
 
 def _empty(folder: Path) -> None:
@@ -70,11 +82,14 @@ def _empty(folder: Path) -> None:
     shutil.rmtree(folder / "pages", ignore_errors=True)
 
 
-def configuration(algorithms: list[str]) -> str:
-    """docs/mkdocs.yml with a page per algorithm in its navigation."""
+def configuration(algorithms: list[str], ledger: bool) -> str:
+    """docs/mkdocs.yml with a page per algorithm in its navigation, and that of the ledger if there is one."""
     text = (DOCS / "mkdocs.yml").read_text("utf-8")
-    if text.count(ALGORITHMS) != 1:
-        raise ValueError(f"docs/mkdocs.yml: want the line {ALGORITHMS.strip()!r} once")
+    for line in (ALGORITHMS, CLAIMS):
+        if text.count(line) != 1:
+            raise ValueError(f"docs/mkdocs.yml: want the line {line.strip()!r} once")
+    if ledger:
+        text = text.replace(CLAIMS, f"{CLAIMS}      - {claimed.PAGE}\n")
     entries = "".join(f"      - {name}: algorithms/{name}.md\n" for name in algorithms)
     return text.replace(ALGORITHMS, f"  - Algorithms:\n      - algorithms/index.md\n{entries}")
 
@@ -107,7 +122,7 @@ def main() -> int:
     folder = parser.parse_args().to
     try:
         write_site(folder)
-    except ValueError as error:
+    except (ValueError, UsageError) as error:
         print(f"docs/build.py: {error}", file=sys.stderr)
         return 2
     print(f"wrote {folder}: mkdocs build --strict -f {folder}/mkdocs.yml")

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
 import inspect
 import re
 import shlex
-import sys
 import textwrap
 import tomllib
-import xml.etree.ElementTree as ET
 from pathlib import Path
-from types import ModuleType
 
 import click
 import pytest
+from modules import imported
 
 from xpo_bench import cli, plugins
 from xpo_bench.contract import hooks
@@ -22,7 +19,6 @@ from xpo_bench.runner import listing
 
 ROOT = Path(__file__).parents[1]
 PAGES = ["README.md", "docs/plugins.md", "docs/records.md", "docs/tutorial.md"]
-LINK = re.compile(r"\]\(([^)\s]+)\)")
 HOOKS = sorted(name for name in vars(hooks) if name.startswith("xpo_"))
 
 
@@ -51,19 +47,9 @@ def test_python_blocks_run_in_order(page: str, tmp_path: Path, monkeypatch: pyte
     path = tmp_path / "blocks.py"
     path.write_text("\n\n".join(blocks(page, "python")), encoding="utf-8")
     assert path.stat().st_size > 0
-    module = load(path, f"blocks_of_{Path(page).stem}", monkeypatch)
+    module = imported(path, f"blocks_of_{Path(page).stem}", monkeypatch)
     assert module.result.ok
     assert (tmp_path / "results" / "runs").is_dir()
-
-
-def load(path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, name, module)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/tutorial.md"])
@@ -276,81 +262,6 @@ def test_every_mistake_has_what_catches_it() -> None:
         kit = re.findall(r"kit: `([\w-]+)`", caught)
         assert set(kit) <= checks, line
         assert tests or kit, line
-
-
-@pytest.fixture
-def builder(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """docs/build.py, which finds its neighbour as it does when it runs as a script."""
-    monkeypatch.syspath_prepend(ROOT / "docs")
-    return load(ROOT / "docs" / "build.py", "build", monkeypatch)
-
-
-def test_pages_of_algorithms_draw_the_curves_of_a_run(builder: ModuleType) -> None:
-    pages = builder.algorithm_pages
-    drawn = pages.portraits(["dpo", "ipo", "sft"], seeds=1)
-    assert set(drawn) == {"dpo", "ipo", "sft"}
-    for name, svg in drawn.items():
-        assert f"({name}.svg)" in next(pages.page(cls) for cls in pages.algorithms() if cls.name == name)
-        lines = ET.fromstring(svg).findall(".//{*}g[@id='axes_1']/{*}g[@id]")
-        assert sum(g.get("id", "").startswith("line2d") for g in lines) >= (
-            2 if name in ("dpo", "ipo") else 3
-        )
-
-
-def test_every_algorithm_has_a_page_of_all_that_it_declares(builder: ModuleType) -> None:
-    module = builder.algorithm_pages
-    pages = {cls.name: module.page(cls) for cls in module.algorithms()}
-    assert pages.keys() == {
-        row["name"] for row in listing.rows("algos") if row["distribution"] == "xpo-bench"
-    }
-    for row in listing.rows("algos"):
-        if row["name"] in pages:
-            page = pages[row["name"]]
-            assert row["source"] in page
-            assert row["paper"]
-            assert row["paper"] in page
-            assert row["about"] in page
-            assert all(f"| `{name}` | {value!r} |" in page for name, value in row["fields"].items())
-            assert all(sentence in page for sentence in row["docs"].values())
-    assert "robust" in pages["robust"].split("## Mistakes found elsewhere")[1]
-
-
-def test_the_site_is_plain_markdown_with_links_that_resolve(
-    builder: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    module = builder.algorithm_pages
-    few = [cls for cls in module.algorithms() if cls.name in ("dpo", "ipo")]
-    monkeypatch.setattr(module, "algorithms", lambda: few)
-    builder.write_site(tmp_path / "site", seeds=1)
-    drawn = {cls.name: (tmp_path / "site/pages/algorithms" / f"{cls.name}.svg").read_bytes() for cls in few}
-    monkeypatch.setattr(module, "portraits", lambda *_: drawn)  # of one run
-    builder.write_site(tmp_path / "site", seeds=1)  # an earlier build is replaced
-    pages = tmp_path / "site" / "pages"
-    written = {path.relative_to(pages).as_posix() for path in pages.rglob("*") if path.is_file()}
-    assert {"index.md", "LICENSE.md", "algorithms/dpo.md", "algorithms/dpo.svg"} <= written
-    for page in pages.rglob("*.md"):
-        prose = re.sub(r"^```.*?^```$", "", page.read_text("utf-8"), flags=re.MULTILINE | re.DOTALL)
-        for target in LINK.findall(prose):
-            if not target.startswith(("http", "#")):
-                assert (page.parent / target.split("#")[0]).is_file(), (page, target)
-    nav = (tmp_path / "site" / "mkdocs.yml").read_text("utf-8").split("\nnav:\n")[1]
-    listed = set(re.findall(r"[\w/.-]+\.md", nav))
-    assert listed == {name for name in written if name.endswith(".md")}
-
-
-def test_a_link_to_what_is_not_on_the_site_is_an_error(builder: ModuleType, tmp_path: Path) -> None:
-    places = builder.sources()
-    assert builder.relinked("[a](docs/cli.md#run) [b](LICENSE)", "README.md", places) == (
-        "[a](cli.md#run) [b](LICENSE.md)"
-    )
-    code = "```python\nf[x](tox.ini)\n```"
-    assert builder.relinked(code, "README.md", places) == code
-    with pytest.raises(ValueError, match=r"links to tox\.ini, which is not on the site"):
-        builder.relinked("[c](../../tox.ini)", "examples/aot/README.md", places)
-    (tmp_path / "thesis.tex").touch()
-    with pytest.raises(ValueError, match="holds something other than the site"):
-        builder.write_site(tmp_path)
-    assert (tmp_path / "thesis.tex").exists()
 
 
 def test_every_package_directory_is_on_the_layout_page() -> None:

@@ -120,7 +120,18 @@ def test_reading_a_run_imports_no_torch(modules: Modules, warm: Command) -> None
                 ["show", "one"],
                 ["show", "one", "--json"],
                 ["status", "one"],
-                ["report", "one", "--html", "page.html", "--md", "page.md", "--json", "page.json"],
+                [
+                    "report",
+                    "one",
+                    "--html",
+                    "page.html",
+                    "--md",
+                    "page.md",
+                    "--json",
+                    "page.json",
+                    "--latex",
+                    "t.tex",
+                ],
                 ["merge", "one", "two", "--out", "both"],
             ]
         )

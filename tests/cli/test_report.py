@@ -15,6 +15,8 @@ import pytest
 from commands import Warm
 from runs import SMALL
 
+from xpo_bench.version import __version__
+
 Command = Callable[..., Any]
 RUN = (
     "run",
@@ -61,6 +63,15 @@ def test_a_run_has_a_report(warm: Command, tmp_path: Path) -> None:
     assert warm("report", "r").code == 0
     assert (tmp_path / "r" / "report.html").read_text("utf-8") == page
     assert warm("report", "r", "--md", "-").out == (tmp_path / "page.md").read_text("utf-8")
+    assert warm("report", "r", "--latex", "tables.tex", "--baseline", "ipo").code == 0
+    tables = (tmp_path / "tables.tex").read_text("utf-8")
+    assert tables.startswith(
+        f"% xpo-bench {__version__}: xpo-bench report r --baseline ipo --latex tables.tex\n"
+    )
+    assert "% the run: xpo-bench run --algos dpo,ipo" in tables
+    assert r"\paragraph{Against ipo}" in tables
+    shown = warm("report", "r", "--latex", "-", "--baseline", "ipo").out
+    assert shown.splitlines()[1:] == tables.splitlines()[1:]
     assert not list(tmp_path.glob("**/.*.tmp"))
     assert warm("show", "r").code == 0  # the page is no record
 
@@ -73,6 +84,8 @@ def test_a_run_has_a_report(warm: Command, tmp_path: Path) -> None:
         (["empty"], "empty: holds no finished cell yet"),
         (["r", "--html", "no/such/page.html"], "--html no/such/page.html: cannot be written"),
         (["r", "--md", "r"], "--md r: cannot be written"),
+        (["r", "--latex", "no/such/tables.tex"], "--latex no/such/tables.tex: cannot be written"),
+        (["r", "--md", "-", "--latex", "-"], "--md - --latex -: only one of them can go to stdout"),
         (["r", "--html", "-"], "--html -: a page goes to a file"),
         ([], "Missing argument 'RUN'"),
     ],

@@ -1,4 +1,4 @@
-"""One report, four renderings: terminal, Markdown, page and JSON say the same."""
+"""One report, five renderings: terminal, Markdown, LaTeX, page and JSON say the same."""
 
 from __future__ import annotations
 
@@ -14,12 +14,14 @@ from typing import Any
 
 import pytest
 import torch
+from latex import printed
 from rich.console import Console
 
 import xpo_bench
 from xpo_bench.report.content import Comparison, Report, assemble
 from xpo_bench.report.render.html import page
 from xpo_bench.report.render.json import report_document
+from xpo_bench.report.render.latex import latex
 from xpo_bench.report.render.markdown import markdown
 from xpo_bench.report.render.terminal import print_report
 from xpo_bench.report.task_figures import CurvesFigure
@@ -110,6 +112,15 @@ def plain(text: str) -> str:
     return unescape(re.sub(r"\\([^\sA-Za-z0-9])", r"\1", text.replace("<!-- -->", "")))
 
 
+def said_in_latex(text: str) -> Said:
+    """The captions as the list of tables has them, and the points of lists."""
+    said = Said()
+    for title in re.findall(r"^  \\caption\[(.*?)\]\{", text, re.MULTILINE):
+        said.table(printed(title))
+    said.sentences.update(printed(item) for item in re.findall(r"^  \\item (.*)$", text, re.MULTILINE))
+    return said
+
+
 class Page(HTMLParser):
     """What stands in the sections of a page, its reference of algorithms apart."""
 
@@ -145,12 +156,13 @@ def said_as_json(document: dict[str, Any]) -> Said:
     return said
 
 
-def test_four_renderings_say_the_same(report: Report) -> None:
+def test_five_renderings_say_the_same(report: Report) -> None:
     on_a_terminal = said_on_a_terminal(terminal(report))
     assert len(on_a_terminal.tables) > 9
     assert len(on_a_terminal.sentences) > 9
     for other in (
         said_in_markdown(markdown(report)),
+        said_in_latex(latex(report, ["xpo-bench", "report"])),
         Page(page(report)).said,
         said_as_json(report_document(report)),
     ):

@@ -85,6 +85,17 @@ class Table:
         """Columns of the terminal that it needs in one piece."""
         return sum(c.width + GAP for c in self.columns) - GAP
 
+    def blocks(self, width: int) -> list[list[Column]]:
+        """The columns in as many tables as the width asks for, each beginning with the first column."""
+        first, rest = self.columns[0], self.columns[1:]
+        blocks: list[list[Column]] = [[first]]
+        for column in rest:
+            # a column that is wider than the terminal still gets a table of its own
+            if len(blocks[-1]) > 1 and Table("", [*blocks[-1], column]).width > width:
+                blocks.append([first])
+            blocks[-1].append(column)
+        return blocks
+
     def fitting(self, width: int) -> Table:
         """What a terminal of that width draws."""
         return next((t for t in self.narrow if t.width <= width), self.narrow[-1]) if self.narrow else self

@@ -24,7 +24,7 @@ def draw_table(console: Console, table: Table) -> None:
     """A table with its title above and its note beneath."""
     table = table.fitting(console.width)
     say(console, table.title, "bold")
-    for block in _blocks(table.columns, console.width):
+    for block in table.blocks(console.width):
         console.print(_block(block, range(min(table.rows, tables.ROWS)), table.aside))
         console.print()
     if (more := table.rows + table.left_out - tables.ROWS) > 0:
@@ -53,18 +53,6 @@ def _block(columns: Sequence[Column], rows: Sequence[int], aside: Sequence[int])
         if i not in aside or any(c.cells[i] not in ("", ABSENT) for c in columns[1:]):
             out.add_row(*(Text(c.marked[i], style="bold" if c.best and c.best[i] else "") for c in columns))
     return out
-
-
-def _blocks(columns: Sequence[Column], width: int) -> list[list[Column]]:
-    """The columns in as many tables as the width asks for, each beginning with the first column."""
-    first, rest = columns[0], columns[1:]
-    blocks: list[list[Column]] = [[first]]
-    for column in rest:
-        # a column that is wider than the terminal still gets a table of its own
-        if len(blocks[-1]) > 1 and Table("", [*blocks[-1], column]).width > width:
-            blocks.append([first])
-        blocks[-1].append(column)
-    return blocks
 
 
 def say(console: Console, text: str, style: str = "") -> None:
