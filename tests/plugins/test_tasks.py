@@ -361,7 +361,7 @@ def test_tofu_is_refused_by_losses_on_pairs(tmp_path: Path, monkeypatch: pytest.
     assert dataset.dropped == {"empty prompt": 1, "missing column": 1}
     assert tofu.Tofu(rows=1).data(0, TINY).train == dataset.train
     plan = make_plan([Request(algos=["all"], tasks=["tofu"])], load())
-    assert {cell.algorithm.name for cell in plan.cells} == {"kto", "npo"}
+    assert {cell.algorithm.name for cell in plan.cells} == {"bco", "kto", "npo"}
     with pytest.raises(UsageError, match="dpo does not fit task tofu: needs preference pairs"):
         make_plan([Request(algos=["dpo"], tasks=["tofu"])], load())
 
