@@ -27,9 +27,14 @@ def claims_section(ledger: Ledger | None, algorithm: str) -> list[str]:
     return [
         "## What is claimed of it",
         "\n".join(map(_line, found)),
-        f"From [the ledger](../{PAGE}) of {ledger['created'][:10]}, xpo-bench {escape(ledger['version'])}. "
+        f"From [the ledger](../{PAGE}) of {ledger['created'][:10]}, xpo-bench {escape(ledger['version'])}"
+        f"{_commit(ledger)}. "
         "[What a verdict means, and what it does not](../claims.md).",
     ]
+
+
+def _commit(ledger: Ledger) -> str:
+    return f" (commit {escape(ledger['commit'])})" if ledger.get("commit") else ""
 
 
 def _line(claim: ClaimEntry) -> str:

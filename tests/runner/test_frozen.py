@@ -10,8 +10,8 @@ import pytest
 
 import xpo_bench
 from xpo_bench import plugins
+from xpo_bench.runner.plan import make_plan
 from xpo_bench.runner.request import read_file, requests, suites
-from xpo_bench.runner.run import make_plan
 
 BASELINE = Path(__file__).parents[2] / "results" / "baselines" / "exact-1.0.json"
 TASKS = (

@@ -70,12 +70,13 @@ class ClaimEntry(TypedDict):
 
 
 class Ledger(TypedDict):
-    """All claims of one command."""
+    """All claims of one command. `commit` is that of the checkout which the suite runs from, if it does."""
 
     kind: Literal["xpo-bench claims"]
     schema: int
     created: str
     version: str
+    commit: str | None
     claims: list[ClaimEntry]
 
 

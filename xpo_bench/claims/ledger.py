@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import time
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
@@ -67,8 +68,26 @@ def judge_all(
         "schema": SCHEMA,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "version": __version__,
+        "commit": _commit(),
         "claims": entries,
     }
+
+
+def _commit() -> str | None:
+    """The commit of the checkout that this file is a part of; None of an installed package."""
+    here = Path(__file__)
+    try:
+        for words in (("ls-files", "--error-unmatch", here.name), ("rev-parse", "--short=12", "HEAD")):
+            told = subprocess.run(
+                ["git", "-C", str(here.parent), *words],
+                capture_output=True,
+                text=True,
+                check=True,
+                timeout=10,
+            )
+    except (OSError, subprocess.SubprocessError):  # no git, or a file that none knows
+        return None
+    return told.stdout.strip()
 
 
 def _entry(

@@ -120,7 +120,8 @@ def remarks(claim: ClaimEntry) -> list[str]:
 
 def markdown(ledger: Ledger) -> str:
     """The ledger as a page: all verdicts, then every claim with its tests."""
-    head = f"{ledger['created'][:10]}, xpo-bench {ledger['version']}"
+    commit = f", commit {ledger['commit']}" if ledger.get("commit") else ""
+    head = f"{ledger['created'][:10]}, xpo-bench {ledger['version']}{commit}"
     parts = ["# The ledger of claims", escape(head), sheet_table(overview(ledger["claims"])), escape(RULE)]
     for claim in ledger["claims"]:
         parts += [f"## {escape(claim['id'])}", claim_markdown(claim)]
