@@ -185,6 +185,8 @@ def test_suites_of_the_readme_are_the_built_in_ones() -> None:
 
     table = dict(re.findall(r"^\| `(\w+)` \|.* \| ([a-z, ]+) \|$", text("README.md"), re.MULTILINE))
     for name, path in suites().items():
+        if "-" in name:  # a frozen suite has the worlds that its own test names
+            continue
         named = {task for task, listed in table.items() if name in listed.split(", ")}
         assert named == {task for block in read_file(path) for task in block["tasks"]}
 

@@ -18,8 +18,10 @@ ROOT = Path(__file__).parents[1]
 PUBLIC = (
     "xpo_bench",
     "xpo_bench.data.dataset",
+    "xpo_bench.data.preferences",
     "xpo_bench.data.sources",
     "xpo_bench.data.synthetic",
+    "xpo_bench.policy.language.ches",
     "xpo_bench.testing",
 )
 AUTHORS = sorted(path for folder in ("plugins", "examples") for path in (ROOT / folder).rglob("*.py"))

@@ -13,7 +13,7 @@ from xpo_bench.contract.examples import Completion, Dataset, Example, Pair, Sing
 from xpo_bench.contract.hooks import hookimpl
 from xpo_bench.contract.scoring import Group, Scores, Step, logsigmoid
 from xpo_bench.contract.settings import Budget, DataSpec, ModelSpec, Stage
-from xpo_bench.contract.task import Task
+from xpo_bench.contract.task import ONE_TOKEN, Task
 from xpo_bench.contract.tracker import Tracker
 from xpo_bench.errors import DataError, UnreachableError, UsageError
 from xpo_bench.version import __version__
@@ -35,6 +35,7 @@ _LAZY = {
 """Public name -> its module, for names whose modules take long to import."""
 
 __all__ = [
+    "ONE_TOKEN",
     "TIE",
     "Algorithm",
     "Budget",

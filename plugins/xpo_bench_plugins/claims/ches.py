@@ -13,7 +13,7 @@ from xpo_bench_plugins.tasks.gold_text import GoldText
 if TYPE_CHECKING:
     import torch
 
-    from xpo_bench.policy.language.causal_lm import CausalLM
+    from xpo_bench.policy.language.ches import CausalLM
 
 PAIRS, WARM_STEPS = 32, 40
 
@@ -31,8 +31,7 @@ def foresight(seed: int) -> Mapping[str, float]:
     from rapidfuzz.distance import Levenshtein
     from scipy.stats import spearmanr
 
-    from xpo_bench.policy.language.causal_lm import CausalLM
-    from xpo_bench.policy.language.ches import ches
+    from xpo_bench.policy.language.ches import CausalLM, ches
 
     task = GoldText()
     data = task.data(seed, task.model)

@@ -27,9 +27,7 @@ from typing import Annotated, ClassVar
 from annotated_types import Interval
 from typing_extensions import Doc
 
-from xpo_bench import Budget, Dataset, ModelSpec, Pair, Task, World, hookimpl
-from xpo_bench.contract.task import ONE_TOKEN
-from xpo_bench.errors import DataError
+from xpo_bench import ONE_TOKEN, Budget, DataError, Dataset, ModelSpec, Pair, Task, World, hookimpl
 
 ROWS = 100
 """Most rows of two actions that are tried in order to state a win rate exactly."""

@@ -22,10 +22,8 @@ from typing import Annotated, ClassVar
 from annotated_types import Ge, Interval
 from typing_extensions import Doc
 
-from xpo_bench import Budget, Dataset, ModelSpec, Pair, Single, Task, hookimpl, stream
-from xpo_bench.contract.task import ONE_TOKEN
+from xpo_bench import ONE_TOKEN, Budget, DataError, Dataset, ModelSpec, Pair, Single, Task, hookimpl, stream
 from xpo_bench.data.synthetic import bradley_terry_world, sample_pairs
-from xpo_bench.errors import DataError
 
 
 @dataclass(frozen=True)

@@ -25,8 +25,7 @@ from typing import Annotated, ClassVar
 from annotated_types import Interval
 from typing_extensions import Doc
 
-from xpo_bench import Budget, Dataset, ModelSpec, Pair, Task, World, hookimpl
-from xpo_bench.contract.task import ONE_TOKEN
+from xpo_bench import ONE_TOKEN, Budget, Dataset, ModelSpec, Pair, Task, World, hookimpl
 
 REWARD = {"y1": 1.0, "y2": 2.0, "y3": 0.0}
 FEATURE = {"y1": (1.0,), "y2": (-2.0,), "y3": (0.0,)}

@@ -25,8 +25,7 @@ import numpy as np
 from annotated_types import Gt, Interval
 from typing_extensions import Doc
 
-from xpo_bench import Budget, Dataset, ModelSpec, Task, World, hookimpl, stream
-from xpo_bench.contract.task import ONE_TOKEN
+from xpo_bench import ONE_TOKEN, Budget, Dataset, ModelSpec, Task, World, hookimpl, stream
 from xpo_bench.data.synthetic import covered_actions, sample_pairs, world_stream
 
 FEATURES = 4

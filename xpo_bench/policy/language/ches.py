@@ -29,6 +29,8 @@ from xpo_bench.policy.language.causal_lm import CausalLM
 from xpo_bench.policy.language.fit import sides_of
 from xpo_bench.policy.language.hidden import summed
 
+__all__ = ["CausalLM", "ches"]
+
 Numbers = npt.NDArray[np.float64]
 
 
