@@ -18,7 +18,7 @@ TASKS = (
     "bandit noisy length_bias general misspecified rare_arms unseen lengths imbalance hump deterministic "
     "cycle travel"
 )
-LOSSES = ["cdpo", "chi_po", "dpo", "exo", "ipo", "kto", "ld_dpo", "orpo", "rlhf", "robust", "sdpo", "simpo"]
+LOSSES = ["chi_po", "dpo", "ipo", "kto"]
 COMPARED = ("kl", "gold_reward", "exploitability", "chosen_logp", "rejected_logp", "heldout_reward_accuracy")
 
 
@@ -45,8 +45,9 @@ def test_its_numbers_do_not_move(found: dict[tuple[str, str], Any]) -> None:
     """To five digits: another machine rounds otherwise, and thousands of steps carry that along."""
     records = json.loads(BASELINE.read_text(encoding="utf-8"))["records"]
     known = {(r["algorithm"]["name"], r["task"]["name"]): r["metrics"] for r in records if r["seed"] == 0}
-    assert len(found) > 100
+    assert len(found) > 40
     for place, metrics in found.items():
         for name in COMPARED:
-            expected = pytest.approx(known[place].get(name), rel=1e-5, abs=1e-7)
+            was = known[place].get(name)
+            expected = None if was is None else pytest.approx(was, rel=1e-5, abs=1e-7)
             assert metrics.get(name) == expected, (place, name)
