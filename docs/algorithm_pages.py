@@ -26,7 +26,8 @@ ABILITIES = {
     "reward": "a policy on which a reward can be fitted",
     "tangent": "a policy whose gradient is known for all completions (tabular, linear)",
 }
-WORLD, SEEDS = "deterministic", 3
+WORLD, SEEDS, STEPS = "deterministic", 3, 500
+"""Of the runs that the figures show; what samples takes most of the time."""
 PANELS = {"rejected_prob": "π(rejected), mean over pairs", "kl": "KL from the reference, nats"}
 
 
@@ -77,7 +78,7 @@ def page(cls: type[Algorithm], seeds: int = SEEDS, ledger: Ledger | None = None)
     if rows:
         head = ["| field | default | what, unit | searched by the tuned protocol |", "|---|---|---|---|"]
         parts += ["## Fields", "\n".join([*head, *rows])]
-    command = f"xpo-bench run --algos all --tasks {WORLD} --seeds {seeds}"
+    command = f"xpo-bench run --algos all --tasks {WORLD} --seeds {seeds} --steps {STEPS}"
     described = (
         f"π(rejected) and the KL from the reference, step by step: {cls.name}, with dpo and ipo in grey"
     )
@@ -103,7 +104,7 @@ def page(cls: type[Algorithm], seeds: int = SEEDS, ledger: Ledger | None = None)
 def portraits(names: Sequence[str], seeds: int = SEEDS) -> dict[str, bytes]:
     """Algorithm -> figure (SVG) of its curves on certain preferences, of a run that is made for it."""
     with tempfile.TemporaryDirectory() as folder:
-        result = xpo_bench.run(list(names), [WORLD], seeds=seeds, out=folder)
+        result = xpo_bench.run(list(names), [WORLD], seeds=seeds, steps=STEPS, out=folder)
         rows = [
             pd.read_parquet(result.out / "curves" / f"{key}.parquet", columns=["step", *PANELS]).assign(
                 who=who
