@@ -39,7 +39,6 @@ class Search:
 
     protocol: Literal["default", "tuned"] = "default"
     trials: Annotated[int | None, Ge(1)] = None
-    studies: Annotated[int | None, Ge(1)] = None
     select: str | None = None
     target_kl: float | None = None
 
