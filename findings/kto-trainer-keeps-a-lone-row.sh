@@ -31,7 +31,7 @@ def trainer(**more):
         output_dir=place, per_device_train_batch_size=2, report_to="none", use_cpu=True, bf16=False, disable_tqdm=True, **more
     )
     return trl.KTOTrainer(
-        model=LlamaForCausalLM(config), args=settings, train_dataset=Dataset.from_list(rows), processing_class=tokenizer
+        model=LlamaForCausalLM(config), ref_model=LlamaForCausalLM(config), args=settings, train_dataset=Dataset.from_list(rows), processing_class=tokenizer
     )
 
 
@@ -39,7 +39,7 @@ try:
     trainer(train_sampling_strategy="random")
     refused = "not refused"
 except ValueError as error:
-    refused = f"ValueError: {error}"
+    refused = f"ValueError: {str(error)[:90]}..."
 data = trainer().train_dataset
 own = [tokenizer.decode(row["completion_ids"]) for row in data]
 paired = [tokenizer.decode(row["KL_completion_ids"]) for row in data]
