@@ -106,15 +106,20 @@ def test_entry_points_are_the_files(kind: str) -> None:
         f"xpo_bench_plugins.{k}.{p.stem}"
         for k in ("algorithms", "tasks", "trackers")
         for p in (BUILTIN / k).glob("*.py")
-    }
+    } | {"xpo_bench_plugins.claims"}
 
 
 def test_every_builtin_plugin_is_usable_and_named_as_its_file(load: Load) -> None:
     registry = load()
     own = [p for p in registry.plugins if p.distribution == "xpo-bench"]
     assert {p.status for p in own} == {"ok"}
+    claims = next(p for p in own if p.name == "claims")
+    assert claims.hooks == ["xpo_claims"]
+    assert claims.claims == sorted(path.stem for path in (BUILTIN / "claims").glob("*.toml"))
+    own.remove(claims)
     for p in own:
         assert [*p.algorithms, *p.tasks, *p.trackers] == [p.name]
+        assert not p.claims
         assert p.hooks == ["xpo_algorithms" if p.algorithms else "xpo_tasks" if p.tasks else "xpo_trackers"]
 
 
@@ -138,6 +143,7 @@ def test_the_pasteable_plugin_parses_and_is_listed_and_runs(
         "tasks": [],
         "metrics": [],
         "trackers": [],
+        "claims": [],
         "status": "ok",
         "error": None,
     }
