@@ -27,7 +27,7 @@ TRIES = 2
 PER_WORKER = 2
 """Bundles per worker of the cells of one language model: fewer load it less often, more keep all busy."""
 LANGUAGE = 15
-"""What a pair of a language model costs, about, with its evaluations, where a step of a tabular policy costs 1
+"""What a pair of a language model costs, with its evaluations, where a step of a tabular policy costs 1
 and ..."""
 PAIRS = 2000
 """... as many pairs of tabular policies, of all runs that it computes at once, cost another 1."""
