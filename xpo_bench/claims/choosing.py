@@ -12,7 +12,7 @@ from xpo_bench.errors import UsageError
 from xpo_bench.report.curves import Curves
 from xpo_bench.report.items import ItemReader
 from xpo_bench.report.records import Record
-from xpo_bench.report.runs import SeedGroup, group
+from xpo_bench.report.runs import SeedGroup, group, task_setting
 
 SHARE = "share"
 """The metric that a note becomes: 1 where it equals the word, else 0."""
@@ -88,7 +88,7 @@ def _field(record: Record, name: str) -> object:
         source: Mapping[str, Any] = record.algorithm.config
     else:
         name = name.removeprefix("task.")
-        source = {**record.task.budget, **record.task.options, "model": record.task.model.get("name")}
+        source = task_setting(record.task)
     if name not in source:
         raise UsageError(
             f"{record.algorithm.name} on {record.task.name} has no setting {name!r} "

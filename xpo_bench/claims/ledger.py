@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import time
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
@@ -14,6 +13,7 @@ from xpo_bench.claims.definition import Claim, read
 from xpo_bench.claims.document import KIND, SCHEMA, ClaimEntry, Ledger, tests_of
 from xpo_bench.claims.judging import judge_claim
 from xpo_bench.claims.running import run
+from xpo_bench.compare.speed.installations import git
 from xpo_bench.errors import UsageError
 from xpo_bench.runner.progress import Reporter
 from xpo_bench.version import __version__
@@ -77,17 +77,10 @@ def _commit() -> str | None:
     """The commit of the checkout that this file is a part of; None of an installed package."""
     here = Path(__file__)
     try:
-        for words in (("ls-files", "--error-unmatch", here.name), ("rev-parse", "--short=12", "HEAD")):
-            told = subprocess.run(
-                ["git", "-C", str(here.parent), *words],
-                capture_output=True,
-                text=True,
-                check=True,
-                timeout=10,
-            )
-    except (OSError, subprocess.SubprocessError):  # no git, or a file that none knows
+        known = git(here.parent, "ls-files", "--error-unmatch", here.name) is not None
+        return git(here.parent, "rev-parse", "--short=12", "HEAD") if known else None
+    except FileNotFoundError:  # git itself
         return None
-    return told.stdout.strip()
 
 
 def _entry(

@@ -9,6 +9,7 @@ import io
 import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec
 
 import click
@@ -121,6 +122,18 @@ def terminated(*_: object) -> NoReturn:
 def comma_names(_: click.Context, __: click.Parameter, value: str | None) -> tuple[str, ...] | None:
     """The names that an option was given, separated by commas."""
     return None if value is None else tuple(part.strip() for part in value.split(",") if part.strip())
+
+
+def write_file(path: Path, content: bytes, option: str) -> None:
+    """Write the file that an option names; UsageError where it cannot be written."""
+    from xpo_bench.runner.store import write_atomic
+
+    try:
+        write_atomic(path, content)
+    except OSError as error:
+        raise UsageError(
+            f"{option} {path}: cannot be written ({error.strerror}); name a file in a directory that exists"
+        ) from None
 
 
 def print_json(document: object) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from xpo_bench.cli.base import guarded, main, print_json, say, terminated
+from xpo_bench.cli.base import guarded, main, print_json, say, terminated, write_file
 from xpo_bench.errors import UsageError
 from xpo_bench.runner.importing import importing
 
@@ -115,12 +115,7 @@ def claims(
 
 
 def _write(path: Path, text: str) -> None:
-    from xpo_bench.runner.store import write_atomic
-
-    try:
-        write_atomic(path, text.encode())
-    except OSError as error:
-        raise UsageError(f"--md {path}: cannot be written ({error.strerror})") from None
+    write_file(path, text.encode(), "--md")
     say(f"wrote {path}")
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from xpo_bench.cli.base import comma_names, guarded, main, print_json, say
+from xpo_bench.cli.base import comma_names, guarded, main, print_json, say, write_file
 from xpo_bench.errors import UsageError
 
 if TYPE_CHECKING:
@@ -134,7 +134,7 @@ def _show(document: Document, as_json: bool, md: str | None) -> int:
     from xpo_bench.compare.tables import markdown, print_page, regression_page
 
     if md is not None and md != "-":
-        _write(Path(md), markdown(regression_page(document)).encode(), "--md")
+        write_file(Path(md), markdown(regression_page(document)).encode(), "--md")
     if as_json:
         print_json(document)
     elif md == "-":
@@ -144,17 +144,6 @@ def _show(document: Document, as_json: bool, md: str | None) -> int:
 
         print_page(Console(), regression_page(document))
     return STATUS[document["verdict"]]
-
-
-def _write(path: Path, content: bytes, option: str) -> None:
-    from xpo_bench.runner.store import write_atomic
-
-    try:
-        write_atomic(path, content)
-    except OSError as error:
-        raise UsageError(
-            f"{option} {path}: cannot be written ({error.strerror}); name a file in a directory that exists"
-        ) from None
 
 
 BASELINE_EXAMPLES = """\b
@@ -177,6 +166,6 @@ def baseline(run_dir: Path, out: str) -> int:
 
     found = document_of(read(run_dir))
     content = canonical(finite(found)).encode()
-    _write(Path(out), content, "--out")
+    write_file(Path(out), content, "--out")
     say(f"wrote {out}: {len(found['records'])} cells ({len(content) / 1e6:.2f} MB)")
     return 0

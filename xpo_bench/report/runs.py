@@ -140,7 +140,7 @@ def identity_of(record: Record) -> dict[str, Any]:
     algorithm, task = record.algorithm, record.task
     return {
         "algorithm": [algorithm.name, algorithm.config, algorithm.version],
-        "task": [task.name, task.version, _setting(task)],
+        "task": [task.name, task.version, task_setting(task)],
         "train": record.train,
         "experiment": record.experiment,
         "suite": record.suite,
@@ -165,7 +165,7 @@ class Identities:
         known, a, t, train = self._of_part.get, record.algorithm, record.task, record.train
         return (
             known(id(a)) or self._told(a, [a.name, a.config, a.version]),
-            known(id(t)) or self._told(t, [t.name, t.version, _setting(t)]),
+            known(id(t)) or self._told(t, [t.name, t.version, task_setting(t)]),
             known(id(train)) or self._told(train, train),
             record.experiment,
             record.suite,
@@ -182,7 +182,8 @@ class Identities:
         return told
 
 
-def _setting(task: Task) -> dict[str, Any]:
+def task_setting(task: Task) -> dict[str, Any]:
+    """What was set of a task: its model's name, its budget and its options."""
     return {"model": task.model.get("name"), **task.budget, **task.options}
 
 
@@ -194,7 +195,7 @@ def _orders(records: Sequence[Record]) -> list[tuple[Any, ...]]:
     for record in records:
         task, train = record.task, record.train
         if id(task) not in tasks:
-            tasks[id(task)] = _sorted(_setting(task))
+            tasks[id(task)] = _sorted(task_setting(task))
         if id(train) not in trains:
             trains[id(train)] = _sorted(train)
         out.append(
@@ -266,7 +267,7 @@ def _labels(records: Sequence[Record], same: Identities) -> list[str]:
 
 def _task_labels(records: Sequence[Record]) -> list[str]:
     """`bandit`, or `bandit steps=100` where a setting was swept, and the experiment."""
-    own = {id(record.task): _setting(record.task) for record in records}  # many have one in common
+    own = {id(record.task): task_setting(record.task) for record in records}  # many have one in common
     settings: dict[tuple[str, str | None], list[Settings]] = {}
     for record in records:
         settings.setdefault((record.task.name, record.experiment), []).append(own[id(record.task)])

@@ -17,7 +17,6 @@ from xpo_bench import (
     Step,
     Task,
     World,
-    logsigmoid,
     metric,
 )
 from xpo_bench_plugins.algorithms.kto import KTO
@@ -38,10 +37,8 @@ class KTOWithoutReferencePoint(KTO):
     batch_coupled: ClassVar[bool] = False
 
     def loss(self, step: Step) -> Tensor:
-        logit = self.beta * step.log_ratio("completion")
-        good = self.desirable_weight * logsigmoid(-logit).exp()
-        bad = self.undesirable_weight * logsigmoid(logit).exp()
-        return good.where(step.columns["desirable"] > 0.5, bad)
+        # z0 is the mean of the KL that the step knows
+        return super().loss(replace(step, exact_kl=0 * step.log_ratio("completion").detach()))
 
 
 UNLIKELY = {"y0": 0.6, "y1": 0.25, "y2": 0.1, "y3": 0.05}

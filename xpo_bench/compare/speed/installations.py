@@ -62,10 +62,8 @@ def look(name: str) -> Installation | Revision:
             raise UsageError(f"{name}: no virtual environment, it has no {SCRIPTS}/{PYTHON}")
     wanted = "want a virtual environment (a directory with bin/python) or a git revision"
     try:
-        top = _git(Path.cwd(), "rev-parse", "--show-toplevel")
-        commit = _git(
-            Path.cwd(), "rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}"
-        )
+        top = git(Path.cwd(), "rev-parse", "--show-toplevel")
+        commit = git(Path.cwd(), "rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}")
     except FileNotFoundError:
         raise UsageError(f"{name or repr(name)}: {wanted}, and git is not installed") from None
     if top is None:
@@ -75,7 +73,7 @@ def look(name: str) -> Installation | Revision:
     return Revision(name, commit, Path(top))
 
 
-def _git(where: Path, *words: str) -> str | None:
+def git(where: Path, *words: str) -> str | None:
     """What git prints; None when it refuses."""
     done = subprocess.run(["git", "-C", str(where), *words], capture_output=True, text=True, check=False)
     return done.stdout.strip() if done.returncode == 0 else None
