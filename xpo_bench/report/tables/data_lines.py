@@ -18,14 +18,12 @@ def data_lines(records: Iterable[Record]) -> list[str]:
     """What was read for each task, and what its held-out rows share with its training rows; nothing of tasks
     that make their own rows and hold none out.
 
-    Cells of one task that read different rows have a line each.
+    Cells of one task that read different rows have a line each. In the order of their names: records come in
+    the order of their keys, which change with every source file.
     """
-    seen: dict[tuple[str, str], None] = {}
     tasks = {id(record.task): record.task for record in records}  # many records have one in common
-    for task in tasks.values():
-        if line := _line(task):
-            seen[task.name, line] = None
-    return [f"{name}: {line}" for name, line in seen]
+    seen = {(task.name, line) for task in tasks.values() if (line := _line(task))}
+    return [f"{name}: {line}" for name, line in sorted(seen)]
 
 
 def _line(task: Task) -> str:
