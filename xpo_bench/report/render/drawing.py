@@ -106,10 +106,18 @@ def draw(panels: Sequence[Panel], columns: int, legend: Sequence[Entry] = ()) ->
         figure.legend(
             handles=list(map(_handle, legend)), loc="outside lower left", ncols=per, handlelength=3.4
         )
-    figure.draw_without_rendering()
+    _lay_out(figure)
     for ax, of in zip(axes, labels, strict=False):
         place(ax, of)
+    _lay_out(figure)  # labels in the margin take room of the axes
+    figure.set_layout_engine(None)  # a figure that still had one would be drawn twice
     return figure
+
+
+def _lay_out(figure: Figure) -> None:
+    """Give the axes their places."""
+    if engine := figure.get_layout_engine():
+        engine.execute(figure)
 
 
 def _handle(entry: Entry) -> object:

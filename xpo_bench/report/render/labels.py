@@ -5,9 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
-from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from xpo_bench.report.format import clean, number
 from xpo_bench.report.render.axes import OUTSIDE
@@ -15,7 +13,9 @@ from xpo_bench.report.render.style import GREY, INK
 from xpo_bench.report.render.svg import SERIES
 
 if TYPE_CHECKING:
+    import numpy as np
     from matplotlib.axes import Axes
+    from numpy.typing import NDArray
 
 SIZE = 8
 """Of the labels, points."""
@@ -24,6 +24,8 @@ LONGEST = 17
 LEADER = {"arrowstyle": "-", "color": GREY, "lw": 0.5, "shrinkA": 0}
 Box = tuple[float, float, float, float]
 """Left, bottom, right and top, in pixels."""
+Boxes: TypeAlias = "NDArray[np.float64]"
+"""Boxes or points as rows, one of them, or a number of each."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +111,11 @@ def _top(cluster: tuple[float, list[int]], gap: float) -> float:
 
 def _beside(ax: Axes, labels: Sequence[Label]) -> None:
     """Each where it covers the least: of lines, of points, and of the labels before it."""
-    taken: list[Box] = []
+    import numpy as np
+
+    if not labels:
+        return
+    taken: list[Boxes] = []
     points = _inked(ax)
     scale = ax.figure.dpi / 72
     box = ax.bbox
@@ -119,12 +125,12 @@ def _beside(ax: Axes, labels: Sequence[Label]) -> None:
         x, y = float(box.x0 + part[0] * box.width), float(box.y0 + part[1] * box.height)
         text = short(label.text) + _beyond(label, *where)
         wide, high = (0.62 * len(text) + 0.5) * SIZE * scale, 1.25 * SIZE * scale
+        places = _places(x, y, wide, high, scale)
         within = (box.x0, box.y0, box.x1, box.y1)
-        cost = partial(_cost, point=(x, y), taken=taken, points=points, within=within)
-        best = min(_places(x, y, wide, high, scale), key=cost)
+        best = places[np.argmin(_costs(places, (x, y), taken, points, within))]
         taken.append(best)
         gid = SERIES + label.series
-        offset = (((best[0] + best[2]) / 2 - x) / scale, ((best[1] + best[3]) / 2 - y) / scale)
+        offset = (float((best[0] + best[2]) / 2 - x) / scale, float((best[1] + best[3]) / 2 - y) / scale)
         near = _apart(best, x, y) < 7 * scale
         ax.annotate(
             text, part, offset, "axes fraction", "offset points", size=SIZE, color=INK, gid=gid,
@@ -133,8 +139,10 @@ def _beside(ax: Axes, labels: Sequence[Label]) -> None:
         )  # fmt: skip
 
 
-def _places(x: float, y: float, wide: float, high: float, scale: float) -> list[Box]:
-    """Boxes of that size all around a point, nearer and further ones."""
+def _places(x: float, y: float, wide: float, high: float, scale: float) -> Boxes:
+    """Boxes of that size all around a point, nearer and further ones: (places, 4)."""
+    import numpy as np
+
     out = []
     for away in (6, 14, 24, 36, 50):
         for turn in range(16):
@@ -144,40 +152,54 @@ def _places(x: float, y: float, wide: float, high: float, scale: float) -> list[
             cx = x + across * (away * scale + wide / 2)
             cy = y + up * (away * scale + high / 2)
             out.append((cx - wide / 2, cy - high / 2, cx + wide / 2, cy + high / 2))
+    return np.array(out)
+
+
+def _costs(
+    places: Boxes,
+    point: tuple[float, float],
+    taken: Sequence[Boxes],
+    points: Boxes,
+    within: Box,
+) -> Boxes:
+    """How bad each place is: outside the axes, over something, or far from its point; (places,)."""
+    import numpy as np
+
+    left, bottom, right, top = places.T[:, :, None]
+    x, y = points.T
+    covered = ((left <= x) & (x <= right) & (bottom <= y) & (y <= top)).sum(axis=1)
+    others = np.array(taken).reshape(-1, 4).T
+    overlaps = (left < others[2]) & (others[0] < right) & (bottom < others[3]) & (others[1] < top)
+    # the four sides along the first axis: how far each reaches beyond the axes
+    beyond = np.stack([within[0] - left, right - within[2], within[1] - bottom, top - within[3]])[..., 0]
+    outside = np.maximum(beyond, 0.0).sum(axis=0)
+    out: Boxes = 1000 * overlaps.sum(axis=1) + 20 * outside + 4 * covered + 0.3 * _apart(places.T, *point)
     return out
 
 
-def _cost(
-    b: Box,
-    point: tuple[float, float],
-    taken: Sequence[Box],
-    points: Sequence[tuple[float, float]],
-    within: Box,
-) -> float:
-    """How bad a place is: outside the axes, over something, or far from its point."""
-    x0, y0, x1, y1 = within
-    outside = max(0.0, x0 - b[0]) + max(0.0, b[2] - x1) + max(0.0, y0 - b[1]) + max(0.0, b[3] - y1)
-    covered = sum(b[0] <= x <= b[2] and b[1] <= y <= b[3] for x, y in points)
-    overlaps = sum(b[0] < t[2] and t[0] < b[2] and b[1] < t[3] and t[1] < b[3] for t in taken)
-    return 1000 * overlaps + 20 * outside + 4 * covered + 0.3 * _apart(b, *point)
-
-
-def _apart(b: Box, x: float, y: float) -> float:
-    """How far a point is from a box."""
-    return math.hypot(max(b[0] - x, 0.0, x - b[2]), max(b[1] - y, 0.0, y - b[3]))
-
-
-def _inked(ax: Axes) -> list[tuple[float, float]]:
-    """Points of all lines in pixels, close enough that no label slips between them."""
+def _apart(b: Boxes, x: float, y: float) -> Boxes:
+    """How far a point is from a box, or from several: (4,) or (4, boxes)."""
     import numpy as np
 
-    out: list[tuple[float, float]] = []
+    across, up = (np.maximum(0.0, np.maximum(b[i] - at, at - b[i + 2])) for i, at in enumerate((x, y)))
+    out: Boxes = np.hypot(across, up)
+    return out
+
+
+def _inked(ax: Axes) -> Boxes:
+    """Points of all lines in pixels, close enough that no label slips between them: (points, 2)."""
+    import numpy as np
+
+    out = [np.empty((0, 2))]
     for line in ax.get_lines():
         if line.get_transform().contains_branch(ax.transData):
             xy = line.get_transform().transform(np.column_stack(line.get_data(orig=False)))
             xy = xy[np.isfinite(xy).all(axis=1)]
-            for a, b in pairwise(xy):
-                pieces = min(200, int(np.hypot(*(b - a)) / 3) + 1)
-                out += [tuple(a + (b - a) * k / pieces) for k in range(pieces)]
-            out += [tuple(p) for p in xy[-1:]] * 3  # the marker at the end
-    return out
+            step = np.diff(xy, axis=0)
+            pieces = np.minimum(200, (np.hypot(*step.T) / 3).astype(int) + 1)
+            # the k-th of the pieces of each step, k from 0
+            k = np.arange(pieces.sum()) - np.repeat(np.cumsum(pieces) - pieces, pieces)
+            of = np.repeat(np.arange(len(step)), pieces)
+            out.append(xy[of] + step[of] * (k / pieces[of])[:, None])
+            out += [xy[-1:]] * 3  # the marker at the end
+    return np.concatenate(out)
