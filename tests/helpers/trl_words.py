@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from xpo_bench import ModelSpec, Pair
 from xpo_bench.policy.language.causal_lm import CausalLM
 
@@ -52,6 +54,16 @@ def columns(row: Any) -> dict[str, Any]:
     if isinstance(row, Pair):
         return {"prompt": prompt, "chosen": words(row.chosen), "rejected": words(row.rejected)}
     return {"prompt": prompt, "completion": words(row.completion), "label": row.desirable}
+
+
+def random_pairs(count: int, seed: int = 0) -> tuple[Pair, ...]:
+    """Random pairs of several lengths; every completion ends with the end of sequence."""
+    rng = np.random.default_rng(seed)
+
+    def ids(low: int, high: int) -> str:
+        return " ".join(str(i) for i in rng.integers(1, 23, rng.integers(low, high)))
+
+    return tuple(Pair(ids(1, 6), ids(1, 8) + " 23", ids(1, 8) + " 23") for _ in range(count))
 
 
 def hub_rows(rows: Sequence[Any]) -> Any:

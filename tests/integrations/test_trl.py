@@ -10,12 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
 from trl import DPOConfig, DPOTrainer
-from trl_words import PAIRS, SPEC, hub_rows, quiet_options, saved_model
+from trl_words import PAIRS, SPEC, hub_rows, quiet_options, random_pairs, saved_model
 
 from xpo_bench import (
     Algorithm,
@@ -53,17 +52,7 @@ LR = 3e-3
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")  # between TRL and transformers
 
 
-def rows_of(count: int, seed: int = 0) -> tuple[Pair, ...]:
-    """Random pairs of several lengths; every completion ends with the end of sequence."""
-    rng = np.random.default_rng(seed)
-
-    def ids(low: int, high: int) -> str:
-        return " ".join(str(i) for i in rng.integers(1, 23, rng.integers(low, high)))
-
-    return tuple(Pair(ids(1, 6), ids(1, 8) + " 23", ids(1, 8) + " 23") for _ in range(count))
-
-
-ROWS = rows_of(24)
+ROWS = random_pairs(24)
 
 
 @pytest.fixture(scope="module")
