@@ -295,13 +295,14 @@ def test_collapse_is_seen(trainer: Callable[..., Any]) -> None:
     """DPO on pairs that nothing contradicts drives the rejected completions down without an end."""
     callback = small(every=20, pairs=4, max_new_tokens=2)
     rows = ROWS[:4]
-    config = {"beta": 0.5, "num_train_epochs": 160, "learning_rate": 0.02, "logging_steps": 1000}
+    config = {"beta": 0.05, "num_train_epochs": 60, "learning_rate": 0.02, "logging_steps": 1000}
     made = trainer(callbacks=[callback], rows=rows, config=config)
     made.train()
     found = own_entries(made)
     assert "rejected_drift" not in found[1]  # one evaluation is no trend
-    assert found[-1]["rejected_drift"] < -0.02
-    assert found[-1]["collapsed"] > 0.5
+    assert "collapsed" not in found[1]  # below the threshold already, and it may come to rest there
+    assert found[-1]["rejected_drift"] < -0.2
+    assert found[-1]["collapsed"] == 1
 
 
 # -------------------------------------------------------------------- the reference
