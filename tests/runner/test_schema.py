@@ -50,6 +50,7 @@ def test_records_are_as_it_says(tmp_path: Path) -> None:
         "checkpoint",
         "metric_definitions",
         "evaluated",
+        "saved_policy",
     }
 
 

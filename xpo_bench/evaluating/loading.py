@@ -89,7 +89,7 @@ class Loader:
             model = self._model(place)
             ends = end_ids(model.config, getattr(model, "generation_config", None))
             tokenizer = self.readers.tokenizer(ends, known_ids(model))
-            spec = ModelSpec(name=place.shown, trust_remote_code=self.trust)
+            spec = ModelSpec(name=place.shown, eos=self.readers.eos, trust_remote_code=self.trust)
             policy = CausalLM(model, tokenizer, spec, dtype=self.dtype, device=self.device)
         del model
         if self.batch_tokens is not None:

@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
-from xpo_bench.checkpoints import PACKAGED, locate
+from xpo_bench.checkpoints import ORIGIN, PACKAGED, locate
 from xpo_bench.errors import UnreachableError, UsageError
-from xpo_bench.evaluating.weights import ADAPTER, ORIGIN, Kind, kind_of, require_whole
+from xpo_bench.evaluating.weights import ADAPTER, Kind, kind_of, require_whole
 from xpo_bench.plugins import NAME
 
 STEP = re.compile(r"(?:checkpoint|global[-_]?step|step|iter)[-_]?(\d+)(?:[-_]hf)?", re.IGNORECASE)

@@ -8,10 +8,9 @@ from functools import lru_cache
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
-from xpo_bench.checkpoints import locate
+from xpo_bench.checkpoints import ORIGIN, locate
 from xpo_bench.errors import UsageError
 from xpo_bench.evaluating.named import Place
-from xpo_bench.evaluating.weights import ORIGIN
 from xpo_bench.policy.language.tokenizers import ByteTokenizer, IdTokenizer, ModelTokenizer, Tokenizer
 
 if TYPE_CHECKING:
@@ -64,6 +63,11 @@ class Readers:
         if kind == "bytes":
             return ByteTokenizer()
         return IdTokenizer(known) if kind == "ids" else ModelTokenizer(self._inner(self.source), stops, known)
+
+    @property
+    def eos(self) -> bool:
+        """Whether completions end with the end-of-sequence token; policies of this suite say so."""
+        return bool(origin_of(self.source).get("eos", True))
 
     def plain(self, place: Place) -> str | None:
         """`bytes` or `ids` of a policy of this suite that reads text so; None of all others."""

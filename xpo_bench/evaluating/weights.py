@@ -9,14 +9,11 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Final, Literal
 
+from xpo_bench.checkpoints import ORIGIN, PICKLED
 from xpo_bench.errors import UsageError
 
 Kind = Literal["model", "adapter"]
 ADAPTER: Final = "adapter"
-ORIGIN = "xpo_bench.json"
-"""Beside a policy that `run --save-policies` wrote: which run it is of, and how it reads text."""
-PICKLED = (".bin", ".pt", ".pth", ".ckpt")
-"""Suffixes of weights that run code when they are read."""
 NO_WEIGHTS = ("training_args.bin", "optimizer.pt", "optimizer.bin", "scheduler.pt", "scaler.pt")
 """Pickled files that trainers write beside weights."""
 CONFIGS = ("config.json", "adapter_config.json", "generation_config.json", ORIGIN)

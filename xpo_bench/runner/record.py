@@ -257,6 +257,8 @@ class Record(TypedDict):
     """Of the tuned protocol: the role of the cell."""
     checkpoint: NotRequired[Checkpoint]
     """Of a run that is stopped where its KL passes the target of `--target-kl`."""
+    saved_policy: NotRequired[str]
+    """Directory of the trained policy, where `--save-policies` asked for it."""
     evaluated: NotRequired[Evaluated]
     """Of `xpo-bench evaluate`: the models that were measured."""
     metrics: dict[str, Number | None]

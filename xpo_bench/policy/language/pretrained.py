@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from xpo_bench.checkpoints import Checkpoint, locate
+from xpo_bench.checkpoints import PICKLED, Checkpoint, locate
 from xpo_bench.contract.settings import ModelSpec
 from xpo_bench.errors import UnreachableError, UsageError
 from xpo_bench.policy.language.model_facts import end_ids, vocabulary_of
@@ -22,9 +22,6 @@ from xpo_bench.policy.language.tokenizers import IdTokenizer, ModelTokenizer, To
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-
-PICKLED = (".bin", ".pt", ".pth", ".ckpt")
-"""Suffixes of weights that run code when they are read."""
 
 
 def load_pretrained(spec: ModelSpec) -> tuple[PreTrainedModel, Tokenizer]:
