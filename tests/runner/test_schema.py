@@ -49,6 +49,8 @@ def test_records_are_as_it_says(tmp_path: Path) -> None:
         "protocol",
         "checkpoint",
         "metric_definitions",
+        "evaluated",
+        "saved_policy",
     }
 
 

@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from trl_words import PAIRS, SPEC, columns, words_tokenizer
 
-from xpo_bench import Algorithm, Budget, Completion, Dataset, ModelSpec, Pair, Single
+from xpo_bench import Algorithm, Budget, Completion, Dataset, Pair, Single
 from xpo_bench.policy.language.causal_lm import CausalLM
 from xpo_bench.train.job import Job
 from xpo_bench.train.optim import ModuleOptimizer
@@ -31,24 +32,7 @@ from xpo_bench_plugins.algorithms.robust import RobustDPO
 from xpo_bench_plugins.algorithms.rpo import RPO
 from xpo_bench_plugins.algorithms.wpo import WPO
 
-SPEC = ModelSpec(
-    name="tiny",
-    tokenizer="ids",
-    vocab_size=24,
-    hidden_size=16,
-    intermediate_size=32,
-    layers=2,
-    heads=2,
-    context=32,
-)
 TOLERANCE = 1e-5
-# every completion ends with TRL's end of sequence, which it would append
-PAIRS = (
-    Pair("3 4", "5 6 7 8 23", "9 10 23"),
-    Pair("4 4 4", "5 23", "9 9 9 9 9 9 9 23"),
-    Pair("12", "13 14 23", "15 16 17 23"),
-    Pair("18 3 5 7", "8 8 8 8 8 23", "20 23"),
-)
 SINGLES = tuple(
     Single(pair.prompt, pair.chosen if i % 2 else pair.rejected, desirable=bool(i % 2))
     for i, pair in enumerate(PAIRS)
@@ -101,20 +85,6 @@ def ours(
     return losses[0], dict(zip(policy.snapshot(), seen[0], strict=True))
 
 
-def word(token: int) -> str:
-    return f"t{token:02d}"
-
-
-def words_tokenizer() -> Any:
-    """Ids written as words, none of which is part of another, so that TRL reads the ids that we read."""
-    from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast
-
-    inner = Tokenizer(models.WordLevel({word(i): i for i in range(24)}, unk_token=word(0)))
-    inner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    return PreTrainedTokenizerFast(tokenizer_object=inner, eos_token=word(23), pad_token=word(0))
-
-
 def theirs(
     policy: CausalLM, kind: str, rows: Sequence[Any], folder: Path, **config: Any
 ) -> tuple[float, Gradient, dict[str, Tensor]]:
@@ -154,18 +124,6 @@ def theirs(
         {name: torch.zeros(()) if g is None else g for name, g in gradient.items()},
         batch,
     )
-
-
-def columns(row: Any) -> dict[str, Any]:
-    """A row as TRL takes it; a blank ends the prompt, whose last word would else run into the completion."""
-
-    def words(ids: str) -> str:
-        return " ".join(word(int(i)) for i in ids.split())
-
-    prompt = words(row.prompt) + " "
-    if isinstance(row, Pair):
-        return {"prompt": prompt, "chosen": words(row.chosen), "rejected": words(row.rejected)}
-    return {"prompt": prompt, "completion": words(row.completion), "label": row.desirable}
 
 
 def assert_equal(one: tuple[float, Gradient], other: tuple[float, Gradient]) -> None:

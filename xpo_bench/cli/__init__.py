@@ -1,6 +1,6 @@
 """The command line: a module per command; importing them is what registers them."""
 
-from xpo_bench.cli import check, claims, compare, data, export, look, merge, new_plugin, report, run
+from xpo_bench.cli import check, claims, compare, data, evaluate, export, look, merge, new_plugin, report, run
 from xpo_bench.cli.base import main
 
 __all__ = [
@@ -8,6 +8,7 @@ __all__ = [
     "claims",
     "compare",
     "data",
+    "evaluate",
     "export",
     "look",
     "main",

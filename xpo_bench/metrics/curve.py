@@ -165,6 +165,8 @@ class Curve:
 
     def rows(self, run: int) -> list[dict[str, float | None]]:
         """One row per finite evaluation of a run: `step` and every metric that applied there."""
+        if not self._points:
+            return []
         history, hidden = self.history(), _hidden()
         columns = {n: v[:, run].tolist() for n, v in history.series.items() if n not in hidden}
         return [

@@ -49,5 +49,16 @@ def sample_length(lengths: npt.ArrayLike) -> float:
     return float(np.mean(np.asarray(lengths, dtype=np.float64)))
 
 
+@metric("share", kind="run")
+def finished(ended: npt.ArrayLike) -> float:
+    """Fraction of on-policy samples that ended by themselves, and not at the length limit.
+
+    Measured by `xpo-bench evaluate`; records of runs have it as `notes.kl_finished`.
+
+    Source: the usual definition.
+    """
+    return float(np.mean(np.asarray(ended, dtype=np.float64)))
+
+
 def _matrix(values: npt.ArrayLike) -> Array:
     return np.atleast_2d(np.asarray(values, dtype=np.float64))

@@ -62,7 +62,9 @@ MARGINS: Mapping[str, Margin] = {
     ),
     **dict.fromkeys(("gold_reward", "gold_gain", "regret", "frontier_gap"), REWARD),
     **dict.fromkeys(("kl", "kl_forward"), DIVERGENCE),
-    **dict.fromkeys(("chosen_logp", "rejected_logp", "forget_logp", "retain_logp"), LOG_PROBABILITY),
+    **dict.fromkeys(
+        ("chosen_logp", "rejected_logp", "forget_logp", "retain_logp", "base_logp_change"), LOG_PROBABILITY
+    ),
     **dict.fromkeys(("pairs_per_s", "tokens_per_s"), THROUGHPUT),
 }
 """By metric, apart from `heldout_` and from the budget of KL at which it is read."""

@@ -55,10 +55,11 @@ def _setting(r: Record) -> tuple[str, ...]:
     size = f" ({task.model['parameters']} parameters)" if task.model.get("parameters") else ""
     train, heldout = (ABSENT if n is None else n for n in (data.train, data.heldout))
     dropped = sum(data.dropped.values())
+    steps, batch = budget.get("steps"), budget.get("batch_size")
     spent = [
-        f"{budget.get('steps')} steps",
-        f"batch {budget.get('batch_size')}",
-        str(r.train.get("optimizer")),
+        f"{steps} steps" if steps is not None else "trained elsewhere",
+        f"batch {batch}" if batch is not None else "",
+        str(r.train.get("optimizer") or ""),
         str(budget.get("dtype")),
     ]
     options = {name: value for name, value in task.options.items() if value is not None}
@@ -68,7 +69,7 @@ def _setting(r: Record) -> tuple[str, ...]:
         f"{task.model.get('name')}{size}",
         str(data.source),
         f"{train} + {heldout} held out{f', {dropped} dropped' if dropped else ''}",
-        ", ".join(spent),
+        ", ".join(filter(None, spent)),
         ", ".join(f"{name}={value}" for name, value in options.items()) or ABSENT,
     )
 

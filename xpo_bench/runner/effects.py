@@ -37,6 +37,8 @@ def _given(request: Request) -> Iterator[str]:
             yield name
     if request.truncate != "prompt":
         yield "truncate"
+    if request.save_policies is not None:
+        yield "save_policies"
     yield from request.settings.get("task", {})
 
 
@@ -94,6 +96,10 @@ CLOSED = "a closed form is not trained by steps; name another algorithm by --alg
 SAMPLES = "no policy of this run is sampled to measure it; name a language model by --model"
 READERS: Mapping[str, tuple[Reads, str]] = {
     "truncate": (_language, TABLE),
+    "save_policies": (
+        _language,
+        "a tabular policy is in its record (final_policy); name a language model by --model",
+    ),
     "loss_over": (_language, TABLE),
     "packing": (_language, TABLE),
     "ensemble": (_language, TABLE),

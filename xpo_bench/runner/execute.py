@@ -21,6 +21,7 @@ from xpo_bench.runner.progress import Reporter
 from xpo_bench.runner.record import Curve, Record
 from xpo_bench.runner.remarks import remarks
 from xpo_bench.runner.run_document import extended
+from xpo_bench.runner.saved_policies import is_saved
 from xpo_bench.runner.store import Store
 from xpo_bench.train.items import Items
 
@@ -59,7 +60,9 @@ def execute(plan: Plan, store: Store, session: Session) -> Executed:
     store.prepare()
     with occupied(store.root, session.wait, session.note):
         observers = Observers(session.registry, session.track, store.root)
-        todo = [cell for cell in plan.cells if session.fresh or not store.done(cell.key)]
+        todo = [
+            cell for cell in plan.cells if session.fresh or not store.done(cell.key) or not is_saved(cell)
+        ]
         _set_aside(store)
         batches = groups(todo)
         session = replace(session, execution=spread(session.execution, batches))

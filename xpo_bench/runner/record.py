@@ -124,10 +124,10 @@ class TaskOf(TypedDict):
 
 @part
 class Train(TypedDict):
-    """The update rule."""
+    """The update rule; empty where the suite has not trained."""
 
-    lr: Number
-    optimizer: str
+    lr: NotRequired[Number]
+    optimizer: NotRequired[str]
     processes: NotRequired[Annotated[int, Field(ge=2)]]
     """How many trained the model together."""
 
@@ -153,6 +153,61 @@ class Checkpoint(TypedDict):
     steps: Count
     """Of the whole run, whose schedule it follows."""
     reached: bool
+
+
+@part
+class EvaluatedModel(TypedDict):
+    """A model that was trained elsewhere."""
+
+    path: str
+    """As it was named: a path or a hub id."""
+    weights: Hex
+    """Digest of its weights and configurations, byte by byte."""
+    kind: Literal["model", "adapter"]
+    revision: str | None
+    """Commit of a hub id."""
+
+
+@part
+class EvaluatedCheckpoint(EvaluatedModel):
+    """One point of the curve."""
+
+    step: Count | None
+    """Of its training; null where nothing tells, and then there is no curve."""
+    base: NotRequired[EvaluatedModel]
+    """What an adapter stands on."""
+
+
+@part
+class LostPair(TypedDict):
+    """A row whose chosen completion became less probable."""
+
+    row: Count
+    """Its number in the file, from 1 on."""
+    split: Literal["train", "heldout"]
+    chosen_log_ratio: Number
+    """Nats, against the reference."""
+    rejected_log_ratio: Number | None
+    chosen_length: Count
+    """Tokens."""
+
+
+@part
+class Evaluated(TypedDict):
+    """Of a cell of `xpo-bench evaluate`: not trained by it; the algorithm's name is one that was given."""
+
+    checkpoints: list[EvaluatedCheckpoint]
+    """In the order of their steps; metrics are those of the last."""
+    reference: EvaluatedModel
+    """What all log-ratios and the KL are against."""
+    judge: NotRequired[str]
+    base_data: NotRequired[list[str]]
+    samples: NotRequired[str]
+    """Whose random numbers the samples are made of."""
+    drift_steps: NotRequired[list[Count]]
+    """The two steps between which `rejected_drift` is read."""
+    lost: NotRequired[list[LostPair]]
+    """The pairs whose chosen completions lost most at the last checkpoint, the most first."""
 
 
 @part
@@ -202,6 +257,10 @@ class Record(TypedDict):
     """Of the tuned protocol: the role of the cell."""
     checkpoint: NotRequired[Checkpoint]
     """Of a run that is stopped where its KL passes the target of `--target-kl`."""
+    saved_policy: NotRequired[str]
+    """Directory of the trained policy, where `--save-policies` asked for it."""
+    evaluated: NotRequired[Evaluated]
+    """Of `xpo-bench evaluate`: the models that were measured."""
     metrics: dict[str, Number | None]
     """Name -> value; absent where a metric does not apply, null for never or undefined."""
     metric_definitions: NotRequired[dict[str, MetricOf]]

@@ -22,6 +22,7 @@ from xpo_bench.runner.record import (
     Timing,
     now,
 )
+from xpo_bench.runner.saved_policies import saved_policy
 from xpo_bench.runner.settings import dump
 from xpo_bench.runner.task_setup import TaskSetup
 from xpo_bench.train.job import Outcome
@@ -71,6 +72,8 @@ def cell_record(
     }
     if blind := _cannot_see(setup, dataset):
         record["task"]["cannot_see"] = blind
+    if outcome and outcome.status == "ok" and (saved := saved_policy(cell)):
+        record["saved_policy"] = str(saved.folder)
     if setup.processes > 1:
         record["train"]["processes"] = setup.processes
     if cell.protocol:

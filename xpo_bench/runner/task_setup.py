@@ -35,6 +35,7 @@ class TaskSetup:
         rows_shipped: its rows were sent to this machine, which may be unable to read them.
         validation: hold out a part of the training rows in place of the held-out rows, for trials.
         metrics: of plugins, by name, which are measured beside the suite's own.
+        save_policies: directory of trained language models, which changes no number.
     """
 
     task: Task
@@ -50,6 +51,7 @@ class TaskSetup:
     rows_shipped: bool = False
     validation: bool = False
     metrics: Mapping[str, tuple[Metric, PluginInfo]] = field(default_factory=dict)
+    save_policies: str | None = None
     _data: dict[int, tuple[Dataset, str]] = field(default_factory=dict)
     _overlaps: dict[str, Overlap] = field(default_factory=dict)
 
@@ -248,6 +250,7 @@ def _setup(request: Request, named: Named, setting: Mapping[str, object], regist
         request.gpus_per_cell,
         budget.lr if "lr" in changes else None,
         metrics=registry.metrics,
+        save_policies=request.save_policies,
     )
 
 

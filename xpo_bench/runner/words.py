@@ -159,6 +159,14 @@ class Request:
             "each with the whole model on a device of its own (no sharding)"
         ),
     ] = 1
+    save_policies: Annotated[
+        str | None,
+        Word(metavar="DIR"),
+        Doc(
+            "write every trained language model to a directory of its own in DIR, as save_pretrained does; "
+            "`xpo-bench evaluate` reads it"
+        ),
+    ] = None
     experiment: Annotated[str | None, Word(option=False), Doc("a label of all cells")] = None
     versions: Annotated[
         Mapping[str, str],

@@ -43,7 +43,7 @@ def token_kl(
 
 
 def kl_and_entropy(
-    network: Network,
+    own_logits: Callable[[Tensor], Tensor],
     features: Tensor,
     reference: Tensor,
     reference_logits: Callable[[Tensor], Tensor],
@@ -52,11 +52,12 @@ def kl_and_entropy(
     """KL(π ‖ π_ref) and the entropy of π at every position, nats, shape (K,) both.
 
     Args:
-        reference_logits: features of the reference -> its logits.
+        own_logits: features of the policy -> its logits. reference_logits: those of the reference -> its
+            logits.
     """
 
     def chunk(mine: Tensor, theirs: Tensor) -> tuple[Tensor, Tensor]:
-        logps = network.logits(mine).log_softmax(-1)
+        logps = own_logits(mine).log_softmax(-1)
         kl = reverse_kl(logps, reference_logits(theirs).log_softmax(-1))
         return kl, torch.special.entr(logps.exp()).sum(-1)  # −p·log p, 0 where p is 0
 

@@ -7,8 +7,10 @@ at hand: that is found out by `probes`.
 from __future__ import annotations
 
 import contextlib
+import copy
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -206,12 +208,21 @@ class Network:
 
         A log-softmax over bfloat16 logits is off by some 0.01 nats a token: nats over a long completion.
         """
-        if not self.selected:
-            return features.double() if self.dtype == "float64" else features.float()
-        with torch.autocast(self.device.type, enabled=False):
-            logits: Tensor = self.head(features.to(self.head.weight.dtype))
-            return logits
+        return _logits(features, self.head if self.selected else None, self.dtype)
+
+    def head_alone(self) -> Callable[[Tensor], Tensor]:
+        """`logits` as a function that outlives the body of the model."""
+        return partial(_logits, head=copy.deepcopy(self.head) if self.selected else None, dtype=self.dtype)
 
     def agreed(self, values: Tensor) -> Tensor:
         """What all processes that share the layers go on with: the first one's values."""
         return self.sharding.of_first(values) if self.sharding else values
+
+
+def _logits(features: Tensor, head: torch.nn.Linear | None, dtype: str) -> Tensor:
+    """Logits of features; without a head, features are logits already."""
+    if head is None:
+        return features.double() if dtype == "float64" else features.float()
+    with torch.autocast(features.device.type, enabled=False):
+        logits: Tensor = head(features.to(head.weight.dtype))
+        return logits

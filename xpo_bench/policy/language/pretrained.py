@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from xpo_bench.checkpoints import Checkpoint, locate
+from xpo_bench.checkpoints import PICKLED, Checkpoint, locate
 from xpo_bench.contract.settings import ModelSpec
 from xpo_bench.errors import UnreachableError, UsageError
 from xpo_bench.policy.language.model_facts import end_ids, vocabulary_of
@@ -22,9 +22,6 @@ from xpo_bench.policy.language.tokenizers import IdTokenizer, ModelTokenizer, To
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-
-PICKLED = (".bin", ".pt", ".pth", ".ckpt")
-"""Suffixes of weights that run code when they are read."""
 
 
 def load_pretrained(spec: ModelSpec) -> tuple[PreTrainedModel, Tokenizer]:
@@ -43,18 +40,41 @@ def load_pretrained(spec: ModelSpec) -> tuple[PreTrainedModel, Tokenizer]:
     if spec.tokenizer == "bytes":
         raise UsageError(f"model {spec.name!r}: tokenizer 'bytes' is for model tiny; use 'own' or 'ids'")
     found = locate(spec.name)
-    if found.local and not found.gguf:
-        _require_weights(spec.name, Path(found.place))
-    options = {**found.options(), "trust_remote_code": spec.trust_remote_code}
-    try:
-        model = _weights(spec, found, options)
-        vocabulary, embeddings = vocabulary_of(model)
-        known = min(vocabulary, embeddings) or max(vocabulary, embeddings)
+    with _one_line(spec, found):
+        model = load_weights(spec)
+        known = known_ids(model)
         if spec.tokenizer == "ids":
             return model, IdTokenizer(known)
         ends = end_ids(model.config, getattr(model, "generation_config", None))
+        options = {**found.options(), "trust_remote_code": spec.trust_remote_code}
         inner = AutoTokenizer.from_pretrained(found.place, **options)
         return model, ModelTokenizer(inner, ends, known)
+
+
+def load_weights(spec: ModelSpec) -> PreTrainedModel:
+    """The model of `load_pretrained` without a tokenizer, which its directory may lack.
+
+    Raises:
+        UnreachableError, UsageError: as there.
+    """
+    found = locate(spec.name)
+    if found.local and not found.gguf:
+        _require_weights(spec.name, Path(found.place))
+    with _one_line(spec, found):
+        return _weights(spec, found, {**found.options(), "trust_remote_code": spec.trust_remote_code})
+
+
+def known_ids(model: PreTrainedModel) -> int:
+    """Ids that a model has both an embedding and a logit for."""
+    vocabulary, embeddings = vocabulary_of(model)
+    return min(vocabulary, embeddings) or max(vocabulary, embeddings)
+
+
+@contextlib.contextmanager
+def _one_line(spec: ModelSpec, found: Checkpoint) -> Iterator[None]:
+    """Turn whatever is raised while a model is loaded into an error of one line."""
+    try:
+        yield
     except UsageError:
         raise
     except Exception as error:  # configurations, weights and tokenizers fail in many ways

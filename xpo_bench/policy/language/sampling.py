@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
@@ -237,12 +237,61 @@ def sequence_kl(scorer: Scorer, sampled: Sampled, reference: State | Scorer) -> 
     if sampled.temperature != 1 or sampled.top_k:
         raise UsageError("the KL along samples needs samples at temperature 1 over the full vocabulary")
     rows = sampled.encoded.rows
+    batches = list(scorer.batches(rows))
+    return _along(sampled, ((b, *_divergence(scorer, [rows[i] for i in b], reference)) for b in batches))
+
+
+class Predicted(NamedTuple):
+    """What a policy predicts along its samples, which outlives the policy: one model in memory at a time.
+
+    Args:
+        batches: indices of rows, and the features of their completion tokens on the host.
+        logits: features -> logits. chunk: positions that go through the head at a time.
+    """
+
+    batches: tuple[tuple[list[int], Tensor], ...]
+    logits: Callable[[Tensor], Tensor]
+    chunk: int
+
+
+@torch.no_grad()
+def predict(scorer: Scorer, sampled: Sampled) -> Predicted:
+    """Keep what the network that drew the samples predicts along them."""
+    rows = sampled.encoded.rows
+    batches = ((batch, scorer.features([rows[b] for b in batch])[0].cpu()) for batch in scorer.batches(rows))
+    return Predicted(tuple(batches), scorer.network.head_alone(), scorer.chunk)
+
+
+@torch.no_grad()
+def kl_of_predicted(predicted: Predicted, sampled: Sampled, reference: Scorer) -> SequenceKL:
+    """`sequence_kl` of what a policy has predicted, to a network with the same vocabulary."""
+    rows, device = sampled.encoded.rows, reference.network.device
+
+    def parts() -> Iterator[Divergence]:
+        for batch, mine in predicted.batches:
+            theirs, _ = reference.features([rows[b] for b in batch])
+            yield (
+                batch,
+                *kl_and_entropy(
+                    predicted.logits, mine.to(device), theirs, reference.network.logits, predicted.chunk
+                ),
+            )
+
+    return _along(sampled, parts())
+
+
+Divergence: TypeAlias = tuple[list[int], Tensor, Tensor]
+"""Indices of rows, and the KL and the entropy at every completion position of them, row after row."""
+
+
+def _along(sampled: Sampled, parts: Iterable[Divergence]) -> SequenceKL:
+    """Sums along the samples of what was computed in batches."""
+    rows = sampled.encoded.rows
     kl = torch.zeros(len(rows), dtype=torch.float64)
     entropy = torch.zeros(len(rows), dtype=torch.float64)
-    for batch in scorer.batches(rows):
-        picked = [rows[b] for b in batch]
-        lengths = [row.length for row in picked]
-        for total, values in zip((kl, entropy), _divergence(scorer, picked, reference), strict=True):
+    for batch, *found in parts:
+        lengths = [rows[b].length for b in batch]
+        for total, values in zip((kl, entropy), found, strict=True):
             total[batch] = torch.stack([part.sum() for part in values.double().cpu().split(lengths)])
     lengths_of = torch.tensor([row.length for row in rows], dtype=torch.float64)
     item = sampled.encoded.item  # equal samples are computed once, and counted as often as they were drawn
@@ -266,4 +315,4 @@ def _divergence(scorer: Scorer, rows: Sequence[Row], reference: State | Scorer) 
     mine, _ = scorer.features(rows)
     with nullcontext() if isinstance(reference, Scorer) else own.using(reference):
         theirs, _ = other.features(rows)
-    return kl_and_entropy(scorer.network, mine, theirs, logits_of, scorer.chunk)
+    return kl_and_entropy(scorer.network.logits, mine, theirs, logits_of, scorer.chunk)

@@ -174,11 +174,11 @@ def _facts(groups: Sequence[SeedGroup]) -> list[str]:
     """What all runs of a task have in common."""
     records = [r for g in groups for r in g.records]
     facts = []
-    optimizers = {str(r.train.get("optimizer")) for r in records}
-    if len(optimizers) == 1:
-        facts.append(clean(optimizers.pop()))
+    optimizers = {r.train.get("optimizer") for r in records}
+    if len(optimizers) == 1 and optimizers != {None}:  # what was trained elsewhere says neither
+        facts.append(clean(str(optimizers.pop())))
     steps = {r.task.budget.get("steps") for r in records}
-    if len(steps) == 1:
+    if len(steps) == 1 and steps != {None}:
         facts.append(f"{steps.pop()} steps")
     seeds = {len(g.records) for g in groups}
     if len(seeds) == 1:

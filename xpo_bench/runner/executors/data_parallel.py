@@ -33,6 +33,7 @@ from xpo_bench.runner.executors.subprocesses import (
     unsendable,
 )
 from xpo_bench.runner.plan import Cell
+from xpo_bench.runner.saved_policies import saved_policy
 from xpo_bench.runner.task_setup import TaskSetup
 from xpo_bench.train.job import Outcome, Progress
 
@@ -240,6 +241,9 @@ class Work:
 
         with one_thread():
             found: tuple[list[Outcome], Mapping[str, object]] = models.train(
-                jobs, step if first else None, observed if first else lambda *_: None
+                jobs,
+                step if first else None,
+                observed if first else lambda *_: None,
+                [saved_policy(cell) for cell in cells],
             )
         return found

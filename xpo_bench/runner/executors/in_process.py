@@ -22,6 +22,7 @@ from xpo_bench.runner.executors.placement import ExecutionFacts
 from xpo_bench.runner.plan import Cell
 from xpo_bench.runner.record import Curve, Error, Record, Status
 from xpo_bench.runner.recording import cell_record
+from xpo_bench.runner.saved_policies import saved_policy
 from xpo_bench.runner.task_setup import TaskSetup
 from xpo_bench.train.items import Items
 from xpo_bench.train.job import Outcome, Progress
@@ -149,7 +150,7 @@ class LocalExecutor:
 
         models = self._language_models.setdefault(id(setup), LanguageModels(setup, self.references))
         with one_thread():
-            return models.train(jobs, self.progress, observed)
+            return models.train(jobs, self.progress, observed, [saved_policy(cell) for cell in batch.cells])
 
     def _processes_of(self, setup: TaskSetup) -> DataParallelGroup:
         """The processes for a task; those of the last one if they are as many and well."""

@@ -13,9 +13,11 @@ from xpo_bench.policy.language.causal_lm import CausalLM
 from xpo_bench.policy.language.copies import Copies
 from xpo_bench.policy.language.ensemble import Ensemble
 from xpo_bench.policy.language.probes.joining import joins_adapters
+from xpo_bench.policy.language.saving import save
 from xpo_bench.policy.language.sharding import Sharding
 from xpo_bench.random_streams import derive
 from xpo_bench.runner.references import References, fingerprint
+from xpo_bench.runner.saved_policies import SavedPolicy
 from xpo_bench.runner.task_setup import TaskSetup
 from xpo_bench.train.data_parallel import ALONE, Processes
 from xpo_bench.train.job import Job, Outcome, Progress
@@ -48,8 +50,13 @@ class LanguageModels:
         jobs: Sequence[Job],
         progress: Progress | None,
         observed: Callable[[int, int, dict[str, float]], None],
+        saved: Sequence[SavedPolicy | None] = (),
     ) -> tuple[list[Outcome], Mapping[str, object]]:
-        """Train one job, or several as an ensemble, each from the task's initial policy at its seed."""
+        """Train one job, or several as an ensemble, each from the task's initial policy at its seed.
+
+        Args:
+            saved: where the policies go, one for each job.
+        """
         starts = [self._initial(job) for job in jobs]
         assert self.policy is not None
         policy, scorer = self._several(starts) if len(jobs) > 1 else self._one(starts[0])
@@ -64,10 +71,34 @@ class LanguageModels:
             processes=self.processes,
         )
         try:
-            return trainer.run(), policy.describe()
+            outcomes = trainer.run()
+            self._save(policy, outcomes, starts, saved)
+            return outcomes, policy.describe()
         finally:  # scores are whole one by one, whatever became of the cell that asked for them
             for known in self.cache.values() if self.processes.first else ():
                 known.save()
+
+    def _save(
+        self,
+        policy: CausalLM | Copies,
+        outcomes: Sequence[Outcome],
+        starts: Sequence[object],
+        saved: Sequence[SavedPolicy | None],
+    ) -> None:
+        """Write the policies that have not diverged, and those that they began from where nobody has them."""
+        for r, place in enumerate(saved):
+            if place is None or (outcomes and outcomes[r].status != "ok"):
+                continue
+            with policy.member(r) as model:
+                self._write(model, place.folder, place.origin)
+                if place.initial is not None:
+                    with model.using(self.initial[starts[r]]):
+                        about = {"task": place.origin["task"], "seed": place.origin["seed"]}
+                        self._write(model, place.initial, about)
+
+    def _write(self, model: CausalLM, folder: Path, origin: Mapping[str, object]) -> None:
+        if self.processes.first or model.sharding:
+            save(model, folder, origin, writes=self.processes.first)
 
     def _one(self, start: object) -> tuple[CausalLM, ReferenceScorer]:
         """The model at an initial policy, and what scores its reference."""

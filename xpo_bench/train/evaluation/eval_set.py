@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -117,8 +118,16 @@ def _valid(completions: list[list[Completion]]) -> Array:
     return valid
 
 
+class ScoresSets(Protocol):
+    """What scores whole sets: a policy, or scores that were kept."""
+
+    def score_sets(self, sets: Sequence[Stacked]) -> list[Scores]:
+        """As `Scoring.score_sets`."""
+        ...
+
+
 def evaluate(
-    policy: Policy,
+    policy: ScoresSets,
     eval_set: EvalSet,
     step: int,
     blocks: Sequence[RunBlock],

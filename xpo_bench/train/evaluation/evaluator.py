@@ -165,30 +165,13 @@ class Evaluator:
 
     def finals(self) -> list[dict[str, float | None]]:
         """Final metrics per run, training and held-out, without what does not apply."""
-        out: list[dict[str, float | None]] = [{} for _ in self.jobs]
-        for prefix, curve, present in (
-            ("", self.curve, self.eval_set),
-            ("heldout_", self.heldout_curve, self.heldout_set),
-        ):
-            if not present:
-                continue
-            for name, values in curve.final().items():
-                for r, value in enumerate(values):
-                    if math.isfinite(value):
-                        out[r][prefix + name] = float(value)
-                    # "never" and "undefined" are results: the other metrics that do not apply are left out
-                    elif name == "collapse_slope" or (
-                        name == "collapse_step" and prefix + "collapsed" in out[r]
-                    ):
-                        out[r][prefix + name] = None
+        out = final_values(len(self.jobs), self.curve, self.heldout_curve)
         for name, values in self._at_budgets().items():
             for r, value in enumerate(values):
                 if math.isfinite(value):
                     out[r][name] = float(value)
         for metrics in out:
-            own, heldout = metrics.get("reward_accuracy"), metrics.get("heldout_reward_accuracy")
-            if own is not None and heldout is not None:
-                metrics["generalization_gap"] = own - heldout
+            add_gap(metrics)
         return out
 
     def _at_budgets(self) -> dict[str, Array]:
@@ -223,11 +206,8 @@ class Evaluator:
         """The curve of one run: a row per finite evaluation, held-out metrics prefixed, losses if known."""
         if not self.eval_set:
             return []
-        rows = [dict(row) for row in self.curve.rows(r)]
+        rows = curve_rows(r, self.curve, self.heldout_curve)
         by_step = {row["step"]: row for row in rows}
-        if self.heldout_set:
-            for row in self.heldout_curve.rows(r):
-                by_step[row["step"]].update({f"heldout_{k}": v for k, v in row.items() if k != "step"})
         for step, halves in self.halves.items():
             for name, values in zip(("validation_accuracy", "test_accuracy"), halves, strict=True):
                 if step in by_step and math.isfinite(values[r]):
@@ -260,6 +240,39 @@ class Evaluator:
     def final_policy(self, r: int) -> FinalPolicy | None:
         """The distribution of one run at the end, where it is exact and small enough for a record."""
         return self.exact.final_policy(r) if self.exact else None
+
+
+Metrics: TypeAlias = dict[str, float | None]
+
+
+def final_values(runs: int, curve: Curve, heldout: Curve) -> list[Metrics]:
+    """Final metrics per run of both curves, held-out ones prefixed, without what does not apply."""
+    out: list[Metrics] = [{} for _ in range(runs)]
+    for prefix, known in (("", curve), ("heldout_", heldout)):
+        for name, values in known.final().items():
+            for r, value in enumerate(values):
+                if math.isfinite(value):
+                    out[r][prefix + name] = float(value)
+                # "never" and "undefined" are results: the other metrics that do not apply are left out
+                elif name == "collapse_slope" or (name == "collapse_step" and prefix + "collapsed" in out[r]):
+                    out[r][prefix + name] = None
+    return out
+
+
+def add_gap(metrics: Metrics) -> None:
+    """Add the difference of the two accuracies where both are known."""
+    own, heldout = metrics.get("reward_accuracy"), metrics.get("heldout_reward_accuracy")
+    if own is not None and heldout is not None:
+        metrics["generalization_gap"] = own - heldout
+
+
+def curve_rows(r: int, curve: Curve, heldout: Curve) -> list[Metrics]:
+    """A row per finite evaluation of one run, held-out metrics prefixed."""
+    rows: list[Metrics] = [dict(row) for row in curve.rows(r)]
+    by_step = {row["step"]: row for row in rows}
+    for row in heldout.rows(r):
+        by_step[row["step"]].update({f"heldout_{k}": v for k, v in row.items() if k != "step"})
+    return rows
 
 
 def _exact(policy: Policy, jobs: Sequence[Job]) -> Tables | Enumerated | None:

@@ -1,0 +1,108 @@
+"""One checkpoint measured: its scores of all rows, its samples, their KL, and what a judge says of them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from xpo_bench.errors import UsageError
+from xpo_bench.evaluating.judging import Judge
+from xpo_bench.evaluating.loading import Loader
+from xpo_bench.evaluating.measured import Measured, Sums
+from xpo_bench.evaluating.named import Place
+from xpo_bench.evaluating.reference import Prepared
+from xpo_bench.evaluating.sampling import (
+    Drawing,
+    Samples,
+    judged,
+    sample,
+    sampled_metrics,
+    sampled_notes,
+    texts_of,
+)
+
+if TYPE_CHECKING:
+    from xpo_bench.policy.language.causal_lm import CausalLM
+
+Tell = Callable[[str], None]
+"""Told what is being done."""
+
+
+@dataclass
+class Measurer:
+    """Measures checkpoints against one prepared reference."""
+
+    loader: Loader
+    prepared: Prepared
+    judge: Judge | None
+    tell: Tell
+    _rewards: dict[str, Sequence[float]] = field(default_factory=dict)
+
+    def measure(self, place: Place, drawing: Drawing) -> Measured:
+        """Measure one checkpoint; three models at most are loaded for it, one after the other.
+
+        Raises:
+            UsageError: another vocabulary than the reference's, a context too short for the rows, or a judge
+                that fails.
+        """
+        from xpo_bench.policy.language.sampling import kl_of_predicted, predict
+
+        start = time.monotonic()
+        self.tell(f"{place.shown}: loading")
+        with self.loader.policy(place) as policy:
+            self._check(policy, place)
+            self.tell(f"{place.shown}: scoring")
+            sets, base = self._scores(policy)
+            model = policy.describe()
+            whole = all(np.isfinite([*s["chosen"], *s["rejected"]]).all() for s in sets.values())
+            if whole:  # what has lost its numbers cannot be sampled
+                self.tell(f"{place.shown}: sampling")
+                sampled = sample(policy, drawing)
+                predicted = predict(policy.scorer, sampled)
+        samples: dict[str, float] = {}
+        notes: dict[str, Any] = {}
+        if whole:
+            self.tell(f"{place.shown}: KL along its samples")
+            with self.loader.policy(self.loader.reference) as reference:
+                samples = sampled_metrics(kl_of_predicted(predicted, sampled, reference.scorer))
+            del predicted
+            notes = sampled_notes(drawing, sampled)
+            samples["finished"] = notes["kl_finished"]
+            if self.judge is not None:
+                self.tell(f"{place.shown}: judging its samples")
+                samples |= self._judged(drawing, texts_of(drawing, sampled))
+        return Measured(sets, base, samples, notes, model, time.monotonic() - start)
+
+    def _scores(self, policy: CausalLM) -> tuple[dict[str, Sums], dict[str, list[float]]]:
+        known, base = self.prepared.sets, self.prepared.base
+        wanted = [side for s in known.values() for side in (s.chosen, s.rejected)]
+        found = policy.score_sets([*wanted, *(encoded for encoded, *_ in base.values())])
+        sums = [scores.sum[0].double().cpu().tolist() for scores in found]
+        sets: dict[str, Sums] = {
+            name: {"chosen": sums[2 * i], "rejected": sums[2 * i + 1]} for i, name in enumerate(known)
+        }
+        return sets, dict(zip(base, sums[2 * len(known) :], strict=True))
+
+    def _judged(self, drawing: Drawing, own: Samples) -> dict[str, float]:
+        assert self.judge is not None
+        return judged(self.judge, drawing, own, self.prepared.samples[drawing.stream], self._rewards)
+
+    def _check(self, policy: CausalLM, place: Place) -> None:
+        """Refuse a model of another vocabulary than the reference's, or of too short a context."""
+        own, theirs = policy.network.vocabulary, self.prepared.vocabulary
+        if own != theirs:
+            raise UsageError(
+                f"{place.shown}: has logits of {own:,} tokens, and the reference "
+                f"{self.loader.reference.shown} of "
+                f"{theirs:,}; a KL needs one vocabulary"
+            )
+        if policy.context < self.prepared.longest:
+            raise UsageError(
+                f"{place.shown}: reads {policy.context:,} tokens at most, and a row has "
+                f"{self.prepared.longest:,}; "
+                f"want a reference of the same context, or --rows that are shorter"
+            )
