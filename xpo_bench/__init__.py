@@ -19,13 +19,17 @@ from xpo_bench.errors import DataError, UnreachableError, UsageError
 from xpo_bench.version import __version__
 
 if TYPE_CHECKING:
-    from xpo_bench.api import Result, run
+    from xpo_bench.api import run
     from xpo_bench.contract.metric import TIE, Evaluation, History, metric
+    from xpo_bench.data.registered import register_task
     from xpo_bench.random_streams import stream
+    from xpo_bench.result import Result, load
 
 _LAZY = {
     "run": "xpo_bench.api",
-    "Result": "xpo_bench.api",
+    "Result": "xpo_bench.result",
+    "load": "xpo_bench.result",
+    "register_task": "xpo_bench.data.registered",
     "metric": "xpo_bench.contract.metric",
     "Evaluation": "xpo_bench.contract.metric",
     "History": "xpo_bench.contract.metric",
@@ -62,8 +66,10 @@ __all__ = [
     "World",
     "__version__",
     "hookimpl",
+    "load",
     "logsigmoid",
     "metric",
+    "register_task",
     "run",
     "stream",
 ]

@@ -1,4 +1,4 @@
-"""Algorithms of one file: `my_loss.py:RDPO` wherever an algorithm is named; a changed text is another cell."""
+"""Algorithms of one file: `my_loss.py:RDPO` wherever one is named; a changed text is another cell."""
 
 from __future__ import annotations
 
