@@ -40,6 +40,9 @@ class Result(Executed):
 
     def __repr__(self) -> str:
         """One line: how many cells of what became what, and where they are."""
+        return f"<{self._line()}>"
+
+    def _line(self) -> str:
         algorithms, tasks, seeds = (
             {c["algorithm"]["name"] for c in self.cells},
             {c["task"]["name"] for c in self.cells},
@@ -56,13 +59,13 @@ class Result(Executed):
             ", ".join(filter(None, state)),
             str(self.out),
         ]
-        return f"<xpo_bench.Result of {counted(len(self.cells), 'cell')}: {'; '.join(filter(None, parts))}>"
+        return f"xpo_bench.Result of {counted(len(self.cells), 'cell')}: {'; '.join(filter(None, parts))}"
 
     def _repr_html_(self) -> str:
         """The verdicts, and what is not ok, for a notebook."""
         from xpo_bench.report.render.notebook import snippet
 
-        return snippet(self._short if self.cells else None, repr(self).strip("<>"))
+        return snippet(self._short if self.cells else None, self._line())
 
     def summary(self) -> list[dict[str, Any]]:
         """Mean, 95 % interval over seeds and n of every metric, per algorithm x config x task."""
