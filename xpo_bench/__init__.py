@@ -19,14 +19,18 @@ from xpo_bench.errors import DataError, UnreachableError, UsageError
 from xpo_bench.version import __version__
 
 if TYPE_CHECKING:
-    from xpo_bench.api import Result, evaluate, run
+    from xpo_bench.api import evaluate, run
     from xpo_bench.contract.metric import TIE, Evaluation, History, metric
+    from xpo_bench.data.registered import register_task
     from xpo_bench.random_streams import stream
+    from xpo_bench.result import Result, load
 
 _LAZY = {
     "run": "xpo_bench.api",
     "evaluate": "xpo_bench.api",
-    "Result": "xpo_bench.api",
+    "Result": "xpo_bench.result",
+    "load": "xpo_bench.result",
+    "register_task": "xpo_bench.data.registered",
     "metric": "xpo_bench.contract.metric",
     "Evaluation": "xpo_bench.contract.metric",
     "History": "xpo_bench.contract.metric",
@@ -64,8 +68,10 @@ __all__ = [
     "__version__",
     "evaluate",
     "hookimpl",
+    "load",
     "logsigmoid",
     "metric",
+    "register_task",
     "run",
     "stream",
 ]

@@ -10,92 +10,11 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 from xpo_bench import plugins
 from xpo_bench.errors import UsageError, unknown
 from xpo_bench.metrics.registry import learn
-from xpo_bench.report.summary import summarise
-from xpo_bench.runner.executed import Executed
-from xpo_bench.runner.record import SCHEMA
+from xpo_bench.result import Result
 from xpo_bench.runner.words import FILE_KEYS, Execution, Output, Search
 
 if TYPE_CHECKING:
-    import pandas as pd
-    from datasets import Dataset
-
-    from xpo_bench.report.content import Report
     from xpo_bench.runner.progress import Reporter
-
-
-class Result(Executed):
-    """The records of one run, and what was not planned."""
-
-    def summary(self) -> list[dict[str, Any]]:
-        """Mean, 95 % interval over seeds and n of every metric, per algorithm x config x task."""
-        return summarise(self.cells)
-
-    def to_pandas(self) -> pd.DataFrame:
-        """One row per cell: identity, configuration, status and metrics as columns."""
-        import pandas as pd
-
-        rows = []
-        for r in self.cells:
-            row = {
-                "algorithm": r["algorithm"]["name"],
-                "task": r["task"]["name"],
-                "seed": r["seed"],
-                "status": r["status"],
-                "key": r["key"],
-            }
-            row |= {f"config.{k}": v for k, v in r["algorithm"]["config"].items()}
-            rows.append(row | r["metrics"])
-        return pd.DataFrame(rows)
-
-    def to_datasets(self) -> dict[str, Dataset]:
-        """Hugging Face data sets: a row per cell (`cells`), per evaluation (`curves`), per item (`items`)."""
-        from xpo_bench.report.curves import curve_reader
-        from xpo_bench.report.render.dataset import datasets_of
-
-        return datasets_of(self.cells, curve_reader(self.out), self.out)
-
-    def show(self, width: int | None = None, plan_seeds: bool = False) -> None:
-        """Print the verdicts and tables, and how many seeds would separate the algorithms where asked."""
-        from rich.console import Console
-
-        from xpo_bench.report import table
-        from xpo_bench.report.render.terminal import print_report
-
-        print_report(Console(width=width), self._report(plan_seeds, rows=table.ROWS))
-
-    def _report(self, plan_seeds: bool = False, rows: int | None = None) -> Report:
-        from xpo_bench.report.content import Comparison, assemble
-
-        left = {"skipped": self.skipped, "unreachable": self.unreachable}
-        cells = [*self.cells, *self.beside]
-        searched = {"targets": self.targets, "tuning": self.tuning}
-        comparison = Comparison(plan_seeds=plan_seeds)
-        return assemble(self.out, cells, left | searched, comparison=comparison, rows=rows)
-
-    def document(self, plan_seeds: bool = False) -> dict[str, Any]:
-        """What `--json` prints."""
-        from xpo_bench.report.render.json import verdicts_of
-
-        return {
-            "schema": SCHEMA,
-            "run": str(self.out),
-            "cells": self.cells,
-            "summary": self.summary(),
-            "skipped": self.skipped,
-            "unreachable": self.unreachable,
-            **(verdicts_of(self._report(rows=0), plan_seeds) if self.cells else {}),
-        } | {name: found for name, found in (("targets", self.targets), ("tuning", self.tuning)) if found}
-
-    @property
-    def ok(self) -> bool:
-        """Every asked-for cell is ok, or diverged where its task expects it; and there is at least one."""
-        good = [
-            cell
-            for cell in self.cells
-            if cell["status"] == "ok"
-            or (cell["status"] == "diverged" and cell["task"]["expected_divergence"])
-        ]
-        return bool(self.cells) and len(good) == self.planned and not self.unreachable
 
 
 def run(
@@ -104,7 +23,7 @@ def run(
     *,
     out: str | Path | None = None,
     fresh: bool = False,
-    device: str = "cpu",
+    device: str = "auto",
     disable: Any = (),
     file: str | Path | None = None,
     reporter: Reporter | None = None,
@@ -123,6 +42,7 @@ def run(
     shard: str | None = None,
     wait: bool = False,
     spread: bool = False,
+    quiet: bool = False,
     **words: Any,
 ) -> Result:
     """Run a benchmark and return its records.
@@ -132,6 +52,7 @@ def run(
         tasks: names, or `Task` classes and instances; the quick suite when nothing is named.
         out: run directory; by default `results/runs/` and twelve digits of the plan's hash.
         fresh: recompute cells that are already there.
+        device: of the policies: `auto`, the first GPU or the CPU; `cpu`, `cuda` or `cuda:1`.
         target_kl: search, for every algorithm, the value of its regulariser at which the final KL is this
             many nats.
         executor: `local` or `ray`. address: of a Ray cluster, `auto`, `local` or HOST:PORT.
@@ -149,6 +70,7 @@ def run(
         wait: for another process that writes the run directory, in place of an error.
         spread: without `workers`, let several processes train small language models where that is quicker, as
             the command does; classes of algorithms and tasks must then be in modules that can be imported.
+        quiet: no progress bar in a notebook; elsewhere there is none.
         words: the flags of `xpo-bench run`, with underscores: `set`, `seeds`, `data`, `model`, `steps`, ...
 
     Raises:
@@ -163,6 +85,7 @@ def run(
     from xpo_bench.runner import run as ways
     from xpo_bench.runner.execute import Session
     from xpo_bench.runner.executors.placement import configured
+    from xpo_bench.runner.notebook_progress import NotebookReporter, in_notebook
     from xpo_bench.runner.request import requests
 
     for word in words:
@@ -171,6 +94,8 @@ def run(
     words = {"algos": algos, "tasks": tasks} | words
     if not file and (tasks or words.get("data")):  # a suite says itself how many
         words.setdefault("seeds", 3)
+    if reporter is None and not quiet and in_notebook():
+        reporter = NotebookReporter()
     registry = _with_metrics(plugins.load(frozenset(_names(disable))), metrics)
     search = Search(target_kl=target_kl, protocol=protocol, trials=trials, studies=studies, select=select)
     target = Path(out) if out else None

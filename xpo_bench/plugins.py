@@ -36,6 +36,8 @@ Kind = Literal["algorithm", "task", "metric", "tracker", "claim"]
 KINDS: tuple[Kind, ...] = ("algorithm", "task", "metric", "tracker", "claim")
 BASES: Mapping[Kind, type] = {"algorithm": Algorithm, "task": Task, "tracker": Tracker}
 Status = Literal["ok", "broken", "refused", "disabled"]
+UNPACKAGED = ("in-memory", "file")
+"""What stands in place of a distribution where a class was handed over, or named by its file."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,11 @@ class PluginInfo:
     @property
     def origin(self) -> str:
         return f"{self.distribution} {self.version}"
+
+    @property
+    def installed(self) -> bool:
+        """Whether its name is enough to find what it offers."""
+        return self.distribution not in UNPACKAGED
 
     def refuse(self, status: Status, error: str) -> None:
         self.status, self.error = status, error if self.error is None else f"{self.error}; {error}"

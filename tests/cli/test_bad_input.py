@@ -66,9 +66,9 @@ PROMISED = {
 }
 
 OTHERS = {
-    "a file for a name": (
+    "a file that is not there": (
         [*RUN, "--algos", "my.py"],
-        "takes names of installed plugins; `xpo-bench check my.py` takes a file",
+        "--algos my.py: there is no such file in ",
     ),
     "unknown task": (
         ["run", "--algos", "dpo", "--tasks", "bandid"],

@@ -37,6 +37,17 @@ def test_the_record_that_was_planned_last_counts(record: Make) -> None:
     assert latest(records_of(cells[:4]), planned(cells)) == records_of(cells[:4])
 
 
+def test_seeds_of_two_sources_are_no_row(record: Make) -> None:
+    """The later text counts alone, also where it has fewer seeds."""
+    cells = []
+    for source, seeds in (("aa", (0, 1, 2)), ("bb", (1,))):
+        for seed in seeds:
+            cell = record("mine", seed=seed, kl=1.0)
+            algorithm = {**cell["algorithm"], "source": source}
+            cells.append({**cell, "algorithm": algorithm, "key": f"{source}-{seed}"})
+    assert [r.key for r in latest(records_of(cells), planned(cells))] == ["bb-1"]
+
+
 def test_a_report_counts_a_cell_once_and_says_what_it_left_out(record: Make, tmp_path: Path) -> None:
     cells = twice(record)
     report = assemble(tmp_path, cells, {"plan": [{"key": key} for key in planned(cells)]})

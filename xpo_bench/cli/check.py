@@ -13,6 +13,7 @@ Examples:
   xpo-bench check dpo
   xpo-bench check my_package.my_dpo
   xpo-bench check my_dpo.py --json
+  xpo-bench check my_dpo.py:MyDPO
 """
 PATIENCE_S = 2.0
 """Seconds between lines of progress."""
@@ -25,8 +26,8 @@ PATIENCE_S = 2.0
 def check(target: str, as_json: bool) -> int:
     """Run the conformance kit on an algorithm: the properties of every loss, field and stage.
 
-    NAME is an installed algorithm; MODULE is a dotted module or a path to a .py file; every algorithm in it
-    is checked.
+    NAME is an installed algorithm; MODULE is a dotted module or a path to a .py file, every algorithm of
+    which is checked, or one as in my_dpo.py:MyDPO.
 
     \b
     Exit status: 0 every check passed or does not apply, 1 some check failed, 2 there is no such algorithm.

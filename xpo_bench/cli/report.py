@@ -63,28 +63,12 @@ def report(
     from xpo_bench.report.content import Comparison, assemble
 
     content = assemble(run_dir, records, store.read_run(), comparison=Comparison(baseline))
-    written: dict[str, str] = {}
-    if html is not None:
-        from xpo_bench.report.render.html import page
+    from xpo_bench.report.render.files import rendered
 
-        written[html] = page(content)
-    if md is not None:
-        from xpo_bench.report.render.markdown import markdown
-
-        written[md] = markdown(content)
-    if as_json is not None:
-        from xpo_bench.report.render.json import report_document
-        from xpo_bench.runner.keys import canonical
-        from xpo_bench.runner.store import finite
-
-        written[as_json] = canonical(finite(report_document(content))) + "\n"
-    if as_latex is not None:
-        from xpo_bench.report.render.latex import latex
-
-        against = ["--baseline", baseline] if baseline else []
-        command = ["xpo-bench", "report", str(run_dir), *against, "--latex", as_latex]
-        written[as_latex] = latex(content, command)
-    _write(written)
+    against = ["--baseline", baseline] if baseline else []
+    command = ["xpo-bench", "report", str(run_dir), *against, "--latex", str(as_latex)]
+    asked = {".html": html, ".md": md, ".json": as_json, ".tex": as_latex}
+    _write({name: rendered(content, kind, command) for kind, name in asked.items() if name is not None})
     return 0
 
 

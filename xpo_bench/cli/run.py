@@ -21,6 +21,7 @@ Examples:
   xpo-bench run --algos dpo,ipo
   xpo-bench run --algos all --suite quick --seeds 3
   xpo-bench run --algos dpo,ipo --tasks bandit --set dpo.beta=0.05,0.1,0.5
+  xpo-bench run --algos dpo,my_loss.py:MyLoss --tasks bandit
   xpo-bench run --algos dpo --data prefs.jsonl --model tabular --world world.json
   xpo-bench run --algos kto --tasks ukp --model path/to/model --steps 100
   xpo-bench run --suite full --executor ray --address auto

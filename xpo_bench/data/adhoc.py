@@ -63,7 +63,12 @@ class AdHoc(Task):
 
     def data(self, seed: int, model: ModelSpec) -> Dataset:
         """The rows of the set; a held-out fraction is drawn once for all seeds."""
-        spec = DataSpec(
+        return load_dataset(self.spec, self.heldout, stream(0, task_name(self.source), "data"), model)
+
+    @property
+    def spec(self) -> DataSpec:
+        """How the rows are read."""
+        return DataSpec(
             source=self.source,
             world=self.world,
             rows=self.rows,
@@ -72,12 +77,14 @@ class AdHoc(Task):
             rankings=self.rankings or "all",
             split_by=self.split_by,
         )
-        return load_dataset(spec, self.heldout, stream(0, task_name(self.source), "data"), model)
 
 
 def task_name(source: str) -> str:
     """A task name from a data source: the file's stem or the hub id, in the letters that names allow."""
     path = Path(source)
-    stem = path.stem if path.suffix else source
-    cleaned = re.sub(r"[^a-z0-9._-]+", "-", stem.lower()).strip("-._")[:64]
-    return cleaned or "data"
+    return as_name(path.stem if path.suffix else source) or "data"
+
+
+def as_name(text: str) -> str:
+    """A text in the letters that names allow, as it is where it has no others."""
+    return re.sub(r"[^a-z0-9._-]+", "-", text.lower()).strip("-._")[:64]

@@ -28,6 +28,8 @@ class Algorithm:
     distribution: str | None
     version: str | None
     regulariser: tuple[str, int] | None
+    file: str | None = None
+    source: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,6 +268,8 @@ def _algorithm(algorithm: Raw) -> Algorithm:
         distribution=algorithm.get("distribution"),
         version=algorithm.get("version"),
         regulariser=(str(regulariser[0]), int(regulariser[1])) if regulariser else None,
+        file=algorithm.get("file"),
+        source=algorithm.get("source"),
     )
 
 

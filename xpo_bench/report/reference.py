@@ -50,6 +50,8 @@ def _reference(
 ) -> AlgorithmReference:
     a = record.algorithm
     origin = f"plugin {a.plugin} of {a.distribution} {a.version}"
+    if a.file:
+        return AlgorithmReference(a.name, "", "", f"{a.file} (hash {a.source})", [], cells)
     if a.name not in registry.algorithms:
         origin += "; not installed where this page was made, so that its equation is missing"
         return AlgorithmReference(a.name, "", "", origin, [], cells)

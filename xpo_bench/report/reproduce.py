@@ -27,9 +27,11 @@ def command(record: Record, registry: Registry) -> str:
     algorithm, task = record.algorithm, record.task
     if algorithm.plugin == IN_MEMORY:
         return "# a class given to xpo_bench.run() in Python: no plugin offers it to the command line"
+    if named := task.options.get("registered"):
+        return f"# rows registered in Python as {clean(named)}: the command line does not have them"
     cls: type[Task] | None = registry.tasks[task.name][0] if task.name in registry.tasks else None
     adhoc = cls is None and bool(task.options.get("source"))
-    words = ["xpo-bench", "run", "--algos", algorithm.name]
+    words = ["xpo-bench", "run", "--algos", algorithm.file or algorithm.name]
     words += _adhoc(task.options) if adhoc else ["--tasks", task.name]
     words += _model_words(task.model, cls)
     if task.data.template_date not in (None, TEMPLATE_DATE.isoformat()):

@@ -97,9 +97,10 @@ def without_search(records: Sequence[Record]) -> Sequence[Record]:
 
 
 def latest(records: Sequence[Record], planned: Sequence[str], same: Identities | None = None) -> list[Record]:
-    """The records without those whose settings and seed a later command ran again, from another source.
+    """The records without those whose settings a later command ran from another source.
 
-    Two records of one cell are one run that changed its code in between, not two runs.
+    Two records of one cell are one run that changed its code in between, not two runs; and seeds of two
+    sources have no mean.
 
     Args:
         planned: the keys of the plan, in the order in which commands added them.
@@ -108,9 +109,14 @@ def latest(records: Sequence[Record], planned: Sequence[str], same: Identities |
     same = same or Identities()
     place = {key: number for number, key in enumerate(planned)}
     last: dict[tuple[Hashable, int], Record] = {}
+    sources: dict[Hashable, str] = {}
     for record in sorted(records, key=lambda r: place.get(r.key, -1)):
         last[same.of(record), record.seed] = record
-    kept = {id(record) for record in last.values()}
+        if record.algorithm.source:
+            sources[same.of(record)] = record.algorithm.source
+    kept = {
+        id(record) for (row, _), record in last.items() if record.algorithm.source in (None, sources.get(row))
+    }
     return [record for record in records if id(record) in kept]
 
 

@@ -11,6 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from xpo_bench.checkpoints import locate
+from xpo_bench.runner.source_files import module_digest
 
 
 def canonical(value: object) -> str:
@@ -59,6 +60,9 @@ def source(thing: type | Callable[..., object]) -> str:
     for part in thing.__mro__ if isinstance(thing, type) else (thing,):
         if part is object or part.__module__.startswith("xpo_bench."):
             continue  # the host's own are in `host_source`
+        if named := module_digest(part.__module__):  # of what was loaded, whatever the file holds now
+            parts.append(named)
+            continue
         file = getattr(sys.modules.get(part.__module__), "__file__", None)
         if file and Path(file).is_file():
             parts.append(_hash_files([Path(file)], Path(file).parent))

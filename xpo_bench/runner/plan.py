@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from xpo_bench.contract.algorithm import Algorithm
@@ -11,6 +11,7 @@ from xpo_bench.contract.settings import Optimizer
 from xpo_bench.errors import UnreachableError, UsageError, unknown
 from xpo_bench.plugins import IN_MEMORY, PluginInfo, Registry, check_spec
 from xpo_bench.runner import keys
+from xpo_bench.runner.algorithm_files import info_of, shown
 from xpo_bench.runner.record import Checkpoint, Protocol
 from xpo_bench.runner.run_document import Skipped, Unreachable
 from xpo_bench.runner.settings import TrainOverrides, dump, grid, validate
@@ -95,9 +96,11 @@ def make_plan(
     plan = Plan()
     lost: dict[str, None] = {}  # named, in order
     fitted: set[str] = set()
+    classes: dict[str, type[Algorithm]] = {}
     cells: dict[str, Cell] = {}  # in order; a cell that several requests ask for stands once
     for request in asked:
         algorithms = _algorithms(request, registry)
+        _refuse_namesakes(algorithms, classes)
         _check_targets(request.settings, algorithms, registry)
         setups, unreachable = _reachable(task_setups(request, registry), request.seeds[0])
         plan.unreachable += unreachable
@@ -148,25 +151,30 @@ def _algorithms(request: Request, registry: Registry) -> list[Chosen]:
 def _chosen(item: str | type[Algorithm] | Algorithm, registry: Registry) -> list[Chosen]:
     """What one of `--algos` stands for."""
     if isinstance(item, Algorithm):
-        return [_in_memory(type(item), dump(item))]
+        return [_of_class(type(item), dump(item), registry)]
     if isinstance(item, type) and issubclass(item, Algorithm):
-        return [_in_memory(item, {})]
+        return [_of_class(item, {}, registry)]
     if item == "all":
         return [Chosen(cls, info, {}, False) for _, (cls, info) in sorted(registry.algorithms.items())]
-    if str(item).endswith(".py"):
-        raise UsageError(
-            f"--algos {item}: takes names of installed plugins; `xpo-bench check {item}` takes a file, "
-            "and xpo_bench.run its classes"
-        )
     return [Chosen(*registry.algorithm(str(item)), {}, True)]
 
 
-def _in_memory(cls: type[Algorithm], fixed: Mapping[str, object]) -> Chosen:
+def _of_class(cls: type[Algorithm], fixed: Mapping[str, object], registry: Registry) -> Chosen:
     try:
         check_spec(cls)
     except (TypeError, ValueError) as error:
         raise UsageError(str(error)) from None
-    return Chosen(cls, IN_MEMORY, fixed, True)
+    return Chosen(cls, info_of(cls, registry) or IN_MEMORY, fixed, True)
+
+
+def _refuse_namesakes(chosen: Iterable[Chosen], known: dict[str, type[Algorithm]]) -> None:
+    """Refuse two classes of one name: settings would be of both, and no table could tell them apart."""
+    for cls in (each.cls for each in chosen):
+        if known.setdefault(cls.name, cls) is not cls:
+            places = [shown(c) or f"{c.__module__}.{c.__qualname__}" for c in (known[cls.name], cls)]
+            raise UsageError(
+                f"--algos: {' and '.join(places)} are both called {cls.name!r}; give one another name"
+            )
 
 
 def _check_targets(settings: Settings, algorithms: Sequence[Chosen], registry: Registry) -> None:

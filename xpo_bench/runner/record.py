@@ -47,6 +47,9 @@ class AlgorithmOf(TypedDict):
     """Of the distribution."""
     source: NotRequired[Hex]
     """Digest of the file of its class, and of those of the plugin's classes that it extends."""
+    file: NotRequired[str]
+    """Of a class that a command named by its file: FILE.py:CLASS, whose text `source` is the digest of, with
+    what it imports from its folder."""
     regulariser: Annotated[tuple[str, Literal[-1, 1]] | None, Field(strict=False)]
     """The field that is meant to hold the policy near the reference, and the direction in which it does."""
     paper: NotRequired[str]

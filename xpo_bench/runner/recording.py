@@ -9,6 +9,7 @@ from xpo_bench.contract.examples import Dataset
 from xpo_bench.contract.metric import Metric
 from xpo_bench.plugins import PluginInfo
 from xpo_bench.runner import keys
+from xpo_bench.runner.algorithm_files import shown
 from xpo_bench.runner.plan import Cell
 from xpo_bench.runner.record import (
     SCHEMA,
@@ -102,6 +103,8 @@ def _algorithm(cell: Cell, notes: Mapping[str, Any]) -> AlgorithmOf:
         "source": keys.source(type(cell.algorithm)),
         "regulariser": cast(tuple[str, Literal[-1, 1]] | None, cell.algorithm.regulariser),
     }
+    if named := shown(type(cell.algorithm)):
+        algorithm["file"] = named
     if "z0" in notes:
         algorithm["z0"] = notes["z0"]
     if cell.algorithm.paper:

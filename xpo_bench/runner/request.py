@@ -13,6 +13,7 @@ from xpo_bench.contract.algorithm import Algorithm
 from xpo_bench.contract.task import Task
 from xpo_bench.data.layouts import check_columns
 from xpo_bench.errors import UsageError, unknown
+from xpo_bench.runner.algorithm_files import algorithm_of, is_file_word
 from xpo_bench.runner.model_choice import parse_date, parse_lora
 from xpo_bench.runner.settings import settings_of
 from xpo_bench.runner.words import FILE_KEYS
@@ -109,7 +110,8 @@ def requests(words: Mapping[str, object], file: Path | None = None, device: str 
     """
     words = {k: v for k, v in words.items() if v is not None and v != ()}
     _check_twice(words)
-    blocks = [_override(block, words) for block in read_file(file)] if file else [dict(words)]
+    words = _with_classes(words)
+    blocks = [_override(_with_classes(b), words) for b in read_file(file)] if file else [dict(words)]
     out = []
     for block in blocks:
         if "data" in block and "tasks" in block:
@@ -129,6 +131,14 @@ def requests(words: Mapping[str, object], file: Path | None = None, device: str 
         else:
             out.append(_request(block, None, device))
     return out
+
+
+def _with_classes(words: Mapping[str, object]) -> dict[str, object]:
+    """The words with the classes of files, such as my_loss.py:RDPO, in place of their names."""
+    if not words.get("algos"):
+        return dict(words)
+    named = names_of(words["algos"], "--algos")
+    return {**words, "algos": tuple(algorithm_of(str(n)) if is_file_word(n) else n for n in named)}
 
 
 def _override(below: Mapping[str, object], above: Mapping[str, object]) -> dict[str, object]:

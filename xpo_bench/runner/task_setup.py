@@ -12,6 +12,7 @@ from xpo_bench.contract.settings import Budget, ModelSpec, Optimizer
 from xpo_bench.contract.task import Task
 from xpo_bench.data.adhoc import AdHoc, task_name
 from xpo_bench.data.dataset import about, fingerprint
+from xpo_bench.data.registered import RegisteredRows, registered
 from xpo_bench.data.splits import unseen_prompts
 from xpo_bench.data.statistics import Overlap, overlap
 from xpo_bench.data.validation import validation_split
@@ -57,7 +58,8 @@ class TaskSetup:
 
     def __getstate__(self) -> dict[str, object]:
         """Rows stay behind where they can be read: a process that is sent a setup does that itself."""
-        return vars(self) | ({} if self.rows_shipped else {"_data": {}})
+        here_alone = self.rows_shipped or isinstance(self.task, RegisteredRows)
+        return vars(self) | ({} if here_alone else {"_data": {}})
 
     def take(self, seed: int, dataset: Dataset, print_: str) -> None:
         """Use rows that another process has read, with the fingerprint that they had there."""
@@ -186,8 +188,11 @@ def _named(request: Request, registry: Registry) -> list[Named]:
             "rankings": request.rankings,
         }
         out.append(Named(AdHoc, IN_MEMORY, task_name(request.data), adhoc))
-    for task in request.tasks:
-        if isinstance(task, Task):
+    for asked in request.tasks:
+        task = _rows_of(asked, registry) or asked
+        if isinstance(task, RegisteredRows):
+            out.append(Named(RegisteredRows, IN_MEMORY, task.registered, dump(task)))
+        elif isinstance(task, Task):
             out.append(Named(type(task), IN_MEMORY, task.name, dump(task)))
         elif isinstance(task, type):
             out.append(Named(task, IN_MEMORY, task.name, {}))
@@ -195,6 +200,17 @@ def _named(request: Request, registry: Registry) -> list[Named]:
             cls, info = registry.task(str(task))
             out.append(Named(cls, info, cls.name, {}))
     return out
+
+
+def _rows_of(asked: object, registry: Registry) -> RegisteredRows | None:
+    """The rows that were registered under a name."""
+    rows = registered(asked) if isinstance(asked, str) else None
+    if rows and asked in registry.tasks:
+        raise UsageError(
+            f"task {asked!r}: rows are registered under the name of an installed task; register them under "
+            "another one"
+        )
+    return rows
 
 
 def _check_versions(named: Sequence[Named], request: Request) -> None:

@@ -46,7 +46,8 @@ class Request:
     """What is to be computed; None leaves a choice to the task."""
 
     algos: Annotated[
-        Sequence[str | type[Algorithm] | Algorithm], Doc("algorithms, separated by commas, or all")
+        Sequence[str | type[Algorithm] | Algorithm],
+        Doc("algorithms, separated by commas, FILE.py:CLASS among them, or all"),
     ] = ()
     tasks: Annotated[Sequence[str | type[Task] | Task], Doc("tasks, separated by commas")] = ()
     suite: Annotated[

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -12,6 +11,8 @@ from xpo_bench import plugins
 from xpo_bench.contract import hooks
 from xpo_bench.contract.algorithm import Algorithm
 from xpo_bench.errors import UsageError, unknown
+from xpo_bench.runner.algorithm_files import algorithm_of, is_file_word
+from xpo_bench.runner.source_files import line_of, load
 from xpo_bench.testing.kit import instance
 
 
@@ -27,8 +28,10 @@ def find(target: str) -> list[Algorithm]:
     registry = plugins.load()
     if target in registry.algorithms:
         return [instance(registry.algorithms[target][0])]
-    if target.endswith(".py"):
-        return _offered(_from_file(Path(target)), target)
+    if is_file_word(target):
+        if ":" in Path(target).name:
+            return [instance(algorithm_of(target, "check"))]
+        return _offered(load(target, "check"), target)
     if target not in registry.lost and (module := _from_name(target)):
         return _offered(module, target)
     if target in registry.lost:
@@ -36,21 +39,6 @@ def find(target: str) -> list[Algorithm]:
     raise UsageError(
         f"{unknown('algorithm', target, registry.algorithms)}; nor is it a module, or the path of a .py file"
     )
-
-
-def _from_file(path: Path) -> ModuleType:
-    if not path.is_file():
-        raise UsageError(f"{path}: there is no such file")
-    spec = importlib.util.spec_from_file_location(f"checked_{path.stem}", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[module.__name__] = module  # where dataclasses look their annotations up
-    try:
-        spec.loader.exec_module(module)
-    except (Exception, SystemExit) as error:
-        raise UsageError(f"{path}: cannot be imported: {_line(error)}") from error
-    return module
 
 
 def _from_name(name: str) -> ModuleType | None:
@@ -66,13 +54,9 @@ def _from_name(name: str) -> ModuleType | None:
         # the module itself is missing; where it is one that it imports, that is an error of the module
         if error.name and (name == error.name or name.startswith(f"{error.name}.")):
             return None
-        raise UsageError(f"module {name}: cannot be imported: {_line(error)}") from error
+        raise UsageError(f"module {name}: cannot be imported: {line_of(error)}") from error
     except (Exception, SystemExit) as error:
-        raise UsageError(f"module {name}: cannot be imported: {_line(error)}") from error
-
-
-def _line(error: BaseException) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split()) or 'no message'}"
+        raise UsageError(f"module {name}: cannot be imported: {line_of(error)}") from error
 
 
 def _offered(module: ModuleType, target: str) -> list[Algorithm]:
@@ -84,7 +68,7 @@ def _offered(module: ModuleType, target: str) -> list[Algorithm]:
     try:
         found = list(hook()) if hook else [c for c in vars(module).values() if _defined_in(c, module)]
     except Exception as error:
-        raise UsageError(f"{target}: xpo_algorithms() raises {_line(error)}") from error
+        raise UsageError(f"{target}: xpo_algorithms() raises {line_of(error)}") from error
     if not found:
         raise UsageError(
             f"{target}: offers no algorithm: define xpo_algorithms(), or a subclass of xpo_bench.Algorithm"

@@ -60,6 +60,19 @@ def xpo_algorithms():
 """
 
 
+FILE = """
+from dataclasses import dataclass
+from typing import ClassVar
+from xpo_bench import Algorithm
+
+@dataclass(frozen=True)
+class Mine(Algorithm):
+    name: ClassVar[str] = "mine"
+    def loss(self, step):
+        return (step.log_ratio("chosen") - step.log_ratio("rejected") - 1) ** 2
+"""
+
+
 def free_port() -> int:
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
@@ -162,9 +175,11 @@ MODEL = (
 
 
 def test_tasks_have_the_numbers_of_this_process(warm: Any, rows: Path, tmp_path: Path, address: str) -> None:
-    """On tables, and on a language model that two processes train."""
+    """On tables, by a loss from a file too, and on a language model that two processes train."""
+    (tmp_path / "my_loss.py").write_text(FILE, "utf-8")
     (tmp_path / "plan.toml").write_text(
         'seeds = 2\nsteps = 8\n[[runs]]\nalgos = "dpo,rso"\ntasks = "bandit"\n'
+        '[[runs]]\nalgos = "my_loss.py:Mine"\ntasks = "bandit"\nseeds = 1\n'
         f'[[runs]]\nalgos = "ipo"\ndata = "{rows}"\nseeds = 1\ngpus_per_cell = 2\n{MODEL}',
         encoding="utf-8",
     )
@@ -173,7 +188,7 @@ def test_tasks_have_the_numbers_of_this_process(warm: Any, rows: Path, tmp_path:
     found = warm(*words, "--out", "ray", "--executor", "ray", "--address", address)
     assert found.code == 0, found.err
     one = content(tmp_path / "one")
-    assert len(one) == 5
+    assert len(one) == 6
     assert same(one, content(tmp_path / "ray"))
     told = [
         json.loads(path.read_text("utf-8"))["environment"]

@@ -61,8 +61,15 @@ def tables(records: Iterable[Raw | Record], curves: Curves, run: Path) -> dict[s
     """
     every = records_of(records)
     cells = [(_cell(r), r.metrics) for r in every]
+    found = {"cells": _table(CELL, cells), "curves": curve_table(every, curves)}
+    items = _items(every, run)
+    return found if items is None else found | {"items": items}
+
+
+def curve_table(records: Iterable[Raw | Record], curves: Curves) -> pa.Table:
+    """A row per point of a curve: of which cell it is, and its metrics by name."""
     points: list[tuple[Row, Row]] = []
-    for r in every:
+    for r in records_of(records):
         whose = _whose(r)
         points += [
             (
@@ -71,9 +78,7 @@ def tables(records: Iterable[Raw | Record], curves: Curves, run: Path) -> dict[s
             )
             for point in curves(r.key)
         ]
-    found = {"cells": _table(CELL, cells), "curves": _table(POINT, points)}
-    items = _items(every, run)
-    return found if items is None else found | {"items": items}
+    return _table(POINT, points)
 
 
 def _whose(r: Record) -> dict[str, object]:

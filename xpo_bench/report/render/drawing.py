@@ -15,6 +15,7 @@ from xpo_bench.report.render.svg import inline
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
 
 WIDTH, HEIGHT = 3.6, 2.7
 """Of a panel in inches: three stand side by side on a page, and one is legible on a telephone."""
@@ -104,7 +105,7 @@ def draw(panels: Sequence[Panel], columns: int, legend: Sequence[Entry] = ()) ->
         ax.remove()
     if legend:
         figure.legend(
-            handles=list(map(_handle, legend)), loc="outside lower left", ncols=per, handlelength=3.4
+            handles=list(map(handle, legend)), loc="outside lower left", ncols=per, handlelength=3.4
         )
     _lay_out(figure)
     for ax, of in zip(axes, labels, strict=False):
@@ -120,7 +121,8 @@ def _lay_out(figure: Figure) -> None:
         engine.execute(figure)
 
 
-def _handle(entry: Entry) -> object:
+def handle(entry: Entry) -> Line2D:
+    """A line of the legend."""
     from matplotlib.lines import Line2D
 
     return Line2D([], [], **(entry.style.mark | entry.style.line), label=entry.label)

@@ -45,7 +45,7 @@ def page(report: Report) -> str:
     """The HTML of a report."""
     style, script = (_asset(name) for name in ("report.css", "report.js"))
     return (
-        _environment()
+        environment()
         .get_template("report.html")
         .render(
             report=report,
@@ -73,19 +73,20 @@ def _parts(report: Report) -> list[Part]:
     return out
 
 
-def _environment() -> Environment:
-    environment = Environment(
+def environment() -> Environment:
+    """Templates that escape and clean what they are given."""
+    made = Environment(
         loader=PackageLoader("xpo_bench.report", "templates"),
         autoescape=True,
         finalize=lambda value: value if isinstance(value, Markup) else clean(value),
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["sort_key"] = sort_key
-    environment.filters["lines"] = lines
-    environment.filters["ink"] = lambda colour: INK.get(colour, colour)
-    environment.filters["note"] = note
-    return environment
+    made.filters["sort_key"] = sort_key
+    made.filters["lines"] = lines
+    made.filters["ink"] = lambda colour: INK.get(colour, colour)
+    made.filters["note"] = note
+    return made
 
 
 def _asset(name: str) -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
-import pickle
 import sys
 import tempfile
 import threading
@@ -28,9 +27,10 @@ from xpo_bench.runner.executors.subprocesses import (
     beginning,
     ending,
     follow,
+    packed,
     portable,
     rebuilt,
-    unsendable,
+    unpacked,
 )
 from xpo_bench.runner.plan import Cell
 from xpo_bench.runner.saved_policies import saved_policy
@@ -103,10 +103,9 @@ class DataParallelGroup:
         setup = cells[0].setup
         # rows do not travel: every process reads them, and refuses what has another fingerprint
         prints = {cell.seed: setup.data_fingerprint(cell.seed) for cell in cells}
-        try:
-            message = pickle.dumps((id(setup), cells, prints))  # the id says when a loaded model serves again
-        except (pickle.PicklingError, AttributeError, TypeError) as error:
-            raise unsendable(error, "--gpus-per-cell") from error
+        classes = (type(cell.algorithm) for cell in cells)
+        # the id says when a loaded model serves again
+        message = packed((id(setup), cells, prints), classes, "--gpus-per-cell")
         with contextlib.suppress(BrokenPipeError):  # a dead process is found below
             for pipe in self.pipes:
                 pipe.send_bytes(message)
@@ -215,10 +214,7 @@ class Work:
         """Train the cells of a message; outcomes in the first process only."""
         from xpo_bench.runner.executors.model_cache import LanguageModels
 
-        try:
-            setup_id, cells, prints = pickle.loads(message)
-        except (AttributeError, ImportError) as error:
-            raise unsendable(error, "--gpus-per-cell") from error
+        setup_id, cells, prints = unpacked(message, "--gpus-per-cell")
         if setup_id not in self.known:
             # the setup on the device of this process; a loaded model serves all later cells of the setup
             setup = replace(cells[0].setup, device=self.device)

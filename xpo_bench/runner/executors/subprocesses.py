@@ -7,12 +7,14 @@ import multiprocessing
 import os
 import pickle
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from multiprocessing import forkserver
 from multiprocessing.connection import wait
 from multiprocessing.context import ForkServerContext, SpawnContext
+from typing import Any
 
 from xpo_bench.errors import UsageError
+from xpo_bench.runner import source_files
 
 ALIKE = {"PYTHONHASHSEED": "0", "PYTHONSAFEPATH": "1"}
 ASKED = "XPO_BENCH_ASKED_BY"
@@ -72,6 +74,28 @@ def as_child() -> Iterator[None]:
         for name, value in before_env.items():
             if value is None:
                 del os.environ[name]
+
+
+def packed(content: object, classes: Iterable[type], option: str) -> bytes:
+    """Content as it can be sent, with the files of those of its classes that no module has.
+
+    Raises:
+        UsageError: a class that cannot be sent; `option` is what asked for other processes.
+    """
+    try:
+        return pickle.dumps((source_files.needed(classes), pickle.dumps(content)))
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        raise unsendable(error, option) from error
+
+
+def unpacked(message: bytes, option: str) -> Any:
+    """What `packed` was given; pickle has no type for it."""
+    try:
+        files, content = pickle.loads(message)
+        source_files.take(files)
+        return pickle.loads(content)
+    except (AttributeError, ImportError) as error:
+        raise unsendable(error, option) from error
 
 
 def unsendable(error: BaseException, option: str) -> UsageError:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -14,7 +13,7 @@ from xpo_bench.runner import environment
 from xpo_bench.runner.executors.groups import CellBatch
 from xpo_bench.runner.executors.in_process import LocalExecutor
 from xpo_bench.runner.executors.placement import ExecutionFacts
-from xpo_bench.runner.executors.subprocesses import unsendable
+from xpo_bench.runner.executors.subprocesses import packed, unpacked
 from xpo_bench.runner.plan import Cell
 from xpo_bench.runner.record import Curve, Record
 from xpo_bench.runner.task_setup import TaskSetup
@@ -31,18 +30,13 @@ def pack(batches: Sequence[CellBatch], option: str) -> bytes:
         UsageError: a class that cannot be sent; `option` is what asked for other processes.
     """
     prints = [[cell.setup.data_fingerprint(cell.seed) for cell in batch.cells] for batch in batches]
-    try:
-        return pickle.dumps((list(batches), prints))
-    except (pickle.PicklingError, AttributeError, TypeError) as error:
-        raise unsendable(error, option) from error
+    classes = (type(cell.algorithm) for batch in batches for cell in batch.cells)
+    return packed((list(batches), prints), classes, option)
 
 
 def unpack(message: bytes, option: str) -> tuple[list[CellBatch], list[list[str]]]:
     """The batches of a message, and the fingerprint of the rows of each cell."""
-    try:
-        batches, prints = pickle.loads(message)
-    except (AttributeError, ImportError) as error:
-        raise unsendable(error, option) from error
+    batches, prints = unpacked(message, option)
     return batches, prints
 
 

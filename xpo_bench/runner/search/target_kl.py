@@ -14,7 +14,7 @@ from math import exp, log
 
 from xpo_bench.contract.algorithm import Algorithm
 from xpo_bench.errors import UsageError
-from xpo_bench.plugins import IN_MEMORY, Registry
+from xpo_bench.plugins import Registry
 from xpo_bench.runner.plan import Cell, Plan, make_plan
 from xpo_bench.runner.record import Record
 from xpo_bench.runner.search import checkpoint
@@ -274,10 +274,8 @@ def _request_of(cell: Cell, asked: Sequence[Request]) -> Request:
         (r for r in asked if not r.tasks or cell.setup.name in {getattr(t, "name", t) for t in r.tasks}),
         asked[0],
     )
-    tasks = (
-        () if source.data else (cell.setup.name,) if cell.setup.info is not IN_MEMORY else (cell.setup.task,)
-    )
-    algorithm = cell.algorithm if cell.info is IN_MEMORY else cell.algorithm.name
+    tasks = () if source.data else (cell.setup.name,) if cell.setup.info.installed else (cell.setup.task,)
+    algorithm = cell.algorithm.name if cell.info.installed else cell.algorithm
     kept = {
         k: v
         for k, v in source.settings.items()
