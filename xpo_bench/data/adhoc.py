@@ -61,6 +61,8 @@ class AdHoc(Task):
         Doc("all pairs of a ranking (the default), or its best answer against each other one"),
     ] = None
 
+    strength: Annotated[str | None, Doc("log-odds of a preference of strength 1, and its centre")] = None
+
     def data(self, seed: int, model: ModelSpec) -> Dataset:
         """The rows of the set; a held-out fraction is drawn once for all seeds."""
         spec = DataSpec(
@@ -70,6 +72,7 @@ class AdHoc(Task):
             on_bad_row=self.on_bad_row,
             columns=self.columns,
             rankings=self.rankings or "all",
+            strength=self.strength,
             split_by=self.split_by,
         )
         return load_dataset(spec, self.heldout, stream(0, task_name(self.source), "data"), model)
