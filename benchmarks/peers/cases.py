@@ -11,10 +11,10 @@ from typing import Any
 
 from xpo_bench import ModelSpec
 from xpo_bench.contract.examples import Completion, Pair
+from xpo_bench.data.labels import decided
 from xpo_bench.policy.language.causal_lm import CausalLM
 from xpo_bench.policy.language.tokenize import Row
 from xpo_bench.policy.language.weights import State
-from xpo_bench.train.batching import usable
 from xpo_bench_plugins.tasks.ukp import Ukp
 
 LENGTHS = {"long-prompt": (128, 64), "long-completion": (32, 128)}
@@ -75,7 +75,7 @@ def crowd_votes(model: str, dtype: str = "float32") -> Case:
     """A pretrained model and the pairs of `ukp` that its context holds, ties left out."""
     policy = CausalLM.load(ModelSpec(name=model), init_seed=0, dtype=dtype)
     train = Ukp().data(0, policy.spec).train
-    pairs = [pair for pair in (train[i] for i in usable(train)) if isinstance(pair, Pair)]
+    pairs = [pair for pair in (train[i] for i in decided(train)) if isinstance(pair, Pair)]
     items = [Completion(pair.prompt, text) for pair in pairs for text in (pair.chosen, pair.rejected)]
     fits = (policy.encode(items, "drop").item.reshape(-1, 2) >= 0).all(1).tolist()
     kept = tuple(pair for pair, fit in zip(pairs, fits, strict=True) if fit)

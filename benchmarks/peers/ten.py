@@ -24,8 +24,8 @@ from benchmarks.peers.contenders import library
 from benchmarks.peers.speed import spread
 from xpo_bench import ModelSpec
 from xpo_bench.contract.examples import Pair
+from xpo_bench.data.labels import decided
 from xpo_bench.policy.language.pretrained import quiet
-from xpo_bench.train.batching import usable
 from xpo_bench_plugins.tasks.ukp import Ukp
 
 TEN = ("dpo", "ipo", "kto", "cpo", "orpo", "cdpo", "npo", "dpop", "simpo", "slic")
@@ -84,7 +84,7 @@ def run_theirs(model: str) -> None:
 
     torch.set_num_threads(1)
     data = Ukp().data(0, ModelSpec(name=model))
-    pairs = [data.train[i] for i in usable(data.train)]
+    pairs = [data.train[i] for i in decided(data.train)]
     parts = {
         "train": random.Random(0).sample(pairs, STEPS * BATCH),
         "heldout": random.Random(0).sample(data.heldout, HELDOUT),

@@ -12,7 +12,8 @@ import pytest
 
 from xpo_bench.contract.examples import Dataset, Pair, Single, World
 from xpo_bench.contract.settings import DataSpec
-from xpo_bench.data.dataset import fingerprint, flip_labels, load_dataset
+from xpo_bench.data.dataset import fingerprint, load_dataset
+from xpo_bench.data.labels import flip_labels
 from xpo_bench.errors import DataError
 
 

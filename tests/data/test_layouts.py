@@ -159,9 +159,9 @@ EXPECTED: dict[str, list[Example]] = {
         Pair("How do I undo?", "u", "Time travel."),
     ],
     "multipref": [
-        Pair("Define ink.", "A dark fluid.", "Blue.", 3.5 / 4),
+        Pair("Define ink.", "A dark fluid.", "Blue.", 3.5 / 4, p_tie=0.25),
         Pair("Define oak.", "A tree with acorns.", "Wood.", 0.75),
-        Pair("Define fog.", "Low cloud.", "Mist.", 0.5),
+        Pair("Define fog.", "Low cloud.", "Mist.", 0.5, p_tie=0.5),
     ],
     "hh": [
         Pair("\n\nHuman: Hi\n\nAssistant:", " Hello!", " What?"),

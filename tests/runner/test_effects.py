@@ -52,6 +52,7 @@ CHANGED: Mapping[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "optimizer": ({}, {"optimizer": "sgd"}),
     "lr": ({}, {"lr": 0.03}),
     "label_noise": ({}, {"label_noise": 0.2}),
+    "labels": ({"tasks": "bandit"}, {"labels": "soft"}),
     "dtype": ({}, {"dtype": "float32"}),
     "model": ({}, {"model": "tiny"}),
     "loss_over": ({"tasks": "overfit_pair"}, {"loss_over": "token"}),
@@ -66,6 +67,7 @@ CHANGED: Mapping[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "on_bad_row": ({"data": "DATA"}, {"on_bad_row": "skip"}),
     "columns": ({"data": "DATA"}, {"columns": "chosen=rejected,rejected=chosen"}),
     "rankings": ({"data": "DATA"}, {"rankings": "best"}),
+    "strength": ({"data": "DATA"}, {"strength": "0.5", "columns": "strength=score"}),
     "heldout": ({"data": "DATA"}, {"heldout": 0.5}),
     "split_by": ({"data": "DATA", "heldout": 0.5}, {"split_by": "score"}),
 }
@@ -200,7 +202,8 @@ COST_ALONE = {"checkpointing", "packing", "fsdp", "ensemble", "micro_batch"}
 BUDGET: Mapping[str, Any] = {
     "steps": 4, "batch_size": 2, "optimizer": "sgd", "lr": 1e-3, "sampling": "replacement",
     "loss_over": "token",
-    "label_noise": 0.4, "heldout": 0.5, "warmup": 0.9, "clip": 1e-4, "dtype": "float64", "batch_tokens": 60,
+    "label_noise": 0.4, "labels": "soft", "heldout": 0.5, "warmup": 0.9, "clip": 1e-4, "dtype": "float64",
+    "batch_tokens": 60,
     "warm_start": 2, "warm_start_lr": 0.1, "eval_pairs": 2, "heldout_pairs": 1, "kl_prompts": 1,
     "kl_samples": 3, "max_new_tokens": 5,
 }  # fmt: skip
@@ -216,6 +219,8 @@ def test_a_field_of_the_budget_changes_the_numbers(field: str, data: Path, tmp_p
     rows = [dict(row) for row in ROWS]
     if field == "loss_over":  # tokens are rows of the loss where both sides have as many
         rows = [row | {"rejected": "no"} for row in rows]
+    if field == "labels":
+        rows = [row | {"p_chosen": 0.6} for row in rows]
     if field == "heldout_pairs":
         base["task.heldout"] = 0.5
     if field == "warm_start_lr":

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from narrow import present
 
 from xpo_bench import Completion, Pair, Scores, Single, Step
-from xpo_bench.train.batching import mismatch, row_schedule, token_schedule, usable
+from xpo_bench.data.labels import decided
+from xpo_bench.train.batching import mismatch, row_schedule, token_schedule
 from xpo_bench.train.score_ops import by_token, take
 
 
@@ -101,7 +102,7 @@ def test_a_longer_run_starts_like_a_shorter_one() -> None:
 def test_ties_are_left_out_of_training() -> None:
     likely = [Pair("x", "a", "b", p) for p in (1.0, 0.5, 0.7)]
     rows: list[Pair | Single] = [*likely, Single("x", "a", True)]
-    assert usable(rows) == [0, 2, 3]
+    assert decided(rows) == [0, 2, 3]
 
 
 # --------------------------------------------------------------------------- mismatched prompts

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
-SPEC = 3
+SPEC = 4
 """Version of the contract between the suite and algorithms; plugins made for it or for any earlier one, from
 1 on, are taken. docs/plugins.md lists what each version added."""
 
@@ -127,7 +127,10 @@ class Algorithm:
     groups: ClassVar[Mapping[str, Group]] = PAIR_GROUPS
     """What is scored, and how; the runner derives all computation from it."""
     batch_coupled: ClassVar[bool] = False
-    """Whether the loss of one example depends on the others of the batch."""
+    """Whether the loss of one example depends on the others of the batch. With `spec` 4 it takes rows of any
+    weight for what they are, and soft labels are refused to it with an earlier one."""
+    ties: ClassVar[bool] = False
+    """Whether the loss reads `Step.ties`: rows on which neither side is better then come as such (spec 4)."""
     regulariser: ClassVar[tuple[str, int] | None] = None
     """The field meant to hold the policy near the reference, and the direction (+1 or −1) in which it does.
     """

@@ -82,7 +82,11 @@ class Completion:
 class Pair:
     """A preference: for `prompt`, `chosen` was preferred to `rejected`.
 
-    `p_chosen` is the true or empirical probability that `chosen` is preferred, where it is known.
+    `p_chosen` is the true or empirical probability that `chosen` is preferred, where it is known; a tie is
+    half of it. `p_tie` is the part of it that are ties, where that is known: of votes, the fraction that sees
+    no difference. Without it a row at p_chosen = 1/2 is a tie, and no other row is.
+    `share` is the part of a row of the data that this pair stands for: with soft labels a row comes in both
+    orientations, whose shares sum to 1. A loss is weighted by it; nothing but the trainer sets it.
     `source` names the unit the pair was drawn from (a topic, a document), where there is one, and `person`
     whose preference it is, where the data knows: rows of one person are no independent evidence.
     """
@@ -93,6 +97,8 @@ class Pair:
     p_chosen: float | None = None
     source: str | None = None
     person: str | None = None
+    p_tie: float | None = field(default=None, kw_only=True)
+    share: float = field(default=1.0, kw_only=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +106,8 @@ class Single:
     """An unpaired label: `completion` of `prompt` was judged desirable or not.
 
     For unlearning, `desirable=False` is the forget set and `desirable=True` the retain set.
-    `values` holds further numbers that an algorithm attached to the example in `shape_data`; `person` is as
-    of `Pair`.
+    `values` holds further numbers that an algorithm attached to the example in `shape_data`; `person` and
+    `share` are as of `Pair`.
     """
 
     prompt: str
@@ -110,6 +116,7 @@ class Single:
     source: str | None = None
     values: Mapping[str, float] = field(default_factory=dict)
     person: str | None = None
+    share: float = field(default=1.0, kw_only=True)
 
 
 Example = Pair | Single
@@ -184,6 +191,8 @@ class Dataset:
             where.
         notes: what is odd about rows that are used -> their number.
         kind: what the labels mean; `"forget_retain"` is refused by preference losses.
+        labelled: `p_chosen` of training rows is how they were labelled: by votes, probabilities, strengths or
+            ties. False where it is what is known about a label that was drawn.
         world: ground truth where it is known.
         corpus: what the supervised warm start trains on; empty: the chosen (desirable) completions.
         gold: the true reward of any completion, where the task knows it on text; sampled completions are then
@@ -203,6 +212,7 @@ class Dataset:
     columns: Mapping[str, str] = field(default_factory=dict)
     notes: Mapping[str, int] = field(default_factory=dict)
     kind: Literal["pairs", "singles", "forget_retain"] = "pairs"
+    labelled: bool = False
     world: World | None = None
     corpus: tuple[Completion, ...] = ()
     gold: Callable[[Completion], float] | None = None

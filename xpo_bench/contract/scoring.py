@@ -152,14 +152,17 @@ class Step:
         policy: scores of every group under the policy being trained.
         reference: scores of the groups that declare `reference=True`.
         columns: numbers per example from `Algorithm.columns`, each of shape `(..., N)`.
-        weight: 1 for examples, 0 for padding, shape `(..., N)`, or None when no row is padding.
-        totals: sums of every column, and `"examples"`, over the FULL step, shape `(..., 1)`: a loss
-            that divides by them is exact under gradient accumulation.
+        weight: 1 for examples, 0 for padding, shape `(..., N)`, or None when all are 1. With soft labels the
+            part of a row of the data that an example stands for.
+        totals: weighted sums of every column, and of `"examples"`, over the FULL step, shape `(..., 1)`: a
+            loss that divides by them is exact under gradient accumulation.
         exact_kl: KL(π(.|x) ‖ π_ref(.|x)) in nats for the prompt of each example, π_ref the stage's reference,
             without gradient, shape `(..., N)`; only on enumerable worlds and only when a group is mismatched.
         shared: what sums a tensor over the processes that share the batch; see `all_reduce`.
         state: what the algorithm carries from step to step (`Algorithm.state`), each of shape `(..., 1)`,
             without gradient.
+        ties: 1 for examples on which neither side is better, else 0, shape `(..., N)`; of algorithms that
+            declare `ties` alone, and None where no example is one (spec 4).
     """
 
     policy: Mapping[str, Scores]
@@ -170,6 +173,7 @@ class Step:
     exact_kl: Tensor | None = None
     shared: Callable[[Tensor], Tensor] | None = field(default=None, repr=False, compare=False)
     state: Mapping[str, Tensor] = field(default_factory=dict)
+    ties: Tensor | None = None
 
     def all_reduce(self, values: Tensor) -> Tensor:
         """The sum of `values` over the processes that share the batch, without gradient.

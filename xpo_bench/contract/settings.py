@@ -33,6 +33,7 @@ class Stage:
 
 
 Optimizer = Literal["sgd", "adam", "adamw", "rmsprop"]
+Labels = Literal["hard", "soft", "sampled"]
 TEMPLATE_DATE = date(2024, 7, 26)
 """The day that Llama 3's template names where it cannot ask for today's: one day for all runs, whose keys
 would change daily.
@@ -64,6 +65,13 @@ class Budget:
     label_noise: Annotated[
         float, Ge(0), Lt(0.5), Doc("probability that a training row is flipped, once per seed")
     ] = 0.0
+    labels: Annotated[
+        Labels,
+        Doc(
+            "what training makes of votes, probabilities and ties: the majority's label; both orientations "
+            "of a row, weighted by them; or one draw per seed and row"
+        ),
+    ] = "hard"
     heldout: Annotated[
         float, Ge(0), Lt(1), Doc("fraction of rows held out of a set whose split column holds out none")
     ] = 0.0
@@ -188,6 +196,13 @@ class DataSpec:
     rankings: Annotated[
         Literal["all", "best"], Doc("all pairs of a ranking, or its best answer against each other one")
     ] = "all"
+    strength: Annotated[
+        str | None,
+        Doc(
+            "make probabilities of strengths: p_chosen = sigmoid(K*(s-C)), s of a column strength, of a "
+            "layout that has strengths, or score_chosen - score_rejected"
+        ),
+    ] = None
     split_by: Annotated[
         str,
         MinLen(1),

@@ -61,6 +61,8 @@ class AdHoc(Task):
         Doc("all pairs of a ranking (the default), or its best answer against each other one"),
     ] = None
 
+    strength: Annotated[str | None, Doc("log-odds of a preference of strength 1, and its centre")] = None
+
     def data(self, seed: int, model: ModelSpec) -> Dataset:
         """The rows of the set; a held-out fraction is drawn once for all seeds."""
         return load_dataset(self.spec, self.heldout, stream(0, task_name(self.source), "data"), model)
@@ -75,6 +77,7 @@ class AdHoc(Task):
             on_bad_row=self.on_bad_row,
             columns=self.columns,
             rankings=self.rankings or "all",
+            strength=self.strength,
             split_by=self.split_by,
         )
 

@@ -1,4 +1,4 @@
-"""Data sets as tasks return them: loading, splitting, label noise, fingerprints.
+"""Data sets as tasks return them: loading, splitting, fingerprints.
 
 The names in `__all__` are public: tasks of third parties may import them.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import lru_cache
 from hashlib import blake2b
 from json.encoder import encode_basestring_ascii as quoted
@@ -19,10 +19,13 @@ from xpo_bench.contract.settings import DataSpec, ModelSpec
 from xpo_bench.data import sources
 from xpo_bench.data.chat import Chat
 from xpo_bench.data.formats import Bad, parse
+from xpo_bench.data.labels import tie_part, uncertain
 from xpo_bench.data.layouts import TRL, advice, arrange, count
 from xpo_bench.data.sources import Loaded
 from xpo_bench.data.split_column import column_values
 from xpo_bench.data.splits import held_out
+from xpo_bench.data.statistics import TIE
+from xpo_bench.data.strengths import parse_link
 from xpo_bench.data.world_file import world_of
 from xpo_bench.errors import DataError
 
@@ -38,8 +41,8 @@ def load_dataset(
 
     The `split` column decides where it holds anything out; of other sets the fraction `heldout`, drawn by
     `rng`, is held out: whole prompts, or rows or values of a column where the spec says so. Rows with
-    p_chosen = 1/2 are kept: the runner leaves them out of training. The actions of the world come from all
-    rows.
+    p_chosen = 1/2 are kept: what training makes of them is up to `--labels`. The actions of the world come
+    from all rows.
 
     Args:
         heldout: fraction of rows in [0, 1); 0 for a set whose `split` column holds some out.
@@ -91,7 +94,8 @@ def examine(
     """The data set of raw rows, with the rows' numbers and the bad ones; it may hold out all of them."""
     source = loaded.source
     chat = Chat(model)
-    arranged = arrange(loaded.rows, source, spec.columns, spec.rankings)
+    link = None if spec.strength is None else parse_link(spec.strength)
+    arranged = arrange(loaded.rows, source, spec.columns, spec.rankings, link)
     parsed = parse(arranged.rows, source, spec.on_bad_row, chat.row, advice)
     values = column_values(loaded.rows, arranged, spec, parsed.numbers, source) if heldout else None
     out = held_out(parsed, heldout, spec.split_by, rng, source, values)
@@ -108,6 +112,7 @@ def examine(
         columns=arranged.columns,
         notes=count(parsed.notes, arranged.notes),
         kind=parsed.kind,
+        labelled=uncertain(train),
         revision=loaded.revision,
         world=world_of((*train, *held), spec.world),
         template=chat.kind,
@@ -130,25 +135,6 @@ def about(dataset: Dataset) -> str | None:
         told.append(f"{total:,} row{'s' * (total != 1)} dropped: {reasons}")
     told += [f"{n:,} row{'s' * (n != 1)}: {what}" for what, n in dataset.notes.items()]
     return f"{dataset.source}: {'; '.join(told)}" if told else None
-
-
-def flip_labels(examples: Sequence[Example], p: float, rng: np.random.Generator) -> list[Example]:
-    """Flip each row's label with probability `p`, one draw per row.
-
-    A pair swaps chosen and rejected, and p_chosen becomes 1 − p_chosen; a single toggles `desirable`. From
-    one stream, the rows flipped at a smaller `p` are among those flipped at a larger one.
-    """
-    # u < p with one u per row: nested in p, and the stream does not depend on p
-    flips = rng.random(len(examples)) < p
-    return [_flipped(e) if flip else e for e, flip in zip(examples, flips, strict=True)]
-
-
-def _flipped(e: Example) -> Example:
-    if isinstance(e, Pair):
-        return replace(
-            e, chosen=e.rejected, rejected=e.chosen, p_chosen=None if e.p_chosen is None else 1 - e.p_chosen
-        )
-    return replace(e, desirable=not e.desirable)
 
 
 def _texts(e: Example) -> tuple[str, ...]:
@@ -208,6 +194,8 @@ def _lines(e: Example, split: str, persons: bool) -> Iterator[str]:
     # added only where there is something, so that plain rows keep the fingerprint that they had
     if persons and e.person is not None:  # a task's own persons change with its version
         yield _encode(["person", e.person]) + "\n"
+    if isinstance(e, Pair) and tie_part(e) != float(e.p_chosen == TIE):
+        yield _encode(["tie", e.p_tie]) + "\n"
     told = [text.tokens for text in _texts(e) if isinstance(text, Text)]
     if told:
         yield _encode(["tokens", told]) + "\n"

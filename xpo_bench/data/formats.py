@@ -2,7 +2,8 @@
 
 Paired rows have `prompt, chosen, rejected`; unpaired rows `prompt, completion, label`. Optional columns:
 `p_chosen` in [0.5, 1], or votes (`votes_chosen`, `votes_rejected`, `votes_tie`; a tie is half a vote for
-each), `split`, `source` or `topic`, the unit that a row was drawn from, and `person`, whose preference it is.
+each), `label` or `winner` where they say that a pair is a tie, `split`, `source` or `topic`, the unit that a
+row was drawn from, and `cluster`, `person` or `annotator`, whose preference it is.
 A difference of `score_chosen` and `score_rejected` is no probability: pairs whose chosen side does not have
 the higher score are counted, no more. Other columns are ignored.
 """
@@ -15,7 +16,19 @@ from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 from xpo_bench.contract.examples import Example, Pair, Single
-from xpo_bench.data.values import VOTES, BadRow, Row, absent, finite, label_of, numeric, p_chosen_of, shown
+from xpo_bench.data.strengths import COLUMN
+from xpo_bench.data.values import (
+    VERDICTS,
+    VOTES,
+    BadRow,
+    Row,
+    absent,
+    finite,
+    label_of,
+    numeric,
+    preference_of,
+    shown,
+)
 from xpo_bench.errors import DataError
 
 __all__ = ["Bad", "BadRow", "LeftOut", "Parsed", "Row", "finite", "numeric", "parse", "shown", "to_singles"]
@@ -24,7 +37,11 @@ Split = Literal["train", "heldout"]
 
 PAIRED = ("prompt", "chosen", "rejected")
 UNPAIRED = ("prompt", "completion", "label")
-COLUMNS = frozenset({*PAIRED, *UNPAIRED, *VOTES, "p_chosen", "split", "source", "topic", "person"})
+PERSONS = ("cluster", "person", "annotator")
+"""Columns of whose preference a row is, the first of them that is there."""
+COLUMNS = frozenset({
+    *PAIRED, *UNPAIRED, *VOTES, "p_chosen", "split", "source", "topic", *PERSONS, COLUMN, *VERDICTS,
+})  # fmt: skip
 """Every column that decides what an example is."""
 PASSED = (
     "tools", "chat_template_kwargs", "system", "images", "image", "videos", "video", "documents",
@@ -195,7 +212,7 @@ def to_singles(examples: Iterable[Example]) -> list[Single]:
     for e in examples:
         if isinstance(e, Pair):
             out += [
-                Single(e.prompt, text, desirable, e.source, person=e.person)
+                Single(e.prompt, text, desirable, e.source, person=e.person, share=e.share)
                 for text, desirable in ((e.chosen, True), (e.rejected, False))
             ]
         else:
@@ -220,7 +237,8 @@ def _pair(row: Row) -> Pair:
             "chosen equals rejected",
             f"chosen == rejected ({shown(chosen)}); a pair needs two different completions",
         )
-    return Pair(prompt, chosen, rejected, p_chosen_of(row), _source(row), _person(row))
+    p, tie = preference_of(row)
+    return Pair(prompt, chosen, rejected, p, _source(row), _person(row), p_tie=tie)
 
 
 def _single(row: Row) -> Single:
@@ -269,8 +287,8 @@ def _source(row: Row) -> str | None:
 
 
 def _person(row: Row) -> str | None:
-    value = row.get("person")
-    return None if absent(value) else str(value)
+    value = next((row[name] for name in PERSONS if not absent(row.get(name))), None)
+    return None if value is None else str(value)
 
 
 def _split(row: Row) -> Split | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from decimal import Decimal
 
@@ -16,6 +17,13 @@ FALSE = frozenset({
     "false", "f", "no", "n", "0", "0.0", "bad", "undesirable", "undesired", "negative", "dislike", "disliked",
     "downvote", "thumbs_down", "thumbs down", "thumbsdown", "rejected", "reject",
 })  # fmt: skip
+
+TIES = frozenset({
+    "tie", "ties", "tied", "draw", "both", "equal", "same", "bothbad", "both bad", "neither",
+})  # fmt: skip
+"""Words of a verdict that prefers neither side, in lower case, with one blank for whatever is no letter."""
+VERDICTS = ("label", "winner")
+"""Columns of a pair that may say that it is a tie."""
 
 
 class BadRow(Exception):
@@ -103,6 +111,35 @@ def p_chosen_of(row: Row) -> float | None:
     if not 0.5 <= p <= 1:
         raise BadRow("p_chosen out of range", f"{origin}; want 0.5 to 1 (swap chosen and rejected below 0.5)")
     return p
+
+
+def preference_of(row: Row) -> tuple[float | None, float | None]:
+    """(p_chosen, p_tie) of a pair: of its probability, its votes, or a column that says that it is a tie.
+
+    Raises:
+        BadRow: they cannot be read, or contradict one another.
+    """
+    p = p_chosen_of(row)
+    said = next((column for column in VERDICTS if is_tie(row.get(column))), None)
+    if said is not None:
+        if p not in (None, 0.5):
+            raise BadRow(
+                "contradiction", f"{said} is {shown(row[said])}, but p_chosen is {p:g}; want one of them"
+            )
+        return 0.5, None
+    if p is None or any(absent(row.get(column)) for column in VOTES[:2]):
+        return p, None
+    chosen, rejected = (numeric(row[column]) or 0.0 for column in VOTES[:2])
+    tie = numeric(row.get(VOTES[2])) or 0.0
+    total = chosen + rejected + tie
+    # no more ties than a preference of p leaves room for, where p_chosen is given beside the votes
+    found = min(tie / total, 2 - 2 * p) if total > 0 else 0.0
+    return p, None if found == float(p == 0.5) else found  # None: as a row says that has no votes
+
+
+def is_tie(value: object) -> bool:
+    """Whether a verdict prefers neither side."""
+    return isinstance(value, str) and " ".join(re.findall(r"[^\W_]+", value.lower())) in TIES
 
 
 def _number(value: object, column: str) -> float:

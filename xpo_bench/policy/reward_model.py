@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -28,7 +28,7 @@ def fit_table(pairs: Sequence[Pair], weight_decay: float) -> RewardModel:
     a strictly convex problem for weight_decay > 0. Completions that no pair mentions have reward 0.
 
     Args:
-        pairs: the labelled preferences; repeated pairs count as often as they occur.
+        pairs: the labelled preferences; repeated pairs count as often as they occur, and each by its share.
         weight_decay: strength of the quadratic penalty; 0 leaves a certain preference without a finite
             optimum, and the rewards are then bounded by `MAX_REWARD`.
 
@@ -38,7 +38,9 @@ def fit_table(pairs: Sequence[Pair], weight_decay: float) -> RewardModel:
     for pair in pairs:
         for text in (pair.chosen, pair.rejected):
             index.setdefault((pair.prompt, text), len(index))
-    counts = Counter((index[p.prompt, p.chosen], index[p.prompt, p.rejected]) for p in pairs)
+    counts: defaultdict[tuple[int, int], float] = defaultdict(float)
+    for p in pairs:
+        counts[index[p.prompt, p.chosen], index[p.prompt, p.rejected]] += p.share
     rows = np.repeat(np.arange(len(counts)), 2)
     signs = np.tile([1.0, -1.0], len(counts))
     design = csr_array((signs, (rows, np.array(list(counts)).ravel())), shape=(len(counts), len(index)))
@@ -58,11 +60,11 @@ def fit_ranker(pairs: Sequence[Pair], weight_decay: float) -> Ranker:
     Source: the pairwise reward-ranking model of Liu et al. 2023, §3.
     """
     index: dict[tuple[str, str, str], int] = {}
-    counts: Counter[tuple[int, float]] = Counter()
+    counts: defaultdict[tuple[int, float], float] = defaultdict(float)
     for pair in pairs:
         low, high = sorted((pair.chosen, pair.rejected))
         which = index.setdefault((pair.prompt, low, high), len(index))
-        counts[which, 1.0 if pair.chosen == low else -1.0] += 1
+        counts[which, 1.0 if pair.chosen == low else -1.0] += pair.share
     columns, signs = np.array(list(counts)).T
     design = csr_array(
         (signs, (np.arange(len(counts)), columns.astype(np.int64))), shape=(len(counts), len(index))
@@ -97,7 +99,7 @@ def fit_head(
     rejected = features([Completion(p.prompt, p.rejected) for p in pairs])
     scale = np.concatenate([chosen, rejected]).std(0)
     scale[scale == 0] = 1.0
-    fitted = _logistic((chosen - rejected) / scale, np.ones(len(pairs)), weight_decay) / scale
+    fitted = _logistic((chosen - rejected) / scale, _shares(pairs), weight_decay) / scale
 
     def reward(completions: Sequence[Completion]) -> list[float]:
         return [float(v) for v in features(completions) @ fitted]
@@ -106,10 +108,16 @@ def fit_head(
 
 
 def accuracy(reward: RewardModel, pairs: Sequence[Pair]) -> float:
-    """Fraction of pairs whose chosen completion has the higher reward; ties count one half."""
+    """Fraction of pairs, by their shares, whose chosen completion has the higher reward; ties count ½."""
     chosen = np.array(reward([Completion(p.prompt, p.chosen) for p in pairs]))
     rejected = np.array(reward([Completion(p.prompt, p.rejected) for p in pairs]))
-    return float((0.5 + 0.5 * np.sign(chosen - rejected)).mean())
+    right, share = 0.5 + 0.5 * np.sign(chosen - rejected), _shares(pairs)
+    return float((right * share).sum() / share.sum())
+
+
+def _shares(pairs: Sequence[Pair]) -> np.ndarray:
+    """What part of a row of the data every pair is, shape (n,): 1 unless labels are soft."""
+    return np.array([pair.share for pair in pairs])
 
 
 def _prompts(pairs: Sequence[Pair]) -> int:

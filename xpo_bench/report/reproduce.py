@@ -69,6 +69,7 @@ def _task_words(record: Record, cls: type[Task] | None) -> list[str]:
     usual = _usual(cls, _model(task.model), bool(task.options.get("source")))
     # the rate and the update rule are spelt out as the algorithm's
     budget = {k: v for k, v in task.budget.items() if k not in ("lr", "optimizer")}
+    labels = str(budget.pop("labels", "hard"))
     changed = {k: v for k, v in budget.items() if k not in usual or usual[k] != v}
     if cls is not None:
         try:
@@ -82,12 +83,20 @@ def _task_words(record: Record, cls: type[Task] | None) -> list[str]:
     by = task.options.get("split_by", "row")  # as all were before there was the option
     if words and by != "prompt":
         words += ["--split-by", str(by)]
+    if labels != "hard" or _choosable(record):
+        words += ["--labels", labels]
     return words + _set("task", changed)
+
+
+def _choosable(record: Record) -> bool:
+    """Whether the rows may hold votes, of which an exact policy would make something else by itself."""
+    exact = _model(record.task.model).partition(":")[0] in ("tabular", "linear")
+    return exact and "labels" in record.task.budget and bool(record.task.data.layout)
 
 
 def _adhoc(options: Settings) -> list[str]:
     words = ["--data", str(options["source"])]
-    for name in ("world", "rows", "on_bad_row", "rankings"):
+    for name in ("world", "rows", "on_bad_row", "rankings", "strength"):
         if options.get(name) not in (None, "", "error"):
             words += [f"--{name.replace('_', '-')}", str(options[name])]
     if columns := options.get("columns"):

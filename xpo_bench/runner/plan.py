@@ -10,7 +10,7 @@ from xpo_bench.contract.examples import Dataset, Pair
 from xpo_bench.contract.settings import Optimizer
 from xpo_bench.errors import UnreachableError, UsageError, unknown
 from xpo_bench.plugins import IN_MEMORY, PluginInfo, Registry, check_spec
-from xpo_bench.runner import keys
+from xpo_bench.runner import keys, label_choice
 from xpo_bench.runner.algorithm_files import info_of, shown
 from xpo_bench.runner.record import Checkpoint, Protocol
 from xpo_bench.runner.run_document import Skipped, Unreachable
@@ -87,7 +87,8 @@ def make_plan(
     """Cross algorithms, tasks, hyperparameters and seeds.
 
     Args:
-        progress: gets each task whose data has been read, and a line on how, where that is not plain.
+        progress: gets each task whose data has been read, and a line on how, where that is not plain; and
+            last a line on the labels of all.
 
     Raises:
         UsageError: an unknown name or setting, bad data, or an algorithm named explicitly that does not fit
@@ -114,6 +115,8 @@ def make_plan(
                 cells.setdefault(cell.key, cell)
     _refuse_lost([name for name in lost if name not in fitted], plan.skipped)
     plan.cells = list(cells.values())
+    if plan.cells:
+        progress("", label_choice.told({id(cell.setup): cell.setup for cell in plan.cells}.values()))
     return plan
 
 
@@ -253,7 +256,7 @@ def misfit(cls: type[Algorithm], setup: TaskSetup, dataset: Dataset) -> str | No
         return f"needs a policy that offers {', '.join(lacking)} (the tabular policy does)"
     if cls.accepts is Pair and dataset.kind != "pairs":
         return "needs preference pairs, the data has single labels"
-    return None
+    return label_choice.misfit(cls, setup.budget.labels)
 
 
 def stepped(algorithm: Algorithm) -> bool:

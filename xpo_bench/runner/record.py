@@ -12,6 +12,8 @@ from typing import Annotated, Any, Literal, NotRequired
 from pydantic import ConfigDict, Field, with_config
 from typing_extensions import TypedDict
 
+from xpo_bench.contract.settings import Labels
+
 SCHEMA: Literal[1] = 1
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
@@ -250,6 +252,10 @@ class Record(TypedDict):
     algorithm: AlgorithmOf
     task: TaskOf
     train: Train
+    labels: NotRequired[Labels]
+    """What training made of votes, probabilities and ties; absent in records from before there was a choice,
+    when labels were hard.
+    """
     seed: Count
     experiment: str | None
     suite: NotRequired[str | None]

@@ -61,6 +61,7 @@ def cell_record(
             "expected_divergence": cell.algorithm.name in setup.task.expects_divergence,
         },
         "train": {"lr": cell.lr, "optimizer": cell.optimizer},
+        "labels": setup.budget.labels,
         "seed": cell.seed,
         "experiment": cell.experiment,
         "suite": cell.suite,

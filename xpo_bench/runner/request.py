@@ -12,6 +12,7 @@ from typing import Any
 from xpo_bench.contract.algorithm import Algorithm
 from xpo_bench.contract.task import Task
 from xpo_bench.data.layouts import check_columns
+from xpo_bench.data.strengths import parse_link
 from xpo_bench.errors import UsageError, unknown
 from xpo_bench.runner.algorithm_files import algorithm_of, is_file_word
 from xpo_bench.runner.model_choice import parse_date, parse_lora
@@ -216,7 +217,7 @@ def _check_combination(words: Mapping[str, object]) -> None:
         raise UsageError("--world goes with --data: it describes the prompts of an ad-hoc preference set")
     if words.get("on_bad_row"):
         raise UsageError("--on-bad-row goes with --data: the tasks know which of their rows are left out")
-    for name in ("columns", "rankings"):
+    for name in ("columns", "rankings", "strength"):
         if words.get(name):
             raise UsageError(f"--{name} goes with --data: the tasks know the columns of their sets")
     if words.get("split_by") is not None:
@@ -252,6 +253,7 @@ def _as_it_is(value: object) -> object:
 
 READERS: Mapping[str, Callable[[Any], Any]] = {
     "columns": check_columns,
+    "strength": lambda value: parse_link(value).words,
     "lora": parse_lora,
     "template_date": lambda value: parse_date(str(value)),
     "trust_remote_code": bool,

@@ -8,10 +8,11 @@ from functools import cached_property
 
 from xpo_bench.contract.examples import Dataset
 from xpo_bench.contract.metric import Metric
-from xpo_bench.contract.settings import Budget, ModelSpec, Optimizer
+from xpo_bench.contract.settings import Budget, Labels, ModelSpec, Optimizer
 from xpo_bench.contract.task import Task
 from xpo_bench.data.adhoc import AdHoc, task_name
 from xpo_bench.data.dataset import about, fingerprint
+from xpo_bench.data.labels import decided
 from xpo_bench.data.registered import RegisteredRows, registered
 from xpo_bench.data.splits import unseen_prompts
 from xpo_bench.data.statistics import Overlap, overlap
@@ -20,10 +21,10 @@ from xpo_bench.errors import UsageError, unknown
 from xpo_bench.plugins import IN_MEMORY, NAME, PluginInfo, Registry
 from xpo_bench.random_streams import stream
 from xpo_bench.runner import keys
+from xpo_bench.runner.label_choice import labels_of
 from xpo_bench.runner.model_choice import check_processes, model_and_budget
 from xpo_bench.runner.settings import dump, grid, names, validate
 from xpo_bench.runner.words import Request
-from xpo_bench.train.batching import usable
 
 
 @dataclass
@@ -37,6 +38,8 @@ class TaskSetup:
         validation: hold out a part of the training rows in place of the held-out rows, for trials.
         metrics: of plugins, by name, which are measured beside the suite's own.
         save_policies: directory of trained language models, which changes no number.
+        labels: what was asked for; None leaves it to the rows and the policy. The budget's are chosen when
+            rows are read first.
     """
 
     task: Task
@@ -53,6 +56,7 @@ class TaskSetup:
     validation: bool = False
     metrics: Mapping[str, tuple[Metric, PluginInfo]] = field(default_factory=dict)
     save_policies: str | None = None
+    labels: Labels | None = None
     _data: dict[int, tuple[Dataset, str]] = field(default_factory=dict)
     _overlaps: dict[str, Overlap] = field(default_factory=dict)
 
@@ -68,6 +72,11 @@ class TaskSetup:
     def dataset(self, seed: int) -> Dataset:
         """The clean rows at a seed."""
         return self._load(seed)[0]
+
+    @property
+    def held_labels(self) -> bool:
+        """Whether rows that were read hold votes, probabilities or ties."""
+        return any(dataset.labelled for dataset, _ in self._data.values())
 
     def data_fingerprint(self, seed: int) -> str:
         return self._load(seed)[1]
@@ -107,11 +116,13 @@ class TaskSetup:
                 dataset = divided
             if not dataset.train:
                 raise UsageError(f"task {self.name}: no training rows in {dataset.source}")
-            if not usable(dataset.train):
+            if not decided(dataset.train):
                 raise UsageError(
                     f"task {self.name}: every training row of {dataset.source} is a tie (p_chosen 0.5): "
                     "nothing to learn"
                 )
+            if not self._data:
+                self.budget = replace(self.budget, labels=labels_of(self.labels, dataset, self.model))
             print_ = fingerprint(dataset)
             # seeds that draw nothing share one copy in memory
             same = next((known for known in self._data.values() if known[1] == print_), None)
@@ -186,6 +197,7 @@ def _named(request: Request, registry: Registry) -> list[Named]:
             "split_by": "prompt" if request.split_by is None else request.split_by,
             "columns": request.columns,
             "rankings": request.rankings,
+            "strength": request.strength,
         }
         out.append(Named(AdHoc, IN_MEMORY, task_name(request.data), adhoc))
     for asked in request.tasks:
@@ -267,6 +279,7 @@ def _setup(request: Request, named: Named, setting: Mapping[str, object], regist
         budget.lr if "lr" in changes else None,
         metrics=registry.metrics,
         save_policies=request.save_policies,
+        labels=budget.labels if "labels" in changes or budget.labels != "hard" else None,
     )
 
 

@@ -92,6 +92,14 @@ class Request:
         Word(default="all"),
         Doc("with --data: make all pairs of a ranking, or its best answer against each other one"),
     ] = None
+    strength: Annotated[
+        str | None,
+        Word(metavar="K[,centre=C]"),
+        Doc(
+            "with --data: make probabilities of strengths, p_chosen = sigmoid(K*(s-C)); s is a column "
+            "strength, that of a layout, or score_chosen - score_rejected"
+        ),
+    ] = None
     truncate: Annotated[
         str,
         Word(default="prompt"),
@@ -151,6 +159,10 @@ class Request:
     ] = None
     loss_over: str | None = None
     label_noise: Annotated[float | None, Word(metavar="P")] = None
+    labels: Annotated[
+        str | None,
+        Word(default="soft for votes, probabilities and ties on a tabular or linear policy, else hard"),
+    ] = None
     dtype: str | None = None
     gpus_per_cell: Annotated[
         int,

@@ -46,6 +46,7 @@ def declaration(algorithm: Algorithm) -> None:
     require(
         bool(cls.groups) and all(isinstance(g, Group) for g in cls.groups.values()), "groups holds no Group"
     )
+    require(not cls.ties or cls.accepts is Pair, "declares ties, which are of pairs, and accepts Single")
     needed, why = _needed_spec(cls)
     require(cls.spec >= needed, f"declares spec {cls.spec}, but {why} is of version {needed} of the contract")
     require(cls.requires <= ABILITIES, f"requires names {sorted(cls.requires - ABILITIES)}")
@@ -74,6 +75,8 @@ def declaration(algorithm: Algorithm) -> None:
 
 def _needed_spec(cls: type[Algorithm]) -> tuple[int, str]:
     """The first version of the contract that has all that the class uses, and what that is."""
+    if cls.ties:
+        return 4, "ties"
     if "tangent" in cls.requires:
         return 3, "Tools.fit_tangent"
     if cls.state is not Algorithm.state or cls.next_state is not Algorithm.next_state:

@@ -147,6 +147,11 @@ def declared_is_read(algorithm: Algorithm) -> None:
     policy, reference, missing = _reads(algorithm)
     if missing:
         raise NotApplicable("the loss reads what it does not declare")
+    step = make_step(algorithm)
+    if step.ties is not None:
+        without = algorithm.loss(replace(step, ties=torch.zeros_like(step.ties)))
+        told = not torch.equal(algorithm.loss(step), without)
+        require(told, "declares ties, and a tie has the loss of a preference")
     for name, group in algorithm.groups.items():
         require(name in policy, f"declares the group {name!r} and does not read it")
         require(

@@ -21,6 +21,8 @@ from xpo_bench.train.job import as_accepted
 MOVED, MOVED_LESS = Drifted(0.9), Drifted(0.6)
 EXACT_KL = 0.7
 """Nats; a world's own KL is above zero once a policy has moved."""
+TIE_EVERY = 3
+"""Rows of which one is a tie, for algorithms that model ties."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,10 @@ def make_step(algorithm: Algorithm, view: View = PLAIN) -> Step:
         for name, values in algorithm.columns(examples).items()
     }
     kl = torch.full((len(examples),), view.kl, dtype=view.dtype) if view.exact else None
-    step = with_totals(Step(policy, reference, columns, exact_kl=kl))
+    ties = None
+    if algorithm.ties:
+        ties = torch.tensor([float(i % TIE_EVERY == 1) for i in range(len(examples))], dtype=view.dtype)
+    step = with_totals(Step(policy, reference, columns, exact_kl=kl, ties=ties))
     return with_state(algorithm, step, view.later) if algorithm.state() else step
 
 
@@ -177,6 +182,7 @@ def pick(step: Step, index: slice | Tensor) -> Step:
         columns={name: values[index] for name, values in step.columns.items()},
         weight=None if step.weight is None else step.weight[index],
         exact_kl=None if step.exact_kl is None else step.exact_kl[index],
+        ties=None if step.ties is None else step.ties[index],
     )
 
 
@@ -201,6 +207,7 @@ def with_absent_rows(step: Step, more: int = 2) -> Step:
         columns={name: longer(values, more, 0.0) for name, values in step.columns.items()},
         weight=longer(torch.ones(size(step), dtype=torch.float64), more, 0.0),
         exact_kl=None if step.exact_kl is None else longer(step.exact_kl, more, 5.0),
+        ties=None if step.ties is None else longer(step.ties, more, 1.0),
     )
 
 
@@ -236,6 +243,7 @@ def side_by_side(steps: Sequence[Step]) -> Step:
         if first.exact_kl is None
         else torch.stack([s.exact_kl for s in steps if s.exact_kl is not None]),
         state=tensors([s.state for s in steps]),
+        ties=None if first.ties is None else torch.stack([s.ties for s in steps if s.ties is not None]),
     )
 
 
@@ -266,4 +274,7 @@ def tensors_of(step: Step) -> dict[str, Tensor]:
                 out[f"step.{side}[{group!r}].token_kl"] = scores.token_kl
     for side in ("columns", "totals", "state"):
         out |= {f"step.{side}[{name!r}]": values for name, values in getattr(step, side).items()}
-    return out if step.exact_kl is None else out | {"step.exact_kl": step.exact_kl}
+    for name in ("exact_kl", "ties"):
+        if (values := getattr(step, name)) is not None:
+            out[f"step.{name}"] = values
+    return out

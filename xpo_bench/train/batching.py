@@ -6,15 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from xpo_bench.contract.examples import Completion, Example
+from xpo_bench.contract.examples import Completion
 
 WINDOW = 32
 """Batches whose rows are sorted by length together, about."""
-
-
-def usable(examples: Sequence[Example]) -> list[int]:
-    """Rows that losses may see: those with p_chosen = 1/2 carry no hard label."""
-    return [i for i, e in enumerate(examples) if getattr(e, "p_chosen", None) != 0.5]
 
 
 def row_schedule(

@@ -12,6 +12,7 @@ from torch import Tensor
 from xpo_bench.contract.algorithm import Algorithm
 from xpo_bench.contract.examples import Completion, Example, Single
 from xpo_bench.contract.scoring import Scores
+from xpo_bench.data.labels import tie_part
 from xpo_bench.errors import DataError
 from xpo_bench.policy.base import Enumeration, Policy, Snapshot, Stacked
 from xpo_bench.train.data_parallel import Processes
@@ -84,7 +85,7 @@ def bind(
     if not found.stacked:
         raise DataError(f"{algorithm.name}: declares no group that is scored")
     lengths = _token_lengths(algorithm, policy, found.stacked) if token_rows else None
-    n = sum(len(run) for run in examples) if schedule is None else int((schedule.at(0) >= 0).sum())
+    shares = _shares(examples)
     unit = 0.5 if isinstance(examples[0][0], Single) else 1.0
     return StageData(
         algorithm=algorithm,
@@ -98,9 +99,11 @@ def bind(
         own_schedule=found.own_schedule,
         ragged=ragged,
         present=None if present is None else present.to(device, dtype),
-        pairs_per_step=n * unit,
+        pairs_per_step=_rows(examples, schedule, shares) * unit,
         unit=unit,
         lengths=None if lengths is None else lengths.to(device, dtype),
+        shares=None if shares is None else shares.to(device, dtype),
+        ties=_padded([_ties(run) for run in examples]).to(device, dtype) if algorithm.ties else None,
         enumeration=enumeration,
         reference_table=reference_table,
         against=against,
@@ -152,12 +155,37 @@ def _aligned(algorithm: Algorithm, examples: Sequence[Example]) -> Mapping[str, 
 
 def _columns(algorithm: Algorithm, examples: Sequence[Sequence[Example]]) -> dict[str, Tensor]:
     per_run = [algorithm.columns(run) for run in examples]
-    longest = max(len(run) for run in examples)
-    out = {}
-    for name in per_run[0]:
-        rows = [list(columns[name]) + [0.0] * (longest - len(columns[name])) for columns in per_run]
-        out[name] = torch.tensor(rows, dtype=torch.float64)
-    return out
+    return {name: _padded([columns[name] for columns in per_run]) for name in per_run[0]}
+
+
+def _padded(numbers: Sequence[Sequence[float]]) -> Tensor:
+    """Numbers per example of every run, shape (runs, E), 0 behind the examples of smaller runs."""
+    longest = max(map(len, numbers))
+    rows = [list(values) + [0.0] * (longest - len(values)) for values in numbers]
+    return torch.tensor(rows, dtype=torch.float64)
+
+
+def _ties(examples: Sequence[Example]) -> list[float]:
+    """1 for examples that are a tie and nothing else."""
+    return [float(tie_part(e) == 1.0) for e in examples]
+
+
+def _shares(examples: Sequence[Sequence[Example]]) -> Tensor | None:
+    """The part of a row of the data that every example is; None where each is a whole one."""
+    distinct = {id(run): run for run in examples}
+    if all(e.share == 1.0 for run in distinct.values() for e in run):
+        return None
+    return _padded([[e.share for e in run] for run in examples])
+
+
+def _rows(examples: Sequence[Sequence[Example]], schedule: Schedule | None, shares: Tensor | None) -> float:
+    """Examples of the first step of all runs; with soft labels, rows of the data that they are."""
+    if shares is None:
+        return sum(map(len, examples)) if schedule is None else int((schedule.at(0) >= 0).sum())
+    if schedule is None:
+        return float(shares.sum())
+    first = schedule.at(0).cpu()
+    return float((shares.gather(1, first.clamp(min=0)) * (first >= 0)).sum())
 
 
 def _token_lengths(algorithm: Algorithm, policy: Policy, stacked: Mapping[str, Stacked]) -> Tensor:

@@ -11,6 +11,7 @@ from xpo_bench.contract.algorithm import Algorithm
 from xpo_bench.contract.examples import Completion, Example
 from xpo_bench.contract.scoring import Scores
 from xpo_bench.contract.settings import Stage
+from xpo_bench.data.labels import carried
 from xpo_bench.policy.base import ClosedForm, Policy, Stacked
 from xpo_bench.train.binding import bind
 from xpo_bench.train.data_parallel import Processes
@@ -97,7 +98,8 @@ class Preparation:
         """What `shape_data` makes of the rows: it may sample, so one process calls it for all."""
         if type(algorithm).shape_data is Algorithm.shape_data:
             return rows
-        return self.processes.from_first(algorithm.shape_data(rows, tools) if self.shapes else rows)
+        made = carried(rows, algorithm.shape_data(rows, tools)) if self.shapes else rows
+        return self.processes.from_first(made)
 
     # ---------------------------------------------------------------- stages
 

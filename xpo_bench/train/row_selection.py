@@ -7,14 +7,15 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from xpo_bench.contract.examples import Completion, Example, Pair, Single
-from xpo_bench.data.dataset import flip_labels
+from xpo_bench.contract.examples import Completion, Example
 from xpo_bench.data.formats import to_singles
+from xpo_bench.data.labels import decided, flip_labels, hardened, sampled, softened
 from xpo_bench.errors import DataError
 from xpo_bench.policy.base import Policy
 from xpo_bench.policy.language.fit import EQUAL, Fitted
 from xpo_bench.random_streams import stream
-from xpo_bench.train.batching import row_schedule, token_schedule, usable
+from xpo_bench.train.batching import row_schedule, token_schedule
+from xpo_bench.train.grouping import Grouping, grouping
 from xpo_bench.train.job import Job, RowFacts, as_accepted
 
 
@@ -22,11 +23,6 @@ def generator(job: Job, purpose: str, *more: str) -> np.random.Generator:
     """The job's stream for a purpose; only what an algorithm samples or fits differs between algorithms."""
     names = (job.algorithm.name, *more) if purpose in ("generate", "reward") else more
     return stream(job.seed, job.task, purpose, *names)
-
-
-def halved(job: Job, rows: Sequence[Example]) -> bool:
-    """Whether each pair of the data stands as two unpaired examples, which stay together."""
-    return isinstance(rows[0], Single) and isinstance(job.dataset.train[0], Pair)
 
 
 class Rows:
@@ -41,7 +37,7 @@ class Rows:
         self.policy, self.truncate = policy, truncate
         self._schedules: dict[tuple[object, ...], np.ndarray | None] = {}
         # runs of one seed share their lists, so that a sweep does not build them anew for every configuration
-        self._pools: dict[tuple[int, int], tuple[list[Example], list[Example]]] = {}
+        self._pools: dict[tuple[int, int, bool], tuple[list[Example], list[Example]]] = {}
         self._accepted: dict[tuple[int, type], list[Example]] = {}
         self._heldout: dict[int, list[Example]] = {}
 
@@ -61,7 +57,7 @@ class Rows:
 
     def pool(self, job: Job) -> tuple[list[Example], list[Example]]:
         """(clean rows to evaluate, rows to train on) that this run can reach, in the seed's order."""
-        key = (id(job.dataset), job.seed)
+        key = (id(job.dataset), job.seed, job.algorithm.ties)
         if key not in self._pools:
             self._pools[key] = self._draw(job)
         return self._pools[key]
@@ -76,29 +72,35 @@ class Rows:
     def _draw(self, job: Job) -> tuple[list[Example], list[Example]]:
         fitted = self._fit(job.dataset.train)
         train = fitted.examples
-        noisy = flip_labels(train, job.budget.label_noise, generator(job, "noise"))
+        labels, ties = job.budget.labels, job.algorithm.ties
+        given = sampled(train, generator(job, "labels"), ties) if labels == "sampled" else train
+        noisy = flip_labels(given, job.budget.label_noise, generator(job, "noise"))
         order = generator(job, "order").permutation(len(train))
         whole = job.budget.sampling == "replacement" or job.budget.batch_tokens > 0
         reach = len(train) if whole else job.budget.steps * job.budget.batch_size
         lost = fitted.left_out.keys()
-        hard = set(usable(train)) - lost
-        if not hard:
+        usable = set(decided(train, ties) if labels == "hard" else range(len(train))) - lost
+        if not usable:
             reasons = ", ".join(f"{count} {reason}" for reason, count in fitted.reasons.items())
             raise DataError(
                 f"task {job.task}: no training row is left that fits the model's context ({reasons}); "
                 "want shorter rows, another --truncate, or a model with a longer context"
             )
-        kept = [i for i in order if i in hard][:reach]
-        if not job.budget.batch_tokens and job.budget.batch_size >= len(
-            hard
-        ):  # every row at every step: file order
+        kept = [i for i in order if i in usable][:reach]
+        # every row at every step: file order
+        if not job.budget.batch_tokens and job.budget.batch_size >= len(usable):
             kept = sorted(kept)
-        if reach >= len(hard):  # all rows are trained on: the same ones are evaluated at every seed
+        if reach >= len(usable):  # all rows are trained on: the same ones are evaluated at every seed
             order = stream(0, job.task, "order", "evaluation").permutation(len(train))
         # evaluation rows are ones that training reaches, and ties, which are kept for calibration
         reached = [i for i in order if i not in lost][: min(job.budget.eval_pairs, reach)]
         clean = [train[i] for i in sorted(reached)]
-        return clean, [noisy[i] for i in kept]
+        rows = [noisy[i] for i in kept]
+        if labels == "soft":
+            rows = softened(rows, ties)
+        elif labels == "hard" and ties:
+            rows = [hardened(e) for e in rows]
+        return clean, rows
 
     def unseen(self, job: Job) -> Sequence[Example]:
         """All held-out rows that fit the policy, in the order of the file."""
@@ -122,37 +124,32 @@ class Rows:
 
         Runs of one seed whose rows are as many, or as long, get the same array.
         """
-        split = halved(job, rows)
-        units = len(rows) // 2 if split else len(rows)
-        lengths = self._tokens(rows, units) if job.budget.batch_tokens else None
-        key = (job.task, job.seed, number, steps, units, split, lengths)
+        together = grouping(job, rows)
+        lengths = self._tokens(rows, together) if job.budget.batch_tokens else None
+        key = (job.task, job.seed, number, steps, together.key, lengths)
         if key not in self._schedules:
             rng = generator(job, "order", f"stage {number}")
             if lengths is None:
-                drawn = row_schedule(units, job.budget.batch_size, steps, job.budget.sampling, rng)
+                drawn = row_schedule(together.rows, job.budget.batch_size, steps, job.budget.sampling, rng)
             else:
                 drawn = token_schedule(lengths, job.budget.batch_tokens, steps, rng)
             if drawn is None and (
                 job.budget.micro_batch or not self.policy.enumerable
             ):  # what is cut into pieces needs names
-                drawn = np.arange(units)[None]
-            if drawn is not None and split:  # both halves of a pair in one step
-                first = 2 * drawn.astype(np.int32)
-                drawn = np.where(
-                    np.repeat(drawn, 2, -1) < 0, -1, np.stack([first, first + 1], -1).reshape(len(drawn), -1)
-                )
-            self._schedules[key] = drawn
+                drawn = np.arange(together.rows)[None]
+            self._schedules[key] = None if drawn is None else together.spread(drawn)
         return self._schedules[key]
 
-    def _tokens(self, rows: Sequence[Example], units: int) -> tuple[int, ...]:
+    def _tokens(self, rows: Sequence[Example], together: Grouping) -> tuple[int, ...]:
         """Tokens of every row of the data: its prompt once and its completions."""
         singles = [Completion(e.prompt, e.completion) for e in to_singles(rows)]
         encoded = self.policy.encode(singles, self.truncate)
         found = [encoded.row(i) for i in range(len(singles))]
-        each = len(singles) // units
+        each = len(singles) // len(rows)
+        of_rows = (together.of(i) for i in range(together.rows))
         return tuple(
             sum(row.length for row in parts if row) + max((row.start for row in parts if row), default=0)
-            for parts in (found[i : i + each] for i in range(0, len(found), each))
+            for parts in (found[of.start * each : of.stop * each] for of in of_rows)
         )
 
     def next_rows(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import groupby
 
 import torch
@@ -13,8 +14,8 @@ from xpo_bench.contract.algorithm import Algorithm
 from xpo_bench.contract.examples import Example
 from xpo_bench.contract.scoring import Step
 from xpo_bench.train.algorithm_state import begin
+from xpo_bench.train.grouping import grouping
 from xpo_bench.train.job import Job
-from xpo_bench.train.row_selection import halved
 from xpo_bench.train.stage_data import StageData
 
 
@@ -43,10 +44,10 @@ class RunBlock:
         """The algorithm of the first run, with numbers for fields."""
         return self.jobs[0].algorithm
 
-    @property
+    @cached_property
     def unit(self) -> int:
-        """Rows of a step that stay together: the two unpaired examples of a pair, or one."""
-        return 2 if halved(self.jobs[0], self.shaped[0]) else 1
+        """Examples of a step that stay together: those of one row of the data, at most."""
+        return max(grouping(job, rows).most for job, rows in zip(self.jobs, self.shaped, strict=True))
 
     @property
     def bound(self) -> StageData:

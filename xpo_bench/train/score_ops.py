@@ -56,6 +56,7 @@ def by_token(step: Step) -> Step:
         columns={name: spread(values) for name, values in step.columns.items()},
         weight=weight,
         exact_kl=None if step.exact_kl is None else spread(step.exact_kl),
+        ties=None if step.ties is None else spread(step.ties),
     )
 
 
@@ -71,6 +72,7 @@ def joined(pieces: Sequence[Step]) -> Step:
     first = pieces[0]
     weighted = any(piece.weight is not None for piece in pieces)
     kls = [piece.exact_kl for piece in pieces if piece.exact_kl is not None]
+    ties = [piece.ties for piece in pieces if piece.ties is not None]
     return replace(
         first,
         policy={g: Scores.cat([piece.policy[g] for piece in pieces]) for g in first.policy},
@@ -78,6 +80,7 @@ def joined(pieces: Sequence[Step]) -> Step:
         columns={name: torch.cat([piece.columns[name] for piece in pieces], -1) for name in first.columns},
         weight=torch.cat([_weight(piece) for piece in pieces], -1) if weighted else None,
         exact_kl=torch.cat(kls, -1) if kls else None,
+        ties=torch.cat(ties, -1) if ties else None,
     )
 
 

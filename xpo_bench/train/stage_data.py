@@ -31,6 +31,8 @@ class StageData:
         ragged: the runs differ in size, or rows are absent: the schedule then has −1 for absent rows.
         present: 1 for examples, 0 for the padding of smaller runs, shape (runs, E); without a schedule only.
         pairs_per_step: rows of the data in a step of full size. unit: of one row; a single is half a pair.
+        shares: the part of a row of the data that every example is, shape (runs, E); None where each is one.
+        ties: 1 for examples on which neither side is better, shape (runs, E), of algorithms that ask for it.
         lengths: tokens of every example, shape (runs, E), where each completion token is a row of its own.
         enumeration: the policy, where a mismatched group is replaced by its exact KL.
         reference_table: log π_ref, shape (runs, P, A), where that KL is against a policy that has moved.
@@ -54,6 +56,8 @@ class StageData:
     pairs_per_step: float
     unit: float
     lengths: Tensor | None = None
+    shares: Tensor | None = None
+    ties: Tensor | None = None
     enumeration: Enumeration | None = None
     reference_table: Tensor | None = None
     against: Snapshot | None = None
@@ -91,6 +95,7 @@ class StageData:
             totals=self._totals(t),
             exact_kl=exact_kl,
             shared=None if self.processes.alone else self._over_processes,
+            ties=None if self.ties is None else _picked(self.ties, index),
         )
         return step if self.lengths is None else by_token(step)
 
@@ -148,10 +153,14 @@ class StageData:
         return batch if rows is None else batch[:, rows]
 
     def _weight(self, index: Tensor | None) -> Tensor | None:
-        """1 for rows that are there, 0 for absent ones; None where all are."""
-        if index is None:
-            return self.present
-        return (index >= 0).to(torch.float32) if self.ragged else None
+        """The part of a row of the data for examples, 0 for absent ones; None where all are whole rows."""
+        there = self.present
+        if index is not None:
+            there = (index >= 0).to(torch.float32) if self.ragged else None
+        if self.shares is None:
+            return there
+        share = _picked(self.shares, index)
+        return share if there is None else share * there
 
     def _totals(self, t: int) -> dict[str, Tensor]:
         """Sums over the FULL step, whatever part of it is being scored.
@@ -177,7 +186,8 @@ class StageData:
         else:
             totals["examples"] = weight.sum(-1, keepdim=True)
         # without columns, absent rows or lengths all steps have the same number of rows, and nothing else
-        if self.schedule is None or not (self.columns or self.ragged or self.lengths is not None):
+        varies = self.columns or self.ragged or self.lengths is not None or self.shares is not None
+        if self.schedule is None or not varies:
             self._constant_totals = totals
         return totals
 
@@ -185,7 +195,9 @@ class StageData:
         """Rows of the data that step `t` takes, over all runs; a single is half a pair."""
         if self.schedule is None or not self.ragged or len(self.schedule.orders) == 1:
             return self.pairs_per_step
-        return float((self.schedule.at(t) >= 0).sum()) * self.unit
+        index = self.schedule.at(t)
+        rows = index >= 0 if self.shares is None else (index >= 0) * _picked(self.shares, index)
+        return float(rows.sum()) * self.unit
 
     @property
     def examples(self) -> int:

@@ -30,6 +30,7 @@ policy gradient).
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
@@ -77,14 +78,20 @@ class AuxDPO(Algorithm):
     def shape_data(self, examples: Sequence[Any], tools: Tools) -> Sequence[Example]:
         everything: Sequence[Any] = tools.examples
         reward = tools.fit_reward(everything, self.reward_weight_decay)
-        expressed = tools.fit_tangent(reward, [pair.prompt for pair in everything])
+        rows: defaultdict[str, float] = defaultdict(float)
+        for pair in everything:
+            rows[pair.prompt] += pair.share
+        # with soft labels the shares of a row sum to 1: every prompt as often as it has rows
+        named = [prompt for prompt, count in rows.items() for _ in range(round(count))]
+        expressed = tools.fit_tangent(reward, named)
 
         def delta(side: str) -> np.ndarray:
             completions = [Completion(pair.prompt, getattr(pair, side)) for pair in examples]
             return np.subtract(reward(completions), expressed(completions))
 
         offsets = delta("chosen") - delta("rejected")
-        tools.note("offset_size", float(np.abs(offsets).mean()))
+        share = np.array([pair.share for pair in examples])
+        tools.note("offset_size", float((share * np.abs(offsets)).sum() / share.sum()))
         return [
             OffsetPair(p.prompt, p.chosen, p.rejected, p.p_chosen, p.source, p.person, offset)
             for p, offset in zip(examples, offsets.tolist(), strict=True)

@@ -24,7 +24,7 @@ Source: Jung et al. 2024.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
@@ -65,14 +65,13 @@ class BCO(Algorithm):
     def shape_data(self, examples: Sequence[Any], tools: Tools) -> Sequence[Example]:
         if self.matching == "none":
             return examples
-        good = Counter(e.prompt for e in examples if e.desirable)
-        bad = Counter(e.prompt for e in examples if not e.desirable)
+        good, bad = _rows(examples, True), _rows(examples, False)
         if not good.keys() & bad.keys():
             raise ValueError(
                 "bco: no prompt has rows of both labels, so that matching by prompt leaves nothing; "
                 'set bco.matching to "none"'
             )
-        balance = bad.total() / good.total()
+        balance = sum(bad.values()) / sum(good.values())
         return [
             e
             if e.desirable
@@ -113,6 +112,15 @@ class BCO(Algorithm):
         good = -logsigmoid(logit) * (examples / wanted.clamp(min=1.0))
         bad = -step.columns["match"] * logsigmoid(-logit) * (examples / (examples - wanted).clamp(min=1.0))
         return good.where(desirable, bad)
+
+
+def _rows(examples: Sequence[Any], desirable: bool) -> dict[str, float]:
+    """Prompt -> its rows of a label; an outcome of a soft label counts by its share."""
+    rows: defaultdict[str, float] = defaultdict(float)
+    for e in examples:
+        if e.desirable == desirable:
+            rows[e.prompt] += e.share
+    return dict(rows)
 
 
 def _labels(step: Step) -> dict[str, Tensor]:

@@ -42,6 +42,7 @@ class KTO(Algorithm):
         "mismatched": Group(reference=True, grad=False, mismatched=True),
     }
     batch_coupled: ClassVar[bool] = True
+    spec: ClassVar[int] = 4  # rows of any weight count by it in z0
     regulariser: ClassVar[tuple[str, int] | None] = ("beta", +1)
     search_space: ClassVar[Mapping[str, tuple[float, float]]] = {"beta": (0.01, 0.5)}
     source: ClassVar[str] = "Ethayarajh et al. 2024, eq. 8"

@@ -63,7 +63,9 @@ class SDPO(Algorithm):
             units = _split(examples, self.n_stages, tools.rng)
         right = _ranked_right([pair for unit in units for pair in unit], tools)
         ends = np.cumsum([len(unit) for unit in units])
-        share = [float(part.mean()) for part in np.split(right, ends[:-1])]
+        weight = np.array([pair.share for unit in units for pair in unit])
+        parts = (np.split(values, ends[:-1]) for values in (right * weight, weight))
+        share = [float(good.sum() / rows.sum()) for good, rows in zip(*parts, strict=True)]
         order = sorted(
             range(len(units)), key=lambda u: -share[u]
         )  # stable: equally easy units keep their order
@@ -107,7 +109,7 @@ def _chunks(units: Sequence[Sequence[Pair]], parts: int) -> list[list[Pair]]:
     n = len(units)
     if n < parts:
         return [list(units[part * n // parts]) for part in range(parts)]
-    rows = np.cumsum([0] + [len(unit) for unit in units])
+    rows = np.cumsum([0] + [sum(pair.share for pair in unit) for unit in units])
     cuts = [0]
     for part in range(1, parts):
         # each cut goes to the nearest end of a unit, and leaves at least one unit for every later part

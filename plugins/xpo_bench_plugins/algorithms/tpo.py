@@ -23,7 +23,6 @@ Source: Saeidi et al. 2024.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
@@ -35,6 +34,9 @@ from xpo_bench import Algorithm, Completion, Example, Group, Step, Tools, hookim
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+EQUAL = 1e-9
+"""Sums of wins that differ by less are equal: those of soft labels are rounded."""
 
 
 @dataclass(frozen=True)
@@ -58,8 +60,9 @@ class TPO(Algorithm):
     ] = "best"
 
     def shape_data(self, examples: Sequence[Any], tools: Tools) -> Sequence[Example]:
-        alike = [gold.text == pair.chosen for gold, pair in zip(self._gold(examples), examples, strict=True)]
-        tools.note("gold_is_chosen", sum(alike) / len(alike))
+        golds = zip(self._gold(examples), examples, strict=True)
+        alike = sum(pair.share for gold, pair in golds if gold.text == pair.chosen)
+        tools.note("gold_is_chosen", alike / sum(pair.share for pair in examples))
         return examples
 
     def completions(self, examples: Sequence[Any]) -> Mapping[str, Sequence[Completion]]:
@@ -74,13 +77,17 @@ class TPO(Algorithm):
         chosen = [Completion(pair.prompt, pair.chosen) for pair in pairs]
         if self.gold == "chosen":
             return chosen
-        score: Counter[Completion] = Counter(chosen)
-        score.subtract(Completion(pair.prompt, pair.rejected) for pair in pairs)
+        score = dict.fromkeys(chosen, 0.0)
+        for own, pair in zip(chosen, pairs, strict=True):
+            score[own] += pair.share
+        for pair in pairs:
+            rejected = Completion(pair.prompt, pair.rejected)
+            score[rejected] = score.get(rejected, 0.0) - pair.share
         best: dict[str, Completion] = {}
         for completion, wins in score.items():
-            if completion.prompt not in best or wins > score[best[completion.prompt]]:
+            if completion.prompt not in best or wins > score[best[completion.prompt]] + EQUAL:
                 best[completion.prompt] = completion
-        return [own if score[own] == score[best[own.prompt]] else best[own.prompt] for own in chosen]
+        return [own if score[own] >= score[best[own.prompt]] - EQUAL else best[own.prompt] for own in chosen]
 
     def loss(self, step: Step) -> Tensor:
         return -logsigmoid(self._logit(step) - self.gamma) - self.gold_weight * step.policy["gold"].mean

@@ -15,12 +15,13 @@ from itertools import islice
 from typing import Literal
 
 from xpo_bench.data.cells import conversation, read_conversations, spells_messages, structure
-from xpo_bench.data.formats import COLUMNS, PASSED, SCORE_NAMES, SCORES, BadRow, Row
+from xpo_bench.data.formats import COLUMNS, PASSED, PERSONS, SCORE_NAMES, SCORES, BadRow, Row
 from xpo_bench.data.layouts import conversations, pairs, rankings
 from xpo_bench.data.layouts.base import Context, Layout, Numbered, words
 from xpo_bench.data.layouts.guess import advice
 from xpo_bench.data.layouts.names import names_of, rename, renaming, similar
-from xpo_bench.data.values import VOTES
+from xpo_bench.data.strengths import COLUMN, Link, source, with_strength
+from xpo_bench.data.values import VOTES, absent
 from xpo_bench.errors import DataError, UsageError, unknown
 
 __all__ = ["LAYOUTS", "Arranged", "Layout", "advice", "arrange", "check_columns", "wanted"]
@@ -39,7 +40,7 @@ KNOWN = frozenset({*COLUMNS, *PASSED, *SCORE_NAMES}).union(
 )
 """Every column that any layout reads."""
 SPELT = "completion that spells a list of texts, used as it is"
-UNITS = frozenset({"source", "topic", "split", "person"})
+UNITS = frozenset({"source", "topic", "split", *PERSONS})
 """Names that may stand for a column that is something else as well."""
 FITTED = 100
 """First rows with all columns of a layout that are searched for one of its shape."""
@@ -67,6 +68,7 @@ def arrange(
     where: str,
     columns: Mapping[str, str] | None = None,
     pairs_of: Literal["all", "best"] = "all",
+    link: Link | None = None,
 ) -> Arranged:
     """Bring raw rows into TRL's columns.
 
@@ -75,9 +77,10 @@ def arrange(
         columns: name that a layout reads -> column of the set, or a path such as `info.post` into a nested
             one.
         pairs_of: all pairs of a ranking, or its best answer against each of the others.
+        link: what makes probabilities of strengths.
 
     Raises:
-        DataError: `columns` names a column that the set does not have.
+        DataError: `columns` names a column that the set does not have, or there is a link and no strength.
     """
     names = names_of(row for _, row in rows)
     renamed = renaming(names, columns or {}, [row for _, row in rows], KNOWN, where)
@@ -88,7 +91,7 @@ def arrange(
     _check_read(columns or {}, layout, names, where)
     used = TEXTS if layout is None or layout.beside else layout.needs | layout.also
     out = read_conversations(out, [column for column in TALK if column in names and column in used])
-    context = Context(pairs_of)
+    context = Context(pairs_of, link)
     if spelt := sum(
         any(_spells_texts(row.get(c)) for c in TEXTS[1:]) for _, row in out if not isinstance(row, BadRow)
     ):
@@ -98,8 +101,18 @@ def arrange(
     read = {**(layout.columns if layout else {}), **{new: old for new, old in renamed.items() if new != old}}
     if layout is not None and "ranking" in layout.columns:
         read["rankings"] = pairs_of
+    if COLUMN in (columns or {}) and link is None:
+        raise DataError(f"{where}: --columns strength={(columns or {})[COLUMN]}: goes with --strength K")
+    out, linked = _linked([(n, _finished(row)) for n, row in out], context)
+    if link is not None and not linked:
+        raise DataError(
+            f"{where}: --strength: no row has a strength (want a column strength, score_chosen and "
+            "score_rejected, or a layout with strengths, docs/labels.md)"
+        )
+    if link is not None:
+        read["p_chosen"] = link.told(linked)
     return Arranged(
-        [(n, _finished(row)) for n, row in out],
+        out,
         layout.name if layout else TRL,
         read,
         context.notes,
@@ -229,7 +242,7 @@ def _mapped(rows: Numbered, layout: Layout, context: Context) -> Numbered:
     return out
 
 
-KEPT = ("split", "source", "topic", "person", *SCORE_NAMES)
+KEPT = ("split", "source", "topic", *PERSONS, *SCORE_NAMES)
 """Columns that every layout hands on."""
 
 
@@ -254,6 +267,29 @@ def _check_read(columns: Mapping[str, str], layout: Layout | None, names: Sequen
             best = max(others, key=lambda one: len(one.needs & set(names)) / len(one.needs), default=None)
             other = f"; layout {best.name} does, and wants {', '.join(sorted(best.needs))}" if best else ""
             raise DataError(f"{where}: --columns {new}={old}: {name} does not read {new}{other}")
+
+
+def _linked(rows: Numbered, context: Context) -> tuple[Numbered, str]:
+    """The rows with probabilities of their strengths, and what these were read from; empty where nothing."""
+    pairs_ = [row for _, row in rows if not isinstance(row, BadRow) and {"chosen", "rejected"} <= row.keys()]
+    if context.link is None:
+        unread = sum(not absent(row.get(COLUMN)) for row in pairs_)
+        if unread:
+            context.notes["strength not read: --strength K makes a probability of it"] = unread
+        return rows, ""
+    if context.linked:
+        return rows, context.linked
+    out: list[tuple[int, Row | BadRow]] = []
+    used = ""
+    for number, row in rows:
+        try:
+            if not isinstance(row, BadRow) and {"chosen", "rejected"} <= row.keys():
+                used = used or source(row)
+                row = with_strength(row, context.link)
+        except BadRow as bad:
+            row = bad
+        out.append((number, row))
+    return out, used
 
 
 def _finished(row: Row | BadRow) -> Row | BadRow:

@@ -10,6 +10,9 @@ from typing import Any, Literal
 
 from xpo_bench.data.cells import structure
 from xpo_bench.data.formats import BadRow, Row, numeric, shown
+from xpo_bench.data.strengths import Link
+from xpo_bench.data.values import TIES
+from xpo_bench.errors import DataError
 
 Side = Literal["first", "second", "tie"]
 Numbered = Sequence[tuple[int, Row | BadRow]]
@@ -21,9 +24,13 @@ class Context:
 
     Args:
         rankings: make all pairs of a ranking, or the best answer against each of the others.
+        link: what makes probabilities of strengths; None leaves that to the layout. linked: the column of
+            strengths that it was used on, where it was.
     """
 
     rankings: Literal["all", "best"] = "all"
+    link: Link | None = None
+    linked: str = ""
     notes: Counter[str] = field(default_factory=Counter)
 
 
@@ -107,9 +114,7 @@ _NAMED = ("model", "response", "assistant", "conversation", "completion", "answe
 _SIDES: dict[str, Side] = {
     **dict.fromkeys(("a", "first", *(f"{name} a" for name in _NAMED)), "first"),
     **dict.fromkeys(("b", "second", *(f"{name} b" for name in _NAMED)), "second"),
-    **dict.fromkeys(
-        ("tie", "ties", "tied", "draw", "both", "equal", "same", "bothbad", "both bad", "neither"), "tie"
-    ),
+    **dict.fromkeys(TIES, "tie"),
 }
 """Verdicts in lower case, one blank for whatever is no letter."""
 
@@ -179,18 +184,29 @@ def preferred(prompt: object, first: object, second: object, side: Side) -> dict
     return {**row, "p_chosen": 0.5} if side == "tie" else row
 
 
-def graded(prompt: object, first: object, second: object, row: Row, column: str) -> dict[str, object]:
-    """The pair of a strength s from −3 (the first is much better) to 3: p_chosen is 1/2 + |s|/6.
+def graded(
+    prompt: object, first: object, second: object, row: Row, column: str, context: Context
+) -> dict[str, object]:
+    """The pair of a strength s from −3 (the first is much better) to 3.
+
+    p_chosen is σ(K·|s|) where a link is given, else 1/2 + |s|/6.
 
     Raises:
         BadRow: no number from −3 to 3.
+        DataError: a link about another middle than 0.
     """
     s = number(row, column)
     if not -3 <= s <= 3:
         want = "want -3 (first much better) to 3 (second much better)"
         raise BadRow("unreadable preference", f"{column} is {shown(row.get(column))}; {want}")
     # s = 0 gives 3/6 = 1/2, a tie; |s| = 3 gives 1, a certain preference
-    return {**preferred(prompt, first, second, "second" if s > 0 else "first"), "p_chosen": (3 + abs(s)) / 6}
+    p = (3 + abs(s)) / 6
+    if context.link is not None:
+        if context.link.centre:
+            raise DataError(f"--strength: a {column} of 0 is a tie; leave centre out")
+        context.linked = f"|{column}|"
+        p = context.link(abs(s))
+    return {**preferred(prompt, first, second, "second" if s > 0 else "first"), "p_chosen": p}
 
 
 def compared(

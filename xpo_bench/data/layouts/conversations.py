@@ -107,9 +107,9 @@ def _orca(row: Row, _: Context) -> Iterable[Row]:
     return [preferred(with_system(row, question), said(row["chosen"]), said(row["rejected"]), side)]
 
 
-def _helpsteer3(row: Row, _: Context) -> Iterable[Row]:
+def _helpsteer3(row: Row, context: Context) -> Iterable[Row]:
     first, second = said(row["response1"]), said(row["response2"])
-    return [graded(listed(row, "context"), first, second, row, "overall_preference")]
+    return [graded(listed(row, "context"), first, second, row, "overall_preference", context)]
 
 
 def _arena(row: Row, _: Context) -> Iterable[Row]:

@@ -94,8 +94,8 @@ def _multipref(row: Row, _: Context) -> Iterable[Row]:
     ]
 
 
-def _helpsteer2(row: Row, _: Context) -> Iterable[Row]:
-    return [graded(row["prompt"], row["response_1"], row["response_2"], row, "preference_strength")]
+def _helpsteer2(row: Row, context: Context) -> Iterable[Row]:
+    return [graded(row["prompt"], row["response_1"], row["response_2"], row, "preference_strength", context)]
 
 
 def _judged(row: Row, _: Context) -> Iterable[Row]:

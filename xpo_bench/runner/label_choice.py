@@ -1,0 +1,57 @@
+"""What training makes of votes, probabilities and ties: chosen for every task, and said in one line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
+
+from xpo_bench.contract.algorithm import Algorithm
+from xpo_bench.contract.examples import Dataset
+from xpo_bench.contract.settings import Labels, ModelSpec
+from xpo_bench.data.labels import uncertain
+
+if TYPE_CHECKING:
+    from xpo_bench.runner.task_setup import TaskSetup
+
+MEANING: Mapping[Labels, str] = {
+    "hard": "a row trains on its majority, ties are left out",
+    "soft": "both orientations of a row, weighted by its votes or probability, ties at 1/2",
+    "sampled": "one label per seed and row, drawn by its votes or probability",
+}
+SOFT_SINCE = 4
+"""Version of the contract that says what a row of a weight other than 1 is in a loss over a batch."""
+
+
+def labels_of(asked: Labels | None, dataset: Dataset, model: ModelSpec) -> Labels:
+    """The labels of a task: as asked for, else soft where the rows hold them and the policy is exact.
+
+    Hard where no row is uncertain, whatever is asked for: all three are the same there.
+    """
+    chosen = asked or ("soft" if dataset.labelled and model.tabular else "hard")
+    return chosen if chosen != "hard" and uncertain(dataset.train) else "hard"
+
+
+def misfit(cls: type[Algorithm], labels: Labels) -> str | None:
+    """Why an algorithm cannot be trained on such labels, or None when it can."""
+    if labels == "soft" and cls.batch_coupled and cls.spec < SOFT_SINCE:
+        return (
+            "its loss looks at several rows at once, and it does not say what a row of weight 1/3 is there "
+            f"(batch_coupled, spec {cls.spec}; soft labels need spec {SOFT_SINCE}); "
+            "want --labels hard or sampled"
+        )
+    return None
+
+
+def told(setups: Iterable[TaskSetup]) -> str:
+    """The line on the labels of a run: by task, and what else there is where the rows leave a choice."""
+    tasks: dict[Labels, list[str]] = {}
+    open_ = False
+    for setup in setups:
+        names = tasks.setdefault(setup.budget.labels, [])
+        if setup.name not in names:
+            names.append(setup.name)
+        open_ = open_ or setup.budget.labels != "hard" or setup.held_labels
+    if not open_:
+        return "labels: hard (no row holds votes, a probability or a tie)"
+    parts = [f"{labels} on {', '.join(names)} ({MEANING[labels]})" for labels, names in tasks.items()]
+    return f"labels: {'; '.join(parts)}; --labels hard|soft|sampled chooses"
