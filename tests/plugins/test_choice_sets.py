@@ -7,6 +7,9 @@ are skipped.
 from __future__ import annotations
 
 import os
+import re
+import shutil
+import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -29,6 +32,7 @@ from xpo_bench_plugins.choice_sets import Choice, ChoiceSet, linear_pairs, table
 from xpo_bench_plugins.tasks.canada import Canada
 from xpo_bench_plugins.tasks.cars import Cars
 from xpo_bench_plugins.tasks.electricity import Electricity
+from xpo_bench_plugins.tasks.sound import WAYS, Sound
 from xpo_bench_plugins.tasks.swissmetro import Swissmetro
 from xpo_bench_plugins.tasks.trains import BETTER, OTHER, Trains
 
@@ -264,6 +268,27 @@ def test_canada(put: Callable[..., None]) -> None:
     assert two.cell == "income high, both ends in a large city"
 
 
+def test_sound(put: Callable[..., None], tmp_path: Path) -> None:
+    with pytest.raises(
+        DataError, match=r"^sound: no sound\.csv to read under XPO_BENCH_DATA; the lines of R"
+    ):
+        Sound().choices()
+    head = "person,music,first,second,preferred\n"
+    file = tmp_path / "sound.csv"
+    file.write_text(f'{head}"04","Sting","Mono","Stereo","second"\n')
+    (one,) = Sound().choices()
+    assert (one.person, one.cell, one.chosen) == ("listener 04", "music Sting", "Stereo")
+    assert one.features == {"Mono": (0.0,) * 7, "Stereo": (0.0, 1.0, *(0.0,) * 5)}
+    wrong = ("04,Sting,Mono,Stereo,third", "04,Sting,Mono,Mono,first", "04,Sting,Mono,Radio,first")
+    for row in wrong:
+        file.write_text(f"{head}05,Sting,Mono,Stereo,first\n{row}\n")
+        with pytest.raises(DataError, match=r"sound\.csv row 2: 'Mono' against .*; want two of Mono, Phant"):
+            Sound().choices()
+    file.write_text("person,music\n1,2\n")
+    with pytest.raises(DataError, match=r"sound\.csv: cannot be read .*; want columns person, music, first"):
+        Sound().choices()
+
+
 @pytest.mark.parametrize("name", list(SETS))
 def test_a_set_that_is_not_there_or_is_another(name: str, tmp_path: Path, put: Callable[..., None]) -> None:
     (task,) = [t for t in (Trains, Swissmetro, Electricity, Cars, Canada) if t.name == name]
@@ -486,3 +511,27 @@ def test_a_run_reaches_the_logit(there: None, warm: Command, tmp_path: Path) -> 
     ]
     margins = held.chosen_log_ratio - held.rejected_log_ratio
     np.testing.assert_allclose(sorted(margins), sorted(expected), atol=1e-3)
+
+
+@pytest.mark.slow
+def test_sound_as_r_fits_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The lines of R on the page write what the task reads, and `btmodel` has its abilities."""
+    r = shutil.which("Rscript")
+    fitting = "library(psychotools); print(coef(btmodel(SoundQuality$preference)), digits = 12)"
+    if r is None or subprocess.run([r, "-e", "library(psychotools)"], capture_output=True).returncode:
+        pytest.skip("needs Rscript with the package psychotools")
+    page = (Path(__file__).parents[2] / "docs" / "data.md").read_text("utf-8")
+    (lines,) = re.findall(r"```r\n(.*?)```", page, re.DOTALL)
+    script = tmp_path / "export.R"
+    script.write_text(f"{lines}\ndata('SoundQuality')\n{fitting}\n")
+    done = subprocess.run([r, str(script)], cwd=tmp_path, capture_output=True, text=True, check=True)
+    wanted = [float(word) for word in done.stdout.split() if re.fullmatch(r"-?\d+\.\d+(e-?\d+)?", word)]
+    assert len(wanted) == 7
+    monkeypatch.setenv("XPO_BENCH_DATA", str(tmp_path))
+    choices = Sound().choices()
+    assert (len(choices), len({choice.person for choice in choices})) == (21924, 40)
+    world = world_of(choices, LINEAR)
+    theta, loglik = population_dpo(Dataset(train=linear_pairs(choices), world=world))
+    abilities = np.array([0.0, *theta]) - theta[-1]  # R's are against the last
+    np.testing.assert_allclose(abilities[: len(WAYS) - 1], wanted, atol=1e-4)
+    assert loglik == pytest.approx(-11840.85, abs=0.01)

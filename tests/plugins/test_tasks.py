@@ -42,6 +42,7 @@ from xpo_bench_plugins.tasks import (
     overfit_pair,
     pandalm,
     rare_arms,
+    sound,
     swissmetro,
     tofu,
     trains,
@@ -54,7 +55,7 @@ from xpo_bench_plugins.tasks import (
 )
 
 TEXT = (hh, oasst, pandalm, tofu, tulu, tulu_unpaired, ukp, ultrafeedback)
-FETCHED = (canada, cars, electricity, swissmetro, trains)
+FETCHED = (canada, cars, electricity, sound, swissmetro, trains)
 WORLDS = (general, hump, imbalance, lengths, misspecified, rare_arms, unseen)
 MODULES = (
     *(bandit, length_bias, noisy, deterministic, cycle, overfit_pair, displacement, travel),
@@ -145,7 +146,7 @@ def test_listing_tasks_is_light() -> None:
         "cycle, overfit_pair, travel, ukp\n"
         "from xpo_bench_plugins.tasks import hh, oasst, pandalm, tofu, tulu, tulu_unpaired, ultrafeedback\n"
         "from xpo_bench_plugins.tasks import general, hump, imbalance, lengths, misspecified, unseen\n"
-        "from xpo_bench_plugins.tasks import canada, cars, electricity, swissmetro, trains\n"
+        "from xpo_bench_plugins.tasks import canada, cars, electricity, sound, swissmetro, trains\n"
         "heavy = {'torch', 'transformers', 'datasets', 'statsmodels', 'pandas', 'pyarrow', 'matplotlib'}\n"
         "print(sorted(heavy & set(sys.modules)))"
     )

