@@ -25,11 +25,15 @@ validation rows: those of all seeds where seeds draw their own data, those of on
 (`travel`, `ukp`). A rate at which some seed diverged or failed never wins; an algorithm without any other
 rate keeps the task's default.
 
+The fetched sets of choices (`trains`, `swissmetro`, `electricity`, `cars`, `canada`) train on every row at
+every step, so that seeds differ only for algorithms that sample: `--seeds 1` there.
+
 `--algos` measures some algorithms and leaves what the file says of the others.
 
 Left out: algorithms in closed form (`rlhf`), which take no steps, and what would take longer than all others
-together and keeps the task's default: on `noisy` and `travel` `grpo`, `ipo_md`, `nash_md`, `rloo` and `sppo`,
-on language models all that sample or fit a reward, and all that came after the measurement there.
+together and keeps the task's default: on `noisy`, `travel` and the fetched sets `grpo`, `ipo_md`, `nash_md`,
+`rloo` and `sppo`, on language models all that sample or fit a reward, and all that came after the measurement
+there.
 `deterministic` and `cycle` have three rows and `overfit_pair` has one, so no validation
 is possible there: they keep one rate for all algorithms. `gold_text` knows a reward, but its samples are left
 out here: they are not part of the rule.
@@ -248,11 +252,13 @@ def measure(
     steps: int,
     pairs: int,
     only: frozenset[str] = frozenset(),
+    seeds: int | None = None,
 ) -> Measured:
     """Run every fitting algorithm on the whole grid.
 
     Args:
-        cls: the task. only: names of the algorithms; all by default.
+        cls: the task. only: names of the algorithms; all by default. seeds: how many, instead of the usual
+            ones.
         out: run directory; cells already there are not computed again.
         model: instead of the task's own language model. steps, pairs: budget and validation rows on a
             language model.
@@ -261,7 +267,8 @@ def measure(
         UsageError: no data, or too few rows for a validation split.
     """
     table = cls.model.tabular
-    grid, seeds = (TABLE_GRID, TABLE_SEEDS) if table else (LM_GRID, LM_SEEDS)
+    grid, usual = (TABLE_GRID, TABLE_SEEDS) if table else (LM_GRID, LM_SEEDS)
+    trained = usual if seeds is None else tuple(range(seeds))
     left_out, names = {}, []
     for name, (algorithm, _) in plugins.load(frozenset()).algorithms.items():
         if only and name not in only:
@@ -284,7 +291,7 @@ def measure(
     result = run(
         algos=names,
         tasks=[with_validation(cls)],
-        seeds=seeds,
+        seeds=trained,
         set=settings,
         out=out,
         reporter=Reporter(),
@@ -301,7 +308,7 @@ def measure(
         task=cls,
         model=Path(model).name if words and model else cls.model.name,
         grid=grid,
-        seeds=seeds,
+        seeds=trained,
         budget=first["budget"],
         training_rows=first["data"]["train"],
         validation_rows=min(first["data"]["heldout"], first["budget"]["heldout_pairs"]) * len(draws),
@@ -375,6 +382,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--pairs", type=int, default=96, help="validation rows on a language model, at most 256"
     )
+    parser.add_argument("--seeds", type=int, help="seeds 0 to N - 1, instead of 3 on tables and 1 elsewhere")
     parser.add_argument("--out", type=Path, help="run directory, to be resumed; a temporary one by default")
     parser.add_argument("--write", type=Path, help="JSON file that takes the scores and the choice")
     asked = parser.parse_args(arguments)
@@ -392,6 +400,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                     steps=asked.steps,
                     pairs=asked.pairs,
                     only=frozenset(filter(None, asked.algos.split(","))),
+                    seeds=asked.seeds,
                 )
                 show(console, measured)
                 console.print(f"learning_rates = {measured.chosen()}", soft_wrap=True)

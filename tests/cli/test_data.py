@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from scipy.stats import t
 
-from xpo_bench.cli.data import Progress
+from xpo_bench.cli.waiting import Progress
 from xpo_bench.contract.examples import Pair
 from xpo_bench.policy.language.token_counts import token_rows
 from xpo_bench.policy.language.tokenizers import IdTokenizer

@@ -17,13 +17,14 @@ from xpo_bench.train.trainer import GroupTrainer
 from xpo_bench_plugins.algorithms.dpo import DPO
 from xpo_bench_plugins.algorithms.ipo import IPO
 from xpo_bench_plugins.algorithms.sft import SFT
-from xpo_bench_plugins.tasks.travel import MODES, Travel, features, linear_pairs, travellers
+from xpo_bench_plugins.choice_sets import linear_pairs
+from xpo_bench_plugins.tasks.travel import MODES, Travel, features, travellers
 
 PEOPLE = travellers()
 WORLD = World(
     actions=dict.fromkeys((t.text for t in PEOPLE), MODES), features={t.text: features(t) for t in PEOPLE}
 )
-EVERYONE = Dataset(train=linear_pairs(PEOPLE), world=WORLD)
+EVERYONE = Dataset(train=linear_pairs([t.choice for t in PEOPLE]), world=WORLD)
 
 
 def fit(

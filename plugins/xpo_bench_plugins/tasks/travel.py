@@ -29,18 +29,15 @@ Source: Greene and Hensher's travel-mode data, in `statsmodels.datasets.modechoi
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from xpo_bench import Budget, Dataset, ModelSpec, Pair, Task, World, hookimpl
-from xpo_bench.data.synthetic import world_stream
+from xpo_bench import Budget, Task, hookimpl
+from xpo_bench_plugins.choice_sets import Choice, ChoiceSet
 
 MODES = ("air", "train", "bus", "car")
 """In the order of the data's codes 1 to 4."""
-HELDOUT = 0.25
-"""Fraction of the travellers held out."""
 CLASSES = ("low", "middle", "high")
 """Terciles of household income."""
 
@@ -83,6 +80,11 @@ class Traveller:
         return f"income {self.tercile}, {'alone' if self.party == 1 else 'with others'}"
 
     @property
+    def choice(self) -> Choice:
+        """The mode taken, and the others."""
+        return Choice(self.person, self.cell, self.text, features(self), self.chosen)
+
+    @property
     def text(self) -> str:
         """The prompt on a language model."""
         company = "alone" if self.party == 1 else f"in a party of {self.party}"
@@ -98,22 +100,14 @@ class Traveller:
 
 
 @dataclass(frozen=True)
-class Travel(Task):
+class Travel(ChoiceSet):
     """Real travel-mode choices, offline; held-out travellers."""
 
     name: ClassVar[str] = "travel"
     version: ClassVar[str] = "1"
     budget: ClassVar[Budget] = Budget(steps=2000, lr=0.05)
-    lm_budget: ClassVar[Budget | None] = Budget(
-        steps=200,
-        batch_size=8,
-        optimizer="adamw",
-        lr=1e-3,
-        warmup=0.1,
-        clip=1.0,
-        dtype="float32",
-        max_new_tokens=8,
-    )
+    source: ClassVar[str] = "statsmodels modechoice"
+    order: ClassVar[tuple[str, ...]] = MODES
     learning_rates: ClassVar[Mapping[str, float]] = {
         "alphapo": 0.01,
         "apo_down": 0.01,
@@ -150,30 +144,9 @@ class Travel(Task):
         "wpo": 0.01,
     }
 
-    def data(self, seed: int, model: ModelSpec) -> Dataset:
-        """Three pairs per traveller; the seed changes nothing."""
-        everyone = travellers()
-        order = world_stream(self.name, self.version, "heldout").permutation(len(everyone))
-        held = set(order[: round(HELDOUT * len(everyone))].tolist())
-        train = [t for i, t in enumerate(everyone) if i not in held]
-        heldout = [t for i, t in enumerate(everyone) if i in held]
-        pairs = {"tabular": table_pairs, "linear": linear_pairs}.get(model.name, text_pairs)
-        return Dataset(
-            train=pairs(train),
-            heldout=pairs(heldout),
-            source="statsmodels modechoice",
-            rows=3 * len(everyone),
-            world=_world(everyone, model),
-        )
-
-
-def _world(people: Sequence[Traveller], model: ModelSpec) -> World | None:
-    if model.name == "linear":
-        return World(
-            actions=dict.fromkeys((t.text for t in people), MODES),
-            features={t.text: features(t) for t in people},
-        )
-    return World(actions=dict.fromkeys(sorted({t.cell for t in people}), MODES)) if model.tabular else None
+    def choices(self) -> Sequence[Choice]:
+        """The mode that every traveller took."""
+        return [t.choice for t in travellers()]
 
 
 def features(t: Traveller) -> dict[str, tuple[float, ...]]:
@@ -217,41 +190,6 @@ def travellers() -> list[Traveller]:
             )
         )
     return out
-
-
-def table_pairs(people: Sequence[Traveller]) -> tuple[Pair, ...]:
-    """Rows for a tabular policy.
-
-    `p_chosen` is the fraction of the chosen mode among those of `people` who had the same two to choose from.
-    """
-    taken: dict[str, Counter[str]] = {}
-    for t in people:
-        taken.setdefault(t.cell, Counter())[t.chosen] += 1
-    rows = []
-    for t in people:
-        for other in MODES:
-            if other != t.chosen:
-                a, b = taken[t.cell][t.chosen], taken[t.cell][other]
-                p = None if a == b else a / (a + b)
-                rows.append(Pair(t.cell, t.chosen, other, p, person=t.person))
-    return tuple(rows)
-
-
-def linear_pairs(people: Sequence[Traveller]) -> tuple[Pair, ...]:
-    """Rows for a linear policy: a traveller is a prompt, and nobody chose twice."""
-    return tuple(
-        Pair(t.text, t.chosen, other, person=t.person) for t in people for other in MODES if other != t.chosen
-    )
-
-
-def text_pairs(people: Sequence[Traveller]) -> tuple[Pair, ...]:
-    """Rows for a language model: completions start with a space."""
-    return tuple(
-        Pair(t.text, f" {t.chosen}", f" {other}", person=t.person)
-        for t in people
-        for other in MODES
-        if other != t.chosen
-    )
 
 
 @hookimpl
