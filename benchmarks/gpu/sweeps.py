@@ -16,8 +16,8 @@ import xpo_bench
 from benchmarks.ensembles import step_ms
 from benchmarks.gpu.sizes import FULL, SMALL, Place
 from xpo_bench import Budget, Dataset, ModelSpec, Task
-from xpo_bench.api import Result
 from xpo_bench.metrics.throughput import MEASURED
+from xpo_bench.result import Result
 
 BATCH, STEPS = 4, 8
 

@@ -17,9 +17,9 @@ from narrow import as_a, numbers, present
 
 import xpo_bench
 from xpo_bench import Algorithm, Completion, ModelSpec, Pair, Stage, Step, Tools, World
-from xpo_bench.api import Result
 from xpo_bench.data.dataset import fingerprint
 from xpo_bench.policy.tabular import TabularPolicy
+from xpo_bench.result import Result
 from xpo_bench_plugins.tasks.bandit import Bandit
 from xpo_bench_plugins.tasks.length_bias import LengthBias, standardised
 

@@ -11,7 +11,7 @@ from rich.console import Console
 from runs import FEW_SAMPLES
 
 import xpo_bench
-from xpo_bench.api import Result
+from xpo_bench.result import Result
 
 Make = Callable[..., dict[str, Any]]
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import xpo_bench
-from xpo_bench.api import Result
+from xpo_bench.result import Result
 
 ROWS = [
     ("ask", "yes", "no"),

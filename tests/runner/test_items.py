@@ -16,8 +16,8 @@ import pyarrow.parquet as pq
 import pytest
 
 import xpo_bench
-from xpo_bench.api import Result
 from xpo_bench.errors import StoreError
+from xpo_bench.result import Result
 from xpo_bench.runner.item_file import item_parquet, item_table
 from xpo_bench.runner.record import Record
 from xpo_bench.runner.store import Store

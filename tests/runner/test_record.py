@@ -17,9 +17,9 @@ from torch import Tensor
 
 import xpo_bench
 from xpo_bench import Step
-from xpo_bench.api import Result
 from xpo_bench.contract.examples import World
 from xpo_bench.policy.tabular import TabularPolicy
+from xpo_bench.result import Result
 from xpo_bench.runner.record import Record
 from xpo_bench.train.budget import evaluation_steps
 from xpo_bench_plugins.algorithms.dpo import DPO

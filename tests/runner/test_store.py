@@ -14,8 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 
 import xpo_bench
-from xpo_bench.api import Result
 from xpo_bench.errors import StoreError, UsageError
+from xpo_bench.result import Result
 from xpo_bench.runner.keys import canonical
 from xpo_bench.runner.record import Record
 from xpo_bench.runner.store import Store, finite, parquet, write_atomic

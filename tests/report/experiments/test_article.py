@@ -14,13 +14,13 @@ from runs import FEW_SAMPLES
 
 import xpo_bench
 from xpo_bench import Pair, plugins
-from xpo_bench.api import Result
 from xpo_bench.report.curves import curve_reader
 from xpo_bench.report.experiments import EXPERIMENTS
 from xpo_bench.report.experiments.bandit import ipo_optimum
 from xpo_bench.report.experiments.base import Data
 from xpo_bench.report.experiments.robustness import reward_margin
 from xpo_bench.report.records import records_of
+from xpo_bench.result import Result
 from xpo_bench.runner.execute import Session, execute
 from xpo_bench.runner.plan import make_plan
 from xpo_bench.runner.request import requests

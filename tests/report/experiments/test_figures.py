@@ -13,7 +13,6 @@ from narrow import present
 from rich.console import Console
 
 import xpo_bench
-from xpo_bench.api import Result
 from xpo_bench.report.content import assemble
 from xpo_bench.report.curves import curve_reader
 from xpo_bench.report.experiments import EXPERIMENTS, of_experiments
@@ -23,6 +22,7 @@ from xpo_bench.report.records import records_of
 from xpo_bench.report.render.drawing import whole
 from xpo_bench.report.render.style import SPEAKING, STYLE, LineStyles
 from xpo_bench.report.render.terminal import print_report
+from xpo_bench.result import Result
 
 
 def test_the_suite_writes_every_figure_with_its_data(article: Result) -> None:

@@ -16,10 +16,10 @@ from typing import Any
 import pytest
 
 import xpo_bench
-from xpo_bench.api import Result
 from xpo_bench.report.content import assemble
 from xpo_bench.report.render.html import page, sort_key
 from xpo_bench.report.render.markdown import escape, markdown
+from xpo_bench.result import Result
 from xpo_bench.runner.store import Store
 
 Make = Callable[..., dict[str, Any]]

@@ -23,8 +23,8 @@ from narrow import present
 
 import xpo_bench
 from xpo_bench import Budget, ModelSpec, plugins
-from xpo_bench.api import Result
 from xpo_bench.errors import UsageError
+from xpo_bench.result import Result
 from xpo_bench.runner.devices import devices_from
 from xpo_bench.runner.model_choice import check_processes
 from xpo_bench.runner.record import Record

@@ -14,9 +14,9 @@ from narrow import numbers, present
 
 import xpo_bench
 from xpo_bench import Budget, Dataset, ModelSpec, Pair, Single
-from xpo_bench.api import Result
 from xpo_bench.contract.examples import Example
 from xpo_bench.policy.language.causal_lm import CausalLM
+from xpo_bench.result import Result
 from xpo_bench.train.evaluation.trail import identities
 from xpo_bench.train.items import COLUMNS, Items
 from xpo_bench.train.job import Job, Outcome
