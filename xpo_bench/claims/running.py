@@ -15,6 +15,7 @@ from xpo_bench.errors import UsageError
 from xpo_bench.report.curves import curve_reader
 from xpo_bench.report.items import item_reader, no_items
 from xpo_bench.report.records import records_of
+from xpo_bench.result import Result
 from xpo_bench.runner import keys
 from xpo_bench.runner.progress import Reporter
 from xpo_bench.runner.request import names_of, parse_seeds
@@ -75,7 +76,7 @@ def _run(
     )
 
 
-def _without_choice(result: api.Result) -> frozenset[str]:
+def _without_choice(result: Result) -> frozenset[str]:
     """Cells of algorithms that had nothing to search."""
     return frozenset(key for e in result.tuning if not e["keys"].get("tuned") for key in e["keys"]["default"])
 

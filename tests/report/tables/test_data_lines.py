@@ -99,7 +99,7 @@ def test_what_is_on_both_sides_of_the_split() -> None:
     ]
 
 
-def test_the_order_of_the_lines_is_not_that_of_the_keys():
+def test_the_order_of_the_lines_is_not_that_of_the_keys() -> None:
     records = [record(USED, task) for task in ("noisy", "bandit")] + [record(USED | {"rows": 13}, "bandit")]
     assert data_lines(records) == data_lines(records[::-1])
     assert [line.split(":")[0] for line in data_lines(records)] == ["bandit", "bandit", "noisy"]
