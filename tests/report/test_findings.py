@@ -96,6 +96,8 @@ def test_heldout(record: Make) -> None:
         tell(level)
         == "bandit: held-out reward accuracy lies 0.03 below that on training pairs in the median."
     )
+    better = [record("a", seed=s, heldout_reward_accuracy=0.641, generalization_gap=-0.04) for s in range(2)]
+    assert "lies 0.04 above that on training pairs" in tell(better)
     chance = [record("a", seed=s, heldout_reward_accuracy=v) for s, v in enumerate((0.4, 0.7))]
     assert tell(chance) == (
         "bandit: the best held-out reward accuracy, a (0.55±1.9), is not significantly above chance."

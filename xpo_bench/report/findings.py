@@ -70,8 +70,11 @@ def _heldout(groups: Sequence[SeedGroup], items: ItemReader) -> str:
         parts.append(f"{best} {level_with}{proviso if top.mean > CHANCE else ''}")
     gaps = [e.mean for _, e in _ranked(groups, "generalization_gap", reverse=True)]
     if gaps:
-        drop = number(statistics.median(gaps))
-        parts.append(f"held-out reward accuracy lies {drop} below that on training pairs in the median")
+        drop = statistics.median(gaps)
+        side = "below" if drop >= 0 else "above"
+        parts.append(
+            f"held-out reward accuracy lies {number(abs(drop))} {side} that on training pairs in the median"
+        )
     return f"{'; '.join(parts)}." if parts else ""
 
 
