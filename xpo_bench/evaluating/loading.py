@@ -54,11 +54,19 @@ class Loader:
         if named in (self.reference.shown, self.reference.model) or _same(named, self.reference):
             return self.reference
         try:
-            return place_of(_beside(place, named))
+            found = place_of(_beside(place, named))
         except UsageError as error:
             raise UsageError(
                 f"{place.shown}: its base {named!r} cannot be had ({error}); say where it is with --base"
             ) from error
+        if weights_digest(found.folder) == weights_digest(self.reference.folder):
+            return self.reference
+        raise UsageError(
+            f"{place.shown}: was trained on {named}, and the reference {self.reference.shown} has "
+            "other weights; "
+            f"want --reference {named}, or --base {named} if log-ratios are to hold the difference "
+            "of both, too"
+        )
 
     def _check_base(self, place: Place, named: object) -> None:
         """Refuse another base than the one that is named, where both can be looked at."""

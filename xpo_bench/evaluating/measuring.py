@@ -40,7 +40,14 @@ class Measurer:
     prepared: Prepared
     judge: Judge | None
     tell: Tell
-    _rewards: dict[str, Sequence[float]] = field(default_factory=dict)
+    _rewards: dict[Drawing, Sequence[float]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Let the judge see the reference's samples: one that fails does so before anything is measured."""
+        for drawing, samples in self.prepared.samples.items():
+            assert self.judge is not None
+            rewards = self.judge.kind == "reward"
+            self._rewards[drawing] = self.judge.rewards(samples.prompts, samples.texts) if rewards else ()
 
     def measure(self, place: Place, drawing: Drawing) -> Measured:
         """Measure one checkpoint; three models at most are loaded for it, one after the other.
@@ -89,7 +96,7 @@ class Measurer:
 
     def _judged(self, drawing: Drawing, own: Samples) -> dict[str, float]:
         assert self.judge is not None
-        return judged(self.judge, drawing, own, self.prepared.samples[drawing.stream], self._rewards)
+        return judged(self.judge, drawing, own, self.prepared.samples[drawing], self._rewards[drawing])
 
     def _check(self, policy: CausalLM, place: Place) -> None:
         """Refuse a model of another vocabulary than the reference's, or of too short a context."""

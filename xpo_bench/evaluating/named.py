@@ -10,7 +10,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from xpo_bench.checkpoints import ORIGIN, PACKAGED, locate
-from xpo_bench.errors import UnreachableError, UsageError
+from xpo_bench.errors import UsageError
 from xpo_bench.evaluating.weights import ADAPTER, Kind, kind_of, require_whole
 from xpo_bench.plugins import NAME
 
@@ -200,7 +200,7 @@ def _folder(given: str) -> tuple[Path, str | None]:
     except Exception as error:  # the hub's client fails in many ways
         from xpo_bench.policy.language.pretrained import first_sentence
 
-        raise UnreachableError(
+        raise UsageError(
             f"{given}: no such directory, and no hub id that can be had from here: {first_sentence(error)}"
         ) from error
     return Path(place), Path(place).name

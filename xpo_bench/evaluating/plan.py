@@ -161,7 +161,7 @@ class Plan:
             most=self.words.pairs,
             truncate=self.words.truncate,
             base=self.base,
-            drawings={s: self.drawing(s) for s in series} if self.judge else {},
+            drawings=[self.drawing(s) for s in series] if self.judge else [],
         )
 
     def evaluated(self, series: Series) -> Evaluated:
