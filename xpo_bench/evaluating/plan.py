@@ -79,6 +79,12 @@ class Plan:
     def fingerprint(self) -> str:
         return fingerprint(self.dataset)
 
+    @property
+    def options(self) -> dict[str, object]:
+        """What was said beyond the options of an ad-hoc task."""
+        words = self.words
+        return {"pairs": words.pairs, "truncate": None if words.truncate == "prompt" else words.truncate}
+
     def drawing(self, series: Series) -> Drawing:
         """What is sampled of the checkpoints of a series."""
         words = self.words

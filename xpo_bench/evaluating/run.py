@@ -128,6 +128,7 @@ class _Evaluation:
             evaluated=self.plan.evaluated(series),
             model={**prepared.model, "name": self.plan.reference.shown},
             environment=environment.describe(self.plan.device),
+            options=self.plan.options,
             sizes=_sizes(prepared),
         )
         self.store.write_cell(record, result.outcome.curve, result.outcome.items)
@@ -148,6 +149,7 @@ class _Evaluation:
             evaluated=self.plan.evaluated(series),
             model={**prepared.model, "name": self.plan.reference.shown},
             environment=environment.describe(self.plan.device),
+            options=self.plan.options,
             status=status,
             error=reason,
         )
