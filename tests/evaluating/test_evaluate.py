@@ -89,12 +89,17 @@ def test_what_the_last_checkpoint_lost_is_named_by_row(series: Result) -> None:
     assert told[0]["chosen_log_ratio"] == found["chosen_log_ratio"].min()
 
 
-def test_what_was_forgotten_elsewhere(series: Result) -> None:
+def test_what_was_forgotten_elsewhere(series: Result, evaluate: Evaluate, trained: Path) -> None:
     record = named(series)["dpo"]
-    told = record["notes"]["base_data"]["other"]
+    told, metrics = record["notes"]["base_data"]["other"], record["metrics"]
     assert told["texts"] == 2
-    assert record["metrics"]["base_logp_change"] == told["base_logp_change"] < 0
-    assert curve(series, "dpo")["base_logp_change_per_token"].is_monotonic_decreasing
+    own = evaluate(trained / "sharded", data=series.out.parent / "other.jsonl")  # the same texts as pairs
+    lost = items(own, "sharded")
+    assert told["base_logp_change"] == pytest.approx(lost["chosen_log_ratio"].mean(), abs=1e-5)
+    per_token = lost["chosen_log_ratio"].sum() / lost["chosen_length"].sum()
+    assert told["base_logp_change_per_token"] == pytest.approx(per_token, abs=1e-6)
+    assert metrics["base_logp_change"] == told["base_logp_change"] != 0  # one set is the mean of one
+    assert len(curve(series, "dpo")["base_logp_change_per_token"].dropna()) == 3
 
 
 def test_a_judge_compares_with_the_samples_of_the_reference(

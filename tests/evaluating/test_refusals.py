@@ -24,7 +24,7 @@ def refused(evaluate: Evaluate, *checkpoints: object, **words: Any) -> str:
 
 @pytest.fixture(scope="session")
 def other(tmp_path_factory: pytest.TempPathFactory, stories: Path) -> Path:
-    """`narrow`, another model of the same tokens, `more`, one with more of them, and `told` with its tokenizer."""
+    """Models: `narrow` of the same tokens, `more` of more tokens, and `told` with a tokenizer for these."""
     from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
     root = tmp_path_factory.mktemp("other")
