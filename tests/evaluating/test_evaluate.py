@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from pydantic import TypeAdapter
 from trained_models import Evaluate
 
 from xpo_bench import Result
+from xpo_bench.evaluating.loading import Loader
+from xpo_bench.evaluating.named import Place
 from xpo_bench.runner.record import Record
 
 
@@ -164,3 +167,20 @@ def test_the_other_commands_read_it(series: Result, warm: Command, tmp_path: Pat
     assert warm("merge", run, "--out", tmp_path / "merged").code == 0
     assert warm("baseline", run, "-o", tmp_path / "base.json").code == 0
     assert warm("compare", tmp_path / "base.json", run).code == 0
+
+
+def test_one_model_is_in_memory_at_a_time(
+    evaluate: Evaluate, trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from transformers import PreTrainedModel
+
+    load, seen = Loader._model, []
+
+    def counted(self: Loader, place: Place) -> PreTrainedModel:
+        seen.append(sum(isinstance(thing, PreTrainedModel) for thing in gc.get_objects()))
+        return load(self, place)
+
+    before = sum(isinstance(thing, PreTrainedModel) for thing in gc.get_objects())
+    monkeypatch.setattr(Loader, "_model", counted)
+    assert evaluate(trained / "run").ok
+    assert seen == [before] * 7  # the reference, and each checkpoint with the reference after it

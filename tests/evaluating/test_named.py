@@ -114,3 +114,19 @@ def test_checkpoints_that_are_not_whole_are_refused(tmp_path: Path, spoil: objec
     spoil(place / "model.safetensors")  # type: ignore[operator]
     with pytest.raises(UsageError, match=message):
         series_of([str(tmp_path / "run")], None)
+
+
+def test_a_hub_id_is_the_files_of_its_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    repository = tmp_path / "models--someone--policy"
+    model(repository / "snapshots" / commit)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(commit)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("xpo_bench.checkpoints._hub_answers", lambda _: False)
+    (only,) = series_of(["someone/policy"], None)
+    assert only.name == "policy"
+    assert only.points[0].shown == "someone/policy"
+    assert only.points[0].revision == commit
+    with pytest.raises(UsageError, match="someone/else: no such directory, and no hub id"):
+        series_of(["someone/else"], None)

@@ -68,34 +68,32 @@ def prepare(loader: Loader, asked: Asked, kept: Path | None) -> Prepared:
     Args:
         kept: where reference scores are kept for later evaluations.
     """
-    with loader.policy(loader.reference) as policy:
-        scorer, known = _scorer(policy, asked.truncate, kept)
-        fits = {
-            name: policy.fit(list(rows), asked.truncate) for name, (rows, _) in asked.splits.items() if rows
-        }
-        sets, numbers = {}, {}
-        for name, fitted in fits.items():
-            places = selected(fitted.examples, [*fitted.left_out], asked.task, asked.most, name == "heldout")
-            built = EvalSet.build(policy, [[fitted.examples[i] for i in places]], asked.truncate, scorer)
-            if built is not None:
-                sets[name] = built
-                numbers[name] = tuple(asked.splits[name][1][i] for i in places)
-        base = {}
-        for other in asked.base:
-            encoded, logps, lengths = _base(policy, other, asked.truncate, scorer)
-            base[other.name] = (encoded, logps, lengths)
-        known.save()
-        samples = {drawing: draw(policy, drawing) for drawing in dict.fromkeys(asked.drawings)}
-        return Prepared(
-            sets=sets,
-            numbers=numbers,
-            base=base,
-            samples=samples,
-            facts=_facts(fits.values()),
-            model=policy.describe(),
-            vocabulary=policy.network.vocabulary,
-            longest=_longest(sets, base),
-        )
+    policy = loader.policy(loader.reference)
+    scorer, known = _scorer(policy, asked.truncate, kept)
+    fits = {name: policy.fit(list(rows), asked.truncate) for name, (rows, _) in asked.splits.items() if rows}
+    sets, numbers = {}, {}
+    for name, fitted in fits.items():
+        places = selected(fitted.examples, [*fitted.left_out], asked.task, asked.most, name == "heldout")
+        built = EvalSet.build(policy, [[fitted.examples[i] for i in places]], asked.truncate, scorer)
+        if built is not None:
+            sets[name] = built
+            numbers[name] = tuple(asked.splits[name][1][i] for i in places)
+    base = {}
+    for other in asked.base:
+        encoded, logps, lengths = _base(policy, other, asked.truncate, scorer)
+        base[other.name] = (encoded, logps, lengths)
+    known.save()
+    samples = {drawing: draw(policy, drawing) for drawing in dict.fromkeys(asked.drawings)}
+    return Prepared(
+        sets=sets,
+        numbers=numbers,
+        base=base,
+        samples=samples,
+        facts=_facts(fits.values()),
+        model=policy.describe(),
+        vocabulary=policy.network.vocabulary,
+        longest=_longest(sets, base),
+    )
 
 
 def _scorer(policy: CausalLM, truncate: str, kept: Path | None) -> tuple[ReferenceScorer, References]:
