@@ -44,8 +44,9 @@ def adapter(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, p in adapted.named_parameters():
         if "lora_B" in name:
             p.data = 0.05 * torch.randn(p.shape, generator=generator)
-    adapted.save_pretrained(root / "lora")
-    adapted.merge_and_unload().save_pretrained(root / "whole")
+    adapted.save_pretrained(str(root / "lora"))
+    merged: Any = adapted.merge_and_unload()  # type: ignore[operator]
+    merged.save_pretrained(root / "whole")
     AutoTokenizer.from_pretrained(stories_folder()).save_pretrained(root / "whole")
     return root
 

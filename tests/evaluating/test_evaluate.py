@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,11 @@ from commands import Command
 from pydantic import TypeAdapter
 from trained_models import Evaluate
 
-from xpo_bench import Result
+from xpo_bench import Result, plugins
 from xpo_bench.evaluating.loading import Loader
 from xpo_bench.evaluating.named import Place
+from xpo_bench.report.records import record_of
+from xpo_bench.report.reproduce import command
 from xpo_bench.runner.record import Record
 
 
@@ -159,14 +162,20 @@ def test_the_other_commands_read_it(series: Result, warm: Command, tmp_path: Pat
     assert warm("status", run).code == 0
     page = warm("report", run, "--html", tmp_path / "r.html", "--md", tmp_path / "r.md")
     assert page.code == 0, page.err
-    text = (tmp_path / "r.md").read_text("utf-8")
-    assert "xpo-bench evaluate" in text
-    assert "xpo-bench run --algos" not in text
+    assert "trained elsewhere" in (tmp_path / "r.html").read_text("utf-8")
     assert warm("export", run, "--to", tmp_path / "set").code == 0
     assert warm("compare", run, run).code == 0
     assert warm("merge", run, "--out", tmp_path / "merged").code == 0
     assert warm("baseline", run, "-o", tmp_path / "base.json").code == 0
     assert warm("compare", tmp_path / "base.json", run).code == 0
+
+
+def test_the_command_of_a_record_finds_it_again(series: Result, warm: Command) -> None:
+    for record in series.cells:
+        line = command(record_of(record), plugins.load())
+        again = warm(*shlex.split(line)[1:], "--out", series.out)
+        assert again.code == 0, again.err
+        assert "1 of 1 already there" in again.err
 
 
 def test_one_model_is_in_memory_at_a_time(

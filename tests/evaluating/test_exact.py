@@ -92,15 +92,15 @@ def test_a_policy_of_this_suite_has_the_numbers_of_its_record(
     assert record["saved_policy"] == str(saved)
     (found,) = evaluate(saved, heldout=0.3).cells
     assert (found["algorithm"]["name"], found["seed"]) == ("dpo", 1)
-    own = {name: value for name, value in record["metrics"].items() if name not in TRAINING}
+    # null says something of a curve, of which an evaluation knows one point
+    own = {n: value for n, value in record["metrics"].items() if n not in TRAINING and value is not None}
     theirs = {name: value for name, value in found["metrics"].items() if name not in ONLY_HERE}
-    own.pop("collapse_slope", None)  # null: a slope needs a curve
     at_budgets = {name for name in own if "_at_" in name}
     assert {name for name in own if name not in at_budgets} == {n for n in theirs if n not in at_budgets}
     exact = 0.0 if lora is None else 1e-5  # a merged adapter is W + BA, rounded once more
     for name in theirs.keys() & own.keys():
         assert theirs[name] == pytest.approx(own[name], rel=exact, abs=10 * exact), name
-    assert own["kl"] > 0
+    assert (own["kl"] or 0) > 0
     # nothing is computed twice, and what was saved is known to be there
     assert json.loads((saved / "xpo_bench.json").read_text())["key"] == record["key"]
 

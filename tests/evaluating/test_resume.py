@@ -9,12 +9,16 @@ import pytest
 from trained_models import Evaluate
 
 from xpo_bench.errors import StoreError
-from xpo_bench.evaluating import measured, measuring
+from xpo_bench.evaluating import measuring
 from xpo_bench.evaluating.measured import Measured
 from xpo_bench.evaluating.named import Place
 from xpo_bench.evaluating.sampling import Drawing
+from xpo_bench.runner.store import write_atomic
 
 Measure = measuring.Measurer.measure
+
+
+NEVER = -1
 
 
 class Counted:
@@ -22,7 +26,7 @@ class Counted:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.seen: list[int | None] = []
-        self.ends_at: int | None = None
+        self.ends_at = NEVER
         self.error: BaseException = KeyboardInterrupt()
         own = self
 
@@ -43,7 +47,7 @@ def test_an_interrupted_evaluation_goes_on_where_it_was(
     with pytest.raises(KeyboardInterrupt):
         evaluate(trained / "run")
     assert counted.seen == [9, 20]
-    counted.seen, counted.ends_at = [], None
+    counted.seen, counted.ends_at = [], NEVER
     resumed = evaluate(trained / "run")
     assert counted.seen == [100]
     assert evaluate(trained / "run").computed == 0
@@ -66,19 +70,19 @@ def test_a_run_that_has_gone_on_measures_its_new_checkpoint_alone(
 def test_a_full_disk_keeps_what_was_measured(
     evaluate: Evaluate, trained: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    counted, write = Counted(monkeypatch), measured.write_atomic
+    counted = Counted(monkeypatch)
     full = [False]
 
     def written(path: Path, content: bytes) -> None:
         if full[0]:
             raise OSError(errno.ENOSPC, "No space left on device")
         full[0] = True
-        write(path, content)
+        write_atomic(path, content)
 
-    monkeypatch.setattr(measured, "write_atomic", written)
+    monkeypatch.setattr("xpo_bench.evaluating.measured.write_atomic", written)
     with pytest.raises(StoreError, match="No space left on device"):
         evaluate(trained / "run")
-    monkeypatch.setattr(measured, "write_atomic", write)
+    monkeypatch.setattr("xpo_bench.evaluating.measured.write_atomic", write_atomic)
     counted.seen = []
     assert evaluate(trained / "run").ok
     assert counted.seen == [20, 100]

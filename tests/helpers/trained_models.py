@@ -19,7 +19,7 @@ ROWS = [
     ("The sun was", " bright.", " a very loud and a cold thing."),
     ("Mom said,", ' "Come here, please."', ' "No no no no"'),
 ]
-FEW = {"kl_prompts": 2, "kl_samples": 2, "max_new_tokens": 6, "device": "cpu"}
+FEW: dict[str, Any] = {"kl_prompts": 2, "kl_samples": 2, "max_new_tokens": 6, "device": "cpu"}
 """Settings of evaluations whose samples no test looks at."""
 
 
