@@ -308,7 +308,13 @@ def test_shaped_numbers_go_with_their_rows(trainer: Callable[..., Any]) -> None:
     keys = {tuple(row["chosen_ids"]): row["xpo_column_key"][0] for row in made.train_dataset}
     assert len(set(keys.values())) == len(ROWS)
     seen: list[Step] = []
-    made.progress.saw = lambda step, saw=made.progress.saw: (seen.append(step), saw(step))
+    saw = made.progress.saw
+
+    def noted(step: Step) -> None:
+        seen.append(step)
+        saw(step)
+
+    made.progress.saw = noted
     made.train()
     assert float(made.progress.state_now["step"]) == 6
     for step in seen:

@@ -81,10 +81,10 @@ def _rows(loader: Any, count: int, rng: np.random.Generator) -> Any:
 def _sides(batch: Mapping[str, Any]) -> tuple[Row | None, Row | None]:
     """(chosen, rejected) of a batch of one row; None for the side that an unpaired example has not."""
     if "chosen_labels" in batch:  # experimental CPO and ORPO
+        labelled = [(batch[f"{side}_labels"][0] != -100, side) for side in ("chosen", "rejected")]
         sides = [
-            _row(*(batch[f"{side}_{part}"][0] for part in ("input_ids", "attention_mask")), labels != -100)
-            for side in ("chosen", "rejected")
-            for labels in (batch[f"{side}_labels"][0],)
+            _row(batch[f"{side}_input_ids"][0], batch[f"{side}_attention_mask"][0], own)
+            for own, side in labelled
         ]
         return sides[0], sides[1]
     if "completion_mask" not in batch:
@@ -92,10 +92,8 @@ def _sides(batch: Mapping[str, Any]) -> tuple[Row | None, Row | None]:
             "PreferenceDiagnostics: the trainer's batches have neither completion_mask nor chosen_labels, "
             f"want those of TRL's DPO, KTO, CPO or ORPO trainer, got {', '.join(sorted(batch))}"
         )
-    rows = [
-        _row(*(batch[part][i] for part in ("input_ids", "attention_mask", "completion_mask")))
-        for i in range(len(batch["input_ids"]))
-    ]
+    parts = (batch[name] for name in ("input_ids", "attention_mask", "completion_mask"))
+    rows = [_row(*row) for row in zip(*parts, strict=True)]
     if "label" in batch:  # KTO
         return (rows[0], None) if bool(batch["label"][0]) else (None, rows[0])
     return rows[0], rows[1]

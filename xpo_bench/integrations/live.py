@@ -16,7 +16,8 @@ from xpo_bench.errors import UsageError
 from xpo_bench.policy.language.flops import Tally
 from xpo_bench.policy.language.model_facts import context_length, end_ids
 from xpo_bench.policy.language.network import Network
-from xpo_bench.policy.language.probes.head import probe_head
+from xpo_bench.policy.language.probes.capabilities import Capabilities
+from xpo_bench.policy.language.probes.head import Head, probe_head
 from xpo_bench.policy.language.probes.probe import probe
 from xpo_bench.policy.language.reader import Reader
 from xpo_bench.policy.language.requests import arrange, pick
@@ -106,24 +107,23 @@ class LiveModel:
         device, name = next(model.parameters()).device, type(model).__name__
         self.model, self.tokenizer, tally = model, tokenizer, Tally()
         self.context = context_length(model.config, tokenizer)
-        known = like is not None and type(like.model) is type(model)
+        known = like if like is not None and type(like.model) is type(model) else None
         with left_alone(model):
-            head = like.head if like is not None and known else probe_head(model, device, name)
-            self.head = head
-            self.network = LiveNetwork(model, device, selected=head.selected, mixed=mixed, around=around)
-            if like is not None and known:
-                able = like.able
-            else:
-                # rows are not packed: that would set the model's attention to another implementation
-                able = probe(self.network, head, context=self.context, packing=False, name=name)
-        self.able = able
-        self.scorer = Scorer(self.network, able, tally)
+            self.head: Head = known.head if known else probe_head(model, device, name)
+            self.network = LiveNetwork(model, device, selected=self.head.selected, mixed=mixed, around=around)
+            # rows are not packed: that would set the model's attention to another implementation
+            self.able: Capabilities = (
+                known.able
+                if known
+                else probe(self.network, self.head, context=self.context, packing=False, name=name)
+            )
+        self.scorer = Scorer(self.network, self.able, tally)
         ends = ModelTokenizer(
             tokenizer, end_ids(model.config, getattr(model, "generation_config", None))
         ).stops
         ids = TrainedIds(self.network.vocabulary, ends=ends)
         self.sampler = Sampler(
-            self.network, able, Reader(ids, self.context, eos=True), self.scorer.shape, tally, name
+            self.network, self.able, Reader(ids, self.context, eos=True), self.scorer.shape, tally, name
         )
 
     @torch.no_grad()

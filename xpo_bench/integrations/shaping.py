@@ -99,7 +99,8 @@ def _pairs(dataset: Dataset, decode: Callable[[list[int]], str]) -> list[Pair]:
         # rows of messages have become text by a template: the ids say which
         sides.append(dataset[side] if known else [decode(ids) for ids in dataset[f"{side}_ids"]])
     chances = dataset["p_chosen"] if "p_chosen" in dataset.column_names else [None] * len(dataset)
-    return [Pair(*texts, p_chosen=p) for *texts, p in zip(*sides, chances, strict=True)]
+    rows = zip(*sides, chances, strict=True)
+    return [Pair(prompt, chosen, rejected, p_chosen) for prompt, chosen, rejected, p_chosen in rows]
 
 
 def _unpaired(pairs: Sequence[Pair]) -> list[Single]:

@@ -94,13 +94,15 @@ class PreferenceTrainer(DPOTrainer):  # type: ignore[misc]
         if not self.uses_reference and ref_model is not None:
             raise UsageError(f"{self.algorithm.name}: has no reference, so that ref_model= would not be read")
         # TRL loads no reference model where log-probabilities are computed ahead, and here none are needed
-        args = copy.copy(args) if args is not None else DPOConfig()
+        args = copy.copy(args) if args is not None else DPOConfig(f"{_name(model)}-{self.algorithm.name}")
         args.precompute_ref_log_probs = not self.uses_reference
         super().__init__(model, ref_model, args, **{k: v for k, v in options.items() if k in TRAINER_OPTIONS})
         args.precompute_ref_log_probs = self.precompute_ref_logps = False
-        self.data_collator = shaping.Carrying(self.data_collator)
+        collator: Any = self.data_collator
+        self.data_collator: Any = shaping.Carrying(collator)
         # TRL's own terms of the loss: none
-        self.loss_types, self.loss_weights = [], []
+        self.loss_types: list[str] = []
+        self.loss_weights: list[float] = []
         beta = strength(self.algorithm)
         self.beta = 1.0 if beta is None else beta
         self._name = f"xpo-bench {self.algorithm.name}"
@@ -260,6 +262,12 @@ class PreferenceTrainer(DPOTrainer):  # type: ignore[misc]
         with recorded(self._reference_model) as references:
             self.compute_ref_log_probs(self._reference_model, batch)
         return scores, scores_of(references[-1][:, 1 - mask.shape[1] :], mask)
+
+
+def _name(model: Any) -> str:
+    """The last part of a model's name, by which TRL calls the directory of a run that is told none."""
+    told = model if isinstance(model, str) else str(getattr(model.config, "_name_or_path", "") or "model")
+    return told.rstrip("/").split("/")[-1]
 
 
 def _counts(batch: Mapping[str, Any], unit: int) -> dict[str, float]:
