@@ -5,12 +5,15 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from checkout import benchmark
 
+from xpo_bench import register_task
+from xpo_bench.api import run
 from xpo_bench.contract.settings import ModelSpec
 from xpo_bench.errors import UsageError
 from xpo_bench.policy.language.causal_lm import CausalLM
@@ -18,6 +21,8 @@ from xpo_bench.policy.language.lora import add_adapters
 from xpo_bench.policy.language.lora_targets import adapted, known_targets, passed_by_all, reach, shares
 from xpo_bench.policy.language.probes.joining import ON_EXPERTS, joins_adapters
 from xpo_bench.policy.language.tokenizers import IdTokenizer
+from xpo_bench.runner.doctor import examine
+from xpo_bench.runner.executors import model_cache
 
 MOE = ("qwen2_moe", "gpt_oss", "granitemoe", "llama4_text", "mixtral", "olmoe", "qwen3_moe", "deepseek_v3")
 OTHERS = ("deepseek_v2", "dbrx", "jetmoe", "phimoe", "hunyuan_v1_moe", "qwen3_next", "gemma3")
@@ -244,3 +249,23 @@ SHARED = {"mixtral": (), "qwen2_moe": ("down_proj", "gate_proj", "up_proj")}
 
 def test_towers_have_none() -> None:
     assert all("vision" not in name for name in passed_by_all(model("gemma3")))
+
+
+def test_the_doctor_says_what_is_reached() -> None:
+    *_, about, adapters = examine("tiny")
+    assert about["detail"].startswith("LlamaForCausalLM, ")
+    assert adapters["what"] == "--lora"
+    every = "down_proj, gate_proj, k_proj, o_proj, q_proj, up_proj, v_proj"
+    assert adapters["detail"].startswith(f"{every}: 71.0% of the weights; without: embeddings and head 28.7%")
+    with pytest.raises(UsageError, match="want a language model"):
+        examine("tabular")
+
+
+def test_an_ensemble_of_adapters_on_experts_is_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(model_cache, "joins_adapters", lambda policy: ON_EXPERTS)
+    register_task("two", [{"prompt": "p", "chosen": "a", "rejected": "b"}] * 2)
+    words: dict[str, Any] = {"steps": 2, "seeds": 2, "lora": "r=2", "set": {"task.ensemble": 2}}
+    with pytest.raises(UsageError, match="adapters on experts train one run at a time; leave out"):
+        run("dpo", "two", model="tiny", out=tmp_path, device="cpu", **words)

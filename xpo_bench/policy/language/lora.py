@@ -70,11 +70,16 @@ def _inject(
     """Adapters on exactly these layers, or on exactly these parameters."""
     from peft import LoraConfig, inject_adapter_in_model
 
-    words = {"target_parameters": list(parameters)} if parameters else {}
-    config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=[], lora_dropout=0.0, **words)
+    config = LoraConfig(
+        r=rank,
+        lora_alpha=alpha,
+        target_modules=[],
+        target_parameters=list(parameters) or None,
+        lora_dropout=0.0,
+    )
     # by the keys of a state: names of modules are rewritten where peft knows the experts of a model
     keys = {f"{name}.lora_A.weight": torch.empty(0) for name in layers}
-    inject_adapter_in_model(config, model, **({"state_dict": keys} if layers else {}))
+    inject_adapter_in_model(config, model, state_dict=keys or None)
 
 
 class AdaptedLayers:
