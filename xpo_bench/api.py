@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 from xpo_bench import plugins
 from xpo_bench.errors import UsageError, unknown
 from xpo_bench.metrics.registry import learn
-from xpo_bench.result import Result
+from xpo_bench.result import Result as Result  # tests and tools have it from here
 from xpo_bench.runner.words import FILE_KEYS, Execution, Output, Search
 
 if TYPE_CHECKING:

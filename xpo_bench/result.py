@@ -103,7 +103,7 @@ class Result(Executed):
         from xpo_bench.report.curves import curve_reader
         from xpo_bench.report.render.dataset import POINT, curve_table
 
-        frame = curve_table(self.cells, curve_reader(self.out)).to_pandas()
+        frame: pd.DataFrame = curve_table(self.cells, curve_reader(self.out)).to_pandas()
         first = [name for name in POINT if name != "key"]
         return frame[[*first, *(name for name in frame if name not in POINT), "key"]]
 

@@ -37,7 +37,7 @@ def test_rows_have_the_numbers_of_their_file(tmp_path: Path) -> None:
         assert a["task"]["data"]["fingerprint"] == b["task"]["data"]["fingerprint"]
         assert (a["task"]["name"], a["task"]["data"]["source"]) == ("mine", "mine")
     assert xpo_bench.run(["dpo", "ipo"], [task], out=tmp_path / "1", **WORDS).computed == 0
-    frame = pd.DataFrame(ROWS).assign(split=[None] * 12)
+    frame: Any = pd.DataFrame([{**row, "split": None} for row in ROWS])
     xpo_bench.register_task("mine", frame, heldout=0.25)
     assert xpo_bench.run(["dpo", "ipo"], "mine", out=tmp_path / "1", **WORDS).computed == 0
     xpo_bench.register_task("mine", ROWS[:11], heldout=0.25)

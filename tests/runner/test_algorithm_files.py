@@ -19,6 +19,7 @@ from xpo_bench.errors import UsageError
 from xpo_bench.runner import source_files
 from xpo_bench.runner.algorithm_files import algorithm_of, info_of
 from xpo_bench.runner.executors.subprocesses import packed, unpacked
+from xpo_bench.runner.settings import validate
 
 LOSS = '''
 from __future__ import annotations
@@ -122,7 +123,8 @@ def test_two_folders_have_modules_of_their_own(folder: Path) -> None:
 def test_a_class_is_made_again_from_the_text_that_was_planned(folder: Path) -> None:
     """In another process, whose file may have changed or be missing, as on a node of a cluster."""
     cls = algorithm_of("my_loss.py:RDPO")
-    message, digest = packed([cls(beta=0.5)], [cls], "--workers"), source_files.module_digest(cls.__module__)
+    message = packed([validate(cls, {"beta": 0.5}, "rdpo")], [cls], "--workers")
+    digest = source_files.module_digest(cls.__module__)
     (folder / "my_loss.py").unlink()
     forget(cls.__module__)
     (made,) = unpacked(message, "--workers")

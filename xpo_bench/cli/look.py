@@ -152,14 +152,15 @@ def status(run_dir: Path, as_json: bool) -> int:
     return 0
 
 
-@main.command()
+@main.command(epilog="\b\nExamples:\n  xpo-bench doctor\n  xpo-bench doctor --model path/to/model\n")
+@click.option("--model", metavar="M", help="Also a language model: what it is, and what --lora adapts.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 @guarded
-def doctor(as_json: bool) -> int:
+def doctor(model: str | None, as_json: bool) -> int:
     """Say what this machine can do: devices, versions, data, and plugins that cannot be used."""
     from xpo_bench.runner import doctor as examination
 
-    findings = examination.examine()
+    findings = examination.examine(model)
     if as_json:
         print_json(findings)
     else:

@@ -166,6 +166,10 @@ class ModelSpec:
         int, Ge(0), Doc("language models: rank of trained adapters on a frozen model; 0 trains all weights")
     ] = 0
     lora_alpha: Annotated[int, Gt(0), Doc("scale of the adapters, applied as alpha/rank")] = 32
+    lora_targets: Annotated[
+        tuple[str, ...],
+        Doc("ends of names of the layers with adapters; by default those that every token passes"),
+    ] = ()
     trust_remote_code: Annotated[bool, Doc("run code that a hub repository ships")] = False
     template_date: Annotated[date, Doc("the date that a chat template writes where it asks for today's")] = (
         TEMPLATE_DATE

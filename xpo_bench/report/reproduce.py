@@ -88,7 +88,8 @@ def _model_words(model: Settings, cls: type[Task] | None) -> list[str]:
     if name != (cls.model.name if cls else "tabular"):
         words += ["--model", name]
     if rank := model.get("lora_rank"):
-        words += ["--lora", f"r={rank},alpha={model.get('lora_alpha', 2 * rank)}"]
+        named = f",targets={'+'.join(t)}" if (t := model.get("lora_targets")) else ""
+        words += ["--lora", f"r={rank},alpha={model.get('lora_alpha', 2 * rank)}{named}"]
     return words
 
 

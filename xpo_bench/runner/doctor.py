@@ -9,11 +9,17 @@ from pathlib import Path
 from xpo_bench import plugins
 from xpo_bench.data.packages.catalogue import SETS
 from xpo_bench.data.sources import find
+from xpo_bench.errors import UsageError
 from xpo_bench.runner import environment
+from xpo_bench.runner.model_choice import language_model
 
 
-def examine() -> list[dict[str, str]]:
-    """Findings of `{"what", "status": "fine"|"note"|"wrong", "detail"}`."""
+def examine(model: str | None = None) -> list[dict[str, str]]:
+    """Findings of `{"what", "status": "fine"|"note"|"wrong", "detail"}`, of a language model too.
+
+    Raises:
+        UsageError: the model cannot be loaded.
+    """
     import torch
 
     found: list[dict[str, str]] = []
@@ -70,4 +76,34 @@ def examine() -> list[dict[str, str]]:
     for p in registry.plugins:
         if p.status in ("broken", "refused"):
             add(f"plugin {p.name}", "wrong", f"{p.origin}: {p.status}: {p.error}")
+    if model is not None:
+        found += _model(model)
     return found
+
+
+def _model(name: str) -> list[dict[str, str]]:
+    """What a language model is, and how much of it `--lora` reaches."""
+    from xpo_bench.policy.language.loading import load_model
+    from xpo_bench.policy.language.lora_targets import EXPERTS, known_targets, shares
+    from xpo_bench.policy.language.model_facts import context_length
+    from xpo_bench.policy.language.pretrained import quiet
+
+    if name.partition(":")[0] in ("tabular", "linear"):
+        raise UsageError(f"--model {name}: want a language model: tiny, a hub id or a path")
+    with quiet():
+        model, _ = load_model(language_model(name, trust_remote_code=False), init_seed=0)
+    size = sum(p.numel() for p in model.parameters())
+    targets, parts = known_targets(model), shares(model)
+    fused = [target for target in targets if target.startswith(f"{EXPERTS}.")]
+    left = [f"{kind} {part:.1%}" for kind, part in parts.items() if kind != "adapted" and part]
+    reached = ", ".join(target for target in targets if target not in fused) or "no layer"
+    more = f"; --lora r=R,targets={'+'.join(fused)} adapts the experts" if fused else ""
+    about = f"{type(model).__name__}, {size:,} parameters, context {context_length(model.config, None)}"
+    return [
+        {"what": f"model {name}", "status": "fine", "detail": about},
+        {
+            "what": "--lora",
+            "status": "note" if parts[EXPERTS] else "fine",
+            "detail": f"{reached}: {parts['adapted']:.1%} of the weights; without: {', '.join(left)}{more}",
+        },
+    ]

@@ -13,9 +13,11 @@ from xpo_bench.contract.task import Task
 from xpo_bench.data.adhoc import LM_BUDGET, TABULAR_BUDGET
 from xpo_bench.errors import UsageError
 from xpo_bench.runner.devices import devices_from
-from xpo_bench.runner.words import Request
+from xpo_bench.runner.words import Lora, Request
 
-LORA = re.compile(r"r=(?P<rank>[1-9]\d{0,4})(,alpha=(?P<alpha>[1-9]\d{0,5}))?")
+LORA = re.compile(
+    r"r=(?P<rank>[1-9]\d{0,4})(,alpha=(?P<alpha>[1-9]\d{0,5}))?(,targets=(?P<targets>[\w.]+(\+[\w.]+)*))?"
+)
 
 
 def check_processes(count: int, device: str, task: str, model: ModelSpec, budget: Budget) -> None:
@@ -71,8 +73,8 @@ def model_and_budget(request: Request, task: Task) -> tuple[ModelSpec, Budget]:
             f"--lora: the policy of task {task.name} is {model.name}; "
             "adapters need a language model (--model)"
         )
-    rank, alpha = request.lora
-    return replace(model, lora_rank=rank, lora_alpha=alpha), budget
+    asked = request.lora
+    return replace(model, lora_rank=asked.rank, lora_alpha=asked.alpha, lora_targets=asked.targets), budget
 
 
 def parse_date(text: str) -> date:
@@ -87,17 +89,20 @@ def parse_date(text: str) -> date:
         raise UsageError(f"--template-date {text}: expected a day such as 2026-01-31") from None
 
 
-def parse_lora(text: str) -> tuple[int, int]:
-    """Rank and alpha of `r=16` or `r=16,alpha=32`; alpha is twice the rank by default.
+def parse_lora(text: str) -> Lora:
+    """`r=16`, `r=16,alpha=32` or `r=16,targets=q_proj+v_proj`; alpha is twice the rank by default.
 
     Raises:
         UsageError: anything else.
     """
     found = LORA.fullmatch(str(text).replace(" ", ""))
     if not found:
-        raise UsageError(f"--lora {text}: expected a rank such as r=16, or r=16,alpha=32")
+        raise UsageError(
+            f"--lora {text}: expected a rank such as r=16, or r=16,alpha=32,targets=q_proj+v_proj"
+        )
     rank = int(found["rank"])
-    return rank, int(found["alpha"] or 2 * rank)
+    targets = tuple(dict.fromkeys((found["targets"] or "").split("+"))) if found["targets"] else ()
+    return Lora(rank, int(found["alpha"] or 2 * rank), targets)
 
 
 def policy_and_budget(request: Request, task: Task) -> tuple[ModelSpec, Budget]:

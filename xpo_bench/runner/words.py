@@ -12,7 +12,7 @@ from datetime import date
 from functools import lru_cache
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 from annotated_types import Ge, Gt
 from typing_extensions import Doc
@@ -23,6 +23,14 @@ from xpo_bench.contract.task import Task
 
 Settings = dict[str, dict[str, list[object]]]
 """target -> field -> values; target is `task`, `NAME` or `NAME.train`."""
+
+
+class Lora(NamedTuple):
+    """Adapters as they are asked for: `targets` are ends of names of layers, none for the suite's rule."""
+
+    rank: int
+    alpha: int
+    targets: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -111,9 +119,12 @@ class Request:
         Doc("the policy; by default the task's own"),
     ] = None
     lora: Annotated[
-        tuple[int, int] | None,
-        Word(metavar="r=R[,alpha=A]"),
-        Doc("train adapters of rank R on a frozen language model (needs peft)"),
+        Lora | None,
+        Word(metavar="r=R[,alpha=A][,targets=X+Y]"),
+        Doc(
+            "train adapters of rank R on a frozen language model (needs peft): on the linear layers that "
+            "every token passes, or on those that are named"
+        ),
     ] = None
     template_date: Annotated[
         date | None,

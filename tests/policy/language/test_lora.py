@@ -102,9 +102,12 @@ def test_copies_with_adapters_of_their_own() -> None:
 
 
 def test_the_words() -> None:
-    assert parse_lora("r=16") == (16, 32)
-    assert parse_lora("r=8, alpha=4") == (8, 4)
-    for wrong in ("16", "r=0", "r=4,beta=1", "r=-1", "r=4,alpha=0", ""):
+    assert parse_lora("r=16") == (16, 32, ())
+    assert parse_lora("r=8, alpha=4") == (8, 4, ())
+    assert parse_lora("r=8,targets=q_proj+v_proj") == (8, 16, ("q_proj", "v_proj"))
+    assert parse_lora("r=8,alpha=4,targets=experts.down_proj") == (8, 4, ("experts.down_proj",))
+    wrong_targets = ("r=4,targets=", "r=4,targets=a+", "targets=a", "r=4,targets=a,b")
+    for wrong in ("16", "r=0", "r=4,beta=1", "r=-1", "r=4,alpha=0", "", *wrong_targets):
         with pytest.raises(UsageError, match="expected a rank such as r=16"):
             parse_lora(wrong)
 
@@ -122,6 +125,18 @@ def test_from_the_command(warm: Callable[..., Any]) -> None:
     (cell,) = done.json["cells"]
     assert cell["task"]["model"]["lora_rank"] == 2
     assert cell["task"]["model"]["trained"] < cell["task"]["model"]["parameters"] / 20
+    every = ["down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", "v_proj"]
+    assert cell["task"]["model"]["lora_modules"] == every
+    assert 0.5 < cell["task"]["model"]["lora_share"] < 1
+    named = warm(*words, "--lora", "r=2,targets=q_proj+v_proj", "--json").json["cells"][0]
+    assert named["key"] != cell["key"]
+    assert named["task"]["model"]["lora_modules"] == ["q_proj", "v_proj"]
+    assert named["task"]["model"]["lora_targets"] == ["q_proj", "v_proj"]
+    unknown = warm(*words, "--lora", "r=2,targets=q_prj")
+    assert unknown.code == 2
+    assert unknown.lines[-1].startswith(
+        "xpo-bench: --lora targets: unknown layer 'q_prj'; did you mean 'q_proj'?"
+    )
     assert cell["key"] != warm(*words, "--json").json["cells"][0]["key"]
     refused = warm("run", "--algos", "dpo", "--tasks", "bandit", "--lora", "r=2")
     assert refused.code == 2

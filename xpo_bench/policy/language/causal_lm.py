@@ -1,9 +1,8 @@
 """A causal language model as a policy: Hugging Face models and the built-in `tiny`.
 
-What it does is done by its parts: a `Network` computes features and logits, `probe` finds out what is right
-for the model at hand, a `Reader` turns text into rows of ids, a `Scorer` gives rows their log-probabilities,
-and a `Sampler` draws. Scoring is exact before it is fast: log-softmax in float32 (float64 for float64 models)
-whatever the model computes in, and dropout off.
+Its parts do the work: a `Network` computes features and logits, `probe` finds out what is right for the model
+at hand, a `Reader` turns text into rows of ids, a `Scorer` gives them log-probabilities, a `Sampler` draws.
+Scoring is exact before it is fast: log-softmax in float32 (float64 for float64 models), dropout off.
 """
 
 from __future__ import annotations
@@ -28,6 +27,7 @@ from xpo_bench.policy.language.fit import Fitted
 from xpo_bench.policy.language.flops import Tally
 from xpo_bench.policy.language.hidden import mean_and_last
 from xpo_bench.policy.language.loading import load_model, recompute_layers
+from xpo_bench.policy.language.lora_targets import adapter_facts
 from xpo_bench.policy.language.model_facts import context_length
 from xpo_bench.policy.language.network import Network, prepared
 from xpo_bench.policy.language.pretrained import quiet
@@ -390,7 +390,7 @@ class CausalLM:
             "parameters": weights.size,
             "trained": weights.trained,
             **({"held": weights.held} if self.sharding else {}),
-            **({"lora_rank": spec.lora_rank, "lora_alpha": spec.lora_alpha} if spec.lora_rank else {}),
+            **(adapter_facts(self.model, spec) if spec.lora_rank else {}),
             "vocabulary": self.network.vocabulary,
             "context": self.context,
             "dtype": self.dtype,

@@ -31,7 +31,7 @@ def load_model(spec: ModelSpec, init_seed: int) -> tuple[PreTrainedModel, Tokeni
     else:
         model, tokenizer = load_pretrained(spec)
     if spec.lora_rank:
-        add_adapters(model, spec.lora_rank, spec.lora_alpha, init_seed)
+        add_adapters(model, spec.lora_rank, spec.lora_alpha, init_seed, spec.lora_targets)
     return model, tokenizer
 
 

@@ -9,40 +9,77 @@ adapters of the start: there is no second copy of it.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from xpo_bench.errors import UsageError
+from xpo_bench.policy.language.lora_targets import choose, known_targets, linear_layers
+from xpo_bench.policy.language.pretrained import first_sentence
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-def add_adapters(model: PreTrainedModel, rank: int, alpha: int, seed: int) -> None:
-    """Freeze a model and add adapters to all its linear layers but the output head, in place.
+def add_adapters(
+    model: PreTrainedModel, rank: int, alpha: int, seed: int, targets: Sequence[str] = ()
+) -> None:
+    """Freeze a model and add adapters to the linear layers that every token passes, in place.
 
     The global generator is neither read nor advanced.
 
+    Args:
+        targets: ends of names of layers, in place of that rule.
+
     Raises:
-        UsageError: peft is not installed, or finds no layer that it can adapt.
+        UsageError: peft is not installed, a target is no layer of the model, or there is nothing to adapt.
     """
     try:
-        from peft import LoraConfig, inject_adapter_in_model
+        from peft import LoraConfig  # noqa: F401
     except ImportError:
         raise UsageError(
             "--lora needs the package peft; install it with: pip install 'xpo-bench[lora]'"
         ) from None
-    # "all-linear" leaves the head out
-    config = LoraConfig(r=rank, lora_alpha=alpha, target_modules="all-linear", lora_dropout=0.0)
-    with torch.random.fork_rng(devices=[]):
+    chosen, known = choose(model, targets), known_targets(model)
+    # layers that the rule leaves out get adapters for a moment: the numbers that are drawn for the others are
+    # those that they were when all had some
+    drawn = list(chosen.layers) if targets else linear_layers(model)
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
         torch.default_generator.manual_seed(seed)
         try:
-            inject_adapter_in_model(config, model)
+            if drawn:
+                _inject(model, rank, alpha, layers=drawn)
+            if chosen.parameters:
+                _inject(model, rank, alpha, parameters=chosen.parameters)
         except ValueError as error:
-            raise UsageError(f"--lora: {error}") from None
+            told = first_sentence(error)
+            others = [name for name in known if f"'{name}'" not in str(error)]
+            hint = f"; --lora r=R,targets={'+'.join(others[:3])} names layers" if others else ""
+            raise UsageError(f"--lora: {told}{hint}") from None
+    for name in set(drawn) - set(chosen.layers):
+        model.set_submodule(name, model.get_submodule(name).get_base_layer())
+
+
+def _inject(
+    model: PreTrainedModel, rank: int, alpha: int, layers: Sequence[str] = (), parameters: Sequence[str] = ()
+) -> None:
+    """Adapters on exactly these layers, or on exactly these parameters."""
+    from peft import LoraConfig, inject_adapter_in_model
+
+    config = LoraConfig(
+        r=rank,
+        lora_alpha=alpha,
+        target_modules=[],
+        target_parameters=list(parameters) or None,
+        lora_dropout=0.0,
+    )
+    # by the keys of a state: names of modules are rewritten where peft knows the experts of a model
+    keys = {f"{name}.lora_A.weight": torch.empty(0) for name in layers}
+    inject_adapter_in_model(config, model, state_dict=keys or None)
 
 
 class AdaptedLayers:

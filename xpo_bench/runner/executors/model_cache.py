@@ -12,7 +12,7 @@ from xpo_bench.policy.language.adapters import Adapters
 from xpo_bench.policy.language.causal_lm import CausalLM
 from xpo_bench.policy.language.copies import Copies
 from xpo_bench.policy.language.ensemble import Ensemble
-from xpo_bench.policy.language.probes.joining import joins_adapters
+from xpo_bench.policy.language.probes.joining import ON_EXPERTS, joins_adapters
 from xpo_bench.policy.language.saving import save
 from xpo_bench.policy.language.sharding import Sharding
 from xpo_bench.random_streams import derive
@@ -117,6 +117,10 @@ class LanguageModels:
             return Ensemble(self.policy, states), None
         if self.apart is None:
             self.apart = joins_adapters(self.policy) or ""
+        if self.apart == ON_EXPERTS:
+            raise UsageError(
+                "--lora targets: adapters on experts train one run at a time; leave out task.ensemble"
+            )
         if self.apart:
             mapped = Ensemble(self.policy, states)
             mapped.notes["adapters"] = f"apart ({self.apart})"

@@ -9,10 +9,14 @@ from torch import Tensor
 
 from xpo_bench.policy.language.adapters import Adapters
 from xpo_bench.policy.language.causal_lm import CausalLM
+from xpo_bench.policy.language.lora_targets import EXPERTS, adapted
 from xpo_bench.policy.language.passes import LONG
 from xpo_bench.policy.language.probes.trial import ROUNDING, close, plain_ids, rows_of
 from xpo_bench.policy.language.tokenize import Encoded, Row
 
+ON_EXPERTS = "adapters on experts"
+"""Why adapters on fused parameters of experts are neither joined nor mapped: peft changes such a parameter in
+place while a forward pass lasts."""
 SHORT = 24
 """Tokens of the longest row of what is tried first; rows of twice `LONG` come next, which are packed."""
 
@@ -25,6 +29,8 @@ def joins_adapters(single: CausalLM) -> str | None:
     """
     if "checkpointing" in single.notes:
         return "checkpointing"
+    if any(str(name).startswith(f"{EXPERTS}.") for name in adapted(single.model)):
+        return ON_EXPERTS
     try:
         with torch.no_grad(), single.network.exactly(), single.tally.paused():
             agree = all(_agrees(single, rows) for rows in _tried(single))
