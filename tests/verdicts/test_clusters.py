@@ -10,8 +10,7 @@ import pandas as pd
 import pytest
 
 import xpo_bench
-from xpo_bench.report.verdicts.paired import ItemDifferences
-from xpo_bench.verdicts.differences import over_items
+from xpo_bench.verdicts.differences import ItemDifferences, over_items
 
 PEOPLE, EACH, SPREAD, STUDIES = 40, 30, 0.3, 400
 
