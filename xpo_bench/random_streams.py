@@ -1,9 +1,9 @@
 """Named random streams: every draw of the suite comes from one of these, never from global state.
 
 A stream is seeded by a hash of `seed/task/purpose`. The purposes `init` (weights), `data` (rows of synthetic
-worlds), `noise` (label flips) and `order` (batches) leave the algorithm out, so that all algorithms see the
-same (common random numbers); `generate` (sampling from policies) and `reward` (fitting reward models) include
-it as a further word.
+worlds), `labels` (one of the labels that a row's votes leave open), `noise` (label flips) and `order`
+(batches) leave the algorithm out, so that all algorithms see the same (common random numbers); `generate`
+(sampling from policies) and `reward` (fitting reward models) include it as a further word.
 """
 
 from __future__ import annotations

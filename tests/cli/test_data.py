@@ -105,6 +105,9 @@ def test_every_value_of_an_invented_set(warm: Command, jsonl: Callable[..., str]
         "model": None,
     }
 
+    assert found["labels"] == {"tabular": "soft", "linear": "soft", "language": "hard"}
+    assert found["persons"] is None
+
     def value(name: str) -> dict[str, Any]:
         return {key: v for key, v in found[name].items() if key != "meaning"}
 

@@ -202,8 +202,8 @@ COST_ALONE = {"checkpointing", "packing", "fsdp", "ensemble", "micro_batch"}
 BUDGET: Mapping[str, Any] = {
     "steps": 4, "batch_size": 2, "optimizer": "sgd", "lr": 1e-3, "sampling": "replacement",
     "loss_over": "token",
-    "label_noise": 0.4, "labels": "soft", "heldout": 0.5, "warmup": 0.9, "clip": 1e-4, "dtype": "float64",
-    "batch_tokens": 60,
+    "label_noise": 0.4, "labels": "soft", "heldout": 0.5, "warmup": 0.9, "anneal": 0.9, "clip": 1e-4,
+    "dtype": "float64", "batch_tokens": 60,
     "warm_start": 2, "warm_start_lr": 0.1, "eval_pairs": 2, "heldout_pairs": 1, "kl_prompts": 1,
     "kl_samples": 3, "max_new_tokens": 5,
 }  # fmt: skip

@@ -43,9 +43,10 @@ def test_records_are_as_it_says(tmp_path: Path) -> None:
     assert {json.loads(text)["status"] for text in found} == {"ok", "diverged", "failed"}
     for text in found:
         RECORD.validate_json(text)
-    assert {*schema()["required"], "suite"} == set(json.loads(found[0]))
+    assert {*schema()["required"], "suite", "labels"} == set(json.loads(found[0]))
     assert set(schema()["properties"]) - set(schema()["required"]) == {
         "suite",
+        "labels",
         "protocol",
         "checkpoint",
         "metric_definitions",

@@ -40,8 +40,8 @@ def rows() -> list[dict[str, Any]]:
         for j in range(i):
             a, b = (first, TEAMS[j]) if WINS[i][j] > WINS[j][i] else (TEAMS[j], first)
             votes = max(WINS[i][j], WINS[j][i]), min(WINS[i][j], WINS[j][i])
-            out.append({"prompt": "the better team?", "chosen": a, "rejected": b})
-            out[-1] |= {"votes_chosen": votes[0], "votes_rejected": votes[1]}
+            row: dict[str, Any] = {"prompt": "the better team?", "chosen": a, "rejected": b}
+            out.append(row | {"votes_chosen": votes[0], "votes_rejected": votes[1]})
     return out
 
 

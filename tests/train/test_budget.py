@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xpo_bench import Stage
-from xpo_bench.train.budget import evaluation_steps, stage_steps, warmup_scale
+from xpo_bench.train.budget import evaluation_steps, rate_scale, stage_steps
 
 
 @given(st.lists(st.floats(0.01, 1), min_size=1, max_size=9), st.integers(1, 10_000))
@@ -50,13 +50,18 @@ def test_evaluation_points(steps: int) -> None:
 
 
 def test_warm_up_is_linear_then_constant() -> None:
-    assert [warmup_scale(t, 100, 0.1) for t in (0, 4, 9, 10, 99)] == pytest.approx([0.1, 0.5, 1, 1, 1])
-    assert [warmup_scale(t, 100, 0.0) for t in (0, 99)] == [1, 1]
+    assert [rate_scale(t, 100, 0.1) for t in (0, 4, 9, 10, 99)] == pytest.approx([0.1, 0.5, 1, 1, 1])
+    assert [rate_scale(t, 100, 0.0) for t in (0, 99)] == [1, 1]
+
+
+def test_annealing_is_linear_and_ends_at_the_last_step() -> None:
+    assert [rate_scale(t, 100, 0.0, 0.5) for t in (0, 49, 50, 75, 99)] == pytest.approx([1, 1, 1, 0.5, 0.02])
+    assert [rate_scale(t, 10, 1.0, 1.0) for t in (0, 4, 9)] == pytest.approx([0.1, 0.5, 0.1])
 
 
 @given(st.integers(1, 500), st.floats(0, 0.99))
 def test_warm_up_never_falls_and_never_stands_at_zero(steps: int, share: float) -> None:
-    scales = [warmup_scale(t, steps, share) for t in range(steps)]
+    scales = [rate_scale(t, steps, share) for t in range(steps)]
     assert scales == sorted(scales)
     assert 0 < scales[0] <= scales[-1] <= 1
     assert scales[-1] == 1

@@ -63,6 +63,11 @@ Examples:
     help="Make all pairs of a ranking, or its best answer against each other one.",
 )
 @click.option(
+    "--strength",
+    metavar="K[,centre=C]",
+    help="Make probabilities of strengths: p_chosen = sigmoid(K*(s-C)).",
+)
+@click.option(
     "--truncate",
     type=click.Choice(["prompt", "completion", "drop"]),
     default="prompt",

@@ -78,6 +78,14 @@ class Budget:
     warmup: Annotated[
         float, Interval(ge=0, lt=1), Doc("fraction of the steps with linearly rising learning rate")
     ] = 0.0
+    anneal: Annotated[
+        float,
+        Interval(ge=0, le=1),
+        Doc(
+            "last fraction of the steps of a stage in which the learning rate falls linearly to 0, where a "
+            "step does not take every row"
+        ),
+    ] = 0.0
     clip: Annotated[float, Ge(0), Doc("gradient-norm limit; 0 is off")] = 0.0
     dtype: Annotated[
         Literal["float32", "bfloat16", "float64"],

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import shlex
+from dataclasses import fields
 
-from xpo_bench.contract.settings import TEMPLATE_DATE
+from xpo_bench.contract.settings import TEMPLATE_DATE, Budget
 from xpo_bench.contract.task import Task
 from xpo_bench.errors import UsageError
 from xpo_bench.plugins import Registry
@@ -13,6 +14,7 @@ from xpo_bench.report.records import Record, Settings
 from xpo_bench.runner.model_choice import policy_and_budget
 from xpo_bench.runner.request import Request
 from xpo_bench.runner.settings import dump
+from xpo_bench.train.budget import in_batches
 
 IN_MEMORY = "in-memory"
 
@@ -100,6 +102,8 @@ def _task_words(record: Record, cls: type[Task] | None) -> list[str]:
     # the rate and the update rule are spelt out as the algorithm's
     budget = {k: v for k, v in task.budget.items() if k not in ("lr", "optimizer")}
     labels = str(budget.pop("labels", "hard"))
+    if not budget.get("anneal") and _whole(budget, task.data.train):
+        budget.pop("anneal", None)  # which the task would leave out, too
     changed = {k: v for k, v in budget.items() if k not in usual or usual[k] != v}
     if cls is not None:
         try:
@@ -116,6 +120,12 @@ def _task_words(record: Record, cls: type[Task] | None) -> list[str]:
     if labels != "hard" or _choosable(record):
         words += ["--labels", labels]
     return words + _set("task", changed)
+
+
+def _whole(budget: Settings, rows: int | None) -> bool:
+    """Whether every step takes all rows."""
+    words = {name: value for name, value in budget.items() if name in {f.name for f in fields(Budget)}}
+    return rows is not None and not in_batches(Budget(**words), rows)
 
 
 def _choosable(record: Record) -> bool:

@@ -92,6 +92,7 @@ def _warmed(cell: Cell) -> bool:
 
 
 TABLE = "the policies are tables, whose completions are one token; name a language model by --model"
+WHOLE = "every step takes all rows; lower task.batch_size"
 CLOSED = "a closed form is not trained by steps; name another algorithm by --algos"
 SAMPLES = "no policy of this run is sampled to measure it; name a language model by --model"
 READERS: Mapping[str, tuple[Reads, str]] = {
@@ -112,6 +113,7 @@ READERS: Mapping[str, tuple[Reads, str]] = {
     "max_new_tokens": (_language, SAMPLES),
     "lr": (_trained, CLOSED),
     "optimizer": (_trained, CLOSED),
+    "anneal": (lambda cell: cell.setup.budget.anneal > 0, WHOLE),
     "batch_size": (_by_rows, "task.batch_tokens cuts the batches; leave one of both out"),
 }
 """Option -> the cells that read it, and what would be right where none does. An option that is not here is

@@ -25,6 +25,7 @@ from xpo_bench.runner.label_choice import labels_of
 from xpo_bench.runner.model_choice import check_processes, model_and_budget
 from xpo_bench.runner.settings import dump, grid, names, validate
 from xpo_bench.runner.words import Request
+from xpo_bench.train.budget import in_batches
 
 
 @dataclass
@@ -122,12 +123,18 @@ class TaskSetup:
                     "nothing to learn"
                 )
             if not self._data:
-                self.budget = replace(self.budget, labels=labels_of(self.labels, dataset, self.model))
+                self.budget = self._settled(dataset)
             print_ = fingerprint(dataset)
             # seeds that draw nothing share one copy in memory
             same = next((known for known in self._data.values() if known[1] == print_), None)
             self._data[seed] = same or (dataset, print_)
         return self._data[seed]
+
+    def _settled(self, dataset: Dataset) -> Budget:
+        """The budget with what is left to the rows, and without what they make no use of."""
+        labels = labels_of(self.labels, dataset, self.model)
+        anneal = self.budget.anneal if in_batches(self.budget, len(dataset.train)) else 0.0
+        return replace(self.budget, labels=labels, anneal=anneal)
 
     @cached_property
     def identity(self) -> dict[str, object]:

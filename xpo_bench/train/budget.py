@@ -1,11 +1,11 @@
-"""Steps: how a budget is shared among stages, when to evaluate, how the learning rate warms up."""
+"""Steps: how a budget is shared among stages, when to evaluate, how the learning rate rises and falls."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
 
-from xpo_bench.contract.settings import Stage
+from xpo_bench.contract.settings import Budget, Stage
 
 
 def stage_steps(stages: Sequence[Stage], steps: int) -> list[int]:
@@ -21,6 +21,11 @@ def stage_steps(stages: Sequence[Stage], steps: int) -> list[int]:
     return [after - before for before, after in pairwise(ends)]
 
 
+def in_batches(budget: Budget, rows: int) -> bool:
+    """Whether a step takes a part of that many rows."""
+    return budget.sampling == "replacement" or budget.batch_tokens > 0 or budget.batch_size < rows
+
+
 def evaluation_steps(steps: int) -> list[int]:
     """Steps 0, 1, 2, 5, 10, 20, 50, ..., every twentieth of the run, and the last."""
     points = {0, steps} | {round(k * steps / 20) for k in range(21)}
@@ -31,7 +36,9 @@ def evaluation_steps(steps: int) -> list[int]:
     return sorted(points)
 
 
-def warmup_scale(step: int, steps: int, warmup: float) -> float:
-    """Factor on the learning rate at a stage's step (0-based): linear warm-up, then constant."""
-    ramp = warmup * steps
-    return min(1.0, (step + 1) / ramp) if ramp > 0 else 1.0
+def rate_scale(step: int, steps: int, warmup: float, anneal: float = 0.0) -> float:
+    """Factor on the learning rate at a stage's step (0-based): linear warm-up, constant, then linear to 0."""
+    rise, fall = warmup * steps, anneal * steps
+    up = (step + 1) / rise if rise > 0 else 1.0
+    down = (steps - step) / fall if fall > 0 else 1.0
+    return min(1.0, up, down)

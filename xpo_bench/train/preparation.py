@@ -58,6 +58,11 @@ class Preparation:
         self.tools: list[CellTools] = []
         self.blocks: list[RunBlock] = []
 
+    @property
+    def in_batches(self) -> bool:
+        """Whether the steps of some run take a part of its rows each."""
+        return any(self.rows.in_batches(job) for job in self.jobs)
+
     def load(self) -> None:
         """Draw the rows of every run and shape them."""
         pools = [self.rows.pool(job) for job in self.jobs]

@@ -15,6 +15,7 @@ from xpo_bench.policy.base import Policy
 from xpo_bench.policy.language.fit import EQUAL, Fitted
 from xpo_bench.random_streams import stream
 from xpo_bench.train.batching import row_schedule, token_schedule
+from xpo_bench.train.budget import in_batches
 from xpo_bench.train.grouping import Grouping, grouping
 from xpo_bench.train.job import Job, RowFacts, as_accepted
 
@@ -61,6 +62,11 @@ class Rows:
         if key not in self._pools:
             self._pools[key] = self._draw(job)
         return self._pools[key]
+
+    def in_batches(self, job: Job) -> bool:
+        """Whether a step takes a part of the rows of the data: chance then moves the policy at every step."""
+        rows = sum(e.share for e in self.pool(job)[1])
+        return in_batches(job.budget, round(rows))
 
     def accepted(self, rows: list[Example], accepts: type) -> list[Example]:
         """Rows of a pool as an algorithm takes them."""

@@ -14,7 +14,7 @@ import torch
 
 from xpo_bench.contract.settings import Stage
 from xpo_bench.policy.base import Metered, Model, Policy
-from xpo_bench.train.budget import evaluation_steps, stage_steps, warmup_scale
+from xpo_bench.train.budget import evaluation_steps, rate_scale, stage_steps
 from xpo_bench.train.clock import Clock
 from xpo_bench.train.data_parallel import ALONE, Processes
 from xpo_bench.train.evaluation.evaluator import Evaluator, OnEvaluation
@@ -144,6 +144,7 @@ class GroupTrainer:
         self.update.begin_stage(stage.restart)
         self._begin_reference(stage)
         sampling_s = 0.0
+        anneal = self.budget.anneal if self.preparation.in_batches else 0.0
         if self.memory:
             self.memory.start()
         for t in range(steps):
@@ -151,7 +152,7 @@ class GroupTrainer:
                 sampling_s = self._make_data(number, stage, steps, t)
             # the gradient of the step that leads to an evaluation, and of the first one to compare it with
             measure = t == 0 or self.steps_done + 1 in self.points
-            losses, finite = self.update.step(t, warmup_scale(t, steps, self.budget.warmup), measure)
+            losses, finite = self.update.step(t, rate_scale(t, steps, self.budget.warmup, anneal), measure)
             if measure and self.update.norms is not None:
                 self.saturation.note(self.steps_done, self.update.norms, begins=t == 0)
             if self.steps_done in self.points:

@@ -10,6 +10,7 @@ from xpo_bench.data.dataset import Examined, examine
 from xpo_bench.random_streams import stream
 from xpo_bench.report.preference_set.content import DatasetReport, with_tokens
 from xpo_bench.report.preference_set.rows import Tell, text_quantities
+from xpo_bench.runner.label_choice import labels_of
 
 PAIRS = 256
 """Pairs that CHES is computed on, at most, where nothing else is asked for."""
@@ -54,6 +55,7 @@ def dataset_report(
 def _facts(found: Examined) -> dict[str, Any]:
     dataset = found.dataset
     columns = "prompt, chosen, rejected" if dataset.kind == "pairs" else "prompt, completion, label"
+    everyone = {e.person for e in (*dataset.train, *dataset.heldout)} - {None}
     return {
         "source": dataset.source,
         "revision": dataset.revision,
@@ -65,5 +67,10 @@ def _facts(found: Examined) -> dict[str, Any]:
         "train": len(dataset.train),
         "heldout": len(dataset.heldout),
         "prompts": len({e.prompt for e in (*dataset.train, *dataset.heldout)}),
+        "persons": len(everyone) or None,
+        "labels": {
+            policy: labels_of(None, dataset, ModelSpec(name=name))
+            for policy, name in (("tabular", "tabular"), ("linear", "linear"), ("language", "tiny"))
+        },
         "model": None,
     }

@@ -34,13 +34,13 @@ MEANING = {
         "retains the same text."
     ),
     "ties": (
-        "No algorithm is trained on rows with p_chosen = 1/2, and no accuracy counts them; they are kept for "
-        "calibration."
+        "Hard labels leave rows with p_chosen = 1/2 out of training, but for algorithms that model ties; "
+        "soft ones train on both orientations at 1/2. No accuracy counts them."
     ),
     "unanimous": (
-        "Losses see the order alone: on a pair that no other row contradicts the margin of DPO grows "
-        "without bound, that of cDPO stops at βΔ = logit(1 − ε) and that of IPO at Δ = 1/(2τ), so that on "
-        "pairs that are not unanimous DPO becomes surer than the annotators were."
+        "With hard labels losses see the order alone: on a pair that no other row contradicts the margin "
+        "of DPO grows without bound, that of cDPO stops at βΔ = logit(1 − ε) and that of IPO at "
+        "Δ = 1/(2τ), so that on pairs that are not unanimous DPO becomes surer than the annotators were."
     ),
     "intransitive": (
         "No reward orders a cycle a > b > c > a, so that the Bradley–Terry model, which DPO, PPO, RLHF and "

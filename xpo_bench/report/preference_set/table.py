@@ -25,10 +25,15 @@ def print_dataset(console: Console, report: DatasetReport) -> None:
     say(
         console,
         f"{counted(facts['used'], kind)} of {counted(facts['rows'], 'row')}{split}, "
-        f"{counted(facts['prompts'], 'prompt')}",
+        f"{counted(facts['prompts'], 'prompt')}"
+        + (f", {counted(facts['persons'], 'person')}" if facts["persons"] else ""),
     )
     names = ", ".join(f"{new} from {old}" for new, old in facts["columns"].items())
     say(console, f"layout: {facts['layout']}{f' ({names})' if names else ''}")
+    if facts["kind"] == "pairs":
+        exact, language = facts["labels"]["tabular"], facts["labels"]["language"]
+        where = f"{exact} on a tabular or linear policy, {language} on a language model (--labels)"
+        say(console, f"labels: {where if exact != language else exact}")
     if facts["model"]:
         say(console, f"model: {facts['model']['name']}, context {facts['model']['context']:,} tokens")
     console.print()
