@@ -36,6 +36,7 @@ from benchmarks.choices.predictions import (
     predictions,
 )
 from xpo_bench import plugins, stream
+from xpo_bench.runner.plan import LINEAR_ABILITIES, TABLE_ABILITIES
 from xpo_bench.runner.progress import Reporter
 
 TASKS = ("travel", "trains", "swissmetro", "electricity")
@@ -58,10 +59,12 @@ def swept() -> dict[str, str]:
 
 def sweep(out: Path, model: str, tasks: Sequence[str]) -> bool:
     """Train every algorithm at every value; algorithms without one once."""
-    fields = swept()
-    rest = [name for name in sorted(plugins.load().algorithms) if name not in LEFT_OUT]
+    offered = {"tabular": TABLE_ABILITIES, "linear": LINEAR_ABILITIES}[model]
+    known = sorted(plugins.load().algorithms.items())
+    fit = [name for name, (cls, _) in known if name not in LEFT_OUT and cls.requires <= offered]
+    fields = {name: field for name, field in swept().items() if name in fit}
     result = xpo_bench.run(
-        algos=rest,
+        algos=fit,
         tasks=list(tasks),
         model=model,
         seeds=1,

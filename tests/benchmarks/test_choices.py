@@ -96,6 +96,11 @@ def test_runs_become_predictions(run: Path) -> None:
     travel = found["travel"]
     assert travel.settings("ipo") == [0.1, 1.0]
     assert travel.settings("sft") == [None]
+    assert (
+        predictions([run, run], ["travel"], "tabular")["travel"].seeds
+        == travel.seeds
+        == dict.fromkeys(travel.values, 1)
+    )
     assert len(travel.person) == 156
     assert len(set(travel.person)) == 52
     worlds = of_seeds([run], "bandit", "attained_1")
