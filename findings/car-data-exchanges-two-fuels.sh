@@ -24,7 +24,7 @@ taken = cars.choice.str[-1].astype(int).to_numpy() - 1
 
 
 def logit(electric, methanol):
-    """Log-likelihood and coefficients of McFadden and Train's table I, with these labels for the two fuels."""
+    """Log-likelihood and coefficients of McFadden and Train's conditional logit, with these labels for the two fuels."""
     alternatives = []
     for i in map(str, range(1, 7)):
         fuel, kind, size = cars["fuel" + i], cars["type" + i], cars["size" + i]

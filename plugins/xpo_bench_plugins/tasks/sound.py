@@ -8,8 +8,8 @@ For a tabular policy the prompts are the pieces of music and the actions the eig
 Bradley–Terry model of each piece. With `--model linear` there is one number per way, Mono being 0, for all
 music together: one Bradley–Terry model.
 
-What to expect: some 540 comparisons of every pair of every piece, with fractions between .05 and .95, so that
-methods differ in calibration and hardly in accuracy; 30 listeners are what intervals rest on.
+What to expect: 195 comparisons of every pair with every piece, with fractions between .03 and .74, so that
+methods differ in calibration and hardly in accuracy; ten held-out listeners are what intervals rest on.
 
 Source: Choisel and Wickelmaier (2007), Evaluation of multichannel reproduced sound: scaling auditory
 attributes underlying listener preference, Journal of the Acoustical Society of America 121; data

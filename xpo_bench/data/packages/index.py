@@ -83,7 +83,7 @@ def _followed(process: subprocess.Popen[str], wheel: Wheel, parts: Path, tell: T
             return process.communicate(timeout=PAUSE)[0]
         except subprocess.TimeoutExpired:
             arrived = min(_size(parts), wheel.size)
-            tell(f"downloading {wheel} ({wheel.size / 1e6:.1f} MB), kB", arrived // 1000, wheel.size // 1000)
+            tell(f"downloading {wheel}, kB", arrived // 1000, wheel.size // 1000)
 
 
 def _size(folder: Path) -> int:
