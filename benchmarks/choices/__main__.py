@@ -3,7 +3,7 @@
     python -m benchmarks.choices sweep --out SWEEP                    every β and τ, tabular policies
     python -m benchmarks.choices sweep --out SWEEP --model linear     and linear ones
     xpo-bench run --suite choices --algos all --seeds 3 --labels soft --out CHOICES
-    xpo-bench run --tasks bandit,noisy --algos all --seeds 5 --out WORLDS
+    xpo-bench run --tasks bandit,noisy --algos all --seeds 3 --out WORLDS
     python -m benchmarks.choices tables SWEEP CHOICES WORLDS --write results/choices --page docs/choices.md
 
 `sweep` needs `xpo-bench data --fetch trains,swissmetro,electricity`; it can be interrupted, and the same

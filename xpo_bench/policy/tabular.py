@@ -288,7 +288,10 @@ class TabularPolicy:
 
         A completion of a tabular policy is drawn whole, so `max_new_tokens` changes nothing.
         """
-        table = self.log_probs()[run].cpu().numpy() / temperature
+        # of this run alone: the others of its batch may be a hundred, and prompts come a few at a time
+        with torch.no_grad():
+            own = torch.log_softmax(self._logits(self.parameter[run : run + 1]), -1)[0]
+        table = own.cpu().numpy() / temperature
         out = []
         for prompt in prompts:
             row = self._row(prompt)
