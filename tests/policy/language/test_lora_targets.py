@@ -266,6 +266,6 @@ def test_an_ensemble_of_adapters_on_experts_is_refused(
 ) -> None:
     monkeypatch.setattr(model_cache, "joins_adapters", lambda policy: ON_EXPERTS)
     register_task("two", [{"prompt": "p", "chosen": "a", "rejected": "b"}] * 2)
-    words: dict[str, Any] = {"steps": 2, "seeds": 2, "lora": "r=2", "set": {"task.ensemble": 2}}
+    words: dict[str, Any] = {"steps": 2, "seeds": 1, "lora": "r=2", "set": {"task.ensemble": 2}}
     with pytest.raises(UsageError, match="adapters on experts train one run at a time; leave out"):
-        run("dpo", "two", model="tiny", out=tmp_path, device="cpu", **words)
+        run(["dpo", "ipo"], "two", model="tiny", out=tmp_path, device="cpu", **words)
