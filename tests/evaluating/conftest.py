@@ -45,7 +45,7 @@ def adapter(tmp_path_factory: pytest.TempPathFactory) -> Path:
         if "lora_B" in name:
             p.data = 0.05 * torch.randn(p.shape, generator=generator)
     adapted.save_pretrained(str(root / "lora"))
-    merged: Any = adapted.merge_and_unload()  # type: ignore[operator]
+    merged: Any = adapted.merge_and_unload()
     merged.save_pretrained(root / "whole")
     AutoTokenizer.from_pretrained(stories_folder()).save_pretrained(root / "whole")
     return root
