@@ -13,9 +13,9 @@ import pandas as pd
 import pytest
 from commands import Command
 from pydantic import TypeAdapter
-from trained_models import Evaluate
+from trained_models import Evaluate, changed
 
-from xpo_bench import Result, plugins
+from xpo_bench import Result, UsageError, plugins
 from xpo_bench.evaluating.loading import Loader
 from xpo_bench.evaluating.named import Place
 from xpo_bench.report.records import record_of
@@ -168,6 +168,21 @@ def test_the_other_commands_read_it(series: Result, warm: Command, tmp_path: Pat
     assert warm("merge", run, "--out", tmp_path / "merged").code == 0
     assert warm("baseline", run, "-o", tmp_path / "base.json").code == 0
     assert warm("compare", tmp_path / "base.json", run).code == 0
+
+
+def test_weights_that_are_not_finite_have_diverged(
+    evaluate: Evaluate, trained: Path, stories: Path, tmp_path: Path
+) -> None:
+    changed(tmp_path / "run" / "checkpoint-40", 1, float("nan"))
+    (tmp_path / "run" / "checkpoint-9").symlink_to(trained / "run" / "checkpoint-9")
+    (found,) = evaluate(tmp_path / "run").cells
+    (whole,) = evaluate(trained / "run" / "checkpoint-9").cells
+    assert found["status"] == "diverged"
+    for name in ("kl", "displacement", "reward_accuracy"):
+        assert found["metrics"][name] == whole["metrics"][name]  # those of the last finite checkpoint
+    assert found["evaluated"]["lost"] == whole["evaluated"]["lost"]
+    with pytest.raises(UsageError, match="its weights are not finite"):
+        evaluate(stories, reference=tmp_path / "run" / "checkpoint-40")
 
 
 def test_the_command_of_a_record_finds_it_again(series: Result, warm: Command) -> None:

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from xpo_bench.policy.language.causal_lm import CausalLM
 
 
+class NotFinite(Exception):
+    """The weights of a model hold NaN or infinity, as those of a training that diverged."""
+
+
 @dataclass(frozen=True)
 class Loader:
     """Makes policies of places.
@@ -85,7 +89,11 @@ class Loader:
             )
 
     def policy(self, place: Place) -> CausalLM:
-        """The policy of a place. One that nobody holds any more is out of memory before it is loaded."""
+        """The policy of a place. One that nobody holds any more is out of memory before it is loaded.
+
+        Raises:
+            NotFinite: weights that nothing can be computed with.
+        """
         from xpo_bench.policy.language.causal_lm import CausalLM
         from xpo_bench.policy.language.model_facts import end_ids
         from xpo_bench.policy.language.pretrained import known_ids, quiet
@@ -93,6 +101,8 @@ class Loader:
         release(self.device)
         with quiet():
             model = self._model(place)
+            if not all(bool(p.isfinite().all()) for p in model.parameters()):
+                raise NotFinite(place.shown)
             ends = end_ids(model.config, getattr(model, "generation_config", None))
             tokenizer = self.readers.tokenizer(ends, known_ids(model))
             spec = ModelSpec(name=place.shown, eos=self.readers.eos, trust_remote_code=self.trust)

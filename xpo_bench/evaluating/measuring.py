@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -11,7 +12,7 @@ import numpy as np
 
 from xpo_bench.errors import UsageError
 from xpo_bench.evaluating.judging import Judge
-from xpo_bench.evaluating.loading import Loader
+from xpo_bench.evaluating.loading import Loader, NotFinite
 from xpo_bench.evaluating.measured import Measured, Sums
 from xpo_bench.evaluating.named import Place
 from xpo_bench.evaluating.reference import Prepared
@@ -86,7 +87,10 @@ class Measurer:
         from xpo_bench.policy.language.sampling import predict
 
         self.tell(f"{place.shown}: loading")
-        policy = self.loader.policy(place)
+        try:
+            policy = self.loader.policy(place)
+        except NotFinite:
+            return self._nothing()
         self._check(policy, place)
         self.tell(f"{place.shown}: scoring")
         sets, base = self._scores(policy)
@@ -95,6 +99,15 @@ class Measurer:
         self.tell(f"{place.shown}: sampling")
         sampled = sample(policy, drawing)
         return _Own(sets, base, policy.describe(), sampled, predict(policy.scorer, sampled))
+
+    def _nothing(self) -> _Own:
+        """What is known of weights that are not finite."""
+        sets: dict[str, Sums] = {}
+        for name, known in self.prepared.sets.items():
+            chosen, rejected = (s.mask.shape[1] for s in (known.chosen_ref, known.rejected_ref))
+            sets[name] = {"chosen": [math.nan] * chosen, "rejected": [math.nan] * rejected}
+        base = {name: [math.nan] * len(logps) for name, (_, logps, _) in self.prepared.base.items()}
+        return _Own(sets, base, {})
 
     def _kl(self, own: _Own) -> dict[str, float]:
         """The KL from the reference along samples."""

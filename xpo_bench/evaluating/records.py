@@ -34,7 +34,7 @@ def evaluation_record(
     if outcome is not None:
         status = cast(Status, outcome.status)
     record = cell_record(cell, outcome, status=status, error=error, model=model, environment=environment)
-    record["algorithm"]["plugin"] = PLUGIN
+    record["algorithm"] |= {"plugin": PLUGIN, "distribution": None, "version": None}
     del record["algorithm"]["source"]
     record["train"] = {}
     budget = record["task"]["budget"]

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from xpo_bench.contract.examples import Completion, Example
-from xpo_bench.evaluating.loading import Loader
+from xpo_bench.errors import UsageError
+from xpo_bench.evaluating.loading import Loader, NotFinite
 from xpo_bench.evaluating.rows import BaseSet, selected
 from xpo_bench.evaluating.sampling import Drawing, Samples, draw
 from xpo_bench.policy.language.fit import EQUAL, Fitted
@@ -68,7 +69,12 @@ def prepare(loader: Loader, asked: Asked, kept: Path | None) -> Prepared:
     Args:
         kept: where reference scores are kept for later evaluations.
     """
-    policy = loader.policy(loader.reference)
+    try:
+        policy = loader.policy(loader.reference)
+    except NotFinite:
+        raise UsageError(
+            f"--reference {loader.reference.shown}: its weights are not finite; want another model"
+        ) from None
     scorer, known = _scorer(policy, asked.truncate, kept)
     fits = {name: policy.fit(list(rows), asked.truncate) for name, (rows, _) in asked.splits.items() if rows}
     sets, numbers = {}, {}

@@ -124,7 +124,8 @@ class Curves:
             )
             self.curves[name].add(found, extra=extra)
             self.trails[name].add(found, self.curves[name].recorded)
-            self.last_evaluation[name] = found
+            if self.curves[name].recorded[0]:
+                self.last_evaluation[name] = found
             if name == "heldout" and found.paired:
                 self.halves[step] = accuracy_of_halves(found)
 
@@ -257,7 +258,7 @@ def result_of(
     curves = Curves(algorithm, prepared, known[-1] if known else 1)
     for step, found in zip(steps, measured, strict=True):
         curves.add(1 if step is None else step, found)
-    last = measured[-1]
+    last = next((m for m in reversed(measured) if m.finite), measured[-1])
     metrics = curves.metrics()
     notes = dict(last.notes) | curves.curves["train"].notes(0)
     if len(measured) == 1:  # "never" and "undefined" are said of curves

@@ -112,9 +112,7 @@ class _Evaluation:
             if measured is None:
                 try:
                     measured = measurer.measure(place, self.plan.drawing(series))
-                except (UsageError, KeyboardInterrupt, MemoryError):
-                    raise
-                except RuntimeError as error:  # what torch raises, out of memory among it
+                except (RuntimeError, MemoryError) as error:  # what torch raises
                     self._failed(series, cell, prepared, place.shown, error)
                     return
                 self.shelf.write(key, measured)
@@ -133,7 +131,7 @@ class _Evaluation:
         self.store.write_cell(record, result.outcome.curve, result.outcome.items)
 
     def _failed(
-        self, series: Series, cell: Cell, prepared: Prepared, shown: str, error: RuntimeError
+        self, series: Series, cell: Cell, prepared: Prepared, shown: str, error: RuntimeError | MemoryError
     ) -> None:
         """Record what ended a series; the others go on."""
         status: Status = "oom" if is_out_of_memory(error) else "failed"

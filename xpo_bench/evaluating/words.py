@@ -44,7 +44,7 @@ class Words:
     beta: Annotated[
         str | None,
         Word(metavar="[NAME=]B[,...]"),
-        Doc("β of the loss: the preference that it implies is then compared with p_chosen (calibration)"),
+        Doc("the β of the loss: the preference that it implies is then compared with p_chosen (calibration)"),
     ] = None
     pairs: Annotated[
         int | None,
