@@ -25,6 +25,8 @@ ROWS = [
     {"prompt": "x", "chosen": "b", "rejected": "c", "label": "tie"},
     {"prompt": "x", "chosen": "a", "rejected": "c"},
 ]
+UNEQUAL = list(enumerate((0.5, 0.6, 1.0, 0.75, 1.0)))
+"""Rows that become two examples, and rows that stay one."""
 
 
 @pytest.fixture
@@ -93,6 +95,32 @@ def test_language_models_keep_hard_labels_and_take_soft_ones(votes: str, tmp_pat
     assert (hard["labels"], soft["labels"]) == ("hard", "soft")
     assert hard["status"] == soft["status"] == "ok"
     assert hard["metrics"]["chosen_logp"] != soft["metrics"]["chosen_logp"]
+
+
+def test_a_row_stays_whole_however_a_step_is_cut(tmp_path: Path) -> None:
+    """Micro-batches cut between rows of the data; steps cut by tokens take rows with all outcomes."""
+    rows = [
+        {"prompt": f"q{i}", "chosen": "yes" * (i + 1), "rejected": "no", "p_chosen": p} for i, p in UNEQUAL
+    ]
+    path = tmp_path / "rows.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)), "utf-8")
+    words: dict[str, Any] = {"data": str(path), "model": "tiny", "steps": 3, "seeds": 1, "labels": "soft"}
+    for algorithm in ("dpo", "bco"):
+        whole, cut, by_tokens = (
+            xpo_bench.run(
+                algorithm, **words, set=FEW_SAMPLES | more, out=tmp_path / algorithm / str(i)
+            ).cells[0]
+            for i, more in enumerate(
+                (
+                    {"task.batch_size": 3},
+                    {"task.batch_size": 3, "task.micro_batch": 1},
+                    {"task.batch_tokens": 120},
+                )
+            )
+        )
+        assert whole["status"] == cut["status"] == by_tokens["status"] == "ok"
+        for name in ("chosen_logp", "rejected_logp", "kl"):
+            assert cut["metrics"][name] == pytest.approx(whole["metrics"][name], rel=1e-4)
 
 
 @dataclass(frozen=True)

@@ -84,6 +84,8 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "samples": 8,
     },
     "dpo_norm": {"beta": 5.0},
+    "dpo_davidson": {"beta": 0.1, "nu": 2.0, "fit_nu": False},
+    "dpo_rao_kupper": {"beta": 0.1, "theta": 3.0, "fit_theta": False},
     "rpo": {"beta": 0.1, "nll_weight": 1.0, "nll": "mean"},
     "apo_zero": {"beta": 0.1},
     "apo_down": {"beta": 0.1},
