@@ -29,9 +29,15 @@ BATCH = 16
 class Judge(Protocol):
     """Judges samples."""
 
-    identity: str
-    """What decides its judgements, for the key of what is measured."""
-    kind: Literal["reward", "pair"]
+    @property
+    def identity(self) -> str:
+        """What decides its judgements, for the key of what is measured."""
+        ...
+
+    @property
+    def kind(self) -> Literal["reward", "pair"]:
+        """What it says of samples."""
+        ...
 
     def rewards(self, prompts: Sequence[str], completions: Sequence[str]) -> list[float]:
         """A reward of each completion; of judges of kind `reward`."""

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import gc
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +18,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from xpo_bench.policy.language.causal_lm import CausalLM
+
+
+class NotFinite(Exception):
+    """The weights of a model hold NaN or infinity, as those of a training that diverged."""
 
 
 @dataclass(frozen=True)
@@ -54,11 +56,19 @@ class Loader:
         if named in (self.reference.shown, self.reference.model) or _same(named, self.reference):
             return self.reference
         try:
-            return place_of(_beside(place, named))
+            found = place_of(_beside(place, named))
         except UsageError as error:
             raise UsageError(
                 f"{place.shown}: its base {named!r} cannot be had ({error}); say where it is with --base"
             ) from error
+        if weights_digest(found.folder) == weights_digest(self.reference.folder):
+            return self.reference
+        raise UsageError(
+            f"{place.shown}: was trained on {named}, and the reference {self.reference.shown} has "
+            "other weights; "
+            f"want --reference {named}, or --base {named} if log-ratios are to hold the difference "
+            "of both, too"
+        )
 
     def _check_base(self, place: Place, named: object) -> None:
         """Refuse another base than the one that is named, where both can be looked at."""
@@ -78,28 +88,29 @@ class Loader:
                 f"{place.shown}: was trained on {named}, and --base {self.base.shown} has other weights"
             )
 
-    @contextmanager
-    def policy(self, place: Place) -> Iterator[CausalLM]:
-        """The policy of a place, for a while: nothing of it stays in memory."""
+    def policy(self, place: Place) -> CausalLM:
+        """The policy of a place. One that nobody holds any more is out of memory before it is loaded.
+
+        Raises:
+            NotFinite: weights that nothing can be computed with.
+        """
         from xpo_bench.policy.language.causal_lm import CausalLM
         from xpo_bench.policy.language.model_facts import end_ids
         from xpo_bench.policy.language.pretrained import known_ids, quiet
 
+        release(self.device)
         with quiet():
             model = self._model(place)
+            if not all(bool(p.isfinite().all()) for p in model.parameters()):
+                raise NotFinite(place.shown)
             ends = end_ids(model.config, getattr(model, "generation_config", None))
             tokenizer = self.readers.tokenizer(ends, known_ids(model))
             spec = ModelSpec(name=place.shown, eos=self.readers.eos, trust_remote_code=self.trust)
             policy = CausalLM(model, tokenizer, spec, dtype=self.dtype, device=self.device)
-        del model
         if self.batch_tokens is not None:
             policy.scorer.tokens_per_forward = self.batch_tokens
             policy.sampler.tokens_per_batch = self.batch_tokens
-        try:
-            yield policy
-        finally:
-            del policy
-            release(self.device)
+        return policy
 
     def _model(self, place: Place) -> PreTrainedModel:
         from xpo_bench.policy.language.pretrained import load_weights

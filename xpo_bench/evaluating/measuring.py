@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -11,7 +12,7 @@ import numpy as np
 
 from xpo_bench.errors import UsageError
 from xpo_bench.evaluating.judging import Judge
-from xpo_bench.evaluating.loading import Loader
+from xpo_bench.evaluating.loading import Loader, NotFinite
 from xpo_bench.evaluating.measured import Measured, Sums
 from xpo_bench.evaluating.named import Place
 from xpo_bench.evaluating.reference import Prepared
@@ -27,9 +28,21 @@ from xpo_bench.evaluating.sampling import (
 
 if TYPE_CHECKING:
     from xpo_bench.policy.language.causal_lm import CausalLM
+    from xpo_bench.policy.language.sampling import Predicted, Sampled
 
 Tell = Callable[[str], None]
 """Told what is being done."""
+
+
+@dataclass(frozen=True)
+class _Own:
+    """What a policy leaves: its scores, and its samples with what it predicts along them."""
+
+    sets: dict[str, Sums]
+    base: dict[str, list[float]]
+    model: dict[str, Any]
+    sampled: Sampled | None = None
+    predicted: Predicted | None = None
 
 
 @dataclass
@@ -40,7 +53,14 @@ class Measurer:
     prepared: Prepared
     judge: Judge | None
     tell: Tell
-    _rewards: dict[str, Sequence[float]] = field(default_factory=dict)
+    _rewards: dict[Drawing, Sequence[float]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Let the judge see the reference's samples: one that fails does so before anything is measured."""
+        for drawing, samples in self.prepared.samples.items():
+            assert self.judge is not None
+            rewards = self.judge.kind == "reward"
+            self._rewards[drawing] = self.judge.rewards(samples.prompts, samples.texts) if rewards else ()
 
     def measure(self, place: Place, drawing: Drawing) -> Measured:
         """Measure one checkpoint; three models at most are loaded for it, one after the other.
@@ -49,33 +69,54 @@ class Measurer:
             UsageError: another vocabulary than the reference's, a context too short for the rows, or a judge
                 that fails.
         """
-        from xpo_bench.policy.language.sampling import kl_of_predicted, predict
-
         start = time.monotonic()
-        self.tell(f"{place.shown}: loading")
-        with self.loader.policy(place) as policy:
-            self._check(policy, place)
-            self.tell(f"{place.shown}: scoring")
-            sets, base = self._scores(policy)
-            model = policy.describe()
-            whole = all(np.isfinite([*s["chosen"], *s["rejected"]]).all() for s in sets.values())
-            if whole:  # what has lost its numbers cannot be sampled
-                self.tell(f"{place.shown}: sampling")
-                sampled = sample(policy, drawing)
-                predicted = predict(policy.scorer, sampled)
+        own = self._own(place, drawing)
         samples: dict[str, float] = {}
         notes: dict[str, Any] = {}
-        if whole:
+        if own.sampled is not None:  # the policy is out of memory by now
             self.tell(f"{place.shown}: KL along its samples")
-            with self.loader.policy(self.loader.reference) as reference:
-                samples = sampled_metrics(kl_of_predicted(predicted, sampled, reference.scorer))
-            del predicted
-            notes = sampled_notes(drawing, sampled)
+            samples, notes = self._kl(own), sampled_notes(drawing, own.sampled)
             samples["finished"] = notes["kl_finished"]
             if self.judge is not None:
                 self.tell(f"{place.shown}: judging its samples")
-                samples |= self._judged(drawing, texts_of(drawing, sampled))
-        return Measured(sets, base, samples, notes, model, time.monotonic() - start)
+                samples |= self._judged(drawing, texts_of(drawing, own.sampled))
+        return Measured(own.sets, own.base, samples, notes, own.model, time.monotonic() - start)
+
+    def _own(self, place: Place, drawing: Drawing) -> _Own:
+        """What the policy itself is needed for; nothing of it is kept but what it predicts."""
+        from xpo_bench.policy.language.sampling import predict
+
+        self.tell(f"{place.shown}: loading")
+        try:
+            policy = self.loader.policy(place)
+        except NotFinite:
+            return self._nothing()
+        self._check(policy, place)
+        self.tell(f"{place.shown}: scoring")
+        sets, base = self._scores(policy)
+        if not all(np.isfinite([*s["chosen"], *s["rejected"]]).all() for s in sets.values()):
+            return _Own(sets, base, policy.describe())  # what has lost its numbers cannot be sampled
+        self.tell(f"{place.shown}: sampling")
+        sampled = sample(policy, drawing)
+        return _Own(sets, base, policy.describe(), sampled, predict(policy.scorer, sampled))
+
+    def _nothing(self) -> _Own:
+        """What is known of weights that are not finite."""
+        sets: dict[str, Sums] = {}
+        for name, known in self.prepared.sets.items():
+            chosen, rejected = (s.mask.shape[1] for s in (known.chosen_ref, known.rejected_ref))
+            sets[name] = {"chosen": [math.nan] * chosen, "rejected": [math.nan] * rejected}
+        base = {name: [math.nan] * len(logps) for name, (_, logps, _) in self.prepared.base.items()}
+        return _Own(sets, base, {})
+
+    def _kl(self, own: _Own) -> dict[str, float]:
+        """The KL from the reference along samples."""
+        from xpo_bench.policy.language.sampling import kl_of_predicted
+
+        assert own.sampled is not None
+        assert own.predicted is not None
+        reference = self.loader.policy(self.loader.reference)
+        return sampled_metrics(kl_of_predicted(own.predicted, own.sampled, reference.scorer))
 
     def _scores(self, policy: CausalLM) -> tuple[dict[str, Sums], dict[str, list[float]]]:
         known, base = self.prepared.sets, self.prepared.base
@@ -89,7 +130,7 @@ class Measurer:
 
     def _judged(self, drawing: Drawing, own: Samples) -> dict[str, float]:
         assert self.judge is not None
-        return judged(self.judge, drawing, own, self.prepared.samples[drawing.stream], self._rewards)
+        return judged(self.judge, drawing, own, self.prepared.samples[drawing], self._rewards[drawing])
 
     def _check(self, policy: CausalLM, place: Place) -> None:
         """Refuse a model of another vocabulary than the reference's, or of too short a context."""

@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 from xpo_bench.checkpoints import ORIGIN, PACKAGED, locate
-from xpo_bench.errors import UnreachableError, UsageError
-from xpo_bench.evaluating.weights import ADAPTER, Kind, kind_of, require_whole
+from xpo_bench.errors import UsageError
+from xpo_bench.evaluating.weights import Kind, kind_of, require_whole
 from xpo_bench.plugins import NAME
 
 STEP = re.compile(r"(?:checkpoint|global[-_]?step|step|iter)[-_]?(\d+)(?:[-_]hf)?", re.IGNORECASE)
@@ -93,12 +94,14 @@ def series_of(arguments: Sequence[str], seed: int | None) -> list[Series]:
     for argument in arguments:
         name, given = _split(argument)
         points = _points(given)
-        origin = _origin(points[0])
+        origin = _trained_here(points[0])
+        if origin and points[0].step is None and isinstance(origin.get("steps"), int):
+            points = (replace(points[0], step=origin["steps"]),)
         if name is None:
             name = _usual_name(given, points, origin)
             if origin is None:
                 own.add(name)
-        wanted = seed if seed is not None else int(origin.get("seed", 0)) if origin else 0
+        wanted = seed if seed is not None else int(origin["seed"]) if origin else 0
         stream = str(origin["algorithm"]) if origin else "evaluate"
         _add(found, Series(name, wanted, (given,), points, stream), own, origin is not None)
     return found
@@ -145,7 +148,7 @@ def _split(argument: str) -> tuple[str | None, str]:
     return name, given
 
 
-def _usual_name(given: str, points: Sequence[Place], origin: dict[str, object] | None) -> str:
+def _usual_name(given: str, points: Sequence[Place], origin: dict[str, Any] | None) -> str:
     """The name of a row without one: that of the directory, or of the run that a checkpoint is of."""
     if origin is not None:
         return str(origin["algorithm"])
@@ -200,19 +203,29 @@ def _folder(given: str) -> tuple[Path, str | None]:
     except Exception as error:  # the hub's client fails in many ways
         from xpo_bench.policy.language.pretrained import first_sentence
 
-        raise UnreachableError(
+        raise UsageError(
             f"{given}: no such directory, and no hub id that can be had from here: {first_sentence(error)}"
         ) from error
     return Path(place), Path(place).name
 
 
-def _origin(point: Place) -> dict[str, object] | None:
-    """What `run --save-policies` wrote beside a policy; None of other models."""
-    path = point.folder / ORIGIN
-    if point.kind == ADAPTER or not path.is_file():
-        return None
+def origin_of(place: Place) -> dict[str, Any]:
+    """What `run --save-policies` wrote beside a policy; nothing of other models."""
+    path = place.folder / ORIGIN
+    if not path.is_file():
+        return {}
     try:
         found = json.loads(path.read_bytes())
-        return found if isinstance(found, dict) and "algorithm" in found else None
     except ValueError:
-        raise UsageError(f"{path}: no JSON; want the file that `run --save-policies` wrote") from None
+        found = None
+    if not isinstance(found, dict):
+        raise UsageError(f"{path}: incomplete or corrupt; want the file that `run --save-policies` wrote")
+    return found
+
+
+def _trained_here(point: Place) -> dict[str, Any] | None:
+    """The run that a policy of this suite is of: its algorithm and seed; None of other models."""
+    found = origin_of(point)
+    if not isinstance(found.get("algorithm"), str) or not isinstance(found.get("seed"), int):
+        return None
+    return found

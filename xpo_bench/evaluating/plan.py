@@ -79,6 +79,12 @@ class Plan:
     def fingerprint(self) -> str:
         return fingerprint(self.dataset)
 
+    @property
+    def options(self) -> dict[str, object]:
+        """What was said beyond the options of an ad-hoc task."""
+        words = self.words
+        return {"pairs": words.pairs, "truncate": None if words.truncate == "prompt" else words.truncate}
+
     def drawing(self, series: Series) -> Drawing:
         """What is sampled of the checkpoints of a series."""
         words = self.words
@@ -161,7 +167,7 @@ class Plan:
             most=self.words.pairs,
             truncate=self.words.truncate,
             base=self.base,
-            drawings={s: self.drawing(s) for s in series} if self.judge else {},
+            drawings=[self.drawing(s) for s in series] if self.judge else [],
         )
 
     def evaluated(self, series: Series) -> Evaluated:

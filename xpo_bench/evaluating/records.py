@@ -26,6 +26,7 @@ def evaluation_record(
     environment: Mapping[str, object],
     status: Status = "ok",
     error: Error | None = None,
+    options: Mapping[str, object],
     sizes: Mapping[str, int] | None = None,
 ) -> Record:
     """The record of a series of checkpoints; one without a result has no metrics."""
@@ -33,11 +34,12 @@ def evaluation_record(
     if outcome is not None:
         status = cast(Status, outcome.status)
     record = cell_record(cell, outcome, status=status, error=error, model=model, environment=environment)
-    record["algorithm"]["plugin"] = PLUGIN
+    record["algorithm"] |= {"plugin": PLUGIN, "distribution": None, "version": None}
     del record["algorithm"]["source"]
     record["train"] = {}
     budget = record["task"]["budget"]
     record["task"]["budget"] = {name: budget[name] for name in BUDGET} | dict(sizes or {})
+    record["task"]["options"] |= {name: value for name, value in options.items() if value is not None}
     record["evaluated"] = evaluated
     if result is not None:
         evaluated["lost"] = result.lost

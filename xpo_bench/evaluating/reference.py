@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from xpo_bench.contract.examples import Completion, Example
-from xpo_bench.evaluating.loading import Loader
+from xpo_bench.errors import UsageError
+from xpo_bench.evaluating.loading import Loader, NotFinite
 from xpo_bench.evaluating.rows import BaseSet, selected
 from xpo_bench.evaluating.sampling import Drawing, Samples, draw
 from xpo_bench.policy.language.fit import EQUAL, Fitted
@@ -31,14 +32,14 @@ class Prepared:
     Args:
         sets: `train` and, where rows are held out, `heldout`. numbers: of their rows in the file.
         base: name -> the encoded texts of a set, and their summed log-probabilities under the reference.
-        samples: stream -> samples of the reference, where a judge compares with them.
+        samples: of the reference, where a judge compares with them.
         facts: what became of the rows. model: what the reference says of itself. vocabulary: its logits.
     """
 
     sets: Mapping[str, EvalSet]
     numbers: Mapping[str, tuple[int, ...]]
     base: Mapping[str, tuple[Encoded, np.ndarray, np.ndarray]]
-    samples: Mapping[str, Samples]
+    samples: Mapping[Drawing, Samples]
     facts: RowFacts
     model: Mapping[str, Any]
     vocabulary: int
@@ -51,7 +52,7 @@ class Asked:
 
     Args:
         splits: name -> (rows, their numbers). most: rows of a split that are evaluated, None for all.
-        drawings: stream -> what is sampled; empty without a judge.
+        drawings: what is sampled of the reference; nothing without a judge.
     """
 
     task: str
@@ -59,7 +60,7 @@ class Asked:
     most: int | None
     truncate: str
     base: Sequence[BaseSet]
-    drawings: Mapping[str, Drawing]
+    drawings: Sequence[Drawing]
 
 
 def prepare(loader: Loader, asked: Asked, kept: Path | None) -> Prepared:
@@ -68,34 +69,37 @@ def prepare(loader: Loader, asked: Asked, kept: Path | None) -> Prepared:
     Args:
         kept: where reference scores are kept for later evaluations.
     """
-    with loader.policy(loader.reference) as policy:
-        scorer, known = _scorer(policy, asked.truncate, kept)
-        fits = {
-            name: policy.fit(list(rows), asked.truncate) for name, (rows, _) in asked.splits.items() if rows
-        }
-        sets, numbers = {}, {}
-        for name, fitted in fits.items():
-            places = selected(fitted.examples, [*fitted.left_out], asked.task, asked.most, name == "heldout")
-            built = EvalSet.build(policy, [[fitted.examples[i] for i in places]], asked.truncate, scorer)
-            if built is not None:
-                sets[name] = built
-                numbers[name] = tuple(asked.splits[name][1][i] for i in places)
-        base = {}
-        for other in asked.base:
-            encoded, logps, lengths = _base(policy, other, asked.truncate, scorer)
-            base[other.name] = (encoded, logps, lengths)
-        known.save()
-        samples = {stream: draw(policy, drawing) for stream, drawing in asked.drawings.items()}
-        return Prepared(
-            sets=sets,
-            numbers=numbers,
-            base=base,
-            samples=samples,
-            facts=_facts(fits.values()),
-            model=policy.describe(),
-            vocabulary=policy.network.vocabulary,
-            longest=_longest(sets, base),
-        )
+    try:
+        policy = loader.policy(loader.reference)
+    except NotFinite:
+        raise UsageError(
+            f"--reference {loader.reference.shown}: its weights are not finite; want another model"
+        ) from None
+    scorer, known = _scorer(policy, asked.truncate, kept)
+    fits = {name: policy.fit(list(rows), asked.truncate) for name, (rows, _) in asked.splits.items() if rows}
+    sets, numbers = {}, {}
+    for name, fitted in fits.items():
+        places = selected(fitted.examples, [*fitted.left_out], asked.task, asked.most, name == "heldout")
+        built = EvalSet.build(policy, [[fitted.examples[i] for i in places]], asked.truncate, scorer)
+        if built is not None:
+            sets[name] = built
+            numbers[name] = tuple(asked.splits[name][1][i] for i in places)
+    base = {}
+    for other in asked.base:
+        encoded, logps, lengths = _base(policy, other, asked.truncate, scorer)
+        base[other.name] = (encoded, logps, lengths)
+    known.save()
+    samples = {drawing: draw(policy, drawing) for drawing in dict.fromkeys(asked.drawings)}
+    return Prepared(
+        sets=sets,
+        numbers=numbers,
+        base=base,
+        samples=samples,
+        facts=_facts(fits.values()),
+        model=policy.describe(),
+        vocabulary=policy.network.vocabulary,
+        longest=_longest(sets, base),
+    )
 
 
 def _scorer(policy: CausalLM, truncate: str, kept: Path | None) -> tuple[ReferenceScorer, References]:

@@ -7,12 +7,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import torch
 
 from xpo_bench.contract.algorithm import Algorithm
+from xpo_bench.contract.examples import Single
 from xpo_bench.contract.metric import Evaluation, History
 from xpo_bench.contract.scoring import Scores, Step
 from xpo_bench.evaluating.measured import Measured, Sums
@@ -21,6 +22,7 @@ from xpo_bench.metrics.accuracy import accuracy_of_halves
 from xpo_bench.metrics.attained import BUDGETS, WIN_RATE, Reached
 from xpo_bench.metrics.curve import Curve
 from xpo_bench.metrics.forgetting import base_logp_change, base_logp_change_per_token
+from xpo_bench.runner.record import LostPair
 from xpo_bench.train.evaluation.at_budgets import AtBudgets
 from xpo_bench.train.evaluation.eval_set import EvalSet, evaluate
 from xpo_bench.train.evaluation.evaluator import add_gap, curve_rows, final_values
@@ -96,7 +98,7 @@ class Result:
     """
 
     outcome: Outcome
-    lost: list[dict[str, Any]]
+    lost: list[LostPair]
     drift: tuple[int, int] | None
 
 
@@ -122,7 +124,8 @@ class Curves:
             )
             self.curves[name].add(found, extra=extra)
             self.trails[name].add(found, self.curves[name].recorded)
-            self.last_evaluation[name] = found
+            if self.curves[name].recorded[0]:
+                self.last_evaluation[name] = found
             if name == "heldout" and found.paired:
                 self.halves[step] = accuracy_of_halves(found)
 
@@ -191,18 +194,18 @@ class Curves:
         last = float(self.history.final_step[0])
         return round(last - float(self.history.window[0])), round(last)
 
-    def lost(self) -> list[dict[str, Any]]:
+    def lost(self) -> list[LostPair]:
         """The rows whose chosen completions lost most log-probability, the first lost most."""
-        out = []
+        out: list[LostPair] = []
         for name, found in self.last_evaluation.items():
             ratio = (found.chosen_logp - found.chosen_ref)[0]
             rows = found.chosen_rows[0]
             length = found.chosen_length[0]
-            for place in np.flatnonzero(rows & np.isfinite(ratio) & (ratio < 0)):
+            for place in np.flatnonzero(rows & np.isfinite(ratio) & (ratio < 0)).tolist():
                 out.append(
                     {
                         "row": self._number(name, place, found.paired),
-                        "split": name,
+                        "split": "heldout" if name == "heldout" else "train",
                         "chosen_log_ratio": float(ratio[place]),
                         "rejected_log_ratio": float((found.rejected_logp - found.rejected_ref)[0, place])
                         if found.paired
@@ -217,7 +220,8 @@ class Curves:
         numbers = self.prepared.numbers[name]
         if paired:
             return numbers[place]
-        good = [n for n, e in zip(numbers, self.prepared.sets[name].rows[0], strict=True) if e.desirable]
+        rows = zip(numbers, self.prepared.sets[name].rows[0], strict=True)
+        good = [n for n, e in rows if isinstance(e, Single) and e.desirable]
         return good[place]
 
 
@@ -254,7 +258,7 @@ def result_of(
     curves = Curves(algorithm, prepared, known[-1] if known else 1)
     for step, found in zip(steps, measured, strict=True):
         curves.add(1 if step is None else step, found)
-    last = measured[-1]
+    last = next((m for m in reversed(measured) if m.finite), measured[-1])
     metrics = curves.metrics()
     notes = dict(last.notes) | curves.curves["train"].notes(0)
     if len(measured) == 1:  # "never" and "undefined" are said of curves

@@ -6,7 +6,6 @@ import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import cast
 
 from xpo_bench.errors import UsageError
 from xpo_bench.evaluating.measured import Measured, Shelf
@@ -24,7 +23,7 @@ from xpo_bench.runner.keys import digest
 from xpo_bench.runner.lock import occupied
 from xpo_bench.runner.observers import facts
 from xpo_bench.runner.plan import Cell
-from xpo_bench.runner.record import Error, Record, Status
+from xpo_bench.runner.record import Error, Status
 from xpo_bench.runner.run_document import extended
 from xpo_bench.runner.store import Store
 from xpo_bench.train.memory import is_out_of_memory
@@ -128,6 +127,7 @@ class _Evaluation:
             evaluated=self.plan.evaluated(series),
             model={**prepared.model, "name": self.plan.reference.shown},
             environment=environment.describe(self.plan.device),
+            options=self.plan.options,
             sizes=_sizes(prepared),
         )
         self.store.write_cell(record, result.outcome.curve, result.outcome.items)
@@ -148,10 +148,11 @@ class _Evaluation:
             evaluated=self.plan.evaluated(series),
             model={**prepared.model, "name": self.plan.reference.shown},
             environment=environment.describe(self.plan.device),
+            options=self.plan.options,
             status=status,
             error=reason,
         )
-        self.store.write_cell(cast(Record, record), [], None)
+        self.store.write_cell(record, [], None)
         self.say(f"{series.label}: {status}: {' '.join(str(error).split())[:200]}")
 
 

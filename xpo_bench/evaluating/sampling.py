@@ -88,22 +88,20 @@ def sampled_notes(drawing: Drawing, sampled: Sampled) -> dict[str, Any]:
 
 
 def judged(
-    judge: Judge, drawing: Drawing, own: Samples, reference: Samples, known: dict[str, Sequence[float]]
+    judge: Judge, drawing: Drawing, own: Samples, reference: Samples, known: Sequence[float]
 ) -> dict[str, float]:
     """`gold_reward`, `gold_gain` and `win_rate` against the reference's samples of the same prompts.
 
     Args:
-        known: stream -> rewards of the reference's samples, which are asked for once.
+        known: rewards of the reference's samples, of a judge that gives rewards.
     """
     shape = (len(drawing.prompts), drawing.samples)
     if judge.kind == "pair":
         # each sample meets the one that was drawn of the same random numbers
         won = judge.wins(own.prompts, own.texts, reference.texts)
         return {"win_rate": float(np.mean(won))}
-    if drawing.stream not in known:
-        known[drawing.stream] = judge.rewards(reference.prompts, reference.texts)
     mine = np.array(judge.rewards(own.prompts, own.texts)).reshape(shape)
-    theirs = np.array(known[drawing.stream]).reshape(shape)
+    theirs = np.array(known).reshape(shape)
     return {
         "gold_reward": float(mine.mean()),
         "gold_gain": gold_gain(mine, theirs),

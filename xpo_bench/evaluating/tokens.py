@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from functools import lru_cache
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from xpo_bench.checkpoints import ORIGIN, locate
+from xpo_bench.checkpoints import locate
 from xpo_bench.errors import UsageError
-from xpo_bench.evaluating.named import Place
+from xpo_bench.evaluating.named import Place, origin_of
 from xpo_bench.policy.language.tokenizers import ByteTokenizer, IdTokenizer, ModelTokenizer, Tokenizer
 
 if TYPE_CHECKING:
@@ -113,16 +112,6 @@ class Readers:
                 self.notes.append(
                     f"{what}: that of {shown}, since the reference {place.shown} has another or none"
                 )
-
-
-def origin_of(place: Place) -> dict[str, Any]:
-    """What `run --save-policies` wrote beside a policy; nothing of other models."""
-    path = place.folder / ORIGIN
-    try:
-        found = json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def has_tokenizer(place: Place) -> bool:

@@ -24,7 +24,7 @@ def configurations(records: Sequence[Record], most: int | None = None) -> Table:
         if (row := known.get(id(r.algorithm))) is None:
             a = r.algorithm
             told = (a.name, settings(a.config), a.plugin, a.distribution, a.version)
-            row = known[id(a)] = tuple(map(str, told))
+            row = known[id(a)] = tuple(ABSENT if part is None else str(part) for part in told)
         tasks.setdefault(row, set()).add(r.task.name)
     rows = [(*row, ", ".join(sorted(names))) for row, names in sorted(tasks.items())]
     return _text_table("Algorithms as they were run", CONFIGURATION, rows, most)

@@ -25,6 +25,8 @@ def command(record: Record, registry: Registry) -> str:
     choice.
     """
     algorithm, task = record.algorithm, record.task
+    if evaluated := record.raw.get("evaluated"):
+        return _evaluation(record, evaluated)
     if algorithm.plugin == IN_MEMORY:
         return "# a class given to xpo_bench.run() in Python: no plugin offers it to the command line"
     cls: type[Task] | None = registry.tasks[task.name][0] if task.name in registry.tasks else None
@@ -50,6 +52,33 @@ def command(record: Record, registry: Registry) -> str:
     stopped = record.checkpoint if record.checkpoint and record.checkpoint.reached else None
     remark = f" # its checkpoint at step {stopped.step}" if stopped else ""
     return clean(" ".join(shlex.quote(clean(word)) for word in words)) + remark
+
+
+def _evaluation(record: Record, evaluated: Settings) -> str:
+    """`xpo-bench evaluate ...` of one row: its checkpoints, each by its path."""
+    task, budget = record.task, record.task.budget
+    words = ["xpo-bench", "evaluate"]
+    words += [f"{record.algorithm.name}={point['path']}" for point in evaluated["checkpoints"]]
+    words += ["--reference", evaluated["reference"]["path"], *_adhoc(task.options)]
+    if task.options.get("heldout"):
+        words += ["--heldout", repr(task.options["heldout"])]
+        words += ["--split-by", str(task.options["split_by"])]
+    for source in evaluated.get("base_data", ()):
+        words += ["--base-data", source]
+    if evaluated.get("judge"):
+        words += ["--judge", evaluated["judge"]]
+    if beta := record.algorithm.config.get("beta"):
+        words += ["--beta", repr(beta)]
+    for name in ("pairs", "truncate"):
+        if (value := task.options.get(name)) is not None:
+            words += [f"--{name}", str(value)]
+    bases = {p["base"]["path"] for p in evaluated["checkpoints"] if "base" in p}
+    for base in bases - {evaluated["reference"]["path"]}:
+        words += ["--base", base]
+    for name in ("kl_prompts", "kl_samples", "max_new_tokens", "dtype"):
+        words += [f"--{name.replace('_', '-')}", str(budget[name])]
+    words += ["--seed", str(record.seed), "--device", record.environment.device]
+    return clean(" ".join(shlex.quote(clean(word)) for word in words))
 
 
 def _model_words(model: Settings, cls: type[Task] | None) -> list[str]:

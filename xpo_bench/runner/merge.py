@@ -10,7 +10,7 @@ from xpo_bench.runner.record import Record
 from xpo_bench.runner.run_document import joined
 from xpo_bench.runner.store import DONE, Store
 
-ABOUT = ("timing", "created", "environment")
+ABOUT = ("timing", "created", "environment", "saved_policy")
 """What a record says of when and where."""
 
 

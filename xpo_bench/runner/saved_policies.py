@@ -44,6 +44,7 @@ def saved_policy(cell: Cell) -> SavedPolicy | None:
             "task": setup.name,
             "seed": cell.seed,
             "key": cell.key,
+            "steps": cell.setup.budget.steps if cell.stop is None else cell.stop,
             "reference": setup.model.name if initial is None else initial.name,
         },
     )
