@@ -89,6 +89,7 @@ LORA = {"r": 4, "lora_alpha": 64, "target_modules": ["q_proj", "v_proj"], "lora_
         ("DPO", {"config": {"gradient_accumulation_steps": 3, "gradient_checkpointing": True}}),
         ("DPO", {"adapter": LORA, "config": {"disable_dropout": False}}),
         ("DPO", {"config": {"bf16": True}}),
+        ("DPO", {"config": {"model_init_kwargs": {"dtype": "bfloat16"}, "learning_rate": 0.03}}),
         ("KTO", {}),
         ("KTO", {"adapter": LORA}),
         ("CPO", {}),
@@ -229,6 +230,31 @@ def test_numbers_are_those_of_a_plain_loop(
     assert last["kl"] == pytest.approx(np.mean(kls), rel=1e-4)
     assert last["kl_se"] == pytest.approx(np.std(kls, ddof=1) / math.sqrt(len(kls)), rel=1e-4)
     assert last["token_entropy"] == pytest.approx(float(torch.cat(entropies).mean()), rel=1e-5)
+
+
+def test_weights_in_half_precision(trainer: Callable[..., Any], folder: Path, sampled: list[Any]) -> None:
+    """Up to their rounding, the numbers are those of the same weights in double precision."""
+    from transformers import AutoModelForCausalLM
+
+    callback = small(pairs=24)
+    half = {"model_init_kwargs": {"dtype": "bfloat16"}, "learning_rate": 0.05}
+    made = trainer(callbacks=[callback], config=half)
+    made.train()
+    last = own_entries(made)[-1]
+    initial = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16).double()
+    model, kls = copy.deepcopy(made.model).eval().double(), []
+    rows = callback.diagnostics.rows  # type: ignore[union-attr]
+    moved = [
+        float((plain_logps(model, r.ids, r.start) - plain_logps(initial, r.ids, r.start)).sum())
+        for r in rows.chosen
+    ]
+    assert last["displacement"] == pytest.approx(np.mean(moved), rel=0.05, abs=0.1)
+    for row in sampled[0].encoded.rows:
+        with torch.no_grad():
+            ids = torch.tensor([row.ids])
+            p, q = (m(input_ids=ids).logits[0, row.start - 1 : -1].log_softmax(-1) for m in (model, initial))
+        kls.append(float((p.exp() * (p - q)).sum()))
+    assert last["kl"] == pytest.approx(np.mean(kls), rel=0.1)
 
 
 @pytest.mark.parametrize("kind", list(KINDS))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -19,6 +19,9 @@ from xpo_bench.policy.language.network import Network
 from xpo_bench.policy.language.probes.capabilities import Capabilities
 from xpo_bench.policy.language.probes.head import Head, probe_head
 from xpo_bench.policy.language.probes.probe import probe
+from xpo_bench.policy.language.probes.sampling import way_of_sampling
+from xpo_bench.policy.language.probes.sharing import takes_positions
+from xpo_bench.policy.language.probes.trial import Trial
 from xpo_bench.policy.language.reader import Reader
 from xpo_bench.policy.language.requests import arrange, pick
 from xpo_bench.policy.language.sampling import Sampled, Sampler
@@ -29,6 +32,8 @@ from xpo_bench.policy.language.tokenizers import IdTokenizer, ModelTokenizer
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+COARSE = 1e-4
+"""Spacing at 1 of the weights' dtype above which rounding hides whether two ways of computing agree."""
 Around = Callable[[], AbstractContextManager[object]]
 """Makes what a model is computed within."""
 
@@ -111,12 +116,7 @@ class LiveModel:
         with left_alone(model):
             self.head: Head = known.head if known else probe_head(model, device, name)
             self.network = LiveNetwork(model, device, selected=self.head.selected, mixed=mixed, around=around)
-            # rows are not packed: that would set the model's attention to another implementation
-            self.able: Capabilities = (
-                known.able
-                if known
-                else probe(self.network, self.head, context=self.context, packing=False, name=name)
-            )
+            self.able: Capabilities = known.able if known else self._able(name)
         self.scorer = Scorer(self.network, self.able, tally)
         ends = ModelTokenizer(
             tokenizer, end_ids(model.config, getattr(model, "generation_config", None))
@@ -125,6 +125,20 @@ class LiveModel:
         self.sampler = Sampler(
             self.network, self.able, Reader(ids, self.context, eos=True), self.scorer.shape, tally, name
         )
+
+    def _able(self, name: str) -> Capabilities:
+        """What the model can do: all is tried, unless its weights are too coarse for the tries."""
+        coarse = torch.finfo(next(self.model.parameters()).dtype).eps
+        if coarse < COARSE:
+            # rows are not packed: that would set the model's attention to another implementation
+            return probe(self.network, self.head, context=self.context, packing=False, name=name)
+        # what two ways differ by is rounding here: rows are scored the plain way, and one way of sampling has
+        # to be right up to the rounding
+        with self.network.exactly(), torch.no_grad():
+            trial = replace(Trial.of(self.network, self.context, name), noise=coarse)
+            told = takes_positions(trial)
+            way, shrinks = way_of_sampling(trial, told)
+        return Capabilities(takes_positions=told, sampling=way, shrinks=shrinks)
 
     @torch.no_grad()
     def score(self, sides: Sequence[Sequence[Row]]) -> list[Scores]:
