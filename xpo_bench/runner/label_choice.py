@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING
 
 from xpo_bench.contract.algorithm import Algorithm
 from xpo_bench.contract.examples import Dataset
 from xpo_bench.contract.settings import Labels, ModelSpec
 from xpo_bench.data.labels import uncertain
-
-if TYPE_CHECKING:
-    from xpo_bench.runner.task_setup import TaskSetup
 
 MEANING: Mapping[Labels, str] = {
     "hard": "a row trains on its majority, ties are left out",
@@ -42,16 +38,18 @@ def misfit(cls: type[Algorithm], labels: Labels) -> str | None:
     return None
 
 
-def told(setups: Iterable[TaskSetup]) -> str:
-    """The line on the labels of a run: by task, and what else there is where the rows leave a choice."""
-    tasks: dict[Labels, list[str]] = {}
-    open_ = False
-    for setup in setups:
-        names = tasks.setdefault(setup.budget.labels, [])
-        if setup.name not in names:
-            names.append(setup.name)
-        open_ = open_ or setup.budget.labels != "hard" or setup.held_labels
-    if not open_:
+def told(tasks: Iterable[tuple[str, Labels, bool]]) -> str:
+    """The line on the labels of a run: by task, and what else there is where the rows leave a choice.
+
+    Args:
+        tasks: the name of each, its labels, and whether its rows hold votes, probabilities or ties.
+    """
+    names: dict[Labels, dict[str, None]] = {}  # in order, each once
+    choice = False
+    for name, labels, held in tasks:
+        names.setdefault(labels, {})[name] = None
+        choice = choice or held or labels != "hard"
+    if not choice:
         return "labels: hard (no row holds votes, a probability or a tie)"
-    parts = [f"{labels} on {', '.join(names)} ({MEANING[labels]})" for labels, names in tasks.items()]
+    parts = [f"{labels} on {', '.join(of)} ({MEANING[labels]})" for labels, of in names.items()]
     return f"labels: {'; '.join(parts)}; --labels hard|soft|sampled chooses"
