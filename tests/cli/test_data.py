@@ -44,6 +44,8 @@ FACTS = {
     "columns",
     "rows",
     "used",
+    "persons",
+    "labels",
     "train",
     "heldout",
     "prompts",

@@ -39,17 +39,17 @@ def misfit(cls: type[Algorithm], labels: Labels) -> str | None:
 
 
 def told(tasks: Iterable[tuple[str, Labels, bool]]) -> str:
-    """The line on the labels of a run, and what else there is where the rows leave a choice.
+    """The line on the labels of a run: by task, and what else there is where the rows leave a choice.
 
     Args:
-        tasks: name of each task, its labels, and whether its rows hold votes, probabilities or ties.
+        tasks: the name of each, its labels, and whether its rows hold votes, probabilities or ties.
     """
-    names: dict[Labels, dict[str, None]] = {}
-    open_ = False
+    names: dict[Labels, dict[str, None]] = {}  # in order, each once
+    choice = False
     for name, labels, held in tasks:
         names.setdefault(labels, {})[name] = None
-        open_ = open_ or held or labels != "hard"
-    if not open_:
+        choice = choice or held or labels != "hard"
+    if not choice:
         return "labels: hard (no row holds votes, a probability or a tie)"
     parts = [f"{labels} on {', '.join(of)} ({MEANING[labels]})" for labels, of in names.items()]
     return f"labels: {'; '.join(parts)}; --labels hard|soft|sampled chooses"
