@@ -15,6 +15,10 @@ def compares(prompt: str, a: str, b: str) -> float:
     return 0.5 if len(a) == len(b) else float(len(a) > len(b))
 
 
+def of_trl(completions: list[str], **kwargs: object) -> list[float]:
+    return [float(len(c)) for c in completions]
+
+
 def raises(prompt: str, completion: str) -> float:
     raise ValueError("no key\nfor the service")
 
@@ -37,6 +41,10 @@ def too_sure(prompt: str, a: str, b: str) -> float:
 
 def lonely(completion: str) -> float:
     return 1.0
+
+
+def no_answer(prompt: str, a: str, b: str) -> float:
+    return float("nan")
 
 
 nothing = 3

@@ -115,12 +115,12 @@ def test_a_judge_compares_with_the_samples_of_the_reference(
     assert 0 <= record["metrics"]["win_rate"] <= 1
     assert record["metrics"]["gold_reward"] > 0
     assert {"calibration_error", "brier"} & record["metrics"].keys() == set()  # no row says how sure it is
-    for form in ("in_batches", "compares"):
+    for form in ("in_batches", "of_trl", "compares"):
         own = evaluate(f"same={stories}", judge=f"{Path(__file__).parent / 'judges.py'}:{form}")
         metrics = own.cells[0]["metrics"]
         assert metrics["win_rate"] == 0.5  # the reference against itself, on the same random numbers
         assert metrics["kl"] == pytest.approx(0, abs=1e-6)
-        assert ("gold_reward" in metrics) == (form == "in_batches")
+        assert ("gold_reward" in metrics) == (form != "compares")
 
 
 def test_β_makes_calibration_and_the_scale_of_a_drift(
@@ -168,6 +168,24 @@ def test_the_other_commands_read_it(series: Result, warm: Command, tmp_path: Pat
     assert warm("merge", run, "--out", tmp_path / "merged").code == 0
     assert warm("baseline", run, "-o", tmp_path / "base.json").code == 0
     assert warm("compare", tmp_path / "base.json", run).code == 0
+
+
+def test_one_trained_model_against_another(
+    evaluate: Evaluate, trained: Path, stories: Path, warm: Command, tmp_path: Path
+) -> None:
+    """The regression test of a trained model: there are no seeds, and the rows are the same."""
+    good, bad = (tmp_path / name for name in ("good", "bad"))
+    evaluate(f"dpo={stories}", out=good)
+    found = named(evaluate(f"dpo={trained / 'sharded'}", out=bad))["dpo"]["metrics"]
+    assert found["reward_accuracy"] < 0.4, "the fixture is no worse than its reference"
+    assert warm("baseline", good, "-o", tmp_path / "good.json").code == 0
+    worse = warm("compare", tmp_path / "good.json", bad, "--json")
+    assert worse.code == 3, worse.out
+    verdicts = {test["metric"]: test["verdict"] for test in json.loads(worse.out)["tests"]}
+    assert verdicts["reward_accuracy"] == "regression"
+    assert verdicts["chosen_logp"] == "moved"  # another training run ends elsewhere
+    assert "None" not in warm("compare", tmp_path / "good.json", bad).out
+    assert warm("compare", tmp_path / "good.json", good).code == 0
 
 
 def test_weights_that_are_not_finite_have_diverged(

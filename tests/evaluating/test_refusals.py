@@ -65,6 +65,38 @@ def test_an_adapter_whose_base_has_moved(
     assert evaluate(moved, base=stories).ok
 
 
+def test_a_copy_of_the_base_is_the_base(
+    evaluate: Evaluate, adapter: Path, stories: Path, tmp_path: Path
+) -> None:
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    for file in stories.iterdir():
+        (copy / file.name).write_bytes(file.read_bytes())
+    config = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(
+        json.dumps(config | {"transformers_version": "4.57.0", "use_cache": False})
+    )
+    assert evaluate(adapter / "lora", reference=copy).ok
+    (copy / "config.json").write_text(json.dumps(config | {"rms_norm_eps": 1e-3}))
+    assert "another configuration" in refused(evaluate, adapter / "lora", reference=copy)
+
+
+def test_a_token_that_training_added_where_there_was_room(
+    evaluate: Evaluate, other: Path, stories: Path, tmp_path: Path
+) -> None:
+    """As trainers add a pad token: the logits are the same, and so is the text that is read."""
+    from transformers import AutoTokenizer
+
+    added = evaluate(other / "told", reference=other / "more", out=tmp_path / "added").cells[0]
+    plain = tmp_path / "plain"
+    plain.mkdir()
+    for file in (other / "told").iterdir():
+        (plain / file.name).write_bytes(file.read_bytes())
+    AutoTokenizer.from_pretrained(stories).save_pretrained(plain)
+    same = evaluate(f"told={plain}", reference=other / "more", out=tmp_path / "same").cells[0]
+    assert added["metrics"] == same["metrics"]
+
+
 def test_another_vocabulary(evaluate: Evaluate, other: Path) -> None:
     assert "520" in refused(evaluate, other / "more")
     assert "513" in refused(evaluate, other / "told")
@@ -86,8 +118,14 @@ def test_judges_that_fail(evaluate: Evaluate, trained: Path, judge: str, message
     assert message in refused(evaluate, trained / "sharded", judge=f"{JUDGES}:{judge}")
 
 
-def test_a_judge_that_is_no_probability(evaluate: Evaluate, trained: Path) -> None:
-    assert "want the probability" in refused(evaluate, trained / "sharded", judge=f"{JUDGES}:too_sure")
+@pytest.mark.parametrize(
+    ("judge", "message"), [("too_sure", "want the probability"), ("no_answer", "want a finite number")]
+)
+def test_a_judge_of_two_that_fails_does_so_before_anything_is_measured(
+    evaluate: Evaluate, trained: Path, tmp_path: Path, judge: str, message: str
+) -> None:
+    assert message in refused(evaluate, trained / "sharded", judge=f"{JUDGES}:{judge}")
+    assert not (tmp_path / "out" / "measured").exists()
 
 
 def test_a_reward_model_without_a_head(

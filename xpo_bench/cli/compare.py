@@ -167,5 +167,6 @@ def baseline(run_dir: Path, out: str) -> int:
     found = document_of(read(run_dir))
     content = canonical(finite(found)).encode()
     write_file(Path(out), content, "--out")
-    say(f"wrote {out}: {len(found['records'])} cells ({len(content) / 1e6:.2f} MB)")
+    n = len(found["records"])
+    say(f"wrote {out}: {n} cell{'s' * (n != 1)} ({len(content) / 1e6:.2f} MB)")
     return 0

@@ -68,6 +68,11 @@ class Cell:
     expected_divergence: bool
     metrics: Mapping[str, float | None]
 
+    @property
+    def trained_elsewhere(self) -> bool:
+        """Whether `evaluate` measured it: the model was there, and nothing was trained."""
+        return bool(self.identity["train"] == {})
+
 
 class Document(TypedDict):
     """The JSON of a baseline file."""
@@ -249,13 +254,20 @@ def cell_of(record: Tree) -> Cell:
         },
         platform={name: environment.get(name) for name in MACHINE}
         | {name: packages.get(name) for name in NUMERIC},
-        version=f"{algorithm.get('distribution')} {algorithm.get('version')}",
+        version=_version(record),
         sources={"algorithm": algorithm.get("source"), "task": task.get("source")},
         task_version=task.get("version"),
         data=part(task, "data").get("fingerprint"),
         expected_divergence=bool(task.get("expected_divergence")),
         metrics=record["metrics"],
     )
+
+
+def _version(record: Tree) -> str:
+    algorithm = record["algorithm"]
+    if record.get("train") == {}:
+        return "trained elsewhere"
+    return f"{algorithm.get('distribution')} {algorithm.get('version')}"
 
 
 def part(tree: Tree, name: str) -> Tree:

@@ -25,6 +25,9 @@ PATH_FRACTION = 0.2
 NAMED_SEEDS = 3
 """Changes of status that are named; one line has to hold them."""
 
+OF_SAMPLES = ("gold_reward",)
+"""Metrics that are exact on a world, and of samples where a model was trained elsewhere."""
+
 Margins = Mapping[str, Margin]
 
 
@@ -44,13 +47,19 @@ class Compared:
     """A cell of the document while it is judged, with what the tests over tasks need of it."""
 
     row: CellRow
+    trained_elsewhere: bool = False
     moves: dict[str, Moves] = field(default_factory=dict)
     tests: list[MetricTest] = field(default_factory=list)
 
     @property
     def exact(self) -> bool:
-        """Whether several seeds gave one run."""
-        return self.row.get("runs") == 1 < self.row["seeds"]
+        """Whether several seeds gave one run, or one model that was there is judged as it is."""
+        return self.row.get("runs") == 1 and (self.one_model or self.row["seeds"] > 1)
+
+    @property
+    def one_model(self) -> bool:
+        """Whether both sides are one model each that was trained elsewhere: no other seed can be had."""
+        return self.trained_elsewhere and self.row["seeds"] == 1
 
     def find(self, verdict: Verdict, reason: str) -> Compared:
         """Add a reason; the verdict becomes the worse of the two."""
@@ -73,7 +82,8 @@ def unjudged(pairing: Pairing) -> Compared:
             "reasons": [],
             "changes": list(pairing.changes),
             "sources": [],
-        }
+        },
+        trained_elsewhere=cell.trained_elsewhere,
     )
 
 
@@ -148,7 +158,8 @@ def _metrics(found: Compared, pairs: Pairs, base: Baseline, new: Baseline, margi
     if row["identical"]:
         return found
     found.tests = [_test(found, name, moves, margins[name]) for name, moves in found.moves.items()]
-    if row["changes"]:  # another way to the same end is what a setting is changed for
+    # another way to the same end is what a setting is changed for, and what another training run takes
+    if row["changes"] or found.one_model:
         return found
     row["paths"] = [
         path
@@ -183,7 +194,7 @@ def _moves(metric: str, pairs: Pairs) -> Moves | None:
 def _test(cell: Compared, metric: str, moves: Moves, margin: Margin) -> MetricTest:
     side, row = better(metric), cell.row
     found = difference(moves.differences, side)
-    informative = bool(row["changes"]) and side is None
+    informative = (bool(row["changes"]) or cell.one_model) and side is None
     # A family of tests holds what can differ: differences that are 0 to the last bit would only cost power.
     tested = any(moves.differences) and not informative
     return {
@@ -200,7 +211,7 @@ def _test(cell: Compared, metric: str, moves: Moves, margin: Margin) -> MetricTe
         "margin": margin.at(moves.base),
         "p": found.p if tested else None,
         "n": found.n,
-        "exact": cell.exact,
+        "exact": cell.exact and not (cell.one_model and metric in OF_SAMPLES),
         "informative": informative,
     }
 

@@ -55,8 +55,9 @@ class CellRow(Labelled, total=False):
 class MetricTest(Labelled, total=False):
     """The test of one metric of one cell; p_holm and verdict follow once every test is known.
 
-    `exact`: one run, whatever the seed, so that there is a difference and no test of it. `informative`: a
-    setting was changed and the metric has no better side, so that its move is told and decides nothing.
+    `exact`: one run, whatever the seed, or one model that was trained elsewhere, so that there is a
+    difference and no test of it. `informative`: a setting was changed or the model was trained elsewhere, and
+    the metric has no better side, so that its move is told and decides nothing.
     """
 
     metric: str

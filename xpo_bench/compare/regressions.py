@@ -139,7 +139,7 @@ def _sources(pairings: Sequence[Pairing], rows: Sequence[CellRow]) -> list[Sourc
 
 def _lacks_source(pairing: Pairing) -> bool:
     return any(
-        cell.sources["algorithm"] is None
+        cell.sources["algorithm"] is None and not cell.trained_elsewhere
         for side in (pairing.before, pairing.after)
         for cell in side.values()
     )

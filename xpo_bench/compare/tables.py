@@ -167,7 +167,9 @@ def _regression_lines(document: Document) -> list[str]:
     if any(test["exact"] for test in document["tests"]):
         out.append(
             "Where all seeds gave one run, nothing in it is random: the change is exact, and the margin "
-            "alone decides. On held-out items one run beyond the margin decides nothing."
+            "alone decides. So it is of one model that was trained elsewhere, as it is; how far another "
+            "training run would be off, several runs of one name tell. On held-out items one run beyond the "
+            "margin decides nothing."
         )
     out += map(_over_tasks, document["algorithms"])
     out.append(
@@ -216,7 +218,8 @@ def _over_tasks(row: AlgorithmTest) -> str:
 def _run(run: RunAbout) -> str:
     left = f"; {len(run['left_out'])} files left out, incomplete or corrupt" if run["left_out"] else ""
     again = f"; {run['superseded']} left out that a later command measured again" if run["superseded"] else ""
-    return clean(f"{run['name']}, {run['cells']} cells ({', '.join(run['versions'])}){left}{again}")
+    cells = f"{run['cells']} cell{'s' * (run['cells'] != 1)}"
+    return clean(f"{run['name']}, {cells} ({', '.join(run['versions'])}){left}{again}")
 
 
 # --------------------------------------------------------------------------- compare --ab OLD NEW

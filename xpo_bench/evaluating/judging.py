@@ -18,9 +18,8 @@ from xpo_bench.evaluating.named import Place, place_of
 from xpo_bench.runner import keys
 
 FORMS = (
-    "want judge(prompt, completion) -> reward, judge(prompts, completions) -> rewards as TRL's "
-    "reward functions, "
-    "or judge(prompt, a, b) -> probability that a is better"
+    "want judge(prompt, completion) -> reward, judge(prompts, completions) -> rewards as TRL's reward "
+    "functions, or judge(prompt, a, b) -> probability that a is better"
 )
 BATCH = 16
 """Texts that a reward model reads at a time."""
@@ -173,7 +172,8 @@ def _form(given: str, function: Callable[..., object]) -> Literal["one", "batch"
         parameters = inspect.signature(function).parameters
     except (TypeError, ValueError):
         raise UsageError(f"--judge {given}: its arguments cannot be told; {FORMS}") from None
-    if {"prompts", "completions"} <= parameters.keys():
+    more = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    if "completions" in parameters and ("prompts" in parameters or more):
         return "batch"
     positional = [p for p in parameters.values() if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     needed = [p for p in positional if p.default is p.empty]

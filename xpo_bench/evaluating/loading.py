@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,7 @@ from xpo_bench.contract.settings import ModelSpec
 from xpo_bench.errors import UsageError
 from xpo_bench.evaluating.named import Place, place_of
 from xpo_bench.evaluating.tokens import Readers
-from xpo_bench.evaluating.weights import ADAPTER, weights_digest
+from xpo_bench.evaluating.weights import ADAPTER, same_model
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -40,6 +40,7 @@ class Loader:
     device: str
     batch_tokens: int | None
     trust: bool
+    _bases: dict[Place, Place] = field(default_factory=dict, compare=False)
 
     def base_of(self, place: Place) -> Place:
         """The model that an adapter stands on.
@@ -47,6 +48,11 @@ class Loader:
         Raises:
             UsageError: it cannot be had, or another one was said.
         """
+        if place not in self._bases:  # whole models may have to be read to tell
+            self._bases[place] = self._base_of(place)
+        return self._bases[place]
+
+    def _base_of(self, place: Place) -> Place:
         named = _config(place).get("base_model_name_or_path")
         if self.base is not None:
             self._check_base(place, named)
@@ -61,11 +67,11 @@ class Loader:
             raise UsageError(
                 f"{place.shown}: its base {named!r} cannot be had ({error}); say where it is with --base"
             ) from error
-        if weights_digest(found.folder) == weights_digest(self.reference.folder):
+        if same_model(found.folder, self.reference.folder):
             return self.reference
         raise UsageError(
             f"{place.shown}: was trained on {named}, and the reference {self.reference.shown} has "
-            "other weights; "
+            "other weights or another configuration; "
             f"want --reference {named}, or --base {named} if log-ratios are to hold the difference "
             "of both, too"
         )
@@ -83,9 +89,10 @@ class Loader:
             other = place_of(_beside(place, named))
         except UsageError:
             return  # moved or renamed: shapes are compared where the adapter is loaded
-        if weights_digest(other.folder) != weights_digest(self.base.folder):
+        if not same_model(other.folder, self.base.folder):
             raise UsageError(
-                f"{place.shown}: was trained on {named}, and --base {self.base.shown} has other weights"
+                f"{place.shown}: was trained on {named}, and --base {self.base.shown} has "
+                "other weights or another configuration"
             )
 
     def policy(self, place: Place) -> CausalLM:

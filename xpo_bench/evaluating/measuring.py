@@ -59,8 +59,11 @@ class Measurer:
         """Let the judge see the reference's samples: one that fails does so before anything is measured."""
         for drawing, samples in self.prepared.samples.items():
             assert self.judge is not None
-            rewards = self.judge.kind == "reward"
-            self._rewards[drawing] = self.judge.rewards(samples.prompts, samples.texts) if rewards else ()
+            if self.judge.kind == "reward":
+                self._rewards[drawing] = self.judge.rewards(samples.prompts, samples.texts)
+            else:
+                self._rewards[drawing] = ()
+                self.judge.wins(samples.prompts[:1], samples.texts[:1], samples.texts[:1])  # a try
 
     def measure(self, place: Place, drawing: Drawing) -> Measured:
         """Measure one checkpoint; three models at most are loaded for it, one after the other.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from functools import lru_cache
 from hashlib import blake2b
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 from xpo_bench.checkpoints import locate
 from xpo_bench.errors import UsageError
 from xpo_bench.evaluating.named import Place, origin_of
+from xpo_bench.evaluating.weights import ADAPTER
 from xpo_bench.policy.language.tokenizers import ByteTokenizer, IdTokenizer, ModelTokenizer, Tokenizer
 
 if TYPE_CHECKING:
@@ -90,7 +92,15 @@ class Readers:
         if _files(place) == _files(self.source):
             return
         shown, other = self.source.shown, self._inner(place)
-        _require_same_vocabulary(place.shown, other.get_vocab(), shown, mine.get_vocab())
+        theirs, ours = other.get_vocab(), mine.get_vocab()
+        if theirs.items() < ours.items() and _knows(place, max(ours.values())):
+            # a token that was added where the model had logits to spare: nothing is read otherwise by it
+            self.notes.append(
+                f"tokens: those of {shown}, since {place.shown} has no "
+                + ", ".join(repr(t) for t in sorted(ours.keys() - theirs.keys(), key=ours.__getitem__)[:3])
+            )
+        else:
+            _require_same_vocabulary(place.shown, theirs, shown, ours)
         for text in PROBES:
             if list(other(text)["input_ids"]) != list(mine(text)["input_ids"]):
                 raise UsageError(
@@ -119,6 +129,18 @@ def has_tokenizer(place: Place) -> bool:
     if locate(place.model).gguf or origin_of(place).get("tokenizer") in ("bytes", "ids"):
         return True
     return any((place.folder / name).is_file() for name in FILES)
+
+
+def _knows(place: Place, token: int) -> bool:
+    """Whether a model has a logit of a token; an adapter has those of its base, which is compared itself."""
+    if place.kind == ADAPTER:
+        return True
+    try:
+        config = json.loads((place.folder / "config.json").read_bytes())
+    except (OSError, ValueError):
+        return False
+    size = config.get("vocab_size", config.get("text_config", {}).get("vocab_size", 0))
+    return isinstance(size, int) and token < size
 
 
 def _require_same_vocabulary(a: str, of_a: dict[str, int], b: str, of_b: dict[str, int]) -> None:

@@ -17,6 +17,10 @@ ADAPTER: Final = "adapter"
 NO_WEIGHTS = ("training_args.bin", "optimizer.pt", "optimizer.bin", "scheduler.pt", "scaler.pt")
 """Pickled files that trainers write beside weights."""
 CONFIGS = ("config.json", "adapter_config.json", "generation_config.json", ORIGIN)
+NO_MATTER = frozenset(
+    {"_name_or_path", "transformers_version", "use_cache", "pad_token_id", "dtype", "torch_dtype"}
+)
+"""What of a configuration says nothing of what equal weights compute."""
 CHUNK = 1 << 24
 
 
@@ -60,9 +64,30 @@ def weight_files(folder: Path) -> list[Path]:
 
 def weights_digest(folder: Path) -> str:
     """32 hex digits of what decides what a model computes: its weights byte by byte, and configurations."""
+    return _digest([*_tensors(folder), *(folder / name for name in CONFIGS)])
+
+
+def same_model(one: Path, other: Path) -> bool:
+    """Whether two directories hold one model, whichever version of a library wrote its configuration."""
+    return _architecture(one) == _architecture(other) and _digest(_tensors(one)) == _digest(_tensors(other))
+
+
+def _tensors(folder: Path) -> list[Path]:
+    return [*weight_files(folder), *sorted(folder.glob("*.gguf"))]
+
+
+def _architecture(folder: Path) -> object:
+    path = folder / "config.json"
+    try:
+        found = json.loads(path.read_bytes()) if path.is_file() else None
+    except ValueError:
+        return path  # corrupt: no other is like it
+    return {k: v for k, v in found.items() if k not in NO_MATTER} if isinstance(found, dict) else found
+
+
+def _digest(files: Sequence[Path]) -> str:
     digest = blake2b(digest_size=16)
-    files = [*weight_files(folder), *sorted(folder.glob("*.gguf"))]
-    for path in (*files, *(folder / name for name in CONFIGS)):
+    for path in files:
         if not path.is_file():
             continue
         digest.update(f"{path.name}\0{path.stat().st_size}\0".encode())
