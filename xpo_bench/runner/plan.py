@@ -117,7 +117,7 @@ def make_plan(
     plan.cells = list(cells.values())
     if plan.cells:
         used = {id(cell.setup): cell.setup for cell in plan.cells}.values()
-        progress("", label_choice.told((s.name, s.budget.labels, s.held_labels) for s in used))
+        progress("", label_choice.told((s.name, s.budget.labels, s.read) for s in used))
     return plan
 
 
