@@ -76,7 +76,7 @@ def test_where_nothing_is_uncertain_labels_are_hard_whatever_is_asked(warm: Comm
 
 def test_the_suites_own_worlds_keep_their_drawn_labels(warm: Command, tmp_path: Path) -> None:
     """There `p_chosen` is the truth, which training does not see unless it is told to."""
-    own, _ = run(warm, tmp_path / "own", "--tasks", "bandit")
+    own, told = run(warm, tmp_path / "own", "--tasks", "bandit")
     hard, _ = run(warm, tmp_path / "hard", "--tasks", "bandit", "--labels", "hard")
     truth, lines = run(warm, tmp_path / "truth", "--tasks", "bandit", "--labels", "soft")
     assert own == hard
@@ -84,6 +84,25 @@ def test_the_suites_own_worlds_keep_their_drawn_labels(warm: Command, tmp_path: 
     assert truth["labels"] == "soft"
     assert truth["final_policy"] != own["final_policy"]
     assert len(lines) == 1
+    # its rows do hold a probability
+    assert len(told) == 1
+    assert told[0].startswith("xpo-bench: labels: hard (the label that each row was given; its p_chosen")
+
+
+def test_probabilities_and_votes_of_unpaired_rows_are_said_to_be_unread(
+    warm: Command, tmp_path: Path
+) -> None:
+    data = tmp_path / "likes.jsonl"
+    rows = [
+        {"prompt": "x", "completion": "a", "label": True, "votes_chosen": 3, "votes_rejected": 1},
+        {"prompt": "x", "completion": "b", "label": False, "p_chosen": 0.7},
+        {"prompt": "y", "completion": "b", "label": False},
+    ]
+    data.write_text("\n".join(map(json.dumps, rows)), "utf-8")
+    words = ("--algos", "kto", "--steps", "2", "--seeds", "1", "--out", str(tmp_path / "out"))
+    done = warm("run", "--data", str(data), *words)
+    assert done.code == 0, done.err
+    assert "2 rows: p_chosen or votes not read: they are of pairs, and unpaired rows have a label" in done.err
 
 
 def test_language_models_keep_hard_labels_and_take_soft_ones(votes: str, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -82,9 +83,22 @@ def test_bad_rows_are_refused_by_their_number(rows: Any, said: str) -> None:
 def test_names_are_those_of_tasks(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"task name 'My Rows': want lower-case letters.* such as 'my-rows'"):
         xpo_bench.register_task("My Rows", ROWS)
+    with pytest.raises(UsageError, match=r"task name '': want lower-case letters.* such as 'mine'"):
+        xpo_bench.register_task("", ROWS)
     xpo_bench.register_task("bandit", ROWS)
     with pytest.raises(UsageError, match="task 'bandit': rows are registered under the name of an installed"):
         xpo_bench.run("dpo", "bandit", out=tmp_path, **WORDS)
+
+
+def test_strengths_are_read_as_those_of_a_file() -> None:
+    graded = [{**row, "strength": grade % 5 + 1} for grade, row in enumerate(ROWS)]
+    task = xpo_bench.register_task("graded", graded, strength="0.7,centre=3")
+    pairs = task.data(0, xpo_bench.ModelSpec()).train
+    first = pairs[3]
+    assert isinstance(first, xpo_bench.Pair)
+    assert first.p_chosen == pytest.approx(1 / (1 + math.exp(-0.7)))
+    with pytest.raises(UsageError, match="--strength"):
+        xpo_bench.register_task("graded", graded, strength="much")
 
 
 def test_rows_are_copied() -> None:

@@ -143,6 +143,24 @@ def test_a_column_goes_by_each_of_its_names(tmp_path: Path) -> None:
     assert sides(load(tmp_path / "e.jsonl", 0.5, split_by="person")) == sides(split)
 
 
+@pytest.mark.parametrize("column", ["cluster", "person", "annotator"])
+@pytest.mark.parametrize("kind", [".jsonl", ".parquet"])
+def test_cluster_is_whose_preference_a_row_is_under_any_name(tmp_path: Path, column: str, kind: str) -> None:
+    rows = [{**row, column: row.pop("annotator")} for row in judged(6, 4)]
+    file = tmp_path / f"d{kind}"
+    if kind == ".jsonl":
+        write(file, rows)
+    else:
+        pd.DataFrame(rows).to_parquet(file)
+    dataset = load(file, 0.5, split_by="cluster")
+    assert sides(dataset) == sides(load(file, 0.5, split_by=column))
+    assert not {e.person for e in dataset.train} & {e.person for e in dataset.heldout}
+    mapped = [{("worker" if name == column else name): value for name, value in row.items()} for row in rows]
+    write(tmp_path / "e.jsonl", mapped)
+    read = load(tmp_path / "e.jsonl", 0.5, split_by="cluster", columns={column: "worker"})
+    assert sides(read) == sides(dataset)
+
+
 def test_a_row_that_makes_several_pairs_stays_whole(tmp_path: Path) -> None:
     rows = [
         {"prompt": f"x{i}", "responses": ["a", "b", "c"], "scores": [3, 2, 1], "topic": f"t{i % 4}"}

@@ -21,7 +21,7 @@ from xpo_bench.data.world_file import world_of
 from xpo_bench.policy.tabular import TabularPolicy
 from xpo_bench.testing.kit import checks_for
 from xpo_bench.testing.verdicts import NotApplicable
-from xpo_bench.train.job import Job
+from xpo_bench.train.job import Job, Outcome
 from xpo_bench.train.trainer import GroupTrainer
 from xpo_bench_plugins.algorithms.dpo import DPO
 from xpo_bench_plugins.algorithms.dpo_davidson import DavidsonDPO
@@ -88,6 +88,14 @@ def votes(games: Outcomes) -> list[Pair]:
 
 def trained(algorithm: Algorithm, rows: list[Pair], labels: str = "soft", steps: int = 300) -> np.ndarray:
     """Abilities that sum to 0, of a table under β = 1."""
+    policy = outcome_of(algorithm, rows, labels, steps).final_policy
+    assert policy
+    logp = np.log([policy["x"][f"y{i}"] for i in range(len(policy["x"]))])
+    return np.asarray(logp - logp.mean())
+
+
+def outcome_of(algorithm: Algorithm, rows: list[Pair], labels: str = "soft", steps: int = 300) -> Outcome:
+    """What became of a table under one algorithm."""
     dataset = Dataset(train=tuple(rows), world=world_of(rows, None))
     budget = Budget(steps=steps, labels=labels)  # type: ignore[arg-type]
     job = Job(algorithm, "ties", 0, 0.1, "adam", dataset, budget)
@@ -98,10 +106,7 @@ def trained(algorithm: Algorithm, rows: list[Pair], labels: str = "soft", steps:
 
     (outcome,) = GroupTrainer(TabularPolicy(dataset.world, 1, "float64"), [job], never).run()
     assert outcome.status == "ok"
-    assert outcome.final_policy
-    policy = outcome.final_policy["x"]
-    logp = np.log([policy[f"y{i}"] for i in range(len(policy))])
-    return np.asarray(logp - logp.mean())
+    return outcome
 
 
 ABILITY = np.array([1.2, 0.7, 0.1, -0.4, -1.6])
@@ -130,6 +135,16 @@ def test_the_policy_is_the_maximum_likelihood_fit(name: str) -> None:
     games = drawn(model, ABILITY, parameter, games=60, seed=1)
     assert trained(fixed(cls, 0.3), votes(games)) == pytest.approx(fitted(model, games, 0.3)[0], abs=2e-5)
     assert trained(estimating(cls), votes(games)) == pytest.approx(fitted(model, games)[0], abs=2e-5)
+
+
+@pytest.mark.parametrize(("name", "state"), [("davidson", "log_nu"), ("rao-kupper", "log_excess")])
+def test_records_have_the_estimated_parameter(name: str, state: str) -> None:
+    """Whoever asks for an estimate can read it, and it is that of maximum likelihood."""
+    model, cls, parameter = MODELS[name]
+    games = drawn(model, ABILITY, parameter, games=60, seed=2)
+    notes = outcome_of(estimating(cls), votes(games)).notes
+    assert notes["state"] == {state: pytest.approx(fitted(model, games)[1], abs=2e-5)}
+    assert "state" not in outcome_of(fixed(cls, 0.3), votes(games), steps=2).notes
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -68,6 +68,7 @@ preferences."""
 NAMED = 5
 """Bad rows that an error names; the rest is counted."""
 SCORED_LOWER = "score_chosen <= score_rejected"
+UNREAD = "p_chosen or votes not read: they are of pairs, and unpaired rows have a label"
 
 
 class Bad(NamedTuple):
@@ -277,6 +278,8 @@ def _text(row: Row, column: str) -> str:
 
 def _odd(row: Row) -> list[str]:
     """What is odd about a row that is used."""
+    if _kind(row) == "singles":
+        return [UNREAD] if any(not absent(row.get(column)) for column in ("p_chosen", *VOTES)) else []
     chosen, rejected = (numeric(row.get(column)) for column in SCORES)
     return [SCORED_LOWER] if chosen is not None and rejected is not None and chosen <= rejected else []
 

@@ -46,6 +46,7 @@ def register_task(
     columns: Mapping[str, str] | None = None,
     rankings: Literal["all", "best"] | None = None,
     on_bad_row: Literal["error", "skip"] = "error",
+    strength: str | None = None,
 ) -> RegisteredRows:
     """Make a task of rows, which `xpo_bench.run(tasks=[NAME])` then knows in this process.
 
@@ -53,7 +54,8 @@ def register_task(
         name: of the task; the rows of an earlier one of that name are replaced.
         rows: as those of a file: `prompt`, `chosen`, `rejected` or any layout that `--data` knows; or a frame
             of pandas.
-        heldout, split_by, world, columns, rankings, on_bad_row: as the options of `xpo-bench run --data`.
+        heldout, split_by, world, columns, rankings, on_bad_row, strength: as the options of `xpo-bench run
+            --data`.
 
     Returns:
         The task, which `run` takes in place of its name, too.
@@ -66,7 +68,7 @@ def register_task(
         >>> xpo_bench.register_task("mine", rows)
         >>> xpo_bench.run(["dpo", "ipo"], tasks=["mine"]).show()
     """
-    if not isinstance(name, str) or as_name(name) != name:
+    if not isinstance(name, str) or not name or as_name(name) != name:
         raise UsageError(
             f"task name {name!r}: want lower-case letters, digits, '.', '_' and '-', such as "
             f"{as_name(str(name)) or 'mine'!r}"
@@ -80,6 +82,7 @@ def register_task(
         columns=columns,
         rankings=rankings,
         on_bad_row=on_bad_row,
+        strength=strength,
     )
     before = _ROWS.get(name)
     _ROWS[name] = numbered

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from xpo_bench.contract.settings import DataSpec
-from xpo_bench.data.formats import Row
+from xpo_bench.data.formats import PERSONS, Row
 from xpo_bench.data.layouts import Arranged
 from xpo_bench.data.layouts.names import at, did_you_mean, names_of
 from xpo_bench.data.splits import WORDS
 from xpo_bench.data.values import absent
 from xpo_bench.errors import DataError
+
+CLUSTER = PERSONS[0]
 
 
 def column_values(
@@ -19,8 +21,9 @@ def column_values(
     """The value of the column in the row of each example; None where the split is by no column.
 
     A column goes by its name in the file, by a path such as `info.annotator` into a nested one, or by the
-    name that it was read as: `--columns person=annotator --split-by person`. Numbers and text that are
-    written alike are one value, as they are in files without types.
+    name that it was read as: `--columns person=annotator --split-by person`. `cluster` is whose preference a
+    row is, under whichever name it is read. Numbers and text that are written alike are one value, as they
+    are in files without types.
 
     Args:
         rows: as they were read. arranged: the same in TRL's columns. numbers: the row of each example.
@@ -55,7 +58,8 @@ def column_values(
 
 def _found(by: str, names: Sequence[str], read: Mapping[str, str], source: str) -> str:
     """The column, or the path into one, that a name means."""
-    for column in (by, read.get(by, "")):
+    same = PERSONS if by == CLUSTER else (by,)
+    for column in (*same, *(read.get(name, "") for name in same)):
         if column in names or ("." in column and column.partition(".")[0] in names):
             return column
     raise DataError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from xpo_bench.contract.algorithm import Algorithm
 from xpo_bench.contract.examples import Dataset
@@ -14,6 +14,8 @@ MEANING: Mapping[Labels, str] = {
     "soft": "both orientations of a row, weighted by its votes or probability, ties at 1/2",
     "sampled": "one label per seed and row, drawn by its votes or probability",
 }
+KNOWN = "the label that each row was given; its p_chosen is what is known of it, for evaluation"
+"""Said of rows whose label was drawn by a probability, or is one of those that it was counted from."""
 SOFT_SINCE = 4
 """Version of the contract that says what a row of a weight other than 1 is in a loss over a batch."""
 
@@ -38,18 +40,21 @@ def misfit(cls: type[Algorithm], labels: Labels) -> str | None:
     return None
 
 
-def told(tasks: Iterable[tuple[str, Labels, bool]]) -> str:
-    """The line on the labels of a run: by task, and what else there is where the rows leave a choice.
+def told(tasks: Iterable[tuple[str, Labels, Sequence[Dataset]]]) -> str:
+    """The line on the labels of a run, and what else there is where the rows leave a choice.
 
     Args:
-        tasks: the name of each, its labels, and whether its rows hold votes, probabilities or ties.
+        tasks: name of each task, its labels, and its rows at every seed that were read.
     """
-    names: dict[Labels, dict[str, None]] = {}  # in order, each once
-    choice = False
-    for name, labels, held in tasks:
+    names: dict[Labels, dict[str, None]] = {}
+    asked, known = False, False
+    for name, labels, read in tasks:
         names.setdefault(labels, {})[name] = None
-        choice = choice or held or labels != "hard"
-    if not choice:
+        asked = asked or labels != "hard" or any(dataset.labelled for dataset in read)
+        known = known or any(uncertain(dataset.train) for dataset in read)
+    if not asked and known:
+        return f"labels: hard ({KNOWN}); --labels hard|soft|sampled chooses"
+    if not asked:
         return "labels: hard (no row holds votes, a probability or a tie)"
     parts = [f"{labels} on {', '.join(of)} ({MEANING[labels]})" for labels, of in names.items()]
     return f"labels: {'; '.join(parts)}; --labels hard|soft|sampled chooses"

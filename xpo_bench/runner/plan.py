@@ -116,8 +116,8 @@ def make_plan(
     _refuse_lost([name for name in lost if name not in fitted], plan.skipped)
     plan.cells = list(cells.values())
     if plan.cells:
-        tasks = {id(cell.setup): cell.setup for cell in plan.cells}.values()
-        progress("", label_choice.told((s.name, s.budget.labels, s.held_labels) for s in tasks))
+        used = {id(cell.setup): cell.setup for cell in plan.cells}.values()
+        progress("", label_choice.told((s.name, s.budget.labels, s.read) for s in used))
     return plan
 
 

@@ -75,9 +75,9 @@ class TaskSetup:
         return self._load(seed)[0]
 
     @property
-    def held_labels(self) -> bool:
-        """Whether rows that were read hold votes, probabilities or ties."""
-        return any(dataset.labelled for dataset, _ in self._data.values())
+    def read(self) -> list[Dataset]:
+        """The rows at every seed that were read."""
+        return [dataset for dataset, _ in self._data.values()]
 
     def data_fingerprint(self, seed: int) -> str:
         return self._load(seed)[1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import isfinite
 
 import numpy as np
 
@@ -96,6 +97,9 @@ class Results:
             notes["micro_batch"] = self.update.micro_batch
         if any(group.mismatched for group in self.jobs[r].algorithm.groups.values()):
             notes["z0"] = self._z0(block, r)
+        if block.state:
+            values = {name: float(value[r - block.runs.start, 0]) for name, value in block.state.items()}
+            notes["state"] = {name: value if isfinite(value) else None for name, value in values.items()}
         return notes
 
     def _z0(self, block: RunBlock, r: int) -> str:

@@ -75,7 +75,7 @@ class BCO(Algorithm):
         return [
             e
             if e.desirable
-            else replace(e, values={**e.values, MATCH: balance * good[e.prompt] / bad[e.prompt]})
+            else replace(e, values={**e.values, MATCH: balance * good.get(e.prompt, 0.0) / bad[e.prompt]})
             for e in examples
         ]
 

@@ -7,7 +7,8 @@ Args:
     beta: strength β of the KL term that the implied reward β·lr belongs to, 1/nats.
     nu: tie parameter ν, dimensionless; two equal sides tie with probability ν/(2 + ν).
     fit_nu: estimate ν beside the policy, by maximum likelihood from `nu` on: log ν rises at every step by how
-        many more ties the rows of the step have than the model expects, as a fraction of them.
+        many more ties the rows of the step have than the model expects, as a fraction of them. Records have
+        the estimate as `notes.state.log_nu`.
 
 Pitfalls: ν here is Davidson's own, as in R. The default is what Chen et al. choose theirs by: equals tie half
 of the time (they write 2ν for it). A fixed ν that is not that of the data distorts the scale of the implied
@@ -22,6 +23,7 @@ Source: Chen et al. 2024, DPO-D; the model of Davidson 1970, eq. 1.3.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, ClassVar
@@ -52,7 +54,7 @@ class DavidsonDPO(Algorithm):
     fit_nu: Annotated[bool, Doc("estimate nu beside the policy, by maximum likelihood")] = False
 
     def state(self) -> Mapping[str, float | Tensor]:
-        return {"log_growth": 0.0} if self.fit_nu else {}  # of ν since the start
+        return {"log_nu": self._given()} if self.fit_nu else {}
 
     def next_state(self, step: Step) -> Mapping[str, Tensor]:
         if not self.fit_nu:
@@ -65,7 +67,7 @@ class DavidsonDPO(Algorithm):
         # d log L / d log ν = Σ (1[tie] − P(tie)), of curvature P(tie)(1 − P(tie)) ≤ 1/4 a row
         more = step.all_reduce(torch.where(weight > 0, weight * (seen - tie), 0.0).sum(-1, keepdim=True))
         rows = step.all_reduce(weight.sum(-1, keepdim=True))
-        return {"log_growth": step.state["log_growth"] + more / rows}
+        return {"log_nu": step.state["log_nu"] + more / rows}
 
     def loss(self, step: Step) -> Tensor:
         won, _, tied = self._log_probabilities(step)
@@ -80,11 +82,14 @@ class DavidsonDPO(Algorithm):
         import torch
 
         half = 0.5 * self.beta * (step.log_ratio("chosen") - step.log_ratio("rejected"))
-        log_nu = torch.as_tensor(self.nu, dtype=half.dtype, device=half.device).log() + torch.zeros_like(half)
-        if self.fit_nu:
-            log_nu = log_nu + step.state["log_growth"]
+        given = step.state["log_nu"] if self.fit_nu else self._given()
+        log_nu = torch.as_tensor(given, dtype=half.dtype, device=half.device) + torch.zeros_like(half)
         log_z = torch.stack([half, -half, log_nu]).logsumexp(0)
         return half - log_z, -half - log_z, log_nu - log_z
+
+    def _given(self) -> float | Tensor:
+        """log ν of the field, which is a tensor where several values train as one computation."""
+        return math.log(self.nu) if isinstance(self.nu, (int, float)) else self.nu.log()
 
 
 @hookimpl

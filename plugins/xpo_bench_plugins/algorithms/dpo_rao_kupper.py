@@ -7,7 +7,8 @@ Args:
     beta: strength β of the KL term that the implied reward β·lr belongs to, 1/nats.
     theta: threshold parameter θ above 1, dimensionless; two equal sides tie with probability (θ − 1)/(θ + 1).
     fit_theta: estimate θ beside the policy, by maximum likelihood from `theta` on: log(θ − 1) follows the
-        gradient of the mean log-likelihood of the rows of every step.
+        gradient of the mean log-likelihood of the rows of every step. Records have the estimate as
+        `notes.state.log_excess`, which is log(θ − 1).
 
 Pitfalls: the default is that of Chen et al., at which equals tie half of the time; a fixed θ that is not that
 of the data distorts the scale of the implied reward. At θ → 1 the loss is DPO's, and there a tie is
@@ -22,6 +23,7 @@ Source: Chen et al. 2024, DPO-RK; the model of Rao & Kupper 1967, eq. 2.2.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, ClassVar
@@ -52,7 +54,7 @@ class RaoKupperDPO(Algorithm):
     fit_theta: Annotated[bool, Doc("estimate theta beside the policy, by maximum likelihood")] = False
 
     def state(self) -> Mapping[str, float | Tensor]:
-        return {"log_growth": 0.0} if self.fit_theta else {}  # of θ − 1 since the start
+        return {"log_excess": self._given()} if self.fit_theta else {}
 
     def next_state(self, step: Step) -> Mapping[str, Tensor]:
         if not self.fit_theta:
@@ -70,7 +72,7 @@ class RaoKupperDPO(Algorithm):
         slope = slope * log_excess.sigmoid()
         total = step.all_reduce(torch.where(weight > 0, weight * slope, 0.0).sum(-1, keepdim=True))
         rows = step.all_reduce(weight.sum(-1, keepdim=True))
-        return {"log_growth": step.state["log_growth"] + total / rows}
+        return {"log_excess": step.state["log_excess"] + total / rows}
 
     def loss(self, step: Step) -> Tensor:
         import torch
@@ -91,9 +93,14 @@ class RaoKupperDPO(Algorithm):
         """log(θ − 1), of shape (..., 1) or ()."""
         import torch
 
+        given = step.state["log_excess"] if self.fit_theta else self._given()
         scores = step.policy["chosen"].sum
-        given = (torch.as_tensor(self.theta, dtype=scores.dtype, device=scores.device) - 1).log()
-        return given + step.state["log_growth"] if self.fit_theta else given
+        return torch.as_tensor(given, dtype=scores.dtype, device=scores.device)
+
+    def _given(self) -> float | Tensor:
+        """log(θ − 1) of the field, which is a tensor where several values train as one computation."""
+        excess = self.theta - 1
+        return math.log(excess) if isinstance(excess, (int, float)) else excess.log()
 
     def _margin(self, step: Step) -> Tensor:
         return self.beta * (step.log_ratio("chosen") - step.log_ratio("rejected"))
