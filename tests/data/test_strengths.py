@@ -86,6 +86,8 @@ def test_a_difference_of_scores_is_a_strength_where_it_is_asked_for(tmp_path: Pa
     turned = read(tmp_path, {**row, "score_rejected": 6}, strength="0.5")
     assert turned.train[0] == Pair("x", "b", "a", near(1))
     assert not turned.notes
+    told = read(tmp_path, row, strength="0.5").columns["p_chosen"]
+    assert told == "sigmoid(0.5 * (score_chosen - score_rejected))"
 
 
 def test_the_strengths_of_a_layout_have_its_own_link_until_another_is_given(tmp_path: Path) -> None:

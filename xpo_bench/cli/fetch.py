@@ -46,11 +46,11 @@ def fetched(words: str, as_json: bool, quiet: bool) -> int:
 
 def _listed(as_json: bool) -> int:
     from xpo_bench.data.packages.catalogue import SETS
-    from xpo_bench.data.sources import find
+    from xpo_bench.data.packages.fetch import brought
 
     rows = []
     for one in SETS.values():
-        path = find(one.name)
+        path = brought(one)
         rows.append(
             {
                 "name": one.name,

@@ -58,7 +58,7 @@ def column_values(
 
 def _found(by: str, names: Sequence[str], read: Mapping[str, str], source: str) -> str:
     """The column, or the path into one, that a name means."""
-    same: Sequence[str] = PERSONS if by == CLUSTER else (by,)
+    same: tuple[str, ...] = PERSONS if by == CLUSTER else (by,)
     for column in (*same, *(read.get(name, "") for name in same)):
         if column in names or ("." in column and column.partition(".")[0] in names):
             return column

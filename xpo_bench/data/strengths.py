@@ -36,7 +36,7 @@ class Link:
 
     def told(self, of: str) -> str:
         """The link as a formula, for the record."""
-        about = f"({of} - {self.centre:g})" if self.centre else of
+        about = f"({of} - {self.centre:g})" if self.centre else f"({of})" if " " in of else of
         return f"sigmoid({self.scale:g} * {about})"
 
 

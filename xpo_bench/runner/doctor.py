@@ -8,7 +8,7 @@ from pathlib import Path
 
 from xpo_bench import plugins
 from xpo_bench.data.packages.catalogue import SETS
-from xpo_bench.data.sources import find
+from xpo_bench.data.packages.fetch import brought
 from xpo_bench.errors import UsageError
 from xpo_bench.runner import environment
 from xpo_bench.runner.model_choice import language_model
@@ -53,11 +53,11 @@ def examine(model: str | None = None) -> list[dict[str, str]]:
     else:
         names = sorted({p.stem for p in Path(data).iterdir() if p.suffix in (".parquet", ".jsonl")})
         add("XPO_BENCH_DATA", "fine", ", ".join(names) or "an empty directory")
-    brought = [name for name in SETS if find(name)]
+    fetched = [name for name, one in SETS.items() if brought(one)]
     add(
         "fetched sets",
-        "fine" if brought else "note",
-        ", ".join(brought) or "none; `xpo-bench data --fetch list` shows which there are",
+        "fine" if fetched else "note",
+        ", ".join(fetched) or "none; `xpo-bench data --fetch list` shows which there are",
     )
     free = shutil.disk_usage(".").free / 2**30
     writable = os.access(".", os.W_OK)

