@@ -10,6 +10,7 @@ import pytest
 
 from xpo_bench import UsageError
 from xpo_bench.evaluating.named import series_of
+from xpo_bench.evaluating.plan import parse_betas
 
 
 def model(folder: Path) -> Path:
@@ -41,6 +42,25 @@ def test_names_are_those_of_directories_and_of_runs_of_checkpoints(tmp_path: Pat
     assert first.name == "my-model"
     assert run.name == "run"  # two of its checkpoints, named one by one, are one run
     assert [p.step for p in run.points] == [1, 2]
+
+
+def test_a_checkpoint_that_is_named_twice_is_one_point(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for step in (1, 2):
+        model(tmp_path / "run" / f"checkpoint-{step}")
+    monkeypatch.chdir(tmp_path)
+    (run,) = series_of(["run/", "run/checkpoint-2", str(tmp_path / "run" / "checkpoint-1")], None)
+    assert [p.step for p in run.points] == [1, 2]
+
+
+def test_a_β_without_a_name_is_that_of_the_others() -> None:
+    for given in ("dpo=0.1,0.2", "0.2,dpo=0.1"):
+        assert parse_betas(given, ["dpo", "ipo"]) == {"dpo": 0.1, "ipo": 0.2}
+    assert parse_betas("dpo=0.1", ["dpo", "ipo"]) == {"dpo": 0.1}
+    for given in ("0.1,0.2", "dpo=0.1,dpo=0.2"):
+        with pytest.raises(UsageError, match="two numbers"):
+            parse_betas(given, ["dpo"])
 
 
 def test_several_runs_of_one_name_are_told_apart_by_their_seed(tmp_path: Path) -> None:

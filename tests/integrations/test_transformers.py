@@ -465,6 +465,7 @@ def test_streams_are_read_from_their_beginning(trainer: Callable[..., Any]) -> N
         ({"pairs": 1.5}, r"pairs is 1\.5"),
         ({"kl_samples": True}, "kl_samples is True"),
         ({"max_kl": -1.0}, r"max_kl is -1\.0"),
+        ({"reference": "path/to/model"}, "reference is 'path/to/model', want a model"),
     ],
 )
 def test_arguments_are_checked(given: dict[str, Any], said: str) -> None:

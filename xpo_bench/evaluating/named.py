@@ -112,7 +112,9 @@ def _add(found: list[Series], new: Series, defaulted: set[str], known_seed: bool
     of_name = [i for i, known in enumerate(found) if known.name == new.name]
     for i in of_name:
         if _of_one_run(found[i], new):
-            points = tuple(sorted((*found[i].points, *new.points), key=lambda p: p.step or 0))
+            known = {p.folder.resolve() for p in found[i].points}  # a run, and again one of its checkpoints
+            more = [p for p in new.points if p.folder.resolve() not in known]
+            points = tuple(sorted((*found[i].points, *more), key=lambda p: p.step or 0))
             found[i] = replace(found[i], points=points, given=(*found[i].given, *new.given))
             return
     if of_name and new.name in defaulted:
@@ -133,7 +135,7 @@ def _of_one_run(a: Series, b: Series) -> bool:
     """Whether two arguments name checkpoints of one directory."""
     if any(p.step is None or not STEP.fullmatch(p.folder.name) for p in (*a.points, *b.points)):
         return False
-    return len({p.folder.parent for p in (*a.points, *b.points)}) == 1
+    return len({p.folder.resolve().parent for p in (*a.points, *b.points)}) == 1
 
 
 def _split(argument: str) -> tuple[str | None, str]:

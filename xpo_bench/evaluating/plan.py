@@ -259,12 +259,12 @@ def _base_sets(words: Words, model: ModelSpec) -> list[BaseSet]:
 
 
 def parse_betas(given: str | None, names: Sequence[str]) -> dict[str, float]:
-    """`0.1` for all, or `dpo=0.1,ipo=0.05` for each, by name.
+    """`0.1` for all, or `dpo=0.1,ipo=0.05` for each, by name; a number without one is that of the others.
 
     Raises:
-        UsageError: no positive number, or an unknown name.
+        UsageError: no positive number, an unknown name, or two numbers of one name.
     """
-    out: dict[str, float] = {}
+    out: dict[str | None, float] = {}
     for part in given.split(",") if given is not None else ():
         found = BETA.fullmatch(part.strip())
         try:
@@ -276,5 +276,9 @@ def parse_betas(given: str | None, names: Sequence[str]) -> dict[str, float]:
         name = found["name"]
         if name is not None and name not in names:
             raise UsageError(f"--beta {given}: {unknown('name', name, set(names))}")
-        out |= dict.fromkeys([name] if name is not None else names, value)
-    return out
+        if name in out:
+            raise UsageError(
+                f"--beta {given}: two numbers {f'of {name}' if name else 'without a name'}; want one"
+            )
+        out[name] = value
+    return {name: out.get(name, out.get(None, 0.0)) for name in names if name in out or None in out}

@@ -86,6 +86,11 @@ class PreferenceDiagnostics(TrainerCallback):  # type: ignore[misc]
                 raise UsageError(f"PreferenceDiagnostics: {name} is {value!r}, want a whole number from 1 on")
         if max_kl is not None and not max_kl > 0:
             raise UsageError(f"PreferenceDiagnostics: max_kl is {max_kl!r}, want nats above 0, or None")
+        if reference is not None and not isinstance(reference, torch.nn.Module):
+            raise UsageError(
+                f"PreferenceDiagnostics: reference is {reference!r}, want a model, such as "
+                "AutoModelForCausalLM.from_pretrained(...)"
+            )
         self.every, self.pairs, self.max_kl, self.prefix = every, pairs, max_kl, prefix
         self.sizes = Sizes(kl_prompts, kl_samples, max_new_tokens, seed)
         self.reference = reference
