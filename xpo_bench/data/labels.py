@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from itertools import islice
 
 import numpy as np
 
@@ -153,7 +152,7 @@ def units(examples: Sequence[Example], each: int = 1) -> list[range]:
 
 
 def _texts(examples: Sequence[Example], i: int, each: int) -> tuple[str, frozenset[str]]:
-    rows = islice(examples, i, i + each)
+    rows = examples[i : i + each]
     texts = ((e.chosen, e.rejected) if isinstance(e, Pair) else (e.completion,) for e in rows)
     return examples[i].prompt, frozenset(text for row in texts for text in row)
 
