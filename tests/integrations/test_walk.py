@@ -70,6 +70,11 @@ def test_every_command_of_the_walk(place: Path) -> None:
     assert set(found) == {"dpo", "ipo"}
     for metrics in found.values():
         assert {"collapsed", "rejected_drift", "displacement", "kl", "token_entropy"} <= set(metrics)
+    # the page has .4 and −60 against 0 and −7
+    assert found["dpo"]["collapsed"] > 0.2
+    assert found["dpo"]["rejected_drift"] < -25
+    assert found["ipo"]["collapsed"] == 0
+    assert found["ipo"]["rejected_drift"] > -20
     assert "'token_entropy'" in said  # the callback's lines, on the console
     assert "dpo" in (place / "walk.md").read_text()
     assert (place / "walk.html").stat().st_size > 10_000
