@@ -15,7 +15,7 @@ from xpo_bench.plugins import NAME
 from xpo_bench.runner.store import SIZE_LIMIT, Store
 
 HOST = Path(xpo_bench.__file__).parent
-PIPES = {"executors/subprocesses.py", "executors/data_parallel.py", "executors/worker.py"}
+PIPES = {"executors/subprocesses.py"}
 """Messages between processes of one run, which Python pickles; nothing that is read from a file."""
 KEY = "0123456789abcdef01234567"
 

@@ -4,28 +4,28 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from checkout import benchmark
 
-from benchmarks.choices import __main__ as choices
-from benchmarks.choices.orders import Order, agreement, halves, of_people, of_seeds, tau
-from benchmarks.choices.predictions import Predictions, cross_fitted, half_width, measured, predictions
+choices, orders, read = (benchmark(f"choices.{name}") for name in ("__main__", "orders", "predictions"))
 
 RNG = np.random.default_rng(0)
 
 
 def test_log_odds_are_scored_as_probabilities() -> None:
     odds = np.array([0.0, np.log(4), -np.log(4), 800.0, -800.0])
-    found = measured(odds)
+    found = read.measured(odds)
     np.testing.assert_allclose(found["log_likelihood"], [np.log(0.5), np.log(0.8), np.log(0.2), 0.0, -800.0])
     np.testing.assert_allclose(found["brier"], [0.25, 0.04, 0.64, 0.0, 1.0])
     assert found["accuracy"].tolist() == [0.5, 1.0, 0.0, 1.0, 0.0]
 
 
-def invented() -> Predictions:
+def invented() -> Any:
     """Two people of one half, one of the other; value 1 suits the first half, 3 the second."""
-    found = Predictions("x", ("ann", "ann", "bob", "cid"))
+    found = read.Predictions("x", ("ann", "ann", "bob", "cid"))
     for value, likely in ((1.0, [-0.1, -0.1, -0.9, -0.1]), (3.0, [-0.5, -0.5, -0.2, -0.5])):
         row = np.array(likely)
         found.values["dpo", value] = {"log_likelihood": row, "brier": row**2, "accuracy": row + 1}
@@ -35,43 +35,43 @@ def invented() -> Predictions:
 
 def test_a_value_is_chosen_on_other_people_than_those_it_is_judged_by() -> None:
     found = invented()
-    values, chosen = cross_fitted(found, "dpo", "log_likelihood")
+    values, chosen = read.cross_fitted(found, "dpo", "log_likelihood")
     # ann and cid are the first half, for whom 1 is better; bob, for whom 3 is, chooses for them
     assert chosen == (1.0, 3.0)
     assert values.tolist() == [-0.5, -0.5, -0.9, -0.5]
-    order = of_people(found, "log_likelihood", "x")
+    order = orders.of_people(found, "log_likelihood", "x")
     np.testing.assert_allclose(order.sums[:, 0], [-1.0, -0.9, -0.5])
     assert order.counts.tolist() == [2.0, 1.0, 1.0]
     assert order.scores(np.ones(3))[0] == pytest.approx(-2.4 / 4)
-    fixed = of_people(found, "accuracy", "x", {"dpo": 3.0})
+    fixed = orders.of_people(found, "accuracy", "x", {"dpo": 3.0})
     np.testing.assert_allclose(fixed.sums[:, 0], [1.0, 0.8, 0.5])
     assert fixed.measure == "accuracy at the default"
-    assert of_people(found, "accuracy", "x", {"dpo": 2.0}).algorithms == ()
+    assert orders.of_people(found, "accuracy", "x", {"dpo": 2.0}).algorithms == ()
 
 
 def test_intervals_take_people_for_what_is_drawn() -> None:
     people = np.repeat(np.arange(20), 8)
     same = np.repeat(RNG.normal(size=20), 8)  # eight answers of one person that say the same
-    assert half_width(same, people) > 2.5 * half_width(same, np.arange(160))
+    assert read.half_width(same, people) > 2.5 * read.half_width(same, np.arange(160))
 
 
-def order(scores: list[float], noise: float, units: int = 200) -> Order:
+def order(scores: list[float], noise: float, units: int = 200) -> Any:
     sums = np.array(scores) + noise * RNG.normal(size=(units, len(scores)))
-    return Order("x", "m", "people", tuple("abcdef"[: len(scores)]), sums, np.ones(units))
+    return orders.Order("x", "m", "people", tuple("abcdef"[: len(scores)]), sums, np.ones(units))
 
 
 def test_agreement_of_orders() -> None:
     one = order([1, 2, 3, 4, 5, 6], 0.1)
-    assert tau(np.array([1.0, 2, 3]), np.array([1.0, 2, 3])) == 1
-    found = agreement(one, order([1, 2, 3, 4, 6, 5], 0.1), RNG, 100)
+    assert orders.tau(np.array([1.0, 2, 3]), np.array([1.0, 2, 3])) == 1
+    found = orders.agreement(one, order([1, 2, 3, 4, 6, 5], 0.1), RNG, 100)
     assert found is not None
     assert found.tau == pytest.approx(13 / 15)
     assert [found.low, found.high] == pytest.approx([13 / 15, 13 / 15])
-    loose = agreement(order([1, 2, 3, 4, 5, 6], 30), one, RNG, 200)
+    loose = orders.agreement(order([1, 2, 3, 4, 5, 6], 30), one, RNG, 200)
     assert loose is not None
     assert loose.high - loose.low > 0.5
-    assert agreement(one, order([1, 2, 3, 4], 1), RNG) is None
-    assert halves(one, RNG, 50) == pytest.approx((1, 1, 1))
+    assert orders.agreement(one, order([1, 2, 3, 4], 1), RNG) is None
+    assert orders.halves(one, RNG, 50) == pytest.approx((1, 1, 1))
 
 
 @pytest.fixture(scope="module")
@@ -95,22 +95,22 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_runs_become_predictions(run: Path) -> None:
-    found = predictions([run], ["travel", "trains"], "tabular")
+    found = read.predictions([run], ["travel", "trains"], "tabular")
     assert list(found) == ["travel"]
     travel = found["travel"]
     assert travel.settings("ipo") == [0.1, 1.0]
     assert travel.settings("sft") == [None]
     assert (
-        predictions([run, run], ["travel"], "tabular")["travel"].seeds
+        read.predictions([run, run], ["travel"], "tabular")["travel"].seeds
         == travel.seeds
         == dict.fromkeys(travel.values, 1)
     )
     assert len(travel.person) == 156
     assert len(set(travel.person)) == 52
-    worlds = of_seeds([run], "bandit", "attained_1")
+    worlds = orders.of_seeds([run], "bandit", "attained_1")
     assert worlds is not None
     assert (worlds.sums.shape, worlds.unit) == ((3, 5), "seeds")
-    assert of_seeds([run], "noisy", "attained_1") is None
+    assert orders.of_seeds([run], "noisy", "attained_1") is None
 
 
 def test_the_tables(run: Path, tmp_path: Path) -> None:

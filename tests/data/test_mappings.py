@@ -162,6 +162,12 @@ def test_a_mapping_that_would_do_nothing_is_refused(tmp_path: Path, suffix: str)
     )
 
 
+def test_a_verdict_beside_the_sides_is_read_for_its_ties(tmp_path: Path) -> None:
+    rows = [{**PAIR, "verdict": "b"}, {**PAIR, "prompt": "r", "verdict": "tie"}]
+    dataset = read(write(tmp_path / "d.jsonl", rows), columns={"winner": "verdict"})
+    assert [getattr(e, "p_chosen", 1.0) for e in dataset.train] == [None, 0.5]
+
+
 @pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".parquet"])
 def test_a_column_that_is_not_there(tmp_path: Path, suffix: str) -> None:
     path = write(tmp_path / f"d{suffix}", [{"question": "q", "good": "one", "worse": "two", "note": "n"}] * 2)

@@ -14,6 +14,7 @@ from xpo_bench.runner.executors.groups import CellBatch, apart, groups
 from xpo_bench.runner.executors.placement import ExecutionConfig
 from xpo_bench.runner.executors.spreading import anticipated, spread
 from xpo_bench.runner.importing import importing
+from xpo_bench.runner.label_choice import told
 from xpo_bench.runner.lock import occupied
 from xpo_bench.runner.observers import Observers, facts
 from xpo_bench.runner.plan import Cell, Plan
@@ -59,6 +60,7 @@ def execute(plan: Plan, store: Store, session: Session) -> Executed:
     """Run the cells that are missing and collect all records of the plan."""
     store.prepare()
     with occupied(store.root, session.wait, session.note):
+        _tell_labels(plan, session)
         observers = Observers(session.registry, session.track, store.root)
         todo = [
             cell for cell in plan.cells if session.fresh or not store.done(cell.key) or not is_saved(cell)
@@ -73,6 +75,12 @@ def execute(plan: Plan, store: Store, session: Session) -> Executed:
     records = (store.read_cell(cell.key) for cell in plan.cells)
     cells = [record for record in records if record is not None]
     return Executed(store.root, cells, len(plan.cells), plan.skipped, plan.unreachable, len(todo))
+
+
+def _tell_labels(plan: Plan, session: Session) -> None:
+    setups = {id(cell.setup): cell.setup for cell in plan.cells}.values()
+    if session.reporter and setups:
+        session.reporter.note_once(told((s.name, s.budget.labels, s.read) for s in setups))
 
 
 def _set_aside(store: Store) -> None:

@@ -115,9 +115,6 @@ def make_plan(
                 cells.setdefault(cell.key, cell)
     _refuse_lost([name for name in lost if name not in fitted], plan.skipped)
     plan.cells = list(cells.values())
-    if plan.cells:
-        used = {id(cell.setup): cell.setup for cell in plan.cells}.values()
-        progress("", label_choice.told((s.name, s.budget.labels, s.read) for s in used))
     return plan
 
 

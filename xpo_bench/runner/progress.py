@@ -30,6 +30,7 @@ class Reporter:
         self.quiet = quiet
         self.live: Progress | None = None
         self._last_line = 0.0
+        self._said: set[str] = set()
 
     def planning(self, task: str, data: str | None) -> None:
         """A task's data has been read; `data` is a line on how, where that is not plain."""
@@ -40,6 +41,12 @@ class Reporter:
         """A line on what comes next."""
         if not self.quiet:
             self.console.print(f"xpo-bench: {text}", markup=False, soft_wrap=True)
+
+    def note_once(self, text: str) -> None:
+        """A line that a command which runs several plans says of the first alone."""
+        if text not in self._said:
+            self._said.add(text)
+            self.note(text)
 
     def start(self, planned: int, todo: int, out: Path) -> None:
         """The plan is known."""

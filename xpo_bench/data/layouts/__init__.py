@@ -21,7 +21,7 @@ from xpo_bench.data.layouts.base import Context, Layout, Numbered, words
 from xpo_bench.data.layouts.guess import advice
 from xpo_bench.data.layouts.names import names_of, rename, renaming, similar
 from xpo_bench.data.strengths import COLUMN, Link, source, with_strength
-from xpo_bench.data.values import VOTES, absent
+from xpo_bench.data.values import VOTES, absent, is_tie
 from xpo_bench.errors import DataError, UsageError, unknown
 
 __all__ = ["LAYOUTS", "Arranged", "Layout", "advice", "arrange", "check_columns", "wanted"]
@@ -88,7 +88,7 @@ def arrange(
     if renamed:
         names = names_of(row for _, row in out if not isinstance(row, BadRow))
     layout = _recognised(names, [row for _, row in out if not isinstance(row, BadRow)])
-    _check_read(columns or {}, layout, names, where)
+    _check_read(columns or {}, layout, names, out, where)
     used = TEXTS if layout is None or layout.beside else layout.needs | layout.also
     out = read_conversations(out, [column for column in TALK if column in names and column in used])
     context = Context(pairs_of, link)
@@ -251,13 +251,20 @@ def _kept(layout: Layout) -> tuple[str, ...]:
     return KEPT if "ranking" in layout.columns else (*KEPT, "p_chosen", *VOTES)
 
 
-def _check_read(columns: Mapping[str, str], layout: Layout | None, names: Sequence[str], where: str) -> None:
+def _check_read(
+    columns: Mapping[str, str], layout: Layout | None, names: Sequence[str], rows: Numbered, where: str
+) -> None:
     """Refuse a mapping to a name that the set is not read by, which would do nothing.
 
     Raises:
         DataError: a name that neither the layout nor TRL's columns read.
     """
     read = {*PASSED, *(KEPT if layout and not layout.beside else (*COLUMNS, *SCORE_NAMES))}
+    # TRL's columns say who has won: a verdict adds that nobody has, and one that never does adds nothing
+    if "winner" in columns and not any(
+        is_tie(row.get("winner")) for _, row in rows if isinstance(row, Mapping)
+    ):
+        read -= {"winner"}
     if layout is not None:
         read |= {*layout.needs, *layout.also, *(_kept(layout) if layout.gather is None else ())}
     for new, old in columns.items():
