@@ -143,10 +143,12 @@ def units(examples: Sequence[Example], each: int = 1) -> list[range]:
     """
     out: list[range] = []
     start, total = 0, 0.0
+    first = _texts(examples, 0, each) if examples else None
     for i in range(0, len(examples), each):
-        if i > start and (total >= WHOLE or _texts(examples, i, each) != _texts(examples, start, each)):
+        texts = _texts(examples, i, each)
+        if i > start and (total >= WHOLE or texts != first):
             out.append(range(start, i))
-            start, total = i, 0.0
+            start, total, first = i, 0.0, texts
         total += examples[i].share
     return [*out, range(start, len(examples))] if examples else []
 

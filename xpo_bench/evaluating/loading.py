@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import gc
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xpo_bench.contract.settings import ModelSpec
 from xpo_bench.errors import UsageError
-from xpo_bench.evaluating.named import Place, place_of
+from xpo_bench.evaluating.named import Place, json_object, place_of
 from xpo_bench.evaluating.tokens import Readers
 from xpo_bench.evaluating.weights import ADAPTER, same_model
 
@@ -208,12 +207,8 @@ def _named(place: Place, load: Any) -> Any:
 
 
 def _config(place: Place) -> dict[str, Any]:
-    path = place.folder / "adapter_config.json"
-    try:
-        found = json.loads(path.read_bytes())
-    except ValueError:
-        found = None
-    if not isinstance(found, dict):
+    found = json_object(place.folder / "adapter_config.json")
+    if found is None:
         raise UsageError(f"{place.shown}: adapter_config.json is incomplete or corrupt")
     return found
 

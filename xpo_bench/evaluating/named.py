@@ -216,13 +216,19 @@ def origin_of(place: Place) -> dict[str, Any]:
     path = place.folder / ORIGIN
     if not path.is_file():
         return {}
+    found = json_object(path)
+    if found is None:
+        raise UsageError(f"{path}: incomplete or corrupt; want the file that `run --save-policies` wrote")
+    return found
+
+
+def json_object(path: Path) -> dict[str, Any] | None:
+    """The object that a JSON file holds; None where it holds something else, or is no JSON."""
     try:
         found = json.loads(path.read_bytes())
     except ValueError:
-        found = None
-    if not isinstance(found, dict):
-        raise UsageError(f"{path}: incomplete or corrupt; want the file that `run --save-policies` wrote")
-    return found
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def _trained_here(point: Place) -> dict[str, Any] | None:

@@ -15,7 +15,7 @@ from xpo_bench.evaluating.plan import Plan, make_plan
 from xpo_bench.evaluating.progress import Progress
 from xpo_bench.evaluating.records import evaluation_record
 from xpo_bench.evaluating.reference import Prepared, prepare
-from xpo_bench.evaluating.results import result_of
+from xpo_bench.evaluating.results import Result, result_of
 from xpo_bench.evaluating.words import Words
 from xpo_bench.runner import environment
 from xpo_bench.runner.executed import Executed
@@ -23,7 +23,7 @@ from xpo_bench.runner.keys import digest
 from xpo_bench.runner.lock import occupied
 from xpo_bench.runner.observers import facts
 from xpo_bench.runner.plan import Cell
-from xpo_bench.runner.record import Error, Status
+from xpo_bench.runner.record import Error, Record, Status
 from xpo_bench.runner.run_document import extended
 from xpo_bench.runner.store import Store
 from xpo_bench.train.memory import is_out_of_memory
@@ -119,15 +119,7 @@ class _Evaluation:
                 progress.measured(place.shown, measured.seconds)
             found.append(measured)
         result = result_of(cell.algorithm, prepared, [p.step for p in series.points], found)
-        record = evaluation_record(
-            cell,
-            result,
-            evaluated=self.plan.evaluated(series),
-            model={**prepared.model, "name": self.plan.reference.shown},
-            environment=environment.describe(self.plan.device),
-            options=self.plan.options,
-            sizes=_sizes(prepared),
-        )
+        record = self._record(series, cell, prepared, result)
         self.store.write_cell(record, result.outcome.curve, result.outcome.items)
 
     def _failed(
@@ -140,18 +132,32 @@ class _Evaluation:
             "message": f"{shown}: {error}",
             "traceback": "".join(traceback.format_exception(error)),
         }
-        record = evaluation_record(
+        record = self._record(series, cell, prepared, status=status, error=reason)
+        self.store.write_cell(record, [], None)
+        self.say(f"{series.label}: {status}: {' '.join(str(error).split())[:200]}")
+
+    def _record(
+        self,
+        series: Series,
+        cell: Cell,
+        prepared: Prepared,
+        result: Result | None = None,
+        *,
+        status: Status = "ok",
+        error: Error | None = None,
+    ) -> Record:
+        """The record of a series, with what there is of its result."""
+        return evaluation_record(
             cell,
-            None,
+            result,
             evaluated=self.plan.evaluated(series),
             model={**prepared.model, "name": self.plan.reference.shown},
             environment=environment.describe(self.plan.device),
-            options=self.plan.options,
             status=status,
-            error=reason,
+            error=error,
+            options=self.plan.options,
+            sizes=_sizes(prepared) if result else None,
         )
-        self.store.write_cell(record, [], None)
-        self.say(f"{series.label}: {status}: {' '.join(str(error).split())[:200]}")
 
 
 def _sizes(prepared: Prepared) -> dict[str, int]:

@@ -12,7 +12,7 @@ from annotated_types import Ge
 from typing_extensions import Doc
 
 from xpo_bench.contract.settings import TEMPLATE_DATE, Budget
-from xpo_bench.runner.words import Word
+from xpo_bench.runner.words import OnBadRow, Truncate, Word
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,9 +58,7 @@ class Words:
         Word(metavar="N", default="all"),
         Doc("read only the first N rows of a data set, of each split if it has any"),
     ] = None
-    on_bad_row: Annotated[
-        str, Word(default="error"), Doc("refuse a data set with bad rows, or skip and count them")
-    ] = "error"
+    on_bad_row: OnBadRow = "error"
     columns: Annotated[
         Mapping[str, str] | None,
         Word(metavar="NAME=COLUMN[,...]"),
@@ -77,11 +75,7 @@ class Words:
     split_by: Annotated[
         str, Word(metavar="prompt|row|COLUMN", default="prompt"), Doc("with --heldout: as `run` has it")
     ] = "prompt"
-    truncate: Annotated[
-        str,
-        Word(default="prompt"),
-        Doc("what is truncated in rows longer than the context; drop leaves them out"),
-    ] = "prompt"
+    truncate: Truncate = "prompt"
     template_date: Annotated[
         date,
         Word(metavar="YYYY-MM-DD", default=TEMPLATE_DATE.isoformat()),

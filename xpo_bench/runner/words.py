@@ -49,6 +49,17 @@ class Word:
     file: bool = True
 
 
+# words that `evaluate` has as well
+OnBadRow = Annotated[
+    str, Word(default="error"), Doc("refuse a data set with bad rows, or skip and count them")
+]
+Truncate = Annotated[
+    str,
+    Word(default="prompt"),
+    Doc("what is truncated in rows longer than the context; drop leaves them out"),
+]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Request:
     """What is to be computed; None leaves a choice to the task."""
@@ -84,9 +95,7 @@ class Request:
         Word(metavar="N", default="all"),
         Doc("read only the first N rows of a data set, of each split if it has any"),
     ] = None
-    on_bad_row: Annotated[
-        str, Word(default="error"), Doc("refuse a data set with bad rows, or skip and count them")
-    ] = "error"
+    on_bad_row: OnBadRow = "error"
     columns: Annotated[
         Mapping[str, str] | None,
         Word(metavar="NAME=COLUMN[,...]"),
@@ -108,11 +117,7 @@ class Request:
             "strength, that of a layout, or score_chosen - score_rejected"
         ),
     ] = None
-    truncate: Annotated[
-        str,
-        Word(default="prompt"),
-        Doc("what is truncated in rows longer than the context; drop leaves them out"),
-    ] = "prompt"
+    truncate: Truncate = "prompt"
     model: Annotated[
         str | None,
         Word(metavar="tabular|linear[:RANK]|tiny|HUB_ID|PATH"),
